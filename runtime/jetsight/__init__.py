@@ -1,0 +1,1 @@
+"""Live latent forecasts from a compiled world model: what a robot imports."""

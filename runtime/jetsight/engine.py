@@ -1,0 +1,67 @@
+"""The seam between what jetsight computes and what computes it: `Backend -> Engine -> Array`.
+
+The forecaster, the gate and the benchmarks are written once, against these protocols; nothing
+here knows a backend. Implementations live in `jetsight.backends`, the public fake in
+`jetsight.testing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+NDArray = npt.NDArray[Any]
+
+
+class Array(Protocol):
+    """A fixed-shape tensor that lives where its backend computes and is reused between runs."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def write(self, value: NDArray) -> None:
+        """Copy `value` in; shape and dtype must match exactly, else `EngineError`."""
+        ...
+
+    def read(self, out: NDArray | None = None) -> NDArray:
+        """Copy into `out`, or return a view that is valid until the next `run` or `write`."""
+        ...
+
+
+class Engine(Protocol):
+    """One loaded graph with its input and output arrays."""
+
+    @property
+    def inputs(self) -> Mapping[str, Array]: ...
+
+    @property
+    def outputs(self) -> Mapping[str, Array]: ...
+
+    def bind(self, name: str, array: Array) -> None:
+        """Use `array` (often another engine's output) as input or output `name`, without a copy."""
+        ...
+
+    def run(self) -> None:
+        """Compute every output from the inputs as they are now; returns when they are ready."""
+        ...
+
+    def close(self) -> None:
+        """Release everything the engine owns; arrays must not be used afterwards."""
+        ...
+
+
+class Backend(Protocol):
+    """Something that can load a graph; `name` is what reports and `--backend` call it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def load(self, graph: bytes) -> Engine:
+        """Load a *checked* ONNX graph (bytes already matched against the bundle's digest)."""
+        ...

@@ -1,0 +1,102 @@
+"""Every error jetsight raises on purpose, and the exit code each one ends a command with.
+
+    JetsightError (1)
+    +-- UsageError (2)            the call itself is wrong: an option, a recipe key, a shape asked for
+    +-- ArtefactError (3)         a file that must be trusted before use was refused
+    |   +-- BundleError           bundle or manifest: truncated, tampered, unknown key, wrong version
+    |   +-- CheckpointError       checkpoint: pickle, missing tensor, wrong shape, wrong digest
+    +-- DataError (4)             recorded data: dataset, calibration set, episode, video content
+    +-- MissingDependency (5)     an optional library is absent; the message names the extra
+    +-- GateError (6)             a compiled graph does not do what the float model does
+    +-- CameraError (7)           a frame source cannot be opened, or delivers what the model cannot take
+    +-- StorageError (8)          disk full, not writable, or a target that must not be overwritten
+    +-- CollapseError (9)         training stopped because the representation collapsed
+    +-- EngineError (10)          a backend cannot load or run a graph
+
+A message says what happened, to which file or device, what was expected, and what to do next.
+The runtime must stay importable without click: the command line maps `exit_code` at its edge.
+"""
+
+from __future__ import annotations
+
+
+class JetsightError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what a command ends with."""
+
+    exit_code = 1
+
+
+class UsageError(JetsightError):
+    """The call is wrong: an option, a recipe key or a requested shape."""
+
+    exit_code = 2
+
+
+class ArtefactError(JetsightError):
+    """A file that must be trusted before use was refused."""
+
+    exit_code = 3
+
+
+class BundleError(ArtefactError):
+    """A bundle or its manifest is truncated, tampered with, or of an unknown version."""
+
+
+class CheckpointError(ArtefactError):
+    """A checkpoint is a pickle, incomplete, or does not match its description."""
+
+
+class DataError(JetsightError):
+    """Recorded data cannot be used: dataset, calibration set, episode or video content."""
+
+    exit_code = 4
+
+
+class MissingDependency(JetsightError):
+    """An optional library is absent.
+
+    Args:
+        module: import name that failed, e.g. `"av"`.
+        extra: extra of this distribution that brings it, e.g. `"camera"`.
+        purpose: what it was needed for, as a noun phrase.
+    """
+
+    exit_code = 5
+
+    def __init__(self, module: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the Python package {module!r}, which is not installed; "
+            f"run: pip install 'jetsight[{extra}]'"
+        )
+        self.module = module
+        self.extra = extra
+
+
+class GateError(JetsightError):
+    """A compiled graph does not do what the float model does, so no bundle was written."""
+
+    exit_code = 6
+
+
+class CameraError(JetsightError):
+    """A frame source cannot be opened, or delivers frames the model cannot take."""
+
+    exit_code = 7
+
+
+class StorageError(JetsightError):
+    """The disk is full, the place is not writable, or the target must not be overwritten."""
+
+    exit_code = 8
+
+
+class CollapseError(JetsightError):
+    """Training was stopped because the representation collapsed."""
+
+    exit_code = 9
+
+
+class EngineError(JetsightError):
+    """A backend cannot load or run a graph."""
+
+    exit_code = 10

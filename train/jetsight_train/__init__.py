@@ -1,0 +1,1 @@
+"""Trains action-conditioned JEPA world models and writes them as safetensors checkpoints."""
