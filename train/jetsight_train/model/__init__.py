@@ -1,1 +1,1 @@
-"""Package."""
+"""The world model: geometry, encoders, predictor and the three verbs."""

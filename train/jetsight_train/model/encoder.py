@@ -1,0 +1,118 @@
+"""Encoders: one camera frame to one latent vector.
+
+Shapes: N frames, C channels, D latent size, P patch tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jetsight_train.model.config import ConvConfig, ViTConfig
+
+
+class ConvEncoder(nn.Module):
+    """A plain strided convolutional encoder whose flattened last map keeps positions apart.
+
+    The stem reads large patches with a large stride: at the sizes of this project the first two
+    full-resolution layers of the usual pyramid cost more than all the others together.
+    """
+
+    def __init__(self, config: ConvConfig, input_hw: tuple[int, int], latent_size: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        previous = 3
+        for width, kernel, stride in zip(
+            config.widths, config.kernels, config.strides, strict=True
+        ):
+            layers += [
+                nn.Conv2d(previous, width, kernel, stride, (kernel - 1) // 2, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
+            previous = width
+        self.trunk = nn.Sequential(*layers)
+        with torch.no_grad():
+            self.trunk.eval()
+            flat = self.trunk(torch.zeros(1, 3, *input_hw)).numel()
+            self.trunk.train()
+        self.head = nn.Sequential(
+            nn.Linear(flat, config.hidden, bias=False),
+            nn.BatchNorm1d(config.hidden),
+            nn.ReLU(),
+            nn.Linear(config.hidden, latent_size),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 3, H, W] -> [N, D]`."""
+        # NHWC is the layout oneDNN convolves fastest in.
+        x = self.trunk(x.contiguous(memory_format=torch.channels_last))
+        return self.head(x.flatten(1))
+
+
+class ViTBlock(nn.Module):
+    """Pre-norm transformer block with exact GELU and fused query/key/value projection."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.norm_attention = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.norm_mlp = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.width, config.mlp), nn.GELU(), nn.Linear(config.mlp, config.width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, P, W] -> [N, P, W]`."""
+        n, p, w = x.shape
+        qkv = self.qkv(self.norm_attention(x)).view(n, p, 3, self.heads, w // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        x = x + self.out(mixed.transpose(1, 2).reshape(n, p, w))
+        return x + self.mlp(self.norm_mlp(x))
+
+
+class ViTEncoder(nn.Module):
+    """Vision transformer whose class token, projected, is the latent.
+
+    With the `lewm` recipe this is LeWorldModel's encoder and projector (arXiv 2603.19312): ViT-tiny,
+    patch 14, 224 px, then an MLP 192 -> 2048 -> BatchNorm -> GELU -> 192.
+    """
+
+    def __init__(self, config: ViTConfig, input_hw: tuple[int, int], latent_size: int) -> None:
+        super().__init__()
+        rows, columns = (side // config.patch for side in input_hw)
+        self.patch_embed = nn.Conv2d(3, config.width, config.patch, config.patch)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.positions = nn.Parameter(torch.zeros(1, rows * columns + 1, config.width))
+        nn.init.trunc_normal_(self.class_token, std=0.02)
+        nn.init.trunc_normal_(self.positions, std=0.02)
+        self.blocks = nn.ModuleList(ViTBlock(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.projector = Projector(config.width, config.projector, latent_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, 3, H, W] -> [N, D]`."""
+        tokens = self.patch_embed(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.class_token.expand(len(x), -1, -1), tokens], dim=1) + self.positions
+        for block in self.blocks:
+            x = block(x)
+        # The norm acts on each token alone, so only the one that is read needs it.
+        return self.projector(self.norm(x[:, 0]))
+
+
+class Projector(nn.Module):
+    """MLP with one BatchNorm, the projector of LeWorldModel's encoder and predictor."""
+
+    def __init__(self, size_in: int, hidden: int, size_out: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(size_in, hidden)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.down = nn.Linear(hidden, size_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, size_in] -> [N, size_out]`."""
+        return self.down(functional.gelu(self.norm(self.up(x))))

@@ -1,0 +1,111 @@
+"""Objectives against collapse, each a plain function of latents, with the field's constants.
+
+Shapes: N samples, D latent size, K prediction steps; `predicted` and `target` are `[N, D]`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+VICREG_MARGIN = 1.0  # gamma in VICReg, arXiv 2105.04906, section 4.1
+VICREG_EPS = 1e-4
+BARLOW_REDUNDANCY = 0.0051  # lambda in Barlow Twins, arXiv 2103.03230, section 2.2
+BARLOW_EPS = 1e-5  # BatchNorm1d's, which the official code normalises with
+
+
+def variance_term(z: Tensor, margin: float = VICREG_MARGIN, eps: float = VICREG_EPS) -> Tensor:
+    """VICReg's variance term: mean over D of `relu(margin - sqrt(Var(z) + eps))`; `z [N, D]`."""
+    std = torch.sqrt(z.var(dim=0) + eps)
+    return functional.relu(margin - std).mean()
+
+
+def covariance_term(z: Tensor) -> Tensor:
+    """VICReg's covariance term: squared off-diagonal covariances, summed, over D; `z [N, D]`."""
+    centred = z - z.mean(dim=0)
+    covariance = centred.T @ centred / (len(z) - 1)
+    return off_diagonal(covariance).square().sum() / z.shape[1]
+
+
+def cross_correlation(first: Tensor, second: Tensor, eps: float = BARLOW_EPS) -> Tensor:
+    """Correlation of every dimension of `first` with every one of `second`: `[D, D]`."""
+
+    def standardised(z: Tensor) -> Tensor:
+        return (z - z.mean(dim=0)) / torch.sqrt(z.var(dim=0, unbiased=False) + eps)
+
+    return standardised(first).T @ standardised(second) / len(first)
+
+
+def off_diagonal(matrix: Tensor) -> Tensor:
+    """Everything but the diagonal of a square matrix, flattened."""
+    n = matrix.shape[0]
+    return matrix.flatten()[:-1].view(n - 1, n + 1)[:, 1:].flatten()
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Which objective, and the weight of each of its terms.
+
+    The defaults of `prediction`, `variance`, `covariance` are VICReg's 25, 25, 1; `redundancy`
+    is Barlow Twins' lambda, and `barlow` the weight of its whole loss.
+    """
+
+    kind: Literal["vicreg", "barlow", "none"]
+    prediction: float = 25.0
+    variance: float = 25.0
+    covariance: float = 1.0
+    barlow: float = 1.0
+    redundancy: float = BARLOW_REDUNDANCY
+
+
+def vicreg(
+    predicted: Tensor, target: Tensor, latents: Tensor, config: ObjectiveConfig
+) -> dict[str, Tensor]:
+    """VICReg with prediction in place of invariance (arXiv 2105.04906).
+
+    Args:
+        predicted: `[N, D]` latents the predictor expects.
+        target: `[N, D]` latents the encoder gives for the same frames.
+        latents: `[M, D]` all encoded latents of the batch, which variance and covariance act on.
+        config: weights of the three terms.
+
+    Returns:
+        The weighted terms; their sum is the loss.
+    """
+    return {
+        "prediction": config.prediction * functional.mse_loss(predicted, target),
+        "variance": config.variance * variance_term(latents),
+        "covariance": config.covariance * covariance_term(latents),
+    }
+
+
+def barlow_twins(predicted: Tensor, target: Tensor, config: ObjectiveConfig) -> dict[str, Tensor]:
+    """Barlow Twins between what was predicted and what was encoded (arXiv 2103.03230).
+
+    The cross-correlation is blind to scale and offset, which a rollout is not, so a prediction
+    error measured in units of the target's own spread is added.
+    """
+    correlation = cross_correlation(predicted, target)
+    on_diagonal = (1.0 - correlation.diagonal()).square().sum()
+    redundant = off_diagonal(correlation).square().sum()
+    spread = target.detach().std(dim=0) + BARLOW_EPS
+    return {
+        "prediction": config.prediction * ((predicted - target) / spread).square().mean(),
+        "invariance": config.barlow * on_diagonal,
+        "redundancy": config.barlow * config.redundancy * redundant,
+    }
+
+
+def objective_terms(
+    predicted: Tensor, target: Tensor, latents: Tensor, config: ObjectiveConfig
+) -> dict[str, Tensor]:
+    """The weighted terms of the configured objective; `"none"` is prediction error alone."""
+    if config.kind == "vicreg":
+        return vicreg(predicted, target, latents, config)
+    if config.kind == "barlow":
+        return barlow_twins(predicted, target, config)
+    return {"prediction": config.prediction * functional.mse_loss(predicted, target)}

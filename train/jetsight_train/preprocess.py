@@ -1,0 +1,118 @@
+"""The one preprocessing recipe: training, every graph and every backend run these same numbers.
+
+Camera pixels are cast first, then cropped, resized, and normalised. The resize is antialiased
+bilinear interpolation written as two products with constant matrices, `R_h @ x @ R_w^T`, which any
+compiler runs as GEMMs and which equals `F.interpolate(..., antialias=True)`.
+
+Shapes: N frames, h w camera pixels, H W model pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class FrameSpec:
+    """What the camera delivers and how it becomes model input.
+
+    Attributes:
+        height_px: camera frame height.
+        width_px: camera frame width.
+        channel_order: order of the three colour channels; only `"rgb"`.
+        crop: top, left, height, width of the region that is used.
+        resize: height and width of the model's input.
+        mean: per-channel mean of pixels in [0, 1].
+        std: per-channel standard deviation of pixels in [0, 1].
+    """
+
+    height_px: int
+    width_px: int
+    channel_order: str
+    crop: tuple[int, int, int, int]
+    resize: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        """Refuse a recipe that reads outside the frame."""
+        top, left, height, width = self.crop
+        inside = 0 <= top and 0 <= left and height > 0 and width > 0
+        if not inside or top + height > self.height_px or left + width > self.width_px:
+            raise ValueError(
+                f"crop {self.crop} leaves the {self.height_px}x{self.width_px} camera frame"
+            )
+        if self.channel_order != "rgb":
+            raise ValueError(f"channel_order is {self.channel_order!r}; expected 'rgb'")
+        if min(self.resize) < 1 or min(self.std) <= 0.0:
+            raise ValueError(f"resize {self.resize} and std {self.std} must be positive")
+
+    @classmethod
+    def whole(cls, camera_hw: tuple[int, int], model_hw: tuple[int, int]) -> FrameSpec:
+        """The whole camera frame, resized to `model_hw`, with ImageNet's normalisation."""
+        height, width = camera_hw
+        return cls(
+            height, width, "rgb", (0, 0, height, width), model_hw, IMAGENET_MEAN, IMAGENET_STD
+        )
+
+
+def resize_matrix(n_in: int, n_out: int) -> npt.NDArray[np.float32]:
+    """Antialiased bilinear resize along one axis as a matrix `[n_out, n_in]`.
+
+    A triangle filter, widened by the scale when shrinking, with its weights normalised over the
+    pixels that exist (the rule of Pillow and of PyTorch's antialias mode).
+    """
+    scale = n_in / n_out
+    support = max(scale, 1.0)
+    matrix = np.zeros((n_out, n_in), dtype=np.float64)
+    for row in range(n_out):
+        center = scale * (row + 0.5)
+        first = max(int(center - support + 0.5), 0)
+        last = min(int(center + support + 0.5), n_in)
+        distance = np.abs(np.arange(first, last) - center + 0.5) / support
+        weights = np.clip(1.0 - distance, 0.0, None)
+        matrix[row, first:last] = weights / weights.sum()
+    return matrix.astype(np.float32)
+
+
+class Preprocess(nn.Module):
+    """Camera frames `uint8 [N, h, w, 3]` to model input `float32 [N, 3, H, W]`."""
+
+    rows: Tensor
+    columns: Tensor
+    gain: Tensor
+    offset: Tensor
+
+    def __init__(self, spec: FrameSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        top, left, height, width = spec.crop
+        self._rows_used = slice(top, top + height)
+        self._columns_used = slice(left, left + width)
+        self._resizes = spec.resize != (height, width)
+        std = torch.tensor(spec.std)
+        # Derived from the recipe, so they are rebuilt rather than stored with the weights.
+        for name, value in (
+            ("rows", torch.from_numpy(resize_matrix(height, spec.resize[0]))),
+            ("columns", torch.from_numpy(resize_matrix(width, spec.resize[1]))),
+            ("gain", (1.0 / (255.0 * std)).view(1, 3, 1, 1)),
+            ("offset", (-torch.tensor(spec.mean) / std).view(1, 3, 1, 1)),
+        ):
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, frames_u8: Tensor) -> Tensor:
+        """Cast, crop, resize, normalise."""
+        # TensorRT lets nothing but a Cast touch a uint8 input.
+        x = frames_u8.to(self.gain.dtype)
+        x = x[:, self._rows_used, self._columns_used].permute(0, 3, 1, 2)
+        if self._resizes:
+            x = self.rows @ x @ self.columns.T
+        return x * self.gain + self.offset
