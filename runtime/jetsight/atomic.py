@@ -52,7 +52,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with _reported(target), open(path, "wb") as stream:
             yield stream
         return
-    if target.is_dir():
+    if os.path.isdir(target):  # never raises, the open below says more
         raise StorageError(f"{target} is a folder, expected a file name; choose another path")
     temp, descriptor = _prepare(target, folder=False)
     stream = os.fdopen(descriptor, "wb")
