@@ -129,7 +129,7 @@ class PushTDriver:
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._noise = np.zeros(2)
-        self._noise_px = rng.uniform(0.5, 4.0)
+        self._noise_px = float(np.exp(rng.uniform(np.log(0.5), np.log(8.0))))
         self._mode = "choose"
         self._steps_left = 0
         self._speed_px = 15.0

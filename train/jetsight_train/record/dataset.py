@@ -1,0 +1,243 @@
+"""Finished episodes put together as a LeRobot v3 dataset: parquet rows, joined mp4, `meta/`.
+
+The layout is the one `lerobot.datasets` (codebase v3.0) reads and writes:
+
+    meta/info.json, meta/stats.json, meta/tasks.parquet, meta/episodes/chunk-000/file-000.parquet
+    data/chunk-000/file-000.parquet
+    videos/observation.images.top/chunk-000/file-000.mp4
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetsight.errors import MissingDependency
+from jetsight_train.record import episode as episodes_on_disk
+from jetsight_train.record import stats, video
+
+CAMERA_KEY = "observation.images.top"
+CHUNK = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+DATA_PATH = f"data/{CHUNK}.parquet"
+VIDEO_PATH = f"videos/{{video_key}}/{CHUNK}.mp4"
+EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
+CHUNK_FILES = 1000  # LeRobot's defaults, also for the sizes below
+DATA_FILE_MB = 100
+VIDEO_FILE_MB = 200
+Rows = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a dataset says about itself beyond its rows."""
+
+    task: str
+    robot_type: str
+    fps: int
+    size_hw: tuple[int, int]
+    state_names: list[str]
+    action_names: list[str]
+
+
+def assemble(target: Path, staging: Path, count: int, description: Description) -> None:
+    """Write `count` episodes waiting in `staging` as one dataset below the empty folder `target`.
+
+    The result depends only on the episodes, byte for byte.
+    """
+    rows = [episodes_on_disk.load_rows(staging, i) for i in range(count)]
+    lengths = [len(r["actions"]) for r in rows]
+    places = _join_videos(target, staging, lengths, description.fps)
+    columns = _columns(rows, lengths, description.fps)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    records = []
+    for i, row in enumerate(rows):
+        span = slice(int(starts[i]), int(starts[i + 1]))
+        record = _episode_record(i, span, places[i], description)
+        own = {name: stats.of_values(values[span]) for name, values in columns.items()}
+        own[CAMERA_KEY] = stats.of_histogram(row["histogram"], lengths[i])
+        records.append(record | _flatten(own))
+    _write_tables(target, columns, records, description.task)
+    total = {name: stats.of_values(values) for name, values in columns.items()}
+    total[CAMERA_KEY] = stats.of_histogram(sum(r["histogram"] for r in rows), int(starts[-1]))
+    _write_json(target / "meta/stats.json", _plain(total))
+    _write_json(target / "meta/info.json", info(description, count, int(starts[-1]), columns))
+
+
+def info(description: Description, count: int, frames: int, columns: Rows) -> dict[str, Any]:
+    """The content of `meta/info.json`."""
+    return {
+        "codebase_version": "v3.0",
+        "robot_type": description.robot_type,
+        "total_episodes": count,
+        "total_frames": frames,
+        "total_tasks": 1,
+        "chunks_size": CHUNK_FILES,
+        "data_files_size_in_mb": DATA_FILE_MB,
+        "video_files_size_in_mb": VIDEO_FILE_MB,
+        "fps": description.fps,
+        "splits": {"train": f"0:{count}"},
+        "data_path": DATA_PATH,
+        "video_path": VIDEO_PATH,
+        "features": _features(description, columns),
+    }
+
+
+def _features(description: Description, columns: Rows) -> dict[str, Any]:
+    height, width = description.size_hw
+    names = {"observation.state": description.state_names, "action": description.action_names}
+    camera = {
+        "dtype": "video",
+        "shape": [height, width, 3],
+        "names": ["height", "width", "channels"],
+        "info": {
+            "video.height": height,
+            "video.width": width,
+            "video.codec": "h264",
+            "video.pix_fmt": "yuv420p",
+            "video.is_depth_map": False,
+            "video.fps": description.fps,
+            "video.channels": 3,
+            "has_audio": False,
+        },
+    }
+    numeric = {
+        name: {
+            "dtype": str(values.dtype),
+            "shape": [1 if values.ndim == 1 else values.shape[1]],
+            "names": names.get(name),
+        }
+        for name, values in columns.items()
+    }
+    return {CAMERA_KEY: camera} | numeric
+
+
+def _columns(rows: list[Rows], lengths: list[int], fps: int) -> Rows:
+    """All rows of all episodes, by feature name, in the order they are written."""
+    frame_index = np.concatenate([np.arange(n, dtype=np.int64) for n in lengths])
+    columns: Rows = {}
+    if rows[0]["states"].shape[1]:
+        columns["observation.state"] = np.concatenate([r["states"] for r in rows])
+    columns["action"] = np.concatenate([r["actions"] for r in rows])
+    columns["next.reward"] = np.concatenate([r["rewards"] for r in rows])
+    columns["next.done"] = np.concatenate([r["done"] for r in rows])
+    columns["timestamp"] = (frame_index / fps).astype(np.float32)
+    columns["frame_index"] = frame_index
+    columns["episode_index"] = np.repeat(np.arange(len(rows), dtype=np.int64), lengths)
+    columns["index"] = np.arange(len(frame_index), dtype=np.int64)
+    columns["task_index"] = np.zeros(len(frame_index), dtype=np.int64)
+    return columns
+
+
+def _join_videos(
+    target: Path, staging: Path, lengths: list[int], fps: int
+) -> list[tuple[int, int, float, float]]:
+    """Join episode videos into files of at most `VIDEO_FILE_MB`; per episode: chunk, file, from, to."""
+    parts = [episodes_on_disk.video_path(staging, i) for i in range(len(lengths))]
+    groups: list[list[int]] = []
+    used = 0
+    for i, part in enumerate(parts):
+        size = part.stat().st_size
+        if not groups or used + size > VIDEO_FILE_MB * 2**20:
+            groups.append([])
+            used = 0
+        groups[-1].append(i)
+        used += size
+    places: list[tuple[int, int, float, float]] = []
+    for number, group in enumerate(groups):
+        chunk, file = divmod(number, CHUNK_FILES)
+        name = VIDEO_PATH.format(video_key=CAMERA_KEY, chunk_index=chunk, file_index=file)
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        video.join(target / name, [parts[i] for i in group], [lengths[i] for i in group], fps)
+        ends = np.cumsum([lengths[i] for i in group])
+        places += [
+            (chunk, file, float(end - lengths[i]) / fps, float(end) / fps)
+            for i, end in zip(group, ends, strict=True)
+        ]
+    return places
+
+
+def _episode_record(
+    index: int, span: slice, place: tuple[int, int, float, float], description: Description
+) -> dict[str, Any]:
+    chunk, file, start_s, stop_s = place
+    return {
+        "episode_index": index,
+        "tasks": [description.task],
+        "length": span.stop - span.start,
+        "data/chunk_index": 0,
+        "data/file_index": 0,
+        "dataset_from_index": span.start,
+        "dataset_to_index": span.stop,
+        f"videos/{CAMERA_KEY}/chunk_index": chunk,
+        f"videos/{CAMERA_KEY}/file_index": file,
+        f"videos/{CAMERA_KEY}/from_timestamp": start_s,
+        f"videos/{CAMERA_KEY}/to_timestamp": stop_s,
+        "meta/episodes/chunk_index": 0,
+        "meta/episodes/file_index": 0,
+    }
+
+
+def _write_tables(
+    target: Path, columns: Rows, records: list[dict[str, Any]], task: str
+) -> None:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as problem:
+        raise MissingDependency("pyarrow", "train", "writing a dataset") from problem
+    arrays = {name: _arrow(pa, values) for name, values in columns.items()}
+    tables = {
+        DATA_PATH.format(chunk_index=0, file_index=0): pa.table(arrays),
+        EPISODES_PATH: pa.Table.from_pylist(records),
+        "meta/tasks.parquet": _tasks_table(pa, task),
+    }
+    for name, table in tables.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, target / name, compression="snappy")
+
+
+def _arrow(pa: Any, values: NDArray[Any]) -> Any:
+    """A feature column: scalars for [N] and [N,1] (as LeRobot does), fixed-size lists for [N,n]."""
+    if values.ndim == 1 or values.shape[1] == 1:
+        return pa.array(values.ravel())
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+
+
+def _tasks_table(pa: Any, task: str) -> Any:
+    """`task_index` with the task as its pandas index, which is how LeRobot looks tasks up."""
+    index = {"name": "task", "field_name": "task", "pandas_type": "unicode"}
+    column = {"name": "task_index", "field_name": "task_index", "pandas_type": "int64"}
+    pandas = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "columns": [
+            column | {"numpy_type": "int64", "metadata": None},
+            index | {"numpy_type": "object", "metadata": None},
+        ],
+    }
+    table = pa.table({"task_index": pa.array([0], pa.int64()), "task": pa.array([task])})
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def _flatten(features: dict[str, stats.Stats]) -> dict[str, Any]:
+    return {
+        f"stats/{name}/{key}": value.tolist()
+        for name, entry in features.items()
+        for key, value in entry.items()
+    }
+
+
+def _plain(features: dict[str, stats.Stats]) -> dict[str, Any]:
+    return {
+        name: {key: value.tolist() for key, value in entry.items()}
+        for name, entry in features.items()
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")

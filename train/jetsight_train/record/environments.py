@@ -1,0 +1,201 @@
+"""Gymnasium environments seen as a camera on a robot: frames, states, bounded actions.
+
+Shapes: h, w frame size; s state size; a action size.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetsight.errors import DataError, MissingDependency, UsageError
+from jetsight_train.record.pusht import Scene
+
+PUSHT = "gym_pusht/PushT-v0"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one tick shows: `frame_hwc_u8` [h,w,3] RGB and `state` [s] float32."""
+
+    frame_hwc_u8: NDArray[np.uint8]
+    state: NDArray[np.float32]
+
+
+class PixelEnvironment:
+    """Any Gymnasium environment with pixels (observed or rendered) and a Box action space.
+
+    Args:
+        env_id: Gymnasium id, e.g. `"gym_pusht/PushT-v0"`; its namespace package is imported.
+        size_hw: frame size to record; frames of another size are area-resampled to it.
+        steps: longest episode, so that a time limit of the environment does not cut it short.
+
+    Raises:
+        MissingDependency: gymnasium or the package of the environment is not installed.
+        UsageError: the environment is unknown, has no pixels or no Box actions.
+    """
+
+    def __init__(self, env_id: str, size_hw: tuple[int, int], steps: int) -> None:
+        self.env_id = env_id
+        self.size_hw = size_hw
+        self._env = _make(env_id, self._options(), steps)
+        space = self._env.action_space
+        if type(space).__name__ != "Box" or len(space.shape) != 1:
+            raise UsageError(
+                f"environment {env_id!r} has actions {space}; "
+                "expected a one-dimensional Box, so choose an environment with continuous actions"
+            )
+        self.action_low = np.asarray(space.low, dtype=np.float32)
+        self.action_high = np.asarray(space.high, dtype=np.float32)
+        self.action_names = [f"action_{i}" for i in range(space.shape[0])]
+        self.state_names = _state_names(self._env.observation_space)
+        self.fps = int(self._env.metadata.get("render_fps") or 10)
+
+    def _options(self) -> dict[str, Any]:
+        return {"render_mode": "rgb_array"}
+
+    def reset(self, seed: int) -> Observation:
+        """Start the episode that `seed` stands for."""
+        raw, _ = self._env.reset(seed=seed)
+        return self._observe(raw)
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool]:
+        """Apply `action` [a] for one tick: what is seen next, the reward, and whether it is over."""
+        raw, reward, terminated, truncated, _ = self._env.step(action)
+        return self._observe(raw), float(reward), bool(terminated or truncated)
+
+    def close(self) -> None:
+        """Release the simulator."""
+        self._env.close()
+
+    def _observe(self, raw: Any) -> Observation:
+        frame = _pixels_of(raw)
+        if frame is None:
+            frame = self._env.render()
+        if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3:
+            raise UsageError(
+                f"environment {self.env_id!r} shows no RGB picture; "
+                "expected an [h,w,3] uint8 observation or render_mode 'rgb_array'"
+            )
+        return Observation(resample(frame, self.size_hw), self._state(raw))
+
+    def _state(self, raw: Any) -> NDArray[np.float32]:
+        parts = [np.asarray(v, dtype=np.float32).ravel() for v in _numeric_of(raw).values()]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+
+
+class PushT(PixelEnvironment):
+    """`gym_pusht/PushT-v0`: drawn once per tick at the camera's size, full state, never ends.
+
+    Reaching the goal does not stop the physics, so an episode goes on: what a world model needs
+    is motion, not success. State: agent x, y, block x, y in px of 512, block angle in [0, 2 pi).
+    """
+
+    def __init__(self, env_id: str, size_hw: tuple[int, int], steps: int) -> None:
+        super().__init__(env_id, size_hw, steps)
+        self.action_names = ["target_x", "target_y"]
+        self.state_names = ["agent_x", "agent_y", "block_x", "block_y", "block_angle"]
+
+    def _options(self) -> dict[str, Any]:
+        height, width = self.size_hw
+        return {
+            "render_mode": "rgb_array",
+            "obs_type": "pixels",
+            "observation_height": height,
+            "observation_width": width,
+        }
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool]:
+        """One tick of 0.1 s; success does not end the episode."""
+        observation, reward, _ = super().step(action)
+        return observation, reward, False
+
+    def scene(self) -> Scene:
+        """Poses of agent and block right now."""
+        world = self._env.unwrapped
+        return Scene(
+            np.array(world.agent.position, dtype=np.float64),
+            np.array(world.block.position, dtype=np.float64),
+            float(world.block.angle),
+        )
+
+    def _state(self, raw: Any) -> NDArray[np.float32]:
+        del raw
+        scene = self.scene()
+        angle = scene.angle % (2 * np.pi)
+        return np.array([*scene.agent, *scene.block, angle], dtype=np.float32)
+
+
+def open_environment(env_id: str, size_hw: tuple[int, int], steps: int) -> PixelEnvironment:
+    """The environment `env_id`, with what is known about it; see `PixelEnvironment`."""
+    kind = PushT if env_id == PUSHT else PixelEnvironment
+    return kind(env_id, size_hw, steps)
+
+
+def resample(frame_hwc_u8: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """`frame_hwc_u8` at `size_hw` (height, width) by area averaging; unchanged if it fits."""
+    if frame_hwc_u8.shape[:2] == size_hw:
+        return np.ascontiguousarray(frame_hwc_u8)
+    import av
+
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_hwc_u8), format="rgb24")
+    small = picture.reformat(width=size_hw[1], height=size_hw[0], interpolation="AREA")
+    return np.asarray(small.to_ndarray(format="rgb24"), dtype=np.uint8)
+
+
+def _make(env_id: str, options: dict[str, Any], steps: int) -> Any:
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
+    namespace = env_id.split("/")[0] if "/" in env_id else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # simulators warn about their own dependencies
+        gymnasium = _import("gymnasium")
+        if namespace:
+            _import(namespace)
+        try:
+            return gymnasium.make(
+                env_id, max_episode_steps=steps + 1, disable_env_checker=True, **options
+            )
+        except (gymnasium.error.Error, TypeError, ValueError) as problem:
+            raise UsageError(
+                f"cannot make environment {env_id!r}: {' '.join(str(problem).split())}; "
+                "expected a registered Gymnasium id with render_mode 'rgb_array'"
+            ) from problem
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as problem:
+        raise MissingDependency(module, "sim", "recording a simulated robot") from problem
+
+
+def _pixels_of(raw: Any) -> NDArray[np.uint8] | None:
+    """The picture in an observation, if there is one."""
+    values = raw.values() if isinstance(raw, dict) else [raw]
+    for value in values:
+        if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3:
+            return value
+    return None
+
+
+def _numeric_of(raw: Any) -> dict[str, Any]:
+    """The one-dimensional numeric parts of an observation, by name, in a fixed order."""
+    named = raw if isinstance(raw, dict) else {"state": raw}
+    return {key: named[key] for key in sorted(named) if np.ndim(named[key]) == 1}
+
+
+def _state_names(space: Any) -> list[str]:
+    parts = getattr(space, "spaces", None)
+    named = dict(parts.items()) if isinstance(parts, dict) else {"state": space}
+    names: list[str] = []
+    for key in sorted(named):
+        shape = getattr(named[key], "shape", None)
+        if shape is not None and len(shape) == 1:
+            names += [f"{key}_{i}" for i in range(shape[0])]
+    return names

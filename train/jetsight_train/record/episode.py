@@ -1,0 +1,136 @@
+"""One recorded episode: simulated from its seed, kept on disk as `.mp4` + `.npz` until all are there.
+
+An episode is a function of (environment, seed, index, steps, policy) and of nothing else, so it does
+not matter which process records it or in which order: a resumed recording equals an uninterrupted one.
+
+Shapes: T ticks, h, w frame size, s state size, a action size.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetsight_train.record import stats, video
+from jetsight_train.record.environments import PixelEnvironment, open_environment
+from jetsight_train.record.policies import make_policy
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is recorded; stored beside unfinished recordings.
+
+    Args:
+        env_id: Gymnasium id.
+        episodes: how many.
+        steps: longest episode, in ticks.
+        seed: base seed; episode i uses `(seed, i)`, so recordings with other seeds share nothing.
+        policy: `"scripted"` or `"random"`.
+        height_px: frame height.
+        width_px: frame width.
+        fps: frames per second written; None takes the environment's own rate.
+    """
+
+    env_id: str
+    episodes: int
+    steps: int
+    seed: int
+    policy: str
+    height_px: int
+    width_px: int
+    fps: int | None = None
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Frame size (height, width)."""
+        return self.height_px, self.width_px
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What one episode showed and did; row t holds observation t and the action taken at t."""
+
+    frames_u8: NDArray[np.uint8]  # [T,h,w,3]
+    states: NDArray[np.float32]  # [T,s]
+    actions: NDArray[np.float32]  # [T,a]
+    rewards: NDArray[np.float32]  # [T], for the action of the same row
+    done: NDArray[np.bool_]  # [T], true on the last row
+
+
+def simulate(recipe: Recipe, index: int) -> Episode:
+    """Play episode `index` of `recipe` in a fresh environment."""
+    environment = open_environment(recipe.env_id, recipe.size_hw, recipe.steps)
+    try:
+        return _play(environment, recipe, index)
+    finally:
+        environment.close()
+
+
+def _play(environment: PixelEnvironment, recipe: Recipe, index: int) -> Episode:
+    seeds = np.random.SeedSequence([recipe.seed, index])
+    observation = environment.reset(int(seeds.generate_state(1)[0]))
+    policy = make_policy(recipe.policy, environment, np.random.default_rng(seeds.spawn(1)[0]))
+    frames, states, actions, rewards = [], [], [], []
+    for _ in range(recipe.steps):
+        action = policy()
+        frames.append(observation.frame_hwc_u8)
+        states.append(observation.state)
+        actions.append(action)
+        observation, reward, over = environment.step(action)
+        rewards.append(reward)
+        if over:
+            break
+    done = np.zeros(len(frames), dtype=np.bool_)
+    done[-1] = True
+    return Episode(
+        np.stack(frames),
+        np.stack(states),
+        np.stack(actions),
+        np.array(rewards, dtype=np.float32),
+        done,
+    )
+
+
+def video_path(folder: Path, index: int) -> Path:
+    """Where the frames of episode `index` wait."""
+    return folder / f"episode-{index:06d}.mp4"
+
+
+def rows_path(folder: Path, index: int) -> Path:
+    """Where everything else of episode `index` waits; its presence means the episode is whole."""
+    return folder / f"episode-{index:06d}.npz"
+
+
+def record(recipe: Recipe, index: int, folder: Path) -> int:
+    """Simulate episode `index` and leave it in `folder`; returns the number of frames.
+
+    The video is renamed into place first and the rows last, so that an interruption at any point
+    leaves either a whole episode or one that is recorded again.
+    """
+    episode = simulate(recipe, index)
+    fps = recipe.fps if recipe.fps is not None else 10
+    part = folder / f".episode-{index:06d}.{os.getpid()}"
+    frames = part.with_suffix(".mp4")
+    video.encode(frames, episode.frames_u8, fps)
+    os.replace(frames, video_path(folder, index))
+    rows = part.with_suffix(".npz")
+    np.savez(
+        rows,
+        states=episode.states,
+        actions=episode.actions,
+        rewards=episode.rewards,
+        done=episode.done,
+        histogram=stats.histogram(episode.frames_u8),
+    )
+    os.replace(rows, rows_path(folder, index))
+    return len(episode.actions)
+
+
+def load_rows(folder: Path, index: int) -> dict[str, NDArray[np.generic]]:
+    """What `record` left of episode `index`, without its frames."""
+    with np.load(rows_path(folder, index), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

@@ -1,0 +1,76 @@
+"""H.264 for recorded episodes: encode one episode, join many without encoding again.
+
+The settings are chosen for training, not for watching: a key frame every second frame, so that any
+frame is reached by decoding two; no B-frames, so that decode order is display order; one thread,
+so that the same frames give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetsight.errors import MissingDependency
+
+CODEC = "libx264"
+OPTIONS = {"crf": "14", "preset": "medium", "g": "2", "bf": "0"}
+_BT601 = 6  # AVCOL_*_SMPTE170M; what swscale converts RGB with when nothing is said
+
+
+def encode(path: Path, frames_u8: NDArray[np.uint8], fps: int) -> None:
+    """Write `frames_u8` [T,h,w,3] RGB as an H.264 mp4 at `path`, frame t at t / fps seconds."""
+    av = _av()
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream(CODEC, rate=fps, options=dict(OPTIONS))
+        stream.width, stream.height = frames_u8.shape[2], frames_u8.shape[1]
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
+        context.thread_count = 1
+        context.time_base = Fraction(1, fps)
+        context.colorspace = context.color_primaries = context.color_trc = _BT601
+        context.color_range = 1  # limited ("tv")
+        for index, frame_u8 in enumerate(frames_u8):
+            picture = av.VideoFrame.from_ndarray(frame_u8, format="rgb24")
+            picture.pts, picture.time_base = index, Fraction(1, fps)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def join(path: Path, parts: Sequence[Path], lengths: Iterable[int], fps: int) -> None:
+    """Concatenate `parts` into one mp4 at `path` by copying packets.
+
+    Args:
+        path: file to write.
+        parts: mp4 files made by `encode` with equal size and settings.
+        lengths: number of frames in each part.
+        fps: frames per second of all of them.
+    """
+    av = _av()
+    with av.open(str(path), "w", format="mp4") as out:
+        stream: Any = None
+        start = 0
+        for part, length in zip(parts, lengths, strict=True):
+            with av.open(str(part)) as source:
+                video = source.streams.video[0]
+                stream = stream or out.add_stream_from_template(video)
+                shift = round(Fraction(start, fps) / video.time_base)
+                for packet in source.demux(video):
+                    if packet.dts is None:  # the flush packet at the end
+                        continue
+                    packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                    packet.stream = stream
+                    out.mux(packet)
+            start += length
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError as problem:
+        raise MissingDependency("av", "train", "writing video") from problem
+    return av
