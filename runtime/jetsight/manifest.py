@@ -1,7 +1,7 @@
 """The manifest of a bundle (version 1): frozen dataclasses, one to one with `manifest.json`.
 
 Constructing one checks it, whoever does so: lengths agree, numbers are finite and in range, gates
-say what their values say, paths stay inside the bundle. Shapes are those of `jetsight.specs`.
+say what their values say, paths stay inside the bundle. Shapes are those of `jetsight.facts`.
 
 A newer minor version only adds keys, which are ignored; a newer major version is refused.
 """
@@ -16,7 +16,7 @@ from typing import Literal
 
 from jetsight import strict_json
 from jetsight.errors import BundleError
-from jetsight.specs import ActionSpec, FrameSpec, ModelFacts, Timing, vector, within
+from jetsight.facts import ActionSpec, FrameSpec, ModelFacts, Timing, vector, within
 
 FORMAT = "jetsight-bundle"
 VERSION = "1.0"
@@ -166,7 +166,7 @@ class FileEntry:
         _digest("sha256", self.sha256)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything a robot must know about a bundle before it opens any other file of it.
 
@@ -174,6 +174,8 @@ class Manifest:
     `jetsight.bundle.write_bundle` fills it in.
     """
 
+    format: Literal["jetsight-bundle"] = "jetsight-bundle"
+    version: str = VERSION
     name: str
     model: ModelFacts
     frame: FrameSpec
@@ -184,8 +186,6 @@ class Manifest:
     gates: tuple[Gate, ...]
     provenance: Provenance
     files: Mapping[str, FileEntry] = dataclasses.field(default_factory=dict)
-    format: Literal["jetsight-bundle"] = "jetsight-bundle"
-    version: str = VERSION
 
     def __post_init__(self) -> None:
         _name("name", self.name)

@@ -1,0 +1,131 @@
+"""`golden.npz`: float32 inputs and outputs of the PyTorch model, so a robot proves parity alone.
+
+n samples, h x w camera pixels, D latent size, K history, H horizon, A model action size.
+Headers are checked before any array is allocated; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jetsight.errors import BundleError
+from jetsight.manifest import Manifest
+
+NDArray = npt.NDArray[Any]
+
+_MAX_BYTES = 1 << 30
+# What the standard library and NumPy raise when a zip or .npy file is not what it says.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError),
+    *(ValueError, KeyError, TypeError, SyntaxError, OverflowError, MemoryError, Warning),
+)
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def dump(arrays: Mapping[str, NDArray]) -> bytes:
+    """The bytes of `golden.npz`; equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")  # its date is a constant
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w") as stream:
+                contiguous = np.ascontiguousarray(array)
+                np.lib.format.write_array(stream, contiguous, version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def layout(manifest: Manifest) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Dtype and shape (without the leading n) of every array a golden file holds."""
+    model, frame = manifest.model, manifest.frame
+    latent, action = model.latent_size, model.action_size
+    f32 = np.dtype(np.float32)
+    return {
+        "frame_hwc_u8": (np.dtype(np.uint8), (frame.height_px, frame.width_px, 3)),
+        "z": (f32, (latent,)),
+        "z_hist": (f32, (model.history, latent)),
+        "a_hist": (f32, (model.history - 1, action)),
+        "actions": (f32, (model.horizon, action)),
+        "z_future": (f32, (model.horizon, latent)),
+    }
+
+
+def load(data: bytes, manifest: Manifest, what: str) -> dict[str, NDArray]:
+    """Arrays of a golden file, each checked against the sizes in the manifest.
+
+    Raises:
+        BundleError: arrays are missing, unexpected, of another dtype or shape, not finite,
+            or the file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return _load_all(archive, manifest, what)
+    except _DAMAGE as error:
+        raise BundleError(f"{what}: not a readable .npz ({_one_line(error)})") from None
+
+
+def _load_all(archive: zipfile.ZipFile, manifest: Manifest, what: str) -> dict[str, NDArray]:
+    expected = layout(manifest)
+    if any(
+        e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for e in archive.filelist
+    ):
+        raise BundleError(f"{what}: compressed in a way that is not supported; use deflate")
+    names = sorted(archive.namelist())
+    if names != sorted(f"{name}.npy" for name in expected):
+        raise BundleError(f"{what}: holds {names[:10]}, expected arrays {sorted(expected)}")
+    arrays = {
+        name: _load_one(archive, name, dtype, tail, what)
+        for name, (dtype, tail) in expected.items()
+    }
+    counts = {len(array) for name, array in arrays.items()}
+    if len(counts) != 1 or counts == {0}:
+        raise BundleError(f"{what}: arrays have {sorted(counts)} samples, expected one number")
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BundleError(f"{what}: {name} holds values that are not finite")
+    return arrays
+
+
+def _load_one(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], tail: tuple[int, ...], what: str
+) -> NDArray:
+    with archive.open(f"{name}.npy") as stream:
+        shape, fortran, found = _read_header(stream, name, what)
+        if found != dtype or fortran or len(shape) != len(tail) + 1 or shape[1:] != tail:
+            raise BundleError(
+                f"{what}: {name} is {found} {list(shape)}, expected {dtype} [n, {str(tail)[1:-1]}]"
+            )
+        size = math.prod(shape) * dtype.itemsize
+        if not 0 <= size <= _MAX_BYTES:
+            raise BundleError(f"{what}: {name} declares {size} bytes, at most {_MAX_BYTES} allowed")
+        content = stream.read(size)
+        if len(content) != size or stream.read(1):
+            raise BundleError(f"{what}: {name} has another length than its header says")
+    return np.frombuffer(content, dtype=dtype).reshape(shape)
+
+
+def _read_header(stream: Any, name: str, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # NumPy warns where it guesses; we refuse
+        read = _NPY_HEADERS[np.lib.format.read_magic(stream)]
+        shape, fortran, dtype = read(stream, max_header_size=1000)
+    if dtype.hasobject:
+        raise BundleError(f"{what}: {name} holds Python objects, which are never loaded")
+    return shape, fortran, dtype
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
