@@ -60,7 +60,8 @@ def collect(
         progress: called after each episode with its number of frames.
 
     Raises:
-        StorageError: `target` is not empty, or an interrupted recording is there and `resume` is off.
+        StorageError: `target` is not empty, or there is an interrupted recording and `resume` is
+            off.
         UsageError: there is nothing to resume, or it was made with other settings.
         DataError: an episode could not be recorded.
     """

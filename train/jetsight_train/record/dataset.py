@@ -136,7 +136,7 @@ def _columns(rows: list[Rows], lengths: list[int], fps: int) -> Rows:
 def _join_videos(
     target: Path, staging: Path, lengths: list[int], fps: int
 ) -> list[tuple[int, int, float, float]]:
-    """Join episode videos into files of at most `VIDEO_FILE_MB`; per episode: chunk, file, from, to."""
+    """Join the videos into files of at most `VIDEO_FILE_MB`; per episode: chunk, file, from, to."""
     parts = [episodes_on_disk.video_path(staging, i) for i in range(len(lengths))]
     groups: list[list[int]] = []
     used = 0
@@ -182,23 +182,21 @@ def _episode_record(
     }
 
 
-def _write_tables(
-    target: Path, columns: Rows, records: list[dict[str, Any]], task: str
-) -> None:
+def _write_tables(target: Path, columns: Rows, records: list[dict[str, Any]], task: str) -> None:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as problem:
         raise MissingDependency("pyarrow", "train", "writing a dataset") from problem
-    arrays = {name: _arrow(pa, values) for name, values in columns.items()}
-    tables = {
-        DATA_PATH.format(chunk_index=0, file_index=0): pa.table(arrays),
-        EPISODES_PATH: pa.Table.from_pylist(records),
-        "meta/tasks.parquet": _tasks_table(pa, task),
-    }
-    for name, table in tables.items():
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, target / name, compression="snappy")
+    for name in ("data/chunk-000", "meta/episodes/chunk-000"):
+        (target / name).mkdir(parents=True, exist_ok=True)
+    rows = pa.table({name: _arrow(pa, values) for name, values in columns.items()})
+    file = target / DATA_PATH.format(chunk_index=0, file_index=0)
+    with pq.ParquetWriter(file, rows.schema, compression="snappy") as writer:
+        for record in records:  # one row group per episode, so that an episode is read alone
+            writer.write_table(rows.slice(record["dataset_from_index"], record["length"]))
+    pq.write_table(pa.Table.from_pylist(records), target / EPISODES_PATH, compression="snappy")
+    pq.write_table(_tasks_table(pa, task), target / "meta/tasks.parquet", compression="snappy")
 
 
 def _arrow(pa: Any, values: NDArray[Any]) -> Any:

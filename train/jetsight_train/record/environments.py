@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.errors import DataError, MissingDependency, UsageError
+from jetsight.errors import MissingDependency, UsageError
 from jetsight_train.record.pusht import Scene
 
 PUSHT = "gym_pusht/PushT-v0"
@@ -66,7 +66,7 @@ class PixelEnvironment:
         return self._observe(raw)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool]:
-        """Apply `action` [a] for one tick: what is seen next, the reward, and whether it is over."""
+        """Apply `action` [a] for one tick; returns what is seen next, the reward, and the end."""
         raw, reward, terminated, truncated, _ = self._env.step(action)
         return self._observe(raw), float(reward), bool(terminated or truncated)
 

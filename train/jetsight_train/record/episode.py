@@ -1,7 +1,7 @@
-"""One recorded episode: simulated from its seed, kept on disk as `.mp4` + `.npz` until all are there.
+"""One recorded episode: simulated from its seed, kept as `.mp4` + `.npz` until all are there.
 
-An episode is a function of (environment, seed, index, steps, policy) and of nothing else, so it does
-not matter which process records it or in which order: a resumed recording equals an uninterrupted one.
+An episode is a function of its recipe and its index and of nothing else, so it does not matter
+which process records it or in which order: a resumed recording equals an uninterrupted one.
 
 Shapes: T ticks, h, w frame size, s state size, a action size.
 """

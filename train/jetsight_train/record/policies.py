@@ -1,4 +1,4 @@
-"""What drives the robot while it is recorded: a scripted behaviour where there is one, or chance."""
+"""What drives the robot while it is recorded: a scripted behaviour, or chance."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Scene:
 
 
 def distance_to_outline(points: Vector, outline: Vector) -> Vector:
-    """Distance of each of `points` [n,2] to the closed polygon `outline` [m,2]; inside counts too."""
+    """Distance of each of `points` [n,2] to the closed polygon `outline` [m,2], also inside it."""
     a, b = outline, np.roll(outline, -1, axis=0)
     edge = b - a
     rel = points[:, None] - a

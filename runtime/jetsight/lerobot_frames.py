@@ -1,0 +1,126 @@
+"""Decoding the pictures of one episode: from an mp4 shared by many episodes, or embedded in rows.
+
+Training, calibration and the running robot all decode here, so they see the same pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetsight.errors import DataError, MissingDependency
+
+_AGAIN = "record it or copy the dataset again"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """`length` consecutive frames of the video `path`, the first one at `start_s`."""
+
+    path: Path
+    start_s: float
+    length: int
+    fps: float
+    height: int
+    width: int
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Exactly `length` RGB frames [h,w,3], each a new array.
+
+        Raises:
+            DataError: the video is missing, truncated, damaged, or of another size or rate.
+            MissingDependency: PyAV is not installed.
+        """
+        av = _av()
+        count = 0
+        with _reported(av, self.path), av.open(str(self.path)) as container:
+            for picture in self._from_start(container):
+                self._check(picture, count)
+                yield _rgb(picture)
+                count += 1
+                if count == self.length:
+                    return
+        raise DataError(
+            f"{self.path} ends after {count} of the {self.length} frames expected from "
+            f"{self.start_s:g} s; the video is truncated: {_AGAIN}"
+        )
+
+    def _from_start(self, container: Any) -> Iterator[Any]:
+        """Decoded pictures from `start_s` on; seeking lands on the key frame before it."""
+        if not container.streams.video:
+            raise DataError(f"{self.path} has no video stream; {_AGAIN}")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1  # small pictures: threads cost more than they give
+        half_s = 0.5 / self.fps
+        if self.start_s > 0:
+            ticks = int((self.start_s + half_s / 2) / float(stream.time_base))
+            container.seek(ticks, stream=stream, backward=True)
+        for picture in container.decode(stream):
+            if picture.time is not None and picture.time >= self.start_s - half_s:
+                yield picture
+
+    def _check(self, picture: Any, count: int) -> None:
+        if (picture.height, picture.width) != (self.height, self.width):
+            raise DataError(
+                f"{self.path} has frames of {picture.width}x{picture.height} px, meta/info.json "
+                f"says {self.width}x{self.height}; {_AGAIN}"
+            )
+        due_s = self.start_s + count / self.fps
+        if picture.is_corrupt or abs(picture.time - due_s) > 0.5 / self.fps:
+            raise DataError(
+                f"{self.path} has no sound frame at {due_s:g} s (frame {count} of an episode); "
+                f"the video is damaged or not {self.fps:g} frames per second: {_AGAIN}"
+            )
+
+
+def embedded(
+    cells: Iterable[Any], path: Path, height: int, width: int
+) -> Iterator[NDArray[np.uint8]]:
+    """RGB frames [h,w,3] of pictures stored in parquet `cells` as `{"bytes": ..., "path": ...}`.
+
+    Raises:
+        DataError: a cell holds no picture, or one of another size.
+        MissingDependency: PyAV is not installed.
+    """
+    av = _av()
+    for row, cell in enumerate(cells):
+        data = cell.get("bytes") if isinstance(cell, dict) else None
+        if not isinstance(data, bytes):
+            raise DataError(f"{path} has no embedded picture in row {row}; {_AGAIN}")
+        with _reported(av, path), av.open(io.BytesIO(data)) as container:
+            frame_hwc_u8 = _rgb(next(container.decode(video=0)))
+        if frame_hwc_u8.shape != (height, width, 3):
+            raise DataError(
+                f"{path} has a picture of shape {frame_hwc_u8.shape} in row {row}, expected "
+                f"({height}, {width}, 3); {_AGAIN}"
+            )
+        yield frame_hwc_u8
+
+
+def _rgb(picture: Any) -> NDArray[np.uint8]:
+    """The one conversion from YUV: swscale's, with the matrix and range the picture declares."""
+    return np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8)
+
+
+@contextlib.contextmanager
+def _reported(av: Any, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (av.error.FFmpegError, StopIteration) as problem:
+        why = " ".join(str(problem).split()) or "no picture"
+        raise DataError(f"cannot decode {path} ({why}); {_AGAIN}") from problem
+
+
+def _av() -> Any:
+    try:
+        import av
+    except ImportError as problem:
+        raise MissingDependency("av", "camera", "decoding recorded video") from problem
+    return av
