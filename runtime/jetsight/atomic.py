@@ -251,6 +251,11 @@ def _reported(target: Path, only: frozenset[int] | None = None) -> Iterator[None
         raise storage_error(error, target) from error
 
 
+def is_full(error: OSError) -> bool:
+    """Whether the disk, the quota or the file size limit stopped a write."""
+    return error.errno in _FULL
+
+
 def storage_error(error: OSError, target: str | os.PathLike[str]) -> StorageError:
     """The one line that says what `error` means for writing `target` and what to do next."""
     where, why = os.fspath(target), error.strerror or str(error)

@@ -65,7 +65,10 @@ class LatentStats:
 
 @dataclass(frozen=True)
 class Family:
-    """One set of graphs: opset, precision of each graph, and the targets it is for."""
+    """One set of graphs: opset, precision of each graph, and the targets it is for.
+
+    `tensors` counts the tensors that are quantized (have Q/DQ); None if that was not recorded.
+    """
 
     name: str
     opset: int
@@ -82,7 +85,7 @@ class Family:
         if not self.targets:
             raise BundleError("targets is empty, expected at least one")
         if self.tensors is not None:
-            within("tensors", self.tensors, 1, 10**7)
+            within("tensors", self.tensors, 0, 10**7)
 
 
 @dataclass(frozen=True)

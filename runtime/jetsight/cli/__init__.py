@@ -1,1 +1,80 @@
-"""Package."""
+"""The `jetsight` command: one edge where errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from jetsight.errors import JetsightError
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; `sys.argv` if no arguments are given."""
+    with _signals():
+        try:
+            from jetsight.cli.group import run
+
+            return run(sys.argv[1:] if arguments is None else arguments)
+        except KeyboardInterrupt:
+            return _say("interrupted", INTERRUPTED)
+        except JetsightError as error:
+            return _say(str(error), error.exit_code)
+        except (ImportError, OSError) as error:
+            known = _known(error)
+            if known is None:
+                raise
+            return _say(str(known), known.exit_code)
+
+
+def _say(text: str, code: int) -> int:
+    line = " ".join(text.split())  # whatever a library wrote, it stays one line
+    with contextlib.suppress(OSError):
+        print(f"jetsight: error: {line}", file=sys.stderr, flush=True)
+    return code
+
+
+def _known(error: ImportError | OSError) -> JetsightError | None:
+    """What an error that nobody expected means to the user; None if it is our own bug."""
+    if isinstance(error, ImportError):
+        from jetsight import extras
+
+        return extras.missing(error, "this command")
+    from jetsight import atomic
+
+    if atomic.is_full(error):
+        return atomic.storage_error(error, error.filename or "a file")
+    if error.filename is None:
+        return None
+    return JetsightError(f"{error.filename}: {error.strerror}")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Let SIGTERM unwind like Ctrl-C does; a second signal of either kind ends at once."""
+    handled = (signal.SIGINT, signal.SIGTERM)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in handled}
+
+    def unwind(number: int, _: FrameType | None) -> None:
+        for each in handled:
+            signal.signal(each, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(_say("terminated", TERMINATED))
+
+    _install(dict.fromkeys(handled, unwind))
+    try:
+        yield
+    finally:
+        _install(before)
+
+
+def _install(handlers: dict[int, Callable[..., object] | int]) -> None:
+    for number, handler in handlers.items():
+        with contextlib.suppress(ValueError):  # not the main thread: its owner handles signals
+            signal.signal(number, handler)

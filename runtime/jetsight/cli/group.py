@@ -1,0 +1,109 @@
+"""The command group; a subcommand's module is imported when that subcommand is called."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+import jetsight
+from jetsight.errors import UsageError
+from jetsight.extras import missing
+
+EPILOG = """\b
+Exit codes:
+  0  done
+  1  another error
+  2  wrong usage: option, recipe key, requested shape
+  3  a bundle or checkpoint was refused: damaged, tampered with, unknown version
+  4  recorded data cannot be used
+  5  an optional package is missing; the message names the extra
+  6  a compiled graph failed its gate, no bundle was written
+  7  a camera or other frame source failed
+  8  disk full, not writable, or the target already exists
+  9  training stopped: the representation collapsed
+  10 a backend cannot load or run a graph
+  130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
+"""
+
+
+@dataclass(frozen=True)
+class _Lazy:
+    where: str  # module:attribute
+    help: str
+
+
+# In the order of work, not of the alphabet.
+COMMANDS = {
+    "collect": _Lazy("jetsight_train.cli.collect:collect", "Record a robot into a dataset."),
+    "train": _Lazy("jetsight_train.cli.train:train", "Train a world model from a recipe."),
+    "report": _Lazy("jetsight_train.cli.report:report", "Write the model card of a checkpoint."),
+    "compile": _Lazy("jetsight_compile.cli.compile_:compile_", "Turn a checkpoint into a bundle."),
+    "run": _Lazy("jetsight.cli.run:run", "Stream frames through a bundle."),
+    "demo": _Lazy("jetsight_compile.cli.demo:demo", "Compile, stream and report, in one go."),
+    "bench": _Lazy("jetsight_compile.cli.bench:bench", "Measure this machine against torch."),
+    "inspect": _Lazy("jetsight.cli.inspect:inspect", "Verify a bundle and show what is in it."),
+    "doctor": _Lazy("jetsight.cli.doctor:doctor", "Show what this machine can run."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in `COMMANDS` until they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command; a missing optional package becomes one line naming its extra."""
+        lazy = COMMANDS.get(cmd_name)
+        if lazy is None:
+            return None
+        module, _, attribute = lazy.where.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except ImportError as error:
+            known = missing(error, f"jetsight {cmd_name}")
+            if known is None:
+                raise
+            raise known from error
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line per command, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, lazy.help) for name, lazy in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(jetsight.__version__, prog_name="jetsight")
+def cli() -> None:
+    """From a PyTorch JEPA world model to live latent forecasts on a robot."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns its exit code, raises everything `jetsight.cli.main` maps."""
+    try:
+        code = cli.main(list(arguments), prog_name="jetsight", standalone_mode=False)
+    except click.exceptions.Abort:
+        raise KeyboardInterrupt from None
+    except click.ClickException as error:
+        if not arguments:
+            error.show()  # the help page
+            return error.exit_code
+        raise UsageError(_usage(error)) from error
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: click.ClickException) -> str:
+    """Click's message, and the help page that answers it."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "jetsight"
+    return f"{error.format_message().rstrip('.')}; see: {path} --help"

@@ -1,0 +1,154 @@
+"""`jetsight inspect BUNDLE`: verify every byte, then show what the bundle says about itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jetsight import strict_json
+from jetsight.bundle import Bundle
+from jetsight.cli.table import fields, human_bytes, table
+from jetsight.manifest import DataDigest, Manifest
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the verified manifest as JSON.")
+def inspect(bundle: Path, as_json: bool) -> None:
+    """Verify BUNDLE, a folder or .tar, and show what is in it.
+
+    Nothing is shown unless every file has the size and SHA-256 the manifest lists.
+    """
+    opened = Bundle.open(bundle)
+    if as_json:
+        manifest = json.loads(strict_json.dump(opened.manifest))
+        click.echo(json.dumps({"path": str(bundle), "verified": True, "manifest": manifest}))
+        return
+    opened.golden()
+    for line in describe(opened.manifest):
+        click.echo(line)
+
+
+def describe(facts: Manifest) -> Iterator[str]:
+    """The readable page of a verified manifest, line by line."""
+    yield f"{facts.name}  ({facts.format} {facts.version})"
+    yield from _section("Model", fields(_model(facts)))
+    yield from _section("Camera", fields(_camera(facts)))
+    yield from _section("Action", _actions(facts))
+    yield from _section("Surprise", fields(_surprise(facts)))
+    yield from _section("Families", _families(facts))
+    yield from _section("Gates", _gates(facts))
+    yield from _section("Provenance", fields(_provenance(facts)))
+    total = sum(entry.bytes for entry in facts.files.values())
+    yield ""
+    yield f"{len(facts.files)} files, {human_bytes(total)}, every SHA-256 matches the manifest"
+
+
+def _section(title: str, lines: Iterator[str]) -> Iterator[str]:
+    yield ""
+    yield title
+    for line in lines:
+        yield f"  {line}"
+
+
+def _model(facts: Manifest) -> Iterator[tuple[str, str]]:
+    model, block = facts.model, facts.timing.action_block
+    seconds = model.horizon * block / facts.timing.camera_hz
+    yield "architecture", f"{model.architecture}, {model.parameters:,} parameters"
+    yield "latent", f"{model.latent_size} numbers per frame"
+    yield "history", f"{model.history} latents, {block} frames apart"
+    yield "horizon", f"{model.horizon} action blocks of {block} actions, {seconds:g} s ahead"
+
+
+def _camera(facts: Manifest) -> Iterator[tuple[str, str]]:
+    frame, (rows, columns) = facts.frame, facts.frame.resize
+    top, left, height, width = frame.crop
+    order = frame.channel_order
+    yield (
+        "frame",
+        f"{frame.height_px} x {frame.width_px} px, {order}, {facts.timing.camera_hz:g} Hz",
+    )
+    yield "in graph", f"crop {height} x {width} at ({top}, {left}), resize {rows} x {columns}"
+
+
+def _actions(facts: Manifest) -> Iterator[str]:
+    action = facts.action
+    rates = action.rate_limit_per_s or ["none"] * len(action.names)
+    columns = (action.names, action.units, action.low, action.neutral, action.high, rates)
+    head = ("name", "unit", "low", "neutral", "high", "rate limit/s")
+    return table(head, [tuple(map(_plain, row)) for row in zip(*columns, strict=True)])
+
+
+def _surprise(facts: Manifest) -> Iterator[tuple[str, str]]:
+    quantiles = facts.latent.surprise_quantiles
+    yield "typical", "1.0 (median one-step error on held-out frames)"
+    yield (
+        "held-out",
+        (
+            f"p50 {quantiles.p50:.2f}, p90 {quantiles.p90:.2f}, p99 {quantiles.p99:.2f}, "
+            f"p99.9 {quantiles.p999:.2f}"
+        ),
+    )
+
+
+def _families(facts: Manifest) -> Iterator[str]:
+    rows = []
+    for family in facts.families:
+        prefix = f"graphs/{family.name}/"
+        sizes = {
+            path.removeprefix(prefix).removesuffix(".onnx"): entry.bytes
+            for path, entry in facts.files.items()
+            if path.startswith(prefix)
+        }
+        graphs = ", ".join(
+            f"{name} {family.precision.get(name, '?')} {human_bytes(size)}"
+            for name, size in sizes.items()
+        )
+        quantized = "-" if family.tensors is None else str(family.tensors)
+        rows.append((family.name, str(family.opset), quantized, ", ".join(family.targets), graphs))
+    return table(("family", "opset", "quantized tensors", "for", "graphs"), rows)
+
+
+def _gates(facts: Manifest) -> Iterator[str]:
+    if not facts.gates:
+        return iter(["none recorded"])
+    rows = [
+        (
+            gate.family,
+            gate.name,
+            f"{gate.value:.4g}",
+            f"{'>=' if gate.direction == 'min' else '<='} {gate.limit:.4g}",
+            "passed" if gate.passed else "FAILED",
+            f"{gate.control_value:.4g} {'failed, as it must' if gate.control_failed else 'PASSED'}",
+        )
+        for gate in facts.gates
+    ]
+    return table(("family", "gate", "value", "limit", "verdict", "negative control"), rows)
+
+
+def _provenance(facts: Manifest) -> Iterator[tuple[str, str]]:
+    source = facts.provenance
+    yield "created", source.created_utc
+    yield "tools", ", ".join(f"{name} {version}" for name, version in sorted(source.tool.items()))
+    yield "checkpoint", f"sha256 {source.checkpoint_sha256[:16]}..."
+    yield "calibration", _digest(source.calibration)
+    yield "held out", _digest(source.held_out)
+    yield "license", source.license
+
+
+def _digest(data: DataDigest | None) -> str:
+    if data is None:
+        return "none"
+    episodes = len(data.episodes)
+    return (
+        f"{data.path_name}: {data.frames} frames of {episodes} episodes, "
+        f"sha256 {data.sha256[:16]}..."
+    )
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
