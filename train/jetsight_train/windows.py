@@ -34,6 +34,7 @@ class Recording:
     action_names: tuple[str, ...]
     state_names: tuple[str, ...]
     digest: str
+    name: str
 
 
 def load_recording(path: Path, episodes: Iterable[int] | None = None) -> Recording:
@@ -58,7 +59,7 @@ def load_recording(path: Path, episodes: Iterable[int] | None = None) -> Recordi
         states.append(episode.states)
     return Recording(
         frames, np.concatenate(actions), np.concatenate(states), starts, float(dataset.fps),
-        tuple(dataset.action_names), tuple(dataset.state_names), dataset.digest(),
+        tuple(dataset.action_names), tuple(dataset.state_names), dataset.digest(), path.name,
     )  # fmt: skip
 
 
@@ -95,10 +96,19 @@ class WindowSampler:
 
     def at(self, firsts: npt.NDArray[Any] | Sequence[int]) -> Windows:
         """The windows that begin at the given rows of the recording."""
-        rows = np.asarray(firsts)[:, None] + self.block * np.arange(self.length)
+        rows = self.rows(firsts)
+        return Windows(torch.from_numpy(self.recording.frames_u8[rows]), self.blocks(rows))
+
+    def rows(self, firsts: npt.NDArray[Any] | Sequence[int]) -> npt.NDArray[np.int64]:
+        """Rows of the recording that each window reads: `[N, T]`."""
+        return np.asarray(firsts)[:, None] + self.block * np.arange(self.length)
+
+    def blocks(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Action blocks executed between the frames of each window: `[N, T-1, A]`."""
         steps = rows[:, :-1, None] + np.arange(self.block)
-        blocks = self.recording.actions[steps].reshape(len(rows), self.length - 1, -1)
-        return Windows(torch.from_numpy(self.recording.frames_u8[rows]), torch.from_numpy(blocks))
+        return torch.from_numpy(
+            self.recording.actions[steps].reshape(len(rows), self.length - 1, -1)
+        )
 
     def every(self, stride: int) -> npt.NDArray[np.int64]:
         """Every `stride`-th window start, for evaluation."""

@@ -1,0 +1,176 @@
+"""Checkpoints: a folder with `model.safetensors` and `model.json`; nothing that can execute.
+
+The folder is written under a temporary name and renamed, so a checkpoint is absent or whole.
+Reading never unpickles: a file that looks like a pickle is refused with the way to convert it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from jetsight.atomic import new_directory
+from jetsight.errors import CheckpointError
+from jetsight.strict_json import dump, parse
+from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.preprocess import FrameSpec
+from jetsight_train.recipe import Recipe
+
+FORMAT = "jetsight-checkpoint"
+VERSION = "1.0"
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+# PyTorch's zip container, and the pickle protocols 2 to 5 of everything older.
+_PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """Mean and standard deviation of each latent dimension over the training set."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How the weights came to be."""
+
+    steps: int
+    data_sha256: str
+    data_name: str
+    torch: str
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Size and digest of `model.safetensors`."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """`model.json`: all that is needed to rebuild the model around its weights."""
+
+    format: str
+    version: str
+    name: str
+    recipe: Recipe
+    frame: FrameSpec
+    timing: TimingSpec
+    action: ActionSpec
+    latent: LatentSpec
+    trained: Trained
+    weights: WeightsFile
+
+
+def save(target: Path, model: WorldModel, recipe: Recipe, latent: LatentSpec, how: Trained) -> None:
+    """Write a checkpoint folder atomically.
+
+    Raises:
+        StorageError: `target` exists and is not empty, or cannot be written.
+    """
+    weights = save_tensors({k: v.contiguous() for k, v in model.state_dict().items()})
+    description = Description(
+        FORMAT, VERSION, recipe.name, recipe, model.frame, model.timing, model.action, latent, how,
+        WeightsFile(len(weights), hashlib.sha256(weights).hexdigest()),
+    )  # fmt: skip
+    with new_directory(target) as folder:
+        (folder / WEIGHTS).write_bytes(weights)
+        (folder / DESCRIPTION).write_bytes(dump(description))
+
+
+def load(path: Path) -> tuple[WorldModel, Description]:
+    """Read a checkpoint folder (or its `model.safetensors`) into a model in evaluation mode.
+
+    Raises:
+        CheckpointError: missing, a pickle, truncated, altered, or not of this format.
+    """
+    folder = _folder_of(path)
+    description = _read_description(folder / DESCRIPTION)
+    weights = _read(folder / WEIGHTS)
+    found = WeightsFile(len(weights), hashlib.sha256(weights).hexdigest())
+    if found != description.weights:
+        raise CheckpointError(
+            f"{folder / WEIGHTS}: {found.bytes} bytes with SHA-256 {found.sha256[:12]}, but "
+            f"{DESCRIPTION} promises {description.weights.bytes} bytes with "
+            f"{description.weights.sha256[:12]}; the file is damaged, copy the checkpoint again"
+        )
+    model = WorldModel(
+        description.recipe.model, description.frame, description.timing, description.action
+    )
+    _fill(model, _tensors(folder / WEIGHTS, weights), folder / WEIGHTS)
+    return model.eval(), description
+
+
+def _folder_of(path: Path) -> Path:
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(4)
+        if head.startswith(_PICKLE_MAGIC):
+            raise CheckpointError(
+                f"{path}: this is a pickle, which runs code when it is read, so it was not opened; "
+                f"expected a folder with {WEIGHTS} and {DESCRIPTION}: save the state dict with "
+                "safetensors, or train with `jetsight train`"
+            )
+        path = path.parent
+    if not (path / DESCRIPTION).is_file():
+        raise CheckpointError(
+            f"{path}: no {DESCRIPTION} found; expected a checkpoint folder with {WEIGHTS} and "
+            f"{DESCRIPTION}, as `jetsight train` writes it"
+        )
+    return path
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror}); copy the whole checkpoint folder"
+        ) from error
+
+
+def _read_description(path: Path) -> Description:
+    description = parse(_read(path), Description, str(path), error=CheckpointError)
+    if description.format != FORMAT or description.version.split(".")[0] != VERSION.split(".")[0]:
+        raise CheckpointError(
+            f"{path}: format {description.format!r} version {description.version!r}; expected "
+            f"{FORMAT!r} version {VERSION!r}; update jetsight or train again"
+        )
+    return description
+
+
+def _tensors(path: Path, weights: bytes) -> dict[str, Tensor]:
+    try:
+        return load_tensors(weights)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path}: not a safetensors file ({error}); copy the checkpoint again"
+        ) from error
+
+
+def _fill(model: WorldModel, tensors: dict[str, Tensor], path: Path) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"{path}: tensor {name!r} holds NaN or infinity; the training run diverged, "
+                "use an earlier checkpoint"
+            )
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path}: the tensors do not fit the model in {DESCRIPTION}: {reason}"
+        ) from error

@@ -1,0 +1,114 @@
+"""A training recipe: one TOML file that maps one to one to frozen dataclasses.
+
+`jetsight train NAME` finds the recipes shipped in `jetsight_train/recipes`; a path works too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jetsight.errors import UsageError
+from jetsight.strict_json import parse
+from jetsight_train.collapse import MonitorConfig
+from jetsight_train.model.config import ModelConfig
+from jetsight_train.objectives import ObjectiveConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class FrameRecipe:
+    """Camera frame `[height, width]` and model input `[height, width]`, in pixels."""
+
+    camera: tuple[int, int]
+    resize: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ActionRecipe:
+    """The robot's action, per dimension; the normaliser is measured on the training set.
+
+    Leave `neutral` out to take the mean of the training set.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    rate_limit_per_s: tuple[float, ...] | None = None
+    neutral: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TimingRecipe:
+    """Camera rate, and camera frames per model step."""
+
+    camera_hz: float
+    action_block: int
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW with linear warm-up and cosine decay to zero."""
+
+    steps: int
+    batch: int
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-3
+    warmup_steps: int = 200
+    grad_clip: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training run produces, apart from the data."""
+
+    name: str
+    license: str
+    model: ModelConfig
+    frame: FrameRecipe
+    timing: TimingRecipe
+    action: ActionRecipe
+    objective: ObjectiveConfig
+    optimiser: OptimiserConfig
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The file of a shipped recipe or of the user's own.
+
+    Raises:
+        UsageError: neither exists; the message lists the shipped names.
+    """
+    for candidate in (Path(name_or_path), RECIPES / f"{name_or_path}.toml"):
+        if candidate.is_file():
+            return candidate
+    shipped = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
+    raise UsageError(
+        f"recipe {name_or_path!r} was not found; give a TOML file or one of: {shipped}"
+    )
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read and check a recipe.
+
+    Raises:
+        UsageError: not TOML, an unknown key (the nearest known one is named), or a bad value.
+    """
+    path = find_recipe(name_or_path)
+    try:
+        plain = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a readable TOML recipe: {error}; fix the file") from error
+    # One strict reader serves recipes, checkpoints and manifests.
+    text = json.dumps(plain, default=str).encode()
+    return parse(text, Recipe, str(path), error=UsageError)

@@ -1,0 +1,201 @@
+"""The training loop: windows in, checkpoints and a metrics log out, exact when resumed.
+
+What a step does depends only on the recipe, the data and the step number (batches and dropout are
+drawn from generators seeded with it), so a run that was stopped and resumed ends in the same bits.
+
+Shapes: N windows, T = K + H frames per window, D latent size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from jetsight.clock import Clock, MonotonicClock
+from jetsight_train import checkpoint
+from jetsight_train.collapse import CollapseMonitor, LatentHealth, latent_health
+from jetsight_train.evaluate import encode_recording
+from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.objectives import ObjectiveConfig, objective_terms
+from jetsight_train.preprocess import FrameSpec
+from jetsight_train.recipe import OptimiserConfig, Recipe
+from jetsight_train.run_state import RunState
+from jetsight_train.windows import Recording, Windows, WindowSampler
+
+MIN_ACTION_STD = 1e-6
+CHECKPOINT = "checkpoint"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one training step measured; `health` only on steps the monitor looks at."""
+
+    step: int
+    loss: float
+    terms: dict[str, float]
+    health: LatentHealth | None
+
+    def as_line(self) -> str:
+        """One line of `metrics.jsonl`."""
+        row: dict[str, float] = {"step": self.step, "loss": self.loss, **self.terms}
+        if self.health is not None:
+            row |= self.health.as_dict()
+        return json.dumps(row) + "\n"
+
+
+def build_model(recipe: Recipe, recording: Recording) -> WorldModel:
+    """A fresh model whose action normaliser is measured on the recording."""
+    torch.manual_seed(recipe.optimiser.seed)
+    mean = tuple(recording.actions.mean(0).tolist())
+    std = tuple(recording.actions.std(0).clip(MIN_ACTION_STD).tolist())
+    plan = recipe.action
+    action = ActionSpec(
+        plan.names, plan.units, plan.low, plan.high, plan.rate_limit_per_s, plan.neutral or mean,
+        mean, std,
+    )  # fmt: skip
+    return WorldModel(
+        recipe.model,
+        FrameSpec.whole(recipe.frame.camera, recipe.frame.resize),
+        TimingSpec(recipe.timing.camera_hz, recipe.timing.action_block),
+        action,
+    )
+
+
+def learning_rate(config: OptimiserConfig, step: int) -> float:
+    """Linear warm-up, then a half cosine down to zero at the last step."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def window_terms(
+    model: WorldModel, batch: Windows, objective: ObjectiveConfig
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Loss terms of a batch of windows, and its latents `[N, T, D]`.
+
+    Every context frame predicts its successor (teacher forcing), and a rollout from the context
+    predicts the horizon with the model's own latents as input. Gradients reach both the predicted
+    and the encoded side; the anti-collapse terms hold the encoder up.
+    """
+    n, t = batch.frames_u8.shape[:2]
+    history = model.config.history
+    z = model.encode(batch.frames_u8.flatten(0, 1)).view(n, t, -1)
+    forced = model.predict_each(z[:, :history], batch.blocks[:, :history])
+    imagined = model.rollout(
+        z[:, :history], batch.blocks[:, : history - 1], batch.blocks[:, history - 1 :]
+    )
+    predicted = torch.cat([forced[:, :-1], imagined], dim=1).flatten(0, 1)
+    return objective_terms(predicted, z[:, 1:].flatten(0, 1), z.flatten(0, 1), objective), z
+
+
+class Trainer:
+    """One run: owns the model, the optimiser and the run folder."""
+
+    def __init__(
+        self, recipe: Recipe, recording: Recording, folder: Path, clock: Clock | None = None
+    ) -> None:
+        self.recipe, self.recording, self.folder = recipe, recording, folder
+        self.clock = clock or MonotonicClock()
+        self.model = build_model(recipe, recording)
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), weight_decay=recipe.optimiser.weight_decay
+        )
+        length = recipe.model.history + recipe.model.horizon
+        self.sampler = WindowSampler(
+            recording, length, recipe.timing.action_block, recipe.optimiser.seed
+        )
+        self.monitor = CollapseMonitor(recipe.monitor, recipe.model.latent_size)
+        self.state = RunState(folder, recipe, recording.digest)
+        self.step = 0
+        self.wall_s = 0.0
+
+    def resume(self) -> None:
+        """Go on from the newest complete state of the run folder; a fresh folder starts at 0."""
+        found = self.state.load(self.model, self.optimiser)
+        if found is not None:
+            self.step, self.wall_s, self.monitor.bad_checks = found
+        self._trim_metrics()
+
+    def run(
+        self, save_every: int = 500, report: Callable[[StepReport], None] | None = None
+    ) -> Path:
+        """Train to the recipe's last step and write the checkpoint; returns its folder.
+
+        Raises:
+            CollapseError: the monitor stopped the run.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / METRICS).open("a", encoding="utf-8") as metrics:
+            while self.step < self.recipe.optimiser.steps:
+                began_ns = self.clock.now_ns()
+                done = self.train_step()
+                self.wall_s += (self.clock.now_ns() - began_ns) / 1e9
+                metrics.write(done.as_line())
+                if report:
+                    report(done)
+                if done.health:
+                    self.monitor.check(done.step, done.health)
+                if self.step % save_every == 0:
+                    metrics.flush()
+                    self.save_state()
+        self.save_state()
+        return self._finish()
+
+    def train_step(self) -> StepReport:
+        """One optimiser step."""
+        config, step = self.recipe.optimiser, self.step
+        torch.manual_seed((config.seed << 32) + step + 1)  # dropout of this very step
+        self.model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(config, step)
+        terms, z = window_terms(
+            self.model, self.sampler.batch(step, config.batch), self.recipe.objective
+        )
+        loss = torch.stack(list(terms.values())).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
+        self.optimiser.step()
+        self.step += 1
+        looked_at = step % self.recipe.monitor.every_steps == 0
+        return StepReport(
+            step,
+            float(loss.detach()),
+            {name: float(value.detach()) for name, value in terms.items()},
+            latent_health(z.detach().flatten(0, 1)) if looked_at else None,
+        )
+
+    def save_state(self) -> None:
+        """Write everything that resuming needs, atomically; the one before is kept."""
+        self.state.save(
+            self.model, self.optimiser, self.step, self.wall_s, self.monitor.bad_checks
+        )
+
+    def _finish(self) -> Path:
+        z = encode_recording(self.model, self.recording)
+        latent = checkpoint.LatentSpec(tuple(z.mean(0).tolist()), tuple(z.std(0).tolist()))
+        how = checkpoint.Trained(
+            self.step, self.recording.digest, self.recording.name, torch.__version__, self.wall_s
+        )
+        target = self.folder / CHECKPOINT
+        checkpoint.save(target, self.model, self.recipe, latent, how)
+        return target
+
+    def _trim_metrics(self) -> None:
+        """Drop the lines of steps that were lost, so the log tells one story."""
+        path = self.folder / METRICS
+        if not path.is_file():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines[: self.step] if line.endswith("\n")]
+        from jetsight.atomic import write_file
+
+        write_file(path, "".join(kept).encode())
