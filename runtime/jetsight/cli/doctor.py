@@ -1,0 +1,74 @@
+"""`jetsight doctor`: what this machine can run, and what would bring the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+
+import click
+
+from jetsight.cli.table import fields, human_bytes, table
+from jetsight.doctor import Report, examine
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def doctor(as_json: bool) -> None:
+    """Show what this machine can run, what is missing and which package brings it."""
+    report = examine()
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(report), indent=2))
+        return
+    for line in describe(report):
+        click.echo(line)
+
+
+def describe(report: Report) -> Iterator[str]:
+    """The readable page, line by line."""
+    yield from fields(_machine(report))
+    yield ""
+    rows = [
+        ("yes" if able.possible else "no", able.what, "; ".join(able.missing))
+        for able in report.abilities
+    ]
+    yield from table(("can", "what", "missing"), rows)
+    yield ""
+    found = [package for package in report.packages if package.version]
+    yield "packages  " + (", ".join(f"{p.module} {p.version}" for p in found) or "none")
+    absent = [package for package in report.packages if not package.version]
+    if absent:
+        yield ""
+        yield from table(("absent", "brought by"), [(p.module, p.brought_by) for p in absent])
+    for line in report.advice:
+        yield ""
+        yield f"advice: {line}"
+
+
+def _machine(report: Report) -> Iterator[tuple[str, str]]:
+    system, board = report.system, report.jetson
+    yield "jetsight", f"{report.jetsight} on Python {system.python}"
+    yield "system", f"{system.os or 'unknown'}, {system.architecture}"
+    yield "processor", f"{system.processor or 'unknown'}, {system.cores} cores"
+    if system.memory_bytes is not None:
+        free = system.memory_available_bytes
+        shown = f", {human_bytes(free)} available" if free is not None else ""
+        yield "memory", f"{human_bytes(system.memory_bytes)}{shown}"
+    if board is not None:
+        pack = f"JetPack {board.jetpack}, " if board.jetpack else ""
+        mode = f", power mode {board.power_mode}" if board.power_mode else ""
+        yield "board", f"{board.model or 'Jetson'}, {pack}L4T {board.l4t}{mode}"
+    yield "gpu", _gpu(report)
+    cameras = [f"{c.path} ({c.name or 'unnamed'})" for c in report.cameras]
+    yield "cameras", ", ".join(cameras) or "none"
+
+
+def _gpu(report: Report) -> str:
+    driver = report.cuda
+    if driver.problem is not None:
+        return driver.problem
+    devices = ", ".join(
+        f"{gpu.name} {human_bytes(gpu.memory_bytes)} sm {gpu.compute_capability}"
+        for gpu in driver.devices
+    )
+    return f"{devices}, CUDA {driver.cuda}, driver {driver.driver or 'unknown'}"

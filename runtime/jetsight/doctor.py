@@ -1,0 +1,158 @@
+"""What this machine can run, what is missing, and which extra or package brings it.
+
+Packages are looked up, never imported: asking about torch must not cost a second or a gigabyte.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jetsight
+from jetsight import machine
+from jetsight.extras import EXTRA_OF
+from jetsight.machine import Cuda, Jetson, System, VideoDevice
+
+Lookup = Callable[[str], "str | None"]
+
+_MODULES = (*sorted({*EXTRA_OF, "tensorrt"} - {"jinja2", "tomli", "tqdm"}),)
+_VENV_HINT = "create the environment with: python3 -m venv --system-site-packages .venv"
+
+
+@dataclass(frozen=True)
+class Package:
+    """An optional package; `brought_by` is what to run when `version` is None."""
+
+    module: str
+    version: str | None
+    brought_by: str
+
+
+@dataclass(frozen=True)
+class Ability:
+    """Something jetsight does, whether it can do it here, and if not, what is missing."""
+
+    what: str
+    possible: bool
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything `jetsight doctor` knows; `--json` prints exactly this."""
+
+    jetsight: str
+    system: System
+    jetson: Jetson | None
+    cuda: Cuda
+    cameras: tuple[VideoDevice, ...]
+    packages: tuple[Package, ...]
+    abilities: tuple[Ability, ...]
+    advice: tuple[str, ...]
+
+
+def installed_version(module: str) -> str | None:
+    """Version of an importable package, "unknown" if it does not say, None if absent."""
+    try:
+        if importlib.util.find_spec(module) is None:
+            return None
+    except (ValueError, ImportError):  # ValueError: blocked by sys.modules[name] = None
+        return None
+    try:
+        return importlib.metadata.version(module.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def examine(
+    root: str | Path = "/",
+    *,
+    version_of: Lookup = installed_version,
+    cuda: Callable[[Path], Cuda] = machine.cuda,
+) -> Report:
+    """Look at this machine.
+
+    Args:
+        root: where `/etc`, `/proc`, `/sys` and `/dev` are found.
+        version_of: package lookup.
+        cuda: driver probe.
+    """
+    top = Path(root)
+    board, driver, cameras = machine.jetson(top), cuda(top), machine.video_devices(top)
+    versions = {module: version_of(module) for module in _MODULES}
+    packages = tuple(
+        Package(name, found, _bringer(name, board)) for name, found in versions.items()
+    )
+    return Report(
+        jetsight=jetsight.__version__,
+        system=machine.system(top),
+        jetson=board,
+        cuda=driver,
+        cameras=cameras,
+        packages=packages,
+        abilities=_abilities(versions, driver, board),
+        advice=_advice(top, versions, board, cameras),
+    )
+
+
+def _bringer(module: str, board: Jetson | None) -> str:
+    if module == "tensorrt":
+        return (
+            "sudo apt install nvidia-jetpack" if board else "only on Jetson; here use jetsight[rtx]"
+        )
+    return f"pip install 'jetsight[{EXTRA_OF[module]}]'"
+
+
+def _abilities(
+    versions: dict[str, str | None], driver: Cuda, board: Jetson | None
+) -> tuple[Ability, ...]:
+    """What is possible: each row needs all of its parts, a part being any one of its modules."""
+
+    def ability(what: str, *parts: tuple[str, ...], gpu: bool = False) -> Ability:
+        missing = [
+            _bringer(part[0], board) for part in parts if not any(versions[name] for name in part)
+        ]
+        if gpu and not driver.devices:
+            missing.append(driver.problem or "no CUDA device")
+        return Ability(what, not missing, tuple(dict.fromkeys(missing)))
+
+    engine = ("tensorrt", "tensorrt_rtx") if board else ("tensorrt_rtx", "tensorrt")
+    return (
+        ability("run cpu bundles", ("onnxruntime", "openvino")),
+        ability("run cpu bundles fastest on x86", ("openvino",)),
+        ability("run TensorRT bundles", engine, ("pycuda",), gpu=True),
+        ability("read video, RTSP and V4L2 cameras", ("av",)),
+        ability("read LeRobot datasets", ("av",), ("pyarrow",)),
+        ability("run live Gymnasium environments", ("gymnasium",)),
+        ability("record PushT", ("gymnasium",), ("gym_pusht",), ("av",), ("pyarrow",)),
+        ability("train", ("torch",), ("safetensors",), ("av",), ("pyarrow",)),
+        ability("compile", ("torch",), ("onnx",), ("onnxscript",), ("onnxruntime",)),
+        ability("build TensorRT-RTX engines", ("tensorrt_rtx",)),
+        ability("compare with Torch-TensorRT", ("torch_tensorrt",), gpu=True),
+    )
+
+
+def _advice(
+    root: Path,
+    versions: dict[str, str | None],
+    board: Jetson | None,
+    cameras: tuple[VideoDevice, ...],
+) -> tuple[str, ...]:
+    """Traps that have cost people an afternoon."""
+    found = []
+    locked = [camera.path for camera in cameras if not camera.accessible]
+    if locked:
+        found.append(
+            f"{', '.join(locked)} cannot be opened by this user; run: "
+            "sudo usermod -aG video $USER, then log in again"
+        )
+    if board and not versions["tensorrt"]:
+        apt = list(root.glob("usr/lib/python3*/dist-packages/tensorrt"))
+        if apt:
+            found.append(f"JetPack's TensorRT is installed but hidden here; {_VENV_HINT}")
+    if board and (board.jetpack_tensorrt or "10").startswith("8"):
+        found.append(f"JetPack {board.jetpack} is too old for jetsight; flash JetPack 6.1 or newer")
+    return tuple(found)

@@ -1,0 +1,199 @@
+"""What this machine is: board, memory, GPU driver and cameras, read without importing anything.
+
+Every probe answers None or nothing when the file or library it needs is absent, unreadable or
+odd; a machine is described by what it does say. `root` replaces `/` so that tests bring their own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# L4T major.minor -> (JetPack, its TensorRT). JetPack 6.0 and older ship TensorRT 8, too old here.
+_JETPACK = {
+    "35": ("5.1", "8.5"),
+    "36.3": ("6.0", "8.6"),
+    "36.4": ("6.1 or 6.2", "10.3"),
+    "36.5": ("6.2.2", "10.3"),
+    "38.2": ("7.0", "10.13"),
+    "38.4": ("7.1", "10.13"),
+    "39.2": ("7.2", "10.16"),
+}
+_COMPUTE_CAPABILITY = (75, 76)  # CUdevice_attribute: major, minor
+
+
+@dataclass(frozen=True)
+class System:
+    """Operating system, processor and memory; cores are those this process may use."""
+
+    os: str | None
+    python: str
+    architecture: str
+    processor: str | None
+    cores: int
+    memory_bytes: int | None
+    memory_available_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Jetson:
+    """A Jetson board; JetPack and its TensorRT are known for the L4T releases we know."""
+
+    model: str | None
+    l4t: str
+    jetpack: str | None
+    jetpack_tensorrt: str | None
+    power_mode: str | None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One CUDA device."""
+
+    name: str
+    memory_bytes: int
+    compute_capability: str
+
+
+@dataclass(frozen=True)
+class Cuda:
+    """What the NVIDIA driver says; `problem` explains why there are no devices."""
+
+    driver: str | None
+    cuda: str | None
+    devices: tuple[Gpu, ...]
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class VideoDevice:
+    """One V4L2 node and whether this user may open it."""
+
+    path: str
+    name: str | None
+    accessible: bool
+
+
+def system(root: Path) -> System:
+    """Describe the operating system and the processor."""
+    release = _fields(root / "etc/os-release", "=")
+    memory = _fields(root / "proc/meminfo", ":")
+    processor = _fields(root / "proc/cpuinfo", ":")
+    return System(
+        os=release.get("PRETTY_NAME", "").strip('"') or None,
+        python=platform.python_version(),
+        architecture=platform.machine(),
+        processor=processor.get("model name") or processor.get("Model"),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=_kilobytes(memory.get("MemTotal")),
+        memory_available_bytes=_kilobytes(memory.get("MemAvailable")),
+    )
+
+
+def jetson(root: Path) -> Jetson | None:
+    """Describe the Jetson board; None anywhere else."""
+    text = _text(root / "etc/nv_tegra_release") or ""
+    match = re.search(r"R(\d+) \(release\), REVISION: (\d+)\.(\d+)", text)
+    if match is None:
+        return None
+    major, minor, patch = match.groups()
+    known = _JETPACK.get(f"{major}.{minor}") or _JETPACK.get(major)
+    status = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
+    return Jetson(
+        model=_text(root / "proc/device-tree/model"),
+        l4t=f"{major}.{minor}.{patch}",
+        jetpack=known[0] if known else None,
+        jetpack_tensorrt=known[1] if known else None,
+        power_mode=str(int(status[1])) if status else None,
+    )
+
+
+def cuda(root: Path, load: Callable[[str], Any] = ctypes.CDLL) -> Cuda:
+    """Ask the driver for its devices; no context is created, no memory is taken."""
+    driver = _text(root / "sys/module/nvidia/version")
+    try:
+        library = load("libcuda.so.1")
+    except OSError:
+        return Cuda(driver, None, (), "no NVIDIA driver (libcuda.so.1 is not installed)")
+    try:
+        return _ask(library, driver)
+    except (AttributeError, ctypes.ArgumentError, ValueError) as error:
+        return Cuda(driver, None, (), f"libcuda.so.1 is not usable ({error})")
+
+
+def video_devices(root: Path) -> tuple[VideoDevice, ...]:
+    """V4L2 capture nodes in numeric order; metadata nodes of a camera are left out."""
+    found = []
+    for node in sorted((root / "dev").glob("video[0-9]*"), key=_number):
+        about = root / "sys/class/video4linux" / node.name
+        if (_text(about / "index") or "0") != "0":
+            continue
+        shown = "/" + node.relative_to(root).as_posix()
+        accessible = os.access(node, os.R_OK | os.W_OK)
+        found.append(VideoDevice(shown, _text(about / "name"), accessible))
+    return tuple(found)
+
+
+def _ask(library: Any, driver: str | None) -> Cuda:
+    code = library.cuInit(0)
+    if code != 0:
+        problem = "no CUDA device" if code == 100 else f"cuInit failed with CUDA error {code}"
+        return Cuda(driver, None, (), problem)
+    version, count = ctypes.c_int(0), ctypes.c_int(0)
+    library.cuDriverGetVersion(ctypes.byref(version))
+    library.cuDeviceGetCount(ctypes.byref(count))
+    devices = tuple(_device(library, ordinal) for ordinal in range(count.value))
+    release = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return Cuda(driver, release, devices, None if devices else "no CUDA device")
+
+
+def _device(library: Any, ordinal: int) -> Gpu:
+    device, size = ctypes.c_int(0), ctypes.c_size_t(0)
+    name = ctypes.create_string_buffer(256)
+    library.cuDeviceGet(ctypes.byref(device), ordinal)
+    library.cuDeviceGetName(name, len(name), device)
+    library.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+    parts = []
+    for attribute in _COMPUTE_CAPABILITY:
+        value = ctypes.c_int(0)
+        library.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        parts.append(str(value.value))
+    return Gpu(name.value.decode(errors="replace"), size.value, ".".join(parts))
+
+
+def _text(path: Path) -> str | None:
+    """One line of a small file, without the NUL that device-tree strings end in."""
+    try:
+        raw = path.read_bytes()[:4096]
+    except OSError:
+        return None
+    return " ".join(raw.decode(errors="replace").replace("\0", " ").split()) or None
+
+
+def _fields(path: Path, separator: str) -> dict[str, str]:
+    """`key<separator>value` lines; the first of several equal keys counts."""
+    found: dict[str, str] = {}
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        key, _, value = line.partition(separator)
+        found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def _kilobytes(text: str | None) -> int | None:
+    match = re.fullmatch(r"(\d+) kB", text or "")
+    return int(match[1]) * 1024 if match else None
+
+
+def _number(node: Path) -> tuple[int, str]:
+    digits = node.name.removeprefix("video")
+    return (int(digits) if digits.isdecimal() else 0, node.name)
