@@ -1,1 +1,8 @@
-"""Package."""
+"""Where frames come from: every source behind one `Camera` with its own thread."""
+
+from __future__ import annotations
+
+from jetsight.cameras.camera import Camera
+from jetsight.cameras.source import Reading, Source, SourceInfo, StreamRequest
+
+__all__ = ["Camera", "Reading", "Source", "SourceInfo", "StreamRequest"]

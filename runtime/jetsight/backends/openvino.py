@@ -1,0 +1,129 @@
+"""OpenVINO on the CPU: the fastest engine on x86, for float and for u8s8 Q/DQ graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jetsight.backends.host import HostArray, default_threads, first_line, matching, static_shape
+from jetsight.engine import Array
+from jetsight.errors import EngineError, MissingDependency
+
+_DTYPES = {
+    "f32": np.float32,
+    "u8": np.uint8,
+    "i64": np.int64,
+    "i32": np.int32,
+    "boolean": np.bool_,
+}
+
+
+class OpenVinoBackend:
+    """Loads graphs into OpenVINO's CPU plugin.
+
+    Precision is what the graph says: inference precision is pinned to float32, because the plugin
+    otherwise turns float graphs into bfloat16 on CPUs that have it, and parity with the reference
+    would depend on the machine. Q/DQ graphs still run in INT8.
+
+    Args:
+        threads: inference threads; None for one per physical core.
+
+    Raises:
+        MissingDependency: openvino is not installed.
+    """
+
+    name = "openvino"
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        try:
+            import openvino
+        except ImportError:
+            raise MissingDependency("openvino", "cpu", "running a bundle on the CPU") from None
+        self._library = openvino
+        self._core = openvino.Core()
+        self._options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(threads or default_threads()),
+        }
+
+    def load(self, graph: bytes) -> OpenVinoEngine:
+        """Load checked ONNX bytes.
+
+        Raises:
+            EngineError: the library refuses the graph, or its shapes are not static.
+        """
+        try:
+            model = self._core.read_model(graph)
+            compiled = self._core.compile_model(model, "CPU", self._options)
+        except Exception as error:  # RuntimeError mostly; anything it throws means the same here
+            version = self._library.__version__.split("-")[0]
+            raise EngineError(
+                f"openvino {version} cannot load the graph: {first_line(error)}"
+            ) from error
+        return OpenVinoEngine(self._library, compiled)
+
+
+class OpenVinoEngine:
+    """One compiled graph with one inference request over preallocated tensors."""
+
+    def __init__(self, library: Any, compiled: Any) -> None:
+        self._library = library
+        self._compiled = compiled
+        self._ports = {port.get_any_name(): port for port in [*compiled.inputs, *compiled.outputs]}
+        self._inputs = {p.get_any_name(): self._array(p) for p in compiled.inputs}
+        self._outputs = {p.get_any_name(): self._array(p) for p in compiled.outputs}
+        self._request = compiled.create_infer_request()
+        for name, array in [*self._inputs.items(), *self._outputs.items()]:
+            self.bind(name, array)
+
+    def _array(self, port: Any) -> HostArray:
+        name, kind = port.get_any_name(), port.get_element_type().get_type_name()
+        dtype = _DTYPES.get(kind)
+        if dtype is None:
+            raise EngineError(f"{name!r} is a {kind}; expected one of {list(_DTYPES)}")
+        sizes = [d.get_length() if d.is_static else str(d) for d in port.get_partial_shape()]
+        return HostArray(
+            static_shape(name, sizes),
+            np.dtype(dtype),
+            lambda host: self._library.Tensor(host, shared_memory=True),
+        )
+
+    @property
+    def inputs(self) -> Mapping[str, HostArray]:
+        """Input arrays by name."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, HostArray]:
+        """Output arrays by name."""
+        return self._outputs
+
+    def bind(self, name: str, array: Array) -> None:
+        """Use `array` as input or output `name`, without a copy."""
+        host = matching(name, array, self._inputs, self._outputs)
+        (self._inputs if name in self._inputs else self._outputs)[name] = host
+        self._request.set_tensor(self._ports[name], host.handle)
+
+    def run(self) -> None:
+        """Compute the outputs.
+
+        Raises:
+            EngineError: the library failed, or the engine was closed.
+        """
+        if self._request is None:
+            raise EngineError("the engine was closed and cannot run; load the graph again")
+        try:
+            self._request.infer(share_outputs=True)  # the results are read through our tensors
+        except Exception as error:
+            raise EngineError(f"openvino failed to run: {first_line(error)}") from error
+
+    def close(self) -> None:
+        """Release the request, the compiled graph and every array the engine holds."""
+        self._request = None
+        self._compiled = None
+        self._ports = {}
+        self._inputs, self._outputs = {}, {}

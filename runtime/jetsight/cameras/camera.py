@@ -1,0 +1,276 @@
+"""The camera thread: read, check, place on the time grid, pace, stamp, hand over the newest."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from jetsight.cameras.grammar import open_source
+from jetsight.cameras.grid import TickGrid
+from jetsight.cameras.slot import LatestSlot
+from jetsight.cameras.source import (
+    Reading,
+    Source,
+    SourceInfo,
+    StreamRequest,
+    check_start,
+    defect,
+)
+from jetsight.clock import Clock, MonotonicClock
+from jetsight.errors import CameraError, JetsightError, UsageError
+from jetsight.frames import Frame
+from jetsight.health import FrozenDetector, HealthLimits
+
+if TYPE_CHECKING:
+    from jetsight.cameras.simulation import Policy
+
+_log = logging.getLogger("jetsight")
+_JOIN_S = 0.5  # a reader that blocks longer than this is abandoned; shutdown must stay under 1 s
+_NAP_NS = 50_000_000  # a pacing camera looks up this often to see whether it shall stop
+_BACKOFF_NS = (500_000_000, 5_000_000_000)  # first and longest wait before reconnecting
+
+
+class Camera:
+    """A frame source with its own thread, of which the loop only ever sees the newest frame.
+
+    Use `Camera.open`; the constructor takes a `Source` for cameras jetsight does not know.
+
+    Args:
+        source: where frames come from.
+        clock: the session's clock; frames are stamped with it.
+        rate_hz: frames per second to replay a recording at; None for its own rate, 0 for as fast
+            as they are taken, with nothing dropped. A physical camera is asked for this rate.
+
+    Attributes:
+        info: what the source said of itself when it started.
+        stamps: where capture times come from: "driver", "arrival" or "replay".
+        rejected: frames the model cannot take; `last_defect` says what was wrong with the last.
+
+    Example:
+        >>> camera = Camera.open("episode.mp4", rate_hz=0)
+        >>> for forecast in Session.open("nano.jetsight").stream(camera):
+        ...     print(forecast.frame_index, forecast.surprise)
+    """
+
+    def __init__(
+        self, source: Source, *, clock: Clock | None = None, rate_hz: float | None = None
+    ) -> None:
+        if rate_hz is not None and not 0 <= rate_hz <= 1000:
+            raise UsageError(f"rate is {rate_hz} Hz, expected 0 (as fast as possible) to 1000")
+        self._source = source
+        self._clock = clock or MonotonicClock()
+        self._rate_hz = rate_hz
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: JetsightError | None = None
+        self._rejecting = False
+        self._frozen = False
+        self.stamps = "replay"
+        self.rejected = 0
+        self.last_defect = ""
+
+    @classmethod
+    def open(
+        cls,
+        src: str,
+        *,
+        clock: Clock | None = None,
+        rate_hz: float | None = None,
+        seed: int = 0,
+        policy: Policy | None = None,
+    ) -> Camera:
+        """The camera `src` stands for; it starts when a session streams it.
+
+        Args:
+            src: a video file, a folder of images, `/dev/videoN`, `rtsp://...`,
+                `lerobot:FOLDER[#EPISODE]` (or just the folder of a dataset), `gym:ENV_ID`.
+            clock: the session's clock.
+            rate_hz: see `Camera`.
+            seed: of a simulated environment.
+            policy: drives a simulated environment; random held actions by default.
+
+        Raises:
+            CameraError: there is no such file, folder or device.
+            UsageError: `src` is none of the above.
+        """
+        clock = clock or MonotonicClock()
+        source = open_source(src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy)
+        return cls(source, clock=clock, rate_hz=rate_hz)
+
+    def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:
+        """Open the source for a model and start reading; a camera starts once.
+
+        Args:
+            request: what the model wants.
+            rate_hz: overrides the rate the camera was opened with.
+
+        Raises:
+            CameraError: it cannot be opened, or delivers another size or too low a rate.
+        """
+        if self._thread is not None:
+            raise UsageError("the camera was already streamed; open it again")
+        try:
+            info = self._source.start(request)
+            check_start(info, request)
+        except BaseException:
+            self._source.close()
+            raise
+        rate = self._rate_hz if rate_hz is None else rate_hz
+        self.info = info
+        self._request = request
+        self._paced = not info.physical and rate != 0
+        native_hz = info.fps or request.camera_hz
+        self._speed = rate / native_hz if rate and not info.physical else 1.0
+        self._grid = TickGrid(round(1e9 / request.camera_hz))
+        self._slot = LatestSlot(request, lossless=not info.physical and rate == 0)
+        shape = (request.height_px, request.width_px, 3)
+        limit_ns = round(HealthLimits().frozen_s * 1e9)
+        self._detector = FrozenDetector(shape, limit_ns) if info.physical else None
+        self._thread = threading.Thread(target=self._pump, name="jetsight-camera", daemon=True)
+        self._thread.start()
+        return info
+
+    @property
+    def period_ns(self) -> int:
+        """Time between two frames of the model's grid as they arrive; 0 when nothing is paced."""
+        if not self._paced and not self.info.physical:
+            return 0
+        return round(1e9 / (self._request.camera_hz * self._speed))
+
+    def next(self, timeout_ns: int) -> Frame | None:
+        """The newest frame not seen yet, waiting up to `timeout_ns`; None if there is none.
+
+        The frame is valid until the next call.
+        """
+        return self._slot.take(timeout_ns / 1e9)
+
+    @property
+    def ended(self) -> bool:
+        """The source is at its end (or broke) and its last frame was taken."""
+        return self._slot.exhausted
+
+    @property
+    def frozen(self) -> bool:
+        """A physical camera has delivered the same pixels for too long."""
+        return self._frozen
+
+    @property
+    def rejecting(self) -> bool:
+        """The newest frame was one the model cannot take; `last_defect` says why."""
+        return self._rejecting
+
+    def raise_for_error(self) -> None:
+        """Raise what ended the source before its time, if anything did.
+
+        Raises:
+            CameraError: the recording is truncated, or the reader broke.
+        """
+        if self._error is not None:
+            raise self._error
+
+    def close(self) -> None:
+        """Stop reading. A reader that blocks in its driver is abandoned after half a second."""
+        self._stop.set()
+        if self._thread is None:
+            self._source.close()
+            return
+        self._slot.close()
+        self._thread.join(_JOIN_S)
+        if self._thread.is_alive():
+            _log.warning("%s: the reader is blocked and was abandoned", self.info.label)
+
+    def _pump(self) -> None:
+        """Body of the camera thread."""
+        self._index = -1
+        self._base_ns: int | None = None
+        try:
+            while not self._stop.is_set():
+                reading = self._read()
+                if reading is None:
+                    break
+                self._deliver(reading)
+        except JetsightError as error:
+            self._error = error
+        except Exception as error:  # a driver binding may raise anything; the loop must hear of it
+            self._error = CameraError(f"{self.info.label}: the reader broke: {error!r}")
+        finally:
+            self._slot.close()
+            self._source.close()
+
+    def _read(self) -> Reading | None:
+        """Next reading; a physical camera that is gone is waited for."""
+        if not self.info.physical:
+            return self._source.read()
+        try:
+            reading = self._source.read()
+            why = "end of stream"
+        except CameraError as error:
+            reading, why = None, str(error)
+        return reading if reading is not None else self._reconnect(why)
+
+    def _reconnect(self, why: str) -> Reading | None:
+        _log.warning("%s: lost (%s)", self.info.label, why)
+        delay_ns, longest_ns = _BACKOFF_NS
+        while not self._stop.is_set():
+            self._source.close()
+            self._wait_until(self._clock.now_ns() + delay_ns)
+            delay_ns = min(2 * delay_ns, longest_ns)
+            try:
+                check_start(self._source.start(self._request), self._request)
+                reading = self._source.read()
+            except CameraError as error:
+                self.last_defect = str(error)
+                continue
+            if reading is not None:
+                _log.warning("%s: back", self.info.label)
+                reading.cut = True
+                return reading
+        return None
+
+    def _deliver(self, reading: Reading) -> None:
+        """Place one reading on the grid, and hand it over if the model can take it."""
+        if reading.cut:
+            tick: int | None = self._grid.cut(reading.media_ns, self._request.action_block + 1)
+        else:
+            tick = self._grid.place(reading.media_ns)
+        if tick is None:
+            return  # a faster camera than the model's: this tick has its frame
+        self._index += 1
+        why = defect(reading.image_hwc_u8, self._request)
+        self._rejecting = why is not None
+        if self._paced:
+            self._wait_until(self._due_ns(reading.media_ns))
+        if why is not None:
+            self.rejected += 1
+            self.last_defect = f"frame {self._index} {why}"
+            return
+        stamp_ns = self._stamp_ns(reading)
+        if self._detector is not None and reading.image_hwc_u8 is not None:
+            self._frozen = self._detector.update(reading.image_hwc_u8, stamp_ns)
+        self._slot.put(reading, self._index, tick, stamp_ns)
+
+    def _stamp_ns(self, reading: Reading) -> int:
+        """When the frame was captured: as the driver says, else when it arrived."""
+        if self.info.physical:
+            self.stamps = "arrival" if reading.stamp_ns is None else "driver"
+        return self._clock.now_ns() if reading.stamp_ns is None else reading.stamp_ns
+
+    def _due_ns(self, media_ns: int) -> int:
+        """When a recorded frame shall be delivered; a late reader shifts all that follow."""
+        now_ns = self._clock.now_ns()
+        if self._base_ns is None:
+            self._base_ns = now_ns - round(media_ns / self._speed)
+        due_ns = self._base_ns + round(media_ns / self._speed)
+        late_ns = now_ns - due_ns
+        if late_ns > self.period_ns or late_ns < -10 * self.period_ns:  # stalled, or a jump in time
+            self._base_ns += late_ns
+            return now_ns
+        return due_ns
+
+    def _wait_until(self, due_ns: int) -> None:
+        while not self._stop.is_set():
+            left_ns = due_ns - self._clock.now_ns()
+            if left_ns <= 0:
+                return
+            self._clock.sleep_ns(min(left_ns, _NAP_NS))

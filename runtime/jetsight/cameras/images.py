@@ -1,0 +1,86 @@
+"""A folder of numbered images as a camera: one image per tick."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from jetsight.cameras.decode import import_av, rgb, why
+from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.engine import NDArray
+from jetsight.errors import CameraError
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+class ImageFolderSource:
+    """The images of a folder in natural order: `frame2.png` comes before `frame10.png`.
+
+    Args:
+        folder: holds png, jpg, bmp or webp files; anything else in it is ignored.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: list[Path] = []
+        self._next = 0
+        self._period_ns = 0
+        self._why = ""
+
+    def start(self, request: StreamRequest) -> SourceInfo:
+        """List the folder and look at the first image.
+
+        Raises:
+            CameraError: there are no images, or the first one cannot be read.
+        """
+        self._av = import_av()
+        files = [p for p in self._folder.iterdir() if p.suffix.lower() in _SUFFIXES]
+        if not files:
+            raise CameraError(
+                f"{self._folder} holds no images ({', '.join(_SUFFIXES)}); give a folder of "
+                "images, a video file or a dataset with meta/info.json"
+            )
+        self._files = sorted(files, key=natural_key)
+        self._next = 0
+        self._period_ns = round(1e9 / request.camera_hz)
+        first = self._decode(self._files[0])
+        if first is None:
+            raise CameraError(
+                f"cannot read {self._files[0]} ({self._why}); it is truncated or no image, so "
+                "copy it again or remove it"
+            )
+        return SourceInfo(str(self._folder), first.shape[0], first.shape[1], None)
+
+    def read(self) -> Reading | None:
+        """Next image; one that cannot be read still takes its tick."""
+        if self._next >= len(self._files):
+            return None
+        index, self._next = self._next, self._next + 1
+        return Reading(self._decode(self._files[index]), index * self._period_ns)
+
+    def close(self) -> None:
+        """Forget the list of files."""
+        self._files = []
+
+    def _decode(self, path: Path) -> NDArray | None:
+        """The image; None, and why in `_why`, when it cannot be read whole."""
+        options = {"err_detect": "explode"}  # half an image is no image
+        try:
+            # From memory: given a path, FFmpeg would take a % in it for a number pattern.
+            data = io.BytesIO(path.read_bytes())
+            with self._av.open(data, options=options) as container:
+                picture = next(container.decode(video=0), None)
+                if picture is not None and not picture.is_corrupt:
+                    return rgb(picture)
+                self._why = "it holds no whole picture"
+        except (self._av.error.FFmpegError, OSError) as error:
+            self._why = why(error)
+        return None
+
+
+def natural_key(path: Path) -> tuple[list[Any], str]:
+    """Sort key that orders the numbers in a name by value."""
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [int(p) if p.isdecimal() else p for p in parts], path.name

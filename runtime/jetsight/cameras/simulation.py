@@ -1,0 +1,191 @@
+"""A live Gymnasium environment as a camera on a robot that is driven by a policy.
+
+Shapes: h, w frame size; n steps; a size of one robot action.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.engine import NDArray
+from jetsight.errors import CameraError, MissingDependency
+
+Policy = Callable[[Any, int], NDArray]
+"""`policy(environment, n) -> float32 [m, a]`, 1 <= m <= n: the actions it means to execute from now
+on, first one first. Only the first is executed; then it is asked again."""
+
+
+class HeldRandom:
+    """Random actions inside the bounds, each held for one block, known n steps ahead.
+
+    Args:
+        low: `[a]` smallest action; an unbounded side counts as -1.
+        high: `[a]` largest action; an unbounded side counts as 1.
+        hold: steps one action is held.
+        seed: of the draw.
+    """
+
+    def __init__(self, low: NDArray, high: NDArray, hold: int, seed: int) -> None:
+        self._low = np.where(np.isfinite(low), low, -1.0)
+        self._high = np.where(np.isfinite(high), high, 1.0)
+        self._hold = hold
+        self._rng = np.random.default_rng(seed)
+        self._queue = np.zeros((0, len(low)), np.float32)
+
+    def __call__(self, environment: Any, n: int) -> NDArray:
+        """The next `n` actions; every call moves on by one."""
+        self._queue = self._queue[1:]
+        while len(self._queue) < n:
+            drawn = self._rng.uniform(self._low, self._high).astype(np.float32)
+            self._queue = np.concatenate([self._queue, np.tile(drawn, (self._hold, 1))])
+        return self._queue[:n]
+
+
+class GymSource:
+    """Steps an environment once per frame; the frame is its picture, the action is known.
+
+    Args:
+        env_id: Gymnasium id, e.g. `gym_pusht/PushT-v0`; its namespace package is imported.
+        seed: of the environment and of the random policy.
+        policy: drives it; held random actions by default.
+    """
+
+    def __init__(self, env_id: str, *, seed: int = 0, policy: Policy | None = None) -> None:
+        self._id = env_id
+        self._seed = seed
+        self._policy = policy
+        self._env: Any = None
+
+    def start(self, request: StreamRequest) -> SourceInfo:
+        """Make and reset the environment.
+
+        Raises:
+            MissingDependency: gymnasium or the environment's package is not installed.
+            CameraError: it is unknown, shows no picture, or does not fit the model.
+        """
+        self._request = request
+        self._period_ns = round(1e9 / request.camera_hz)
+        self._env = _make(self._id, request)
+        self._resets, self._ticks = 0, 0
+        self._done = False
+        self._executed: NDArray | None = None
+        observation, _ = self._env.reset(seed=self._seed)
+        self._image = self._picture(observation)
+        space = self._env.action_space
+        if getattr(space, "shape", None) != (request.step_size,):
+            raise CameraError(
+                f"{self._id} takes actions {space}, but the model's actions are "
+                f"{request.step_size} numbers; use the environment the model was trained in"
+            )
+        self._drive = self._policy or HeldRandom(
+            space.low, space.high, request.action_block, self._seed
+        )
+        fps = self._env.metadata.get("render_fps")
+        if fps is not None and abs(fps - request.camera_hz) > 0.01 * request.camera_hz:
+            raise CameraError(
+                f"{self._id} makes {fps:g} steps per second, but the model runs at "
+                f"{request.camera_hz:g}; use the environment the model was trained in"
+            )
+        height, width = self._image.shape[:2]
+        return SourceInfo(f"gym:{self._id}", height, width, request.camera_hz)
+
+    def read(self) -> Reading | None:
+        """The picture now; then the first planned action is executed, for the next one."""
+        cut = self._done
+        if cut:
+            self._restart()
+        plan = np.asarray(self._drive(self._env, self._request.plan_ticks), np.float32)
+        reading = Reading(
+            self._image,
+            self._ticks * self._period_ns,
+            actions=None if cut else self._executed,
+            plan=plan,
+            cut=cut,
+        )
+        self._execute(plan[0])
+        return reading
+
+    def close(self) -> None:
+        """Close the environment."""
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+
+    def _execute(self, action: NDArray) -> None:
+        space = self._env.action_space
+        observation, _, terminated, truncated, _ = self._env.step(action.astype(space.dtype))
+        self._image = self._picture(observation)
+        self._executed = action[None]
+        self._ticks += 1
+        self._done = bool(terminated or truncated)
+
+    def _restart(self) -> None:
+        self._resets += 1
+        observation, _ = self._env.reset(seed=self._seed + self._resets)
+        self._image = self._picture(observation)
+
+    def _picture(self, observation: Any) -> NDArray:
+        values = observation.values() if isinstance(observation, dict) else [observation]
+        for value in values:
+            if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3:
+                return np.ascontiguousarray(value)
+        image = self._env.render()
+        if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
+            raise CameraError(
+                f"{self._id} shows no picture; choose an environment with pixel observations or "
+                "render_mode 'rgb_array'"
+            )
+        return np.ascontiguousarray(image)
+
+
+def _make(env_id: str, request: StreamRequest) -> Any:
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # simulators warn about their own dependencies
+        gymnasium = _import("gymnasium")
+        if "/" in env_id:
+            _import(env_id.split("/")[0])
+        try:
+            # A time limit would cut the scene; -1 takes it away.
+            return gymnasium.make(
+                env_id,
+                disable_env_checker=True,
+                max_episode_steps=-1,
+                **_options(gymnasium, env_id, request),
+            )
+        except (gymnasium.error.Error, TypeError, ValueError) as error:
+            raise CameraError(
+                f"cannot make environment {env_id!r} ({' '.join(str(error).split())}); give a "
+                "registered Gymnasium id that supports render_mode 'rgb_array'"
+            ) from error
+
+
+def _options(gymnasium: Any, env_id: str, request: StreamRequest) -> dict[str, Any]:
+    """Ask for pixels of the model's size where the environment has the words for it."""
+    options: dict[str, Any] = {"render_mode": "rgb_array"}
+    entry = gymnasium.spec(env_id).entry_point
+    maker = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+    known = inspect.signature(maker).parameters
+    wanted = {
+        "obs_type": "pixels",
+        "observation_height": request.height_px,
+        "observation_width": request.width_px,
+    }
+    if wanted.keys() <= known.keys():
+        options |= wanted
+    return options
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise MissingDependency(module, "sim", "a simulated camera") from None

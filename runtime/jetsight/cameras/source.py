@@ -1,0 +1,196 @@
+"""What every kind of camera gives the camera thread: `Source.read() -> Reading`.
+
+Shapes: h, w frame size; n steps; a size of one robot action.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from jetsight.engine import NDArray
+from jetsight.errors import CameraError
+from jetsight.frames import Frame
+from jetsight.stream_spec import StreamSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """What the model wants from a camera.
+
+    Args:
+        height_px: frame height.
+        width_px: frame width.
+        camera_hz: rate of the model's time grid.
+        action_block: B, ticks per action block.
+        plan_ticks: how many upcoming actions a forecast looks at.
+        step_size: a, numbers in one robot action.
+    """
+
+    height_px: int
+    width_px: int
+    camera_hz: float
+    action_block: int
+    plan_ticks: int
+    step_size: int
+
+    @classmethod
+    def of(cls, spec: StreamSpec) -> StreamRequest:
+        """What the model of `spec` wants."""
+        return cls(
+            height_px=spec.height_px,
+            width_px=spec.width_px,
+            camera_hz=spec.camera_hz,
+            action_block=spec.action_block,
+            plan_ticks=spec.plan_ticks,
+            step_size=spec.step_size,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What a source says of itself once started.
+
+    Args:
+        label: how messages and reports call it.
+        height_px: height of its frames.
+        width_px: width of its frames.
+        fps: its own rate; None when it has none (a folder of images).
+        physical: a real sensor: it paces itself, may vanish and come back, and never shows exactly
+            the same pixels twice.
+    """
+
+    label: str
+    height_px: int
+    width_px: int
+    fps: float | None
+    physical: bool = False
+
+
+@dataclass(slots=True)
+class Reading:
+    """One thing a source delivered.
+
+    Args:
+        image_hwc_u8: `uint8 [h, w, 3]` RGB, not changed by the source afterwards until the next
+            `read`; None when it could not be decoded.
+        media_ns: position on the source's own time line; decides the tick.
+        stamp_ns: when it was captured, on the session's clock; None to use the time of delivery.
+        actions: `float32 [n, a]` executed since the previous reading; None when unknown.
+        plan: `float32 [n, a]` that will be executed next; None when unknown.
+        cut: the scene before has nothing to do with this one (another episode).
+    """
+
+    image_hwc_u8: NDArray | None
+    media_ns: int
+    stamp_ns: int | None = None
+    actions: NDArray | None = None
+    plan: NDArray | None = None
+    cut: bool = False
+
+
+class Source(Protocol):
+    """A frame source, used by one thread at a time; `start` is called again to reconnect."""
+
+    def start(self, request: StreamRequest) -> SourceInfo:
+        """Open it for `request`.
+
+        Raises:
+            CameraError: it cannot be opened; one line with what to do.
+        """
+        ...
+
+    def read(self) -> Reading | None:
+        """Next reading, or None at the end; may block for as long as the device likes.
+
+        Raises:
+            CameraError: it broke.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release it; harmless when it was never started."""
+        ...
+
+
+class FrameStream(Protocol):
+    """What a session needs of a camera: `jetsight.Camera`, or `jetsight.testing.ScriptedCamera`.
+
+    Attributes:
+        stamps: where capture times come from: "driver", "arrival" or "replay".
+    """
+
+    stamps: str
+
+    @property
+    def period_ns(self) -> int:
+        """Time between frames; 0 when they wait for the loop."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """There will be no more frames, and the last one was taken."""
+        ...
+
+    @property
+    def frozen(self) -> bool:
+        """The same pixels have come for too long."""
+        ...
+
+    @property
+    def rejecting(self) -> bool:
+        """The newest frame was one the model cannot take."""
+        ...
+
+    def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:
+        """Begin to deliver frames for `request`."""
+        ...
+
+    def next(self, timeout_ns: int) -> Frame | None:
+        """The newest frame not seen yet; None after `timeout_ns` without one."""
+        ...
+
+    def raise_for_error(self) -> None:
+        """Raise what ended the camera before its time, if anything did."""
+        ...
+
+    def close(self) -> None:
+        """Stop, within a second whatever the driver does."""
+        ...
+
+
+def check_start(info: SourceInfo, request: StreamRequest) -> None:
+    """Refuse a source whose size or rate the model was not trained for.
+
+    Raises:
+        CameraError: with both values and what to do.
+    """
+    if (info.height_px, info.width_px) != (request.height_px, request.width_px):
+        raise CameraError(
+            f"{info.label} delivers {info.width_px}x{info.height_px} frames, but the model takes "
+            f"{request.width_px}x{request.height_px} (width x height) and never resizes silently; "
+            "set the camera to that size, convert the recording with ffmpeg -vf scale="
+            f"{request.width_px}:{request.height_px}, or train for this camera"
+        )
+    if info.fps is not None and info.fps < 0.95 * request.camera_hz:
+        raise CameraError(
+            f"{info.label} delivers {info.fps:g} frames per second, but the model looks every "
+            f"1/{request.camera_hz:g} s; use a source of at least {request.camera_hz:g} frames "
+            "per second, or train for this rate"
+        )
+
+
+def defect(image: NDArray | None, request: StreamRequest) -> str | None:
+    """Why a frame must not reach the encoder; None for a good one."""
+    if image is None:
+        return "could not be decoded"
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        return f"is {getattr(image, 'dtype', type(image).__name__)}, expected uint8"
+    wanted = (request.height_px, request.width_px, 3)
+    if image.shape != wanted:
+        return f"is {list(image.shape)}, expected {list(wanted)}"
+    if int(image.max()) == 0:
+        return "is all black, as from a covered lens or a lost cable"
+    return None

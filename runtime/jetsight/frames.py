@@ -1,0 +1,125 @@
+"""What goes into the loop and what comes out: `Frame`, `Forecast`, and why a forecast is not valid.
+
+Shapes: D latent size, H horizon, n steps, a size of one robot action.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum, IntEnum
+
+from jetsight.engine import NDArray
+
+
+class Reason(str, Enum):
+    """Why a forecast may not be used; `OK` is the only value that goes with `valid=True`."""
+
+    OK = "ok"
+    NOT_COMPUTED = "not_computed"
+    WARMING_UP = "warming_up"  # fewer frames since the start or the last cut than the model needs
+    HISTORY_GAP = "history_gap"  # a frame of the evenly spaced history never arrived
+    ACTIONS_UNKNOWN = "actions_unknown"  # executed actions not reported; neutral ones were assumed
+    PLAN_UNKNOWN = (
+        "plan_unknown"  # nobody said what the robot will do; neutral actions were assumed
+    )
+    LATENT_NOT_FINITE = "latent_not_finite"
+    FORECAST_NOT_FINITE = "forecast_not_finite"
+    ENGINE_FAILED = "engine_failed"
+    FRAME_STALE = "frame_stale"  # computed, but from a frame too old to act on
+    CAMERA_LOST = "camera_lost"  # no frame at all
+    FRAMES_REJECTED = "frames_rejected"  # frames come, but none the model can take
+    FROZEN = "frozen"  # fresh stamps on the same pixels; degrades, does not invalidate
+    OVERLOADED = "overloaded"  # too many frames lost because the loop is slower than the camera
+    RECOVERING = "recovering"  # good again, but not for long enough to be trusted
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Mode(IntEnum):
+    """How far the stream may be trusted; larger is worse."""
+
+    OK = 0
+    DEGRADED = 1  # usable, but something is wrong
+    HOLD = 2  # not usable now; keep the last validated action
+    FAULT = 3  # not usable for long enough to give up holding
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(slots=True)
+class Frame:
+    """One camera frame and what the robot did and will do around it.
+
+    The image belongs to the camera and is overwritten by the second-next frame.
+
+    Args:
+        image_hwc_u8: `uint8 [h, w, 3]`, RGB.
+        index: number the camera gave the frame; a jump means frames were lost.
+        tick: position on the model's time grid (one tick = one period of the model's camera rate).
+        captured_ns: when it was captured, on the session's clock.
+        action_since: `float32 [n, a]` actions executed at ticks `tick - n .. tick - 1`, in the
+            robot's units; None when they are not known.
+        plan: `float32 [n, a]` actions the robot is going to execute from `tick` on; None when
+            nobody knows. A plan shorter than the horizon is continued with its last action.
+    """
+
+    image_hwc_u8: NDArray
+    index: int = 0
+    tick: int = 0
+    captured_ns: int = 0
+    action_since: NDArray | None = None
+    plan: NDArray | None = None
+
+
+@dataclass(slots=True)
+class Forecast:
+    """What the model expects to see, from which frame, how old, and whether it may be used.
+
+    A forecast is invalid until proven otherwise. `z` and `z_future` are None when there is nothing
+    finite to publish; else they are read-only views of the session's buffers, valid until the next
+    forecast: keep one with `copy()`.
+
+    Args:
+        frame_index: `Frame.index` of the newest frame.
+        tick: `Frame.tick` of the newest frame.
+        captured_ns: when that frame was captured, on the session's clock.
+        age_ms: how old that frame is now that the forecast is published.
+        encode_ms: time the encoder engine took.
+        forecast_ms: time the forecast engine took, all calls of this frame together.
+        overhead_ms: everything else between taking the frame and publishing.
+        z: `float32 [D]` latent of the frame.
+        z_future: `float32 [H, D]` latents expected 1..H action blocks ahead under the plan.
+        surprise: distance between `z` and what was expected one block ago given what was really
+            done; 1.0 is typical for held-out data. None when it cannot be known.
+        surprising: `surprise` is above the 99.9 % quantile of held-out data.
+        valid: the forecast may be used.
+        reason: why not, or `Reason.OK`.
+        mode: state of the stream, see `Mode`.
+        drops: frames lost since the stream began.
+    """
+
+    frame_index: int = -1
+    tick: int = -1
+    captured_ns: int = 0
+    age_ms: float = 0.0
+    encode_ms: float = 0.0
+    forecast_ms: float = 0.0
+    overhead_ms: float = 0.0
+    z: NDArray | None = None
+    z_future: NDArray | None = None
+    surprise: float | None = None
+    surprising: bool = False
+    valid: bool = False
+    reason: Reason = Reason.NOT_COMPUTED
+    mode: Mode = Mode.OK
+    drops: int = 0
+
+    def copy(self) -> Forecast:
+        """The same forecast with arrays of its own, to keep beyond the next one."""
+        return replace(
+            self,
+            z=None if self.z is None else self.z.copy(),
+            z_future=None if self.z_future is None else self.z_future.copy(),
+        )

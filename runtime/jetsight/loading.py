@@ -1,0 +1,128 @@
+"""From a verified bundle to two engines that were proven on its reference data.
+
+Shapes: n golden samples, D latent, H horizon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jetsight import backends
+from jetsight.bundle import Bundle
+from jetsight.engine import Engine, NDArray
+from jetsight.errors import EngineError, UsageError
+from jetsight.manifest import Family
+
+# Smallest cosine between a latent computed here and PyTorch's float32 one. Whether a precision is
+# good enough was judged when the bundle was compiled; this finds an engine that computes something
+# else on this machine, e.g. saturating INT8 kernels or a silent bfloat16.
+_SMALLEST_COSINE = {"fp32": 0.9999, "fp16": 0.999}
+_SMALLEST_COSINE_ELSE = 0.9
+
+
+@dataclass(slots=True)
+class Loaded:
+    """Two loaded graphs of one family, and what loaded them."""
+
+    encode: Engine
+    forecast: Engine
+    backend: str
+    family: Family
+
+    def close(self) -> None:
+        """Release both engines."""
+        self.encode.close()
+        self.forecast.close()
+
+
+def load(
+    bundle: Bundle, backend: str | None, family: str | None, threads: int | None = None
+) -> Loaded:
+    """Load `encode` and `forecast` of one family.
+
+    Args:
+        bundle: verified.
+        backend: name of a backend; None for the preferred one.
+        family: name of a family; None for the first in the manifest that can run here.
+        threads: CPU threads; None for one per physical core.
+
+    Raises:
+        UsageError: no such family or backend, or they do not fit.
+        MissingDependency: the backend is not installed.
+        EngineError: no family can run here, or a graph cannot be loaded.
+    """
+    chosen = _choose_family(bundle, backend, family)
+    engine_maker = backends.open_backend(backend, chosen.name, threads=threads)
+    encode = engine_maker.load(bundle.graph(chosen.name, "encode"))
+    try:
+        forecast = engine_maker.load(bundle.graph(chosen.name, "forecast"))
+    except BaseException:
+        encode.close()
+        raise
+    return Loaded(encode, forecast, engine_maker.name, chosen)
+
+
+def _choose_family(bundle: Bundle, backend: str | None, name: str | None) -> Family:
+    families = {family.name: family for family in bundle.manifest.families}
+    if name is not None:
+        if name not in families:
+            raise UsageError(
+                f"{bundle.path} has no family {name!r}; choose one of {', '.join(families)}"
+            )
+        return families[name]
+    known = [info for info in backends.available() if backend in (None, info.name)]
+    for family in families.values():
+        if any(info.runs(family.name) for info in known):
+            return family
+    raise EngineError(
+        f"{bundle.path} holds the families {', '.join(families)}, and this version can run none of "
+        "them here; compile it again with --target cpu"
+    )
+
+
+def parity(bundle: Bundle, loaded: Loaded) -> dict[str, float]:
+    """Smallest cosine between the engines' outputs and PyTorch's, over all golden samples.
+
+    Also warms both engines up. Keys are `encode` and `forecast`.
+
+    Raises:
+        EngineError: an output is not finite, or points elsewhere than the reference.
+    """
+    golden = bundle.golden()
+    found = {
+        "encode": _worst_cosine(loaded.encode, golden, "z"),
+        "forecast": _worst_cosine(loaded.forecast, golden, "z_future"),
+    }
+    for graph, cosine in found.items():
+        precision = loaded.family.precision[graph]
+        smallest = _SMALLEST_COSINE.get(precision, _SMALLEST_COSINE_ELSE)
+        if not cosine >= smallest:  # also when it is NaN
+            raise EngineError(
+                f"graph {graph!r} of {loaded.family.name} on {loaded.backend} does not compute "
+                f"what PyTorch did: cosine {cosine:.4f} on the bundle's reference data, expected "
+                f"at least {smallest}; try another --backend or --family"
+            )
+    return found
+
+
+def _worst_cosine(engine: Engine, golden: dict[str, NDArray], output: str) -> float:
+    worst = 1.0
+    for i, expected in enumerate(golden[output]):
+        for name, array in engine.inputs.items():
+            array.write(golden[name][i])
+        engine.run()
+        cosine = _cosine(engine.outputs[output].read(), expected)
+        worst = cosine if not cosine >= worst else worst  # NaN wins
+    return worst
+
+
+def _cosine(found: NDArray, expected: NDArray) -> float:
+    """Smallest cosine over the rows; NaN when a number is not finite."""
+    if not np.isfinite(found).all():
+        return float("nan")
+    a = np.atleast_2d(found).astype(np.float64)
+    b = np.atleast_2d(expected).astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).min())

@@ -1,0 +1,84 @@
+"""The numbers a stream runs by, taken from a manifest once.
+
+Shapes: K history, H horizon, B action block, A = B * a, a size of one robot action, D latent size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jetsight.engine import NDArray
+
+if TYPE_CHECKING:
+    from jetsight.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """Frame size, time grid, action and latent facts of one model.
+
+    Args:
+        height_px: camera frame height the model was trained on.
+        width_px: camera frame width.
+        camera_hz: rate of the time grid; one tick is one period.
+        history: K, latents the predictor looks back on.
+        horizon: H, action blocks it looks ahead.
+        action_block: B, ticks between two latents of a history, and actions in a block.
+        latent_size: D.
+        neutral: `[a]` action assumed where the executed one is not known.
+        latent_std: `[D]` spread of each latent dimension on held-out data.
+        surprise_scale: typical one-block prediction error in units of that spread.
+        surprise_limit: normalised surprise that one held-out frame in a thousand exceeds.
+    """
+
+    height_px: int
+    width_px: int
+    camera_hz: float
+    history: int
+    horizon: int
+    action_block: int
+    latent_size: int
+    neutral: NDArray
+    latent_std: NDArray
+    surprise_scale: float = 1.0
+    surprise_limit: float = float("inf")
+
+    @classmethod
+    def from_manifest(cls, manifest: Manifest) -> StreamSpec:
+        """The facts of `manifest` a running stream needs."""
+        return cls(
+            height_px=manifest.frame.height_px,
+            width_px=manifest.frame.width_px,
+            camera_hz=manifest.timing.camera_hz,
+            history=manifest.model.history,
+            horizon=manifest.model.horizon,
+            action_block=manifest.timing.action_block,
+            latent_size=manifest.model.latent_size,
+            neutral=np.asarray(manifest.action.neutral, np.float32),
+            latent_std=np.asarray(manifest.latent.std, np.float32),
+            surprise_scale=manifest.latent.surprise_scale,
+            surprise_limit=manifest.latent.surprise_quantiles.p999,
+        )
+
+    @property
+    def period_ns(self) -> int:
+        """Nanoseconds of one tick."""
+        return round(1e9 / self.camera_hz)
+
+    @property
+    def step_size(self) -> int:
+        """a: numbers in one robot action."""
+        return int(self.neutral.shape[0])
+
+    @property
+    def span_ticks(self) -> int:
+        """Ticks between the oldest and the newest latent of one history."""
+        return (self.history - 1) * self.action_block
+
+    @property
+    def plan_ticks(self) -> int:
+        """Ticks one forecast looks ahead."""
+        return self.horizon * self.action_block
