@@ -44,10 +44,10 @@ class Description:
     action_names: list[str]
 
 
-def assemble(target: Path, staging: Path, count: int, description: Description) -> None:
+def assemble(target: Path, staging: Path, count: int, description: Description) -> int:
     """Write `count` episodes waiting in `staging` as one dataset below the empty folder `target`.
 
-    The result depends only on the episodes, byte for byte.
+    The result depends only on the episodes, byte for byte; returns the number of frames.
     """
     rows = [episodes_on_disk.load_rows(staging, i) for i in range(count)]
     lengths = [len(r["actions"]) for r in rows]
@@ -66,6 +66,7 @@ def assemble(target: Path, staging: Path, count: int, description: Description) 
     total[CAMERA_KEY] = stats.of_histogram(sum(r["histogram"] for r in rows), int(starts[-1]))
     _write_json(target / "meta/stats.json", _plain(total))
     _write_json(target / "meta/info.json", info(description, count, int(starts[-1]), columns))
+    return int(starts[-1])
 
 
 def info(description: Description, count: int, frames: int, columns: Rows) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def _features(description: Description, columns: Rows) -> dict[str, Any]:
             "video.height": height,
             "video.width": width,
             "video.codec": "h264",
-            "video.pix_fmt": "yuv420p",
+            "video.pix_fmt": video.PIXELS,
             "video.is_depth_map": False,
             "video.fps": description.fps,
             "video.channels": 3,

@@ -5,6 +5,7 @@ Shapes: h, w frame size; s state size; a action size.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import warnings
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from jetsight.errors import MissingDependency, UsageError
 from jetsight_train.record.pusht import Scene
+from jetsight_train.record.video import resample
 
 PUSHT = "gym_pusht/PushT-v0"
 
@@ -55,7 +57,8 @@ class PixelEnvironment:
         self.action_high = np.asarray(space.high, dtype=np.float32)
         self.action_names = [f"action_{i}" for i in range(space.shape[0])]
         self.state_names = _state_names(self._env.observation_space)
-        self.fps = int(self._env.metadata.get("render_fps") or 10)
+        rate = self._env.metadata.get("render_fps")
+        self.fps: int | None = round(rate) if rate else None  # None: the environment does not say
 
     def _options(self) -> dict[str, Any]:
         return {"render_mode": "rgb_array"}
@@ -138,33 +141,24 @@ def open_environment(env_id: str, size_hw: tuple[int, int], steps: int) -> Pixel
     return kind(env_id, size_hw, steps)
 
 
-def resample(frame_hwc_u8: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """`frame_hwc_u8` at `size_hw` (height, width) by area averaging; unchanged if it fits."""
-    if frame_hwc_u8.shape[:2] == size_hw:
-        return np.ascontiguousarray(frame_hwc_u8)
-    import av
-
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_hwc_u8), format="rgb24")
-    small = picture.reformat(width=size_hw[1], height=size_hw[0], interpolation="AREA")
-    return np.asarray(small.to_ndarray(format="rgb24"), dtype=np.uint8)
-
-
 def _make(env_id: str, options: dict[str, Any], steps: int) -> Any:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
-    namespace = env_id.split("/")[0] if "/" in env_id else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # simulators warn about their own dependencies
         gymnasium = _import("gymnasium")
-        if namespace:
-            _import(namespace)
+        if env_id.startswith("gym_pusht/"):
+            _import("gym_pusht")
+        elif "/" in env_id:  # by convention a package registers the namespace of its own name
+            with contextlib.suppress(ImportError):
+                importlib.import_module(env_id.split("/")[0])
         try:
             return gymnasium.make(
                 env_id, max_episode_steps=steps + 1, disable_env_checker=True, **options
             )
-        except (gymnasium.error.Error, TypeError, ValueError) as problem:
+        except (gymnasium.error.Error, ImportError, TypeError, ValueError) as problem:
             raise UsageError(
                 f"cannot make environment {env_id!r}: {' '.join(str(problem).split())}; "
-                "expected a registered Gymnasium id with render_mode 'rgb_array'"
+                "expected an installed Gymnasium environment with render_mode 'rgb_array'"
             ) from problem
 
 

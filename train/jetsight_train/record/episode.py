@@ -8,16 +8,20 @@ Shapes: T ticks, h, w frame size, s state size, a action size.
 
 from __future__ import annotations
 
-import os
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jetsight import atomic
+from jetsight.errors import UsageError
 from jetsight_train.record import stats, video
 from jetsight_train.record.environments import PixelEnvironment, open_environment
 from jetsight_train.record.policies import make_policy
+
+_LEAST_PX = 16
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class Recipe:
         height_px: frame height.
         width_px: frame width.
         fps: frames per second written; None takes the environment's own rate.
+
+    Raises:
+        UsageError: a number is out of range.
     """
 
     env_id: str
@@ -43,6 +50,18 @@ class Recipe:
     height_px: int
     width_px: int
     fps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "steps", "seed", "fps"):
+            value, least = getattr(self, name), 0 if name == "seed" else 1
+            if value is not None and value < least:
+                raise UsageError(f"{name} is {value}, expected at least {least}")
+        if min(self.size_hw) < _LEAST_PX or any(n % 2 for n in self.size_hw):
+            raise UsageError(
+                f"frame size {self.width_px}x{self.height_px} cannot be recorded; "
+                f"expected even numbers of at least {_LEAST_PX} px, because colour has half the "
+                "resolution in H.264"
+            )
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -105,19 +124,15 @@ def rows_path(folder: Path, index: int) -> Path:
     return folder / f"episode-{index:06d}.npz"
 
 
-def record(recipe: Recipe, index: int, folder: Path) -> int:
+def record(recipe: Recipe, index: int, folder: Path, fps: int) -> int:
     """Simulate episode `index` and leave it in `folder`; returns the number of frames.
 
-    The video is renamed into place first and the rows last, so that an interruption at any point
-    leaves either a whole episode or one that is recorded again.
+    Rows come last, so that an interruption at any point leaves either a whole episode or one that
+    is recorded again.
     """
     episode = simulate(recipe, index)
-    fps = recipe.fps if recipe.fps is not None else 10
-    part = folder / f".episode-{index:06d}.{os.getpid()}"
-    frames = part.with_suffix(".mp4")
-    video.encode(frames, episode.frames_u8, fps)
-    os.replace(frames, video_path(folder, index))
-    rows = part.with_suffix(".npz")
+    atomic.write_file(video_path(folder, index), video.encode(episode.frames_u8, fps))
+    rows = io.BytesIO()
     np.savez(
         rows,
         states=episode.states,
@@ -126,7 +141,7 @@ def record(recipe: Recipe, index: int, folder: Path) -> int:
         done=episode.done,
         histogram=stats.histogram(episode.frames_u8),
     )
-    os.replace(rows, rows_path(folder, index))
+    atomic.write_file(rows_path(folder, index), rows.getvalue())
     return len(episode.actions)
 
 

@@ -7,6 +7,7 @@ so that the same frames give the same bytes.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -18,17 +19,20 @@ from numpy.typing import NDArray
 from jetsight.errors import MissingDependency
 
 CODEC = "libx264"
+PIXELS = "yuv420p"
+# At 96x96 px, PushT: 560 bytes a frame and 38.8 dB, which halving the chroma alone costs.
 OPTIONS = {"crf": "14", "preset": "medium", "g": "2", "bf": "0"}
 _BT601 = 6  # AVCOL_*_SMPTE170M; what swscale converts RGB with when nothing is said
 
 
-def encode(path: Path, frames_u8: NDArray[np.uint8], fps: int) -> None:
-    """Write `frames_u8` [T,h,w,3] RGB as an H.264 mp4 at `path`, frame t at t / fps seconds."""
+def encode(frames_u8: NDArray[np.uint8], fps: int) -> bytes:
+    """`frames_u8` [T,h,w,3] RGB as an H.264 mp4 file, frame t at t / fps seconds."""
     av = _av()
-    with av.open(str(path), "w", format="mp4") as container:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream(CODEC, rate=fps, options=dict(OPTIONS))
         stream.width, stream.height = frames_u8.shape[2], frames_u8.shape[1]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = PIXELS
         context = stream.codec_context
         context.thread_count = 1
         context.time_base = Fraction(1, fps)
@@ -39,6 +43,17 @@ def encode(path: Path, frames_u8: NDArray[np.uint8], fps: int) -> None:
             picture.pts, picture.time_base = index, Fraction(1, fps)
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
+    return file.getvalue()
+
+
+def resample(frame_hwc_u8: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """`frame_hwc_u8` at `size_hw` (height, width) by area averaging; as it is if it fits."""
+    frame_hwc_u8 = np.ascontiguousarray(frame_hwc_u8)
+    if frame_hwc_u8.shape[:2] == size_hw:
+        return frame_hwc_u8
+    picture = _av().VideoFrame.from_ndarray(frame_hwc_u8, format="rgb24")
+    small = picture.reformat(width=size_hw[1], height=size_hw[0], interpolation="AREA")
+    return np.asarray(small.to_ndarray(format="rgb24"), dtype=np.uint8)
 
 
 def join(path: Path, parts: Sequence[Path], lengths: Iterable[int], fps: int) -> None:

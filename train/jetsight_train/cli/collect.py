@@ -1,0 +1,105 @@
+"""`jetsight collect`: record a Gymnasium environment as a LeRobot v3 dataset."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from jetsight.clock import MonotonicClock
+from jetsight.errors import MissingDependency
+from jetsight_train.record.policies import NAMES
+
+
+class Size(click.ParamType[Any]):
+    """WIDTHxHEIGHT in pixels."""
+
+    name = "WIDTHxHEIGHT"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        """`"96x64"` -> (96, 64)."""
+        parts = str(value).lower().split("x")
+        if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
+            self.fail(f"{value!r} is not a size, expected for example 96x96", param, ctx)
+        return int(parts[0]), int(parts[1])
+
+
+@click.command()
+@click.argument("env_id")
+@click.option("--out", required=True, type=click.Path(), help="Dataset folder to make.")
+@click.option("--episodes", default=10, show_default=True, help="Number of episodes.")
+@click.option("--steps", default=200, show_default=True, help="Longest episode, in frames.")
+@click.option("--seed", default=0, show_default=True, help="Base seed of all randomness.")
+@click.option("--policy", type=click.Choice(NAMES), default="scripted", show_default=True)
+@click.option("--size", type=Size(), default="96x96", show_default=True, help="Frame size.")
+@click.option("--fps", type=int, help="Frame rate to write; the environment's own by default.")
+@click.option("--workers", default=1, show_default=True, help="Processes that record.")
+@click.option("--resume", is_flag=True, help="Go on with an interrupted recording.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def collect(env_id: str, out: str, **options: Any) -> None:
+    """Record ENV_ID, any Gymnasium environment with pixels, as a LeRobot v3 dataset.
+
+    Interrupted, it keeps its finished episodes in a hidden folder beside OUT; run it again with
+    --resume and the result is the same as if it had never stopped. OUT appears only when complete.
+    """
+    from jetsight_train.record.collect import finished
+    from jetsight_train.record.episode import Recipe
+
+    width, height = options["size"]
+    recipe = Recipe(
+        env_id,
+        options["episodes"],
+        options["steps"],
+        options["seed"],
+        options["policy"],
+        height,
+        width,
+        options["fps"],
+    )
+    try:
+        _run(recipe, out, options)
+    except KeyboardInterrupt:
+        click.echo(
+            f"jetsight: interrupted; {finished(out)} of {recipe.episodes} episodes are kept: run "
+            "the same command with --resume to go on",
+            err=True,
+        )
+        sys.exit(130)
+
+
+def _run(recipe: Any, out: str, options: dict[str, Any]) -> None:
+    from jetsight.lerobot import LeRobotDataset
+    from jetsight_train.record.collect import collect as record
+
+    clock = MonotonicClock()
+    start_ns = clock.now_ns()
+    with _progress_bar(recipe.episodes) as bar:
+        result = record(
+            recipe,
+            out,
+            workers=options["workers"],
+            resume=options["resume"],
+            progress=bar.update,
+        )
+    took_s = (clock.now_ns() - start_ns) / 1e9
+    if options["as_json"]:
+        digest = LeRobotDataset.open(result.path).digest()
+        facts = asdict(result) | {"path": str(result.path), "seconds": took_s, "sha256": digest}
+        click.echo(json.dumps(facts))
+        return
+    click.echo(
+        f"{result.path}: {result.episodes} episodes, {result.frames} frames in {took_s:.0f} s"
+        + (f" ({result.resumed} episodes were there before)" if result.resumed else "")
+    )
+
+
+def _progress_bar(episodes: int) -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError as problem:
+        raise MissingDependency("tqdm", "train", "recording") from problem
+    # disable=None: no bar where nobody watches
+    return tqdm(total=episodes, unit="episode", disable=None, leave=False)
