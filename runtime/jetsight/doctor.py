@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jetsight
-from jetsight import machine
+from jetsight import backends, machine
+from jetsight.backends import BackendInfo
 from jetsight.extras import EXTRA_OF
 from jetsight.machine import Cuda, Jetson, System, VideoDevice
 
@@ -72,6 +73,7 @@ def examine(
     *,
     version_of: Lookup = installed_version,
     cuda: Callable[[Path], Cuda] = machine.cuda,
+    infos: Sequence[BackendInfo] | None = None,
 ) -> Report:
     """Look at this machine.
 
@@ -79,9 +81,11 @@ def examine(
         root: where `/etc`, `/proc`, `/sys` and `/dev` are found.
         version_of: package lookup.
         cuda: driver probe.
+        infos: backends this version knows; `jetsight.backends.available()` if None.
     """
     top = Path(root)
     board, driver, cameras = machine.jetson(top), cuda(top), machine.video_devices(top)
+    known = backends.available() if infos is None else infos
     versions = {module: version_of(module) for module in _MODULES}
     packages = tuple(
         Package(name, found, _bringer(name, board)) for name, found in versions.items()
@@ -93,7 +97,7 @@ def examine(
         cuda=driver,
         cameras=cameras,
         packages=packages,
-        abilities=_abilities(versions, driver, board),
+        abilities=_abilities(known, versions, driver, board),
         advice=_advice(top, versions, board, cameras),
     )
 
@@ -107,32 +111,42 @@ def _bringer(module: str, board: Jetson | None) -> str:
 
 
 def _abilities(
-    versions: dict[str, str | None], driver: Cuda, board: Jetson | None
+    infos: Sequence[BackendInfo],
+    versions: dict[str, str | None],
+    driver: Cuda,
+    board: Jetson | None,
 ) -> tuple[Ability, ...]:
-    """What is possible: each row needs all of its parts, a part being any one of its modules."""
+    """What is possible; a row that needs packages needs all of them."""
+    gpu = () if driver.devices else (driver.problem or "no CUDA device",)
 
-    def ability(what: str, *parts: tuple[str, ...], gpu: bool = False) -> Ability:
-        missing = [
-            _bringer(part[0], board) for part in parts if not any(versions[name] for name in part)
-        ]
-        if gpu and not driver.devices:
-            missing.append(driver.problem or "no CUDA device")
-        return Ability(what, not missing, tuple(dict.fromkeys(missing)))
+    def needs(what: str, *modules: str, more: tuple[str, ...] = ()) -> Ability:
+        absent = [_bringer(name, board) for name in modules if not versions[name]]
+        missing = tuple(dict.fromkeys([*absent, *more]))
+        return Ability(what, not missing, missing)
 
-    engine = ("tensorrt", "tensorrt_rtx") if board else ("tensorrt_rtx", "tensorrt")
     return (
-        ability("run cpu bundles", ("onnxruntime", "openvino")),
-        ability("run cpu bundles fastest on x86", ("openvino",)),
-        ability("run TensorRT bundles", engine, ("pycuda",), gpu=True),
-        ability("read video, RTSP and V4L2 cameras", ("av",)),
-        ability("read LeRobot datasets", ("av",), ("pyarrow",)),
-        ability("run live Gymnasium environments", ("gymnasium",)),
-        ability("record PushT", ("gymnasium",), ("gym_pusht",), ("av",), ("pyarrow",)),
-        ability("train", ("torch",), ("safetensors",), ("av",), ("pyarrow",)),
-        ability("compile", ("torch",), ("onnx",), ("onnxscript",), ("onnxruntime",)),
-        ability("build TensorRT-RTX engines", ("tensorrt_rtx",)),
-        ability("compare with Torch-TensorRT", ("torch_tensorrt",), gpu=True),
+        _runs("cpu-", infos),
+        _runs("trt-", infos, gpu),
+        needs("read video files, RTSP and V4L2 cameras", "av"),
+        needs("read LeRobot datasets", "av", "pyarrow"),
+        needs("run live Gymnasium environments", "gymnasium"),
+        needs("record PushT", "gymnasium", "gym_pusht", "av", "pyarrow"),
+        needs("train", "torch", "safetensors", "av", "pyarrow"),
+        needs("compile", "torch", "onnx", "onnxscript", "onnxruntime"),
+        needs("build TensorRT-RTX engines", "tensorrt_rtx"),
+        needs("compare with Torch-TensorRT", "torch_tensorrt", more=gpu),
     )
+
+
+def _runs(prefix: str, infos: Sequence[BackendInfo], also: tuple[str, ...] = ()) -> Ability:
+    """Whether a backend for these graph families can be used, and which one would be."""
+    known = [info for info in infos if info.runs(prefix)]
+    ready = [f"{info.name} {info.version}" for info in known if info.reason is None]
+    missing = also if ready else (*(info.reason or "" for info in known), *also)
+    if not known:
+        missing = (f"jetsight {jetsight.__version__} has no backend for them",)
+    suffix = f" with {' or '.join(ready)}" if ready else ""
+    return Ability(f"run {prefix}* bundles{suffix}", not missing, missing)
 
 
 def _advice(
