@@ -87,9 +87,7 @@ class CollapseMonitor:
         if step < self.config.warmup_steps:
             return
         # Written so that NaN, which compares false with everything, counts as bad.
-        alive = (
-            health.std_mean >= self.config.min_std and health.effective_rank >= self.min_rank
-        )
+        alive = health.std_mean >= self.config.min_std and health.effective_rank >= self.min_rank
         self.bad_checks = 0 if alive else self.bad_checks + 1
         if self.bad_checks >= self.config.patience:
             raise CollapseError(

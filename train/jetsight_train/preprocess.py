@@ -45,7 +45,7 @@ class FrameSpec:
     def __post_init__(self) -> None:
         """Refuse a recipe that reads outside the frame."""
         top, left, height, width = self.crop
-        inside = 0 <= top and 0 <= left and height > 0 and width > 0
+        inside = min(top, left) >= 0 and min(height, width) > 0
         if not inside or top + height > self.height_px or left + width > self.width_px:
             raise ValueError(
                 f"crop {self.crop} leaves the {self.height_px}x{self.width_px} camera frame"

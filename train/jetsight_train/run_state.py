@@ -83,7 +83,9 @@ class RunState:
         folder = self.folder / f"step-{steps[-1]:08d}"
         try:
             about = parse(
-                (folder / "state.json").read_bytes(), StateDescription, str(folder),
+                (folder / "state.json").read_bytes(),
+                StateDescription,
+                str(folder),
                 error=CheckpointError,
             )
             tensors = load_tensors((folder / "state.safetensors").read_bytes())

@@ -175,9 +175,7 @@ class Trainer:
 
     def save_state(self) -> None:
         """Write everything that resuming needs, atomically; the one before is kept."""
-        self.state.save(
-            self.model, self.optimiser, self.step, self.wall_s, self.monitor.bad_checks
-        )
+        self.state.save(self.model, self.optimiser, self.step, self.wall_s, self.monitor.bad_checks)
 
     def _finish(self) -> Path:
         z = encode_recording(self.model, self.recording)

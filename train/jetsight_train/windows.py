@@ -5,8 +5,8 @@ Shapes: N windows, T = K + H frames per window, B action block, A = B * action s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,18 @@ class Recording:
     name: str
 
 
-def load_recording(path: Path, episodes: Iterable[int] | None = None) -> Recording:
+def load_recording(path: Path, most: int | None = None) -> Recording:
     """Decode a LeRobot dataset into memory, episode by episode.
+
+    Args:
+        path: folder of the dataset.
+        most: read no more than this many episodes, the first ones.
 
     Raises:
         DataError: the dataset is unreadable, or holds no episode.
     """
     dataset = LeRobotDataset.open(path)
-    chosen = list(range(len(dataset.episode_lengths)) if episodes is None else episodes)
+    chosen = range(len(dataset))[:most]
     if not chosen:
         raise DataError(f"{path}: the dataset holds no episode; expected at least one")
     lengths = [dataset.episode_lengths[i] for i in chosen]
@@ -61,6 +65,32 @@ def load_recording(path: Path, episodes: Iterable[int] | None = None) -> Recordi
         frames, np.concatenate(actions), np.concatenate(states), starts, float(dataset.fps),
         tuple(dataset.action_names), tuple(dataset.state_names), dataset.digest(), path.name,
     )  # fmt: skip
+
+
+def split(recording: Recording) -> tuple[Recording, Recording]:
+    """Every other episode in one half, the rest in the other.
+
+    Raises:
+        DataError: there is only one episode.
+    """
+    episodes = len(recording.starts) - 1
+    if episodes < 2:
+        raise DataError(
+            f"{recording.name}: one episode cannot be split; expected at least 2, record more"
+        )
+    return _only(recording, range(0, episodes, 2)), _only(recording, range(1, episodes, 2))
+
+
+def _only(recording: Recording, episodes: Sequence[int]) -> Recording:
+    spans = [np.arange(*recording.starts[i : i + 2]) for i in episodes]
+    rows = np.concatenate(spans)
+    return replace(
+        recording,
+        frames_u8=recording.frames_u8[rows],
+        actions=recording.actions[rows],
+        states=recording.states[rows],
+        starts=np.concatenate([[0], np.cumsum([len(span) for span in spans])]),
+    )
 
 
 @dataclass(frozen=True)

@@ -78,8 +78,8 @@ class ViTBlock(nn.Module):
 class ViTEncoder(nn.Module):
     """Vision transformer whose class token, projected, is the latent.
 
-    With the `lewm` recipe this is LeWorldModel's encoder and projector (arXiv 2603.19312): ViT-tiny,
-    patch 14, 224 px, then an MLP 192 -> 2048 -> BatchNorm -> GELU -> 192.
+    With the `lewm` recipe this is LeWorldModel's encoder and projector (arXiv 2603.19312):
+    ViT-tiny, patch 14, 224 px, then an MLP 192 -> 2048 -> BatchNorm -> GELU -> 192.
     """
 
     def __init__(self, config: ViTConfig, input_hw: tuple[int, int], latent_size: int) -> None:

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from jetsight_train.objectives import (
+    ObjectiveConfig,
+    barlow_twins,
+    covariance_term,
+    cross_correlation,
+    objective_terms,
+    off_diagonal,
+    variance_term,
+    vicreg,
+)
+
+
+def test_variance_term_by_hand() -> None:
+    z = torch.tensor([[0.0, 3.0], [1.0, -3.0]])
+    stds = np.sqrt(np.array([0.5, 18.0]) + 1e-4)
+    assert variance_term(z).item() == pytest.approx(np.maximum(0, 1 - stds).mean(), rel=1e-5)
+
+
+def test_covariance_term_is_numpys() -> None:
+    z = torch.randn(200, 7) @ torch.randn(7, 7)
+    covariance = np.cov(z.numpy().T)
+    expected = (np.square(covariance).sum() - np.square(np.diag(covariance)).sum()) / 7
+    assert covariance_term(z).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_off_diagonal_leaves_out_exactly_the_diagonal() -> None:
+    matrix = torch.arange(9.0).view(3, 3)
+    assert sorted(off_diagonal(matrix).tolist()) == [1, 2, 3, 5, 6, 7]
+
+
+def test_cross_correlation_is_numpys() -> None:
+    a, b = torch.randn(300, 4), torch.randn(300, 4)
+    expected = np.corrcoef(a.numpy().T, b.numpy().T)[:4, 4:]
+    np.testing.assert_allclose(cross_correlation(a, b).numpy(), expected, atol=1e-4)
+
+
+def test_barlow_prefers_equal_and_decorrelated() -> None:
+    config = ObjectiveConfig("barlow")
+    good = torch.randn(4096, 8)
+    redundant = good[:, :1].expand(-1, 8) + 0.01 * torch.randn(4096, 8)
+    total = {
+        name: sum(term.item() for term in barlow_twins(z, target, config).values())
+        for name, (z, target) in {
+            "equal": (good, good),
+            "redundant": (redundant, redundant),
+            "unrelated": (good, good.roll(1, 0)),
+        }.items()
+    }
+    assert total["equal"] < 0.05 * min(total["redundant"], total["unrelated"])
+
+
+def test_vicreg_constants_are_the_papers() -> None:
+    config = ObjectiveConfig("vicreg")
+    assert (config.prediction, config.variance, config.covariance) == (25.0, 25.0, 1.0)
+    assert config.redundancy == 0.0051
+
+
+def test_constant_latents_pay_the_full_variance_term() -> None:
+    z = torch.zeros(64, 8)
+    terms = vicreg(z, z, z, ObjectiveConfig("vicreg"))
+    assert terms["variance"].item() == pytest.approx(25.0 * 0.99, rel=1e-3)
+    assert terms["prediction"].item() == 0.0
+
+
+def test_the_control_objective_is_blind_to_collapse() -> None:
+    z = torch.zeros(64, 8)
+    assert set(objective_terms(z, z, z, ObjectiveConfig("none"))) == {"prediction"}

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from toy import toy_recipe, toy_recording
+
+from jetsight.errors import CollapseError, DataError, UsageError
+from jetsight_train.checkpoint import load
+from jetsight_train.evaluate import encode_recording, linear_probe_r2, prediction_skill
+from jetsight_train.trainer import METRICS, Trainer, learning_rate
+from jetsight_train.windows import WindowSampler, split
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def test_resume_ends_in_the_same_bits(tmp_path: Path) -> None:
+    data, recipe = toy_recording(), toy_recipe(steps=8)
+    whole = Trainer(recipe, data, tmp_path / "whole")
+    whole.run(save_every=100)
+
+    first = Trainer(recipe, data, tmp_path / "parts")
+    first.folder.mkdir()
+    for _ in range(3):
+        first.train_step()
+    first.save_state()
+    first.train_step()  # lost by the interruption
+    second = Trainer(recipe, data, tmp_path / "parts")
+    second.resume()
+    assert second.step == 3
+    second.run(save_every=100)
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(second)[name]), name
+
+
+def test_another_seed_ends_elsewhere(tmp_path: Path) -> None:
+    data, recipe = toy_recording(), toy_recipe(steps=4)
+    other = replace(recipe, optimiser=replace(recipe.optimiser, seed=1))
+    a, b = Trainer(recipe, data, tmp_path / "a"), Trainer(other, data, tmp_path / "b")
+    a.run()
+    b.run()
+    assert not torch.equal(weights(a)["encoder.head.3.weight"], weights(b)["encoder.head.3.weight"])
+
+
+def test_metrics_tell_one_story_after_resume(tmp_path: Path) -> None:
+    data, recipe = toy_recording(), toy_recipe(steps=6)
+    Trainer(replace(recipe, optimiser=recipe.optimiser), data, tmp_path).run(save_every=2)
+    (tmp_path / "checkpoint").rename(tmp_path / "old")
+    for state in (tmp_path / "state").glob("step-00000006"):
+        state.rename(tmp_path / "lost")
+    again = Trainer(recipe, data, tmp_path)
+    again.resume()
+    again.run()
+    steps = [json.loads(line)["step"] for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert steps == list(range(6))
+
+
+def test_resuming_with_another_recipe_is_refused(tmp_path: Path) -> None:
+    data = toy_recording()
+    Trainer(toy_recipe(steps=2), data, tmp_path).run()
+    with pytest.raises(UsageError, match="another recipe or other data"):
+        Trainer(toy_recipe(steps=3), data, tmp_path).resume()
+
+
+@pytest.mark.parametrize("kind", ["vicreg", "barlow"])
+def test_training_learns_the_toy_world_and_survives(tmp_path: Path, kind: str) -> None:
+    weights = {"prediction": 5.0} if kind == "vicreg" else {"prediction": 1.0}
+    recipe = toy_recipe(steps=150, batch=24, kind=kind, **weights)
+    trainer = Trainer(recipe, toy_recording(episodes=20), tmp_path)
+    trainer.run(save_every=1000)
+    model, about = load(tmp_path / "checkpoint")
+    held_out = toy_recording(episodes=6, seed=9)
+    z = encode_recording(model, held_out)
+    assert about.trained.steps == 150
+    assert prediction_skill(model, held_out, z).skill.min() > 0.1
+    fit = toy_recording(episodes=6, seed=10)
+    r2 = linear_probe_r2(encode_recording(model, fit), fit.states, z, held_out.states)
+    assert r2.min() > 0.8
+
+
+def test_without_the_anti_collapse_term_the_monitor_stops_the_run(tmp_path: Path) -> None:
+    recipe = toy_recipe(steps=400, batch=24, kind="none")
+    trainer = Trainer(recipe, toy_recording(episodes=20), tmp_path)
+    with pytest.raises(CollapseError, match="latents collapsed"):
+        trainer.run(save_every=1000)
+    assert not (tmp_path / "checkpoint").exists()
+    assert trainer.step < 400
+
+
+def test_wrong_actions_cost_skill(tmp_path: Path) -> None:
+    recipe = toy_recipe(steps=150, batch=24, prediction=5.0)
+    trainer = Trainer(recipe, toy_recording(episodes=20), tmp_path)
+    trainer.run(save_every=1000)
+    held_out = toy_recording(episodes=6, seed=9)
+    z = encode_recording(trainer.model, held_out)
+    right = prediction_skill(trainer.model, held_out, z).skill[0]
+    mixed_up = replace(held_out, actions=held_out.actions[::-1].copy())
+    assert prediction_skill(trainer.model, mixed_up, z).skill[0] < right - 0.1
+
+
+def test_learning_rate_rises_then_falls_to_zero() -> None:
+    config = toy_recipe(steps=100).optimiser
+    rates = [learning_rate(config, step) for step in range(101)]
+    assert rates[4] == pytest.approx(config.learning_rate)
+    assert max(rates) == pytest.approx(config.learning_rate)
+    assert rates[100] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_windows_never_cross_episodes() -> None:
+    data = toy_recording(episodes=3, length=12)
+    sampler = WindowSampler(data, 5, 2)
+    rows = sampler.rows(sampler.every(1))
+    assert (rows[:, 0] // 12 == rows[:, -1] // 12).all()
+    assert len(rows) == 3 * (12 - 8)
+
+
+def test_blocks_are_the_actions_between_the_frames() -> None:
+    data = toy_recording(episodes=1, length=12)
+    windows = WindowSampler(data, 3, 2).at([4])
+    assert windows.frames_u8[0, 1].equal(torch.from_numpy(data.frames_u8[6]))
+    torch.testing.assert_close(
+        windows.blocks[0, 0], torch.from_numpy(data.actions[4:6].reshape(-1))
+    )
+
+
+def test_short_episodes_are_refused() -> None:
+    with pytest.raises(DataError, match="record longer episodes"):
+        WindowSampler(toy_recording(length=12), 8, 2)
+
+
+def test_split_shares_no_episode() -> None:
+    one, two = split(toy_recording(episodes=5))
+    assert (len(one.starts) - 1, len(two.starts) - 1) == (3, 2)
+    assert not (one.actions[:, None] == two.actions[None]).all(-1).any()

@@ -1,0 +1,75 @@
+"""`jetsight report`: measure a checkpoint on held-out episodes and write its model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Held-out LeRobot dataset: everything on the card is measured on it.",
+)
+@click.option(
+    "--probe-data",
+    type=click.Path(path_type=Path),
+    help="Dataset the linear probe is fitted on.  [default: every other episode of --data]",
+)
+@click.option(
+    "--probe-episodes",
+    default=60,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Use at most this many episodes of --probe-data.",
+)
+@click.option(
+    "--control",
+    type=click.Path(path_type=Path),
+    help="Run folder of `jetsight train --no-anti-collapse`, to show that it collapses.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where to write.  [default: beside the weights]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the card.")
+def report(
+    checkpoint: Path, data: Path, probe_data: Path | None, probe_episodes: int,
+    control: Path | None, out: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Write MODEL_CARD.md, card.png and report.json for CKPT."""
+    from jetsight.atomic import write_file
+    from jetsight_train import report as cards
+    from jetsight_train.card_picture import picture
+    from jetsight_train.checkpoint import load
+    from jetsight_train.trainer import METRICS
+    from jetsight_train.windows import load_recording, split
+
+    model, about = load(checkpoint)
+    held_out = load_recording(data)
+    if probe_data is None:
+        fit, held_out = split(held_out)
+    else:
+        fit = load_recording(probe_data, most=probe_episodes)
+    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    run = folder.parent / METRICS
+    card = cards.measure(
+        model, held_out, fit,
+        cards.read_curve(run) if run.is_file() else None,
+        cards.read_curve(control / METRICS) if control else None,
+    )  # fmt: skip
+    target = out or folder
+    target.mkdir(parents=True, exist_ok=True)
+    text = cards.markdown(card, about, sum(p.numel() for p in model.parameters()))
+    numbers = json.dumps(card.as_dict(), indent=2) + "\n"
+    for name, content in (
+        ("card.png", picture(card)),
+        ("report.json", numbers.encode()),
+        ("MODEL_CARD.md", text.encode()),
+    ):
+        write_file(target / name, content)
+    click.echo(numbers if as_json else text, nl=False)

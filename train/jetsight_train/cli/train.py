@@ -1,0 +1,103 @@
+"""`jetsight train`: a recipe and recorded episodes in, a checkpoint out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from jetsight.errors import StorageError
+from jetsight_train.recipe import Recipe, load_recipe
+
+
+@click.command()
+@click.argument("recipe", metavar="RECIPE")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="LeRobot dataset to train on.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/RECIPE-NAME]"
+)
+@click.option("--resume", is_flag=True, help="Go on from the newest state in the run folder.")
+@click.option("--steps", type=click.IntRange(min=1), help="Train this many steps instead.")
+@click.option("--save-every", default=500, show_default=True, type=click.IntRange(min=1))
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads for PyTorch.")
+@click.option(
+    "--no-anti-collapse",
+    is_flag=True,
+    help="Control run: prediction error alone. It collapses, which ends it with exit code 9.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def train(
+    recipe: str, data: Path, out: Path | None, resume: bool, steps: int | None, save_every: int,
+    threads: int | None, no_anti_collapse: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Train the world model of RECIPE (a shipped name or a TOML file).
+
+    The run folder holds metrics.jsonl, resumable states, and at the end checkpoint/.
+    """
+    import torch
+
+    from jetsight_train.trainer import CHECKPOINT, Trainer
+    from jetsight_train.windows import load_recording
+
+    plan = _adjusted(load_recipe(recipe), steps, no_anti_collapse)
+    folder = out or Path("runs") / plan.name
+    _refuse_used(folder, resume, CHECKPOINT)
+    if threads:
+        torch.set_num_threads(threads)
+    trainer = Trainer(plan, load_recording(data), folder)
+    if resume:
+        trainer.resume()
+    target = trainer.run(save_every, _Bar(plan.optimiser.steps, trainer.step).update)
+    result = {"checkpoint": str(target), "steps": trainer.step, "wall_s": round(trainer.wall_s, 1)}
+    click.echo(json.dumps(result) if as_json else f"{target}: {trainer.step} steps")
+
+
+def _adjusted(plan: Recipe, steps: int | None, no_anti_collapse: bool) -> Recipe:
+    if steps:
+        optimiser = dataclasses.replace(plan.optimiser, steps=steps)
+        plan = dataclasses.replace(plan, optimiser=optimiser)
+    if no_anti_collapse:
+        objective = dataclasses.replace(plan.objective, kind="none")
+        plan = dataclasses.replace(plan, name=f"{plan.name}-control", objective=objective)
+    return plan
+
+
+def _refuse_used(folder: Path, resume: bool, checkpoint: str) -> None:
+    if (folder / checkpoint).exists():
+        raise StorageError(
+            f"{folder / checkpoint}: this run is finished and would be overwritten; choose another "
+            "--out, or delete the folder to train again"
+        )
+    if not resume and folder.exists() and any(folder.iterdir()):
+        raise StorageError(
+            f"{folder}: holds an earlier run; add --resume to go on with it, or choose "
+            "another --out"
+        )
+
+
+class _Bar:
+    """Progress bar with the loss and the numbers that tell a living run from a dead one."""
+
+    def __init__(self, steps: int, first: int) -> None:
+        from jetsight_train.progress import progress
+
+        self.bar = progress(range(steps), "train", unit="step", initial=first, total=steps)
+        self.shown: dict[str, str] = {}
+
+    def update(self, report: object) -> None:
+        from jetsight_train.trainer import StepReport
+
+        assert isinstance(report, StepReport)
+        self.shown["loss"] = f"{report.loss:.3f}"
+        if report.health:
+            self.shown["rank"] = f"{report.health.effective_rank:.0f}"
+            self.shown["std"] = f"{report.health.std_mean:.2f}"
+        self.bar.set_postfix(self.shown, refresh=False)  # type: ignore[attr-defined]
+        self.bar.update()  # type: ignore[attr-defined]
