@@ -49,7 +49,7 @@ class HealthMonitor:
         self.period_ns = period_ns
         self.mode = Mode.OK
         self.reason = Reason.OK
-        self.drop_ratio = 0.0
+        self._lost = 0.0  # filtered number of frames lost per frame used
         self._good = 0
         self._bad = 0
         self._relapse = (Mode.OK, Reason.OK)  # worst of the good frames counted so far
@@ -60,6 +60,11 @@ class HealthMonitor:
     def alive(self) -> bool:
         """Frames come, and young enough."""
         return self.mode < Mode.HOLD
+
+    @property
+    def drop_ratio(self) -> float:
+        """Share of frames lost in about the last 10 s."""
+        return self._lost / (1.0 + self._lost)
 
     @property
     def freq_ok(self) -> bool:
@@ -79,8 +84,8 @@ class HealthMonitor:
             lost: frames lost since the one before.
             frozen: its pixels have not changed for longer than a live scene allows.
         """
-        ratio = min(lost, 10) / (1 + min(lost, 10))  # openpilot clips one gap to 10
-        self.drop_ratio += self._gain * (ratio - self.drop_ratio)
+        # One gap counts for at most 10 frames, so that a single stall is no overload (openpilot).
+        self._lost += self._gain * (min(lost, 10) - self._lost)
         self._bad = self._bad + 1 if problem is not None else 0
         if problem is not None and self._bad >= self.limits.bad_in_a_row:
             self._judge(Mode.FAULT, problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping
 from typing import Any
 
 from jetsight import loading
@@ -45,6 +45,7 @@ class Session:
         parity: smallest cosine to PyTorch on the bundle's reference data, per graph.
         backend: name of the backend.
         family: name of the graph family.
+        precision: number format of each graph, e.g. `{"encode": "int8", "forecast": "fp32"}`.
 
     Example:
         >>> with Session.open("pusht-nano.jetsight") as session:
@@ -66,6 +67,7 @@ class Session:
         self.clock = clock or MonotonicClock()
         self.parity: dict[str, float] = {}
         self.backend, self.family = "custom", "custom"
+        self.precision: Mapping[str, str] = {}
         self._encode, self._forecast = encode, forecast
         self._limits = limits or HealthLimits()
         self._tally = Tally()
@@ -108,11 +110,12 @@ class Session:
             loaded.close()
             raise
         session.backend, session.family = loaded.backend, loaded.family.name
+        session.precision = loaded.family.precision
         return session
 
     def stream(
         self, camera: FrameStream, rate_hz: float | None = None, frames: int | None = None
-    ) -> Iterator[Forecast]:
+    ) -> Generator[Forecast, None, None]:
         """Forecast every frame until the camera ends; closes the camera.
 
         While no usable frame comes, an invalid forecast with its growing age is published once per
@@ -264,6 +267,7 @@ class Session:
             "stamps": self._stamps,
             "backend": self.backend,
             "family": self.family,
+            "precision": dict(self.precision),
             "parity": self.parity,
         }
 

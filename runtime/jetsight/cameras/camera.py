@@ -64,6 +64,8 @@ class Camera:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: JetsightError | None = None
+        self._index = -1
+        self._base_ns: int | None = None
         self._rejecting = False
         self._frozen = False
         self.stamps = "replay"
@@ -146,6 +148,11 @@ class Camera:
         return self._slot.take(timeout_ns / 1e9)
 
     @property
+    def started(self) -> bool:
+        """It was opened successfully and `info` is known."""
+        return self._thread is not None
+
+    @property
     def ended(self) -> bool:
         """The source is at its end (or broke) and its last frame was taken."""
         return self._slot.exhausted
@@ -164,10 +171,16 @@ class Camera:
         """Raise what ended the source before its time, if anything did.
 
         Raises:
-            CameraError: the recording is truncated, or the reader broke.
+            CameraError: the recording is truncated, the reader broke, or no frame was usable.
         """
         if self._error is not None:
             raise self._error
+        if self.ended and self._index - self.rejected < 0:
+            why = f": {self.last_defect}" if self.rejected else ""
+            raise CameraError(
+                f"{self.info.label} ended without a frame the model can take{why}; "
+                "look at it with another program, or give another source"
+            )
 
     def close(self) -> None:
         """Stop reading. A reader that blocks in its driver is abandoned after half a second."""
@@ -182,8 +195,6 @@ class Camera:
 
     def _pump(self) -> None:
         """Body of the camera thread."""
-        self._index = -1
-        self._base_ns: int | None = None
         try:
             while not self._stop.is_set():
                 reading = self._read()

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from jetsight import extras
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.engine import NDArray
-from jetsight.errors import CameraError, MissingDependency
+from jetsight.errors import CameraError
 
 Policy = Callable[[Any, int], NDArray]
 """`policy(environment, n) -> float32 [m, a]`, 1 <= m <= n: the actions it means to execute from now
@@ -187,5 +188,11 @@ def _options(gymnasium: Any, env_id: str, request: StreamRequest) -> dict[str, A
 def _import(module: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ImportError:
-        raise MissingDependency(module, "sim", "a simulated camera") from None
+    except ImportError as error:
+        known = extras.missing(error, "a simulated camera")
+        if known is not None:
+            raise known from None
+        raise CameraError(
+            f"the environment's package {module!r} cannot be imported ({error}); install it, or "
+            "give another gym:ENV_ID"
+        ) from error

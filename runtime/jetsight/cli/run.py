@@ -1,0 +1,175 @@
+"""`jetsight run BUNDLE --source SRC`: forecasts from a camera, live."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from jetsight.cli.table import table
+from jetsight.frames import Forecast
+
+_REFRESH_S = 0.2
+_MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surprise")
+
+
+@click.command(short_help="Stream frames through a bundle.")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--source",
+    required=True,
+    help="A video file, a folder of images, /dev/videoN, rtsp://..., lerobot:FOLDER[#EPISODE] or "
+    "gym:ENV_ID.",
+)
+@click.option("--frames", type=click.IntRange(min=1), help="Stop after this many frames.")
+@click.option(
+    "--rate",
+    "rate_hz",
+    type=click.FloatRange(min=0, max=1000),
+    help="Frames per second; 0 replays a recording as fast as possible and drops nothing. "
+    "[default: the source's own]",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write every forecast to this .jsonl.")
+@click.option("--backend", help="onnxruntime or openvino. [default: the fastest installed]")
+@click.option("--family", help="Graph family. [default: the first that can run here]")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of a simulated environment.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def run(
+    bundle: Path,
+    source: str,
+    frames: int | None,
+    rate_hz: float | None,
+    out: Path | None,
+    backend: str | None,
+    family: str | None,
+    threads: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Forecast every frame of a source with BUNDLE, and say how it went.
+
+    A summary is printed at the end, also after Ctrl-C. What is written with --out takes its name
+    then, complete; read it with jetsight.jsonl.read.
+    """
+    from jetsight.cameras import Camera
+    from jetsight.session import Session
+
+    camera = Camera.open(source, rate_hz=rate_hz, seed=seed)
+    with Session.open(bundle, backend, family, threads=threads) as session:
+        stream = session.stream(camera, frames=frames)
+        try:
+            with _outputs(out, wait=rate_hz == 0) as show, contextlib.closing(stream):
+                for forecast in stream:
+                    show(forecast)
+        finally:
+            if camera.started:
+                rejected = {"rejected": camera.rejected, "last_defect": camera.last_defect}
+                summary = {"source": source, **session.summary(), **rejected}
+                click.echo(json.dumps(summary) if as_json else "\n".join(describe(summary)))
+
+
+def describe(summary: dict[str, Any]) -> Iterator[str]:
+    """The readable summary of a run, line by line."""
+    seconds = summary["seconds"]
+    rate = summary["frames"] / seconds if seconds > 0 else 0.0
+    yield (
+        f"{summary['frames']} frames of {summary['source']} in {seconds:.1f} s ({rate:.1f} per "
+        f"second) on {summary['backend']} {summary['family']}"
+    )
+    others = {k: n for k, n in summary["reasons"].items() if k != "ok"}
+    why = f" (else {', '.join(f'{k} {n}' for k, n in others.items())})" if others else ""
+    yield f"{summary['valid']} valid{why}"
+    yield (
+        f"{summary['drops']} dropped, {summary['stalls']} stalls, {summary['surprising']} "
+        f"surprising, time stamps: {summary['stamps']}"
+    )
+    if summary["rejected"]:
+        yield f"{summary['rejected']} rejected, the last because {summary['last_defect']}"
+    rows = [
+        (name, *(f"{summary[name][key]:.3f}" for key in ("p50", "p99", "max")))
+        for name in _MEASURED
+    ]
+    yield from table(("", "p50", "p99", "max"), rows)
+
+
+def status_line(forecast: Forecast) -> str:
+    """One line that says how the stream is doing right now."""
+    surprise = "    -" if forecast.surprise is None else f"{forecast.surprise:5.2f}"
+    mark = "!" if forecast.surprising else " "
+    return (
+        f"frame {forecast.frame_index:6d}  age {forecast.age_ms:6.1f} ms  "
+        f"encode {forecast.encode_ms:5.1f}  forecast {forecast.forecast_ms:5.1f}  "
+        f"surprise {surprise}{mark} drops {forecast.drops}  {forecast.mode}  {forecast.reason}"
+    )
+
+
+class StatusLine:
+    """Rewrites one line of a terminal a few times per second, from a thread of its own.
+
+    A terminal may block its writer for as long as it likes; the loop must not wait for it.
+
+    Args:
+        stream: nothing is ever written unless it is a terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._newest: Forecast | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        if stream.isatty():
+            self._thread = threading.Thread(target=self._refresh, daemon=True)
+            self._thread.start()
+
+    def show(self, forecast: Forecast) -> None:
+        """Let the next refresh show this forecast."""
+        self._newest = forecast
+
+    def close(self) -> None:
+        """Leave the cursor on a fresh line."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(_REFRESH_S)
+            self._print("")
+
+    def _refresh(self) -> None:
+        while not self._stop.wait(_REFRESH_S):
+            if self._newest is not None:
+                self._print(status_line(self._newest))
+
+    def _print(self, text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        with contextlib.suppress(OSError, ValueError):  # the terminal went away
+            self._stream.write(f"\r\x1b[2K{text[:width]}")
+            self._stream.flush()
+
+
+@contextlib.contextmanager
+def _outputs(out: Path | None, *, wait: bool) -> Iterator[Callable[[Forecast], None]]:
+    """Where each forecast goes: the status line, and the file of `--out` if asked for."""
+    from jetsight.jsonl import ForecastWriter
+
+    status = StatusLine(sys.stderr)
+    with contextlib.ExitStack() as stack:
+        stack.callback(status.close)
+        if out is None:
+            yield status.show
+            return
+        writer = ForecastWriter(out, wait=wait)
+        stack.callback(writer.close)
+
+        def show(forecast: Forecast) -> None:
+            status.show(forecast)
+            writer.add(forecast)
+
+        yield show
+        if writer.lost:
+            click.echo(f"jetsight: warning: {writer.lost} forecasts not written to {out}", err=True)
