@@ -96,7 +96,7 @@ def test_rows_do_not_need_the_video(copy):
 
 
 def with_second_camera(folder: Path) -> Path:
-    """The recorded dataset with a second camera that shows the first one's episodes from the end."""
+    """The recorded dataset with a second camera that shows the episodes of the first backwards."""
     other = f"videos/{WRIST}/chunk-000/file-000.mp4"
     (folder / other).parent.mkdir(parents=True)
     shutil.copy(folder / VIDEO, folder / other)

@@ -1,0 +1,77 @@
+"""The LeRobot library itself reads what we record, and we read what it records, pixel by pixel.
+
+Needs a Python with LeRobot, made by `lerobot_venv.sh` in this folder; see there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jetsight.lerobot import Episode, LeRobotDataset
+
+PEER = Path(__file__).with_name("lerobot_peer.py")
+RECORDED = Path(__file__).parents[3] / "calib_data" / "pusht"
+PYTHON = os.environ.get("JETSIGHT_LEROBOT")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        PYTHON is None,
+        reason="JETSIGHT_LEROBOT names no Python with LeRobot; lerobot_venv.sh makes one",
+    ),
+]
+
+
+def ask_lerobot(verb: str, dataset: Path, tmp_path: Path) -> dict[str, np.ndarray]:
+    """What LeRobot sees in `dataset`, in recorded order."""
+    out = tmp_path / "seen.npz"
+    subprocess.run([str(PYTHON), str(PEER), verb, str(dataset), str(out)], check=True, timeout=600)
+    with np.load(out, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def everything(dataset: LeRobotDataset) -> Episode:
+    """All episodes of a dataset in a row."""
+    episodes = [dataset.episode(i) for i in range(len(dataset))]
+    return Episode(
+        *(
+            np.concatenate([getattr(episode, field) for episode in episodes])
+            for field in ("actions", "states", "timestamps_s", "frames")
+        )
+    )
+
+
+def test_lerobot_reads_what_we_record(tmp_path):
+    theirs = ask_lerobot("read", RECORDED, tmp_path)
+    ours = everything(LeRobotDataset.open(RECORDED))
+    frames = theirs["frames observation.images.top"]
+    assert np.array_equal(frames, ours.frames)
+    assert not np.array_equal(frames[1:], ours.frames[:-1])  # control: a frame off is seen
+    assert np.array_equal(theirs["actions"], ours.actions)
+    assert np.array_equal(theirs["states"], ours.states)
+    assert np.allclose(theirs["timestamps"], ours.timestamps_s)
+    assert np.array_equal(theirs["episode_index"], np.repeat(np.arange(16), 200))
+    assert theirs["tasks"].tolist() == ["gym_pusht/PushT-v0, scripted policy"]
+    assert theirs["fps"] == 10
+    # Statistics are of what was encoded, so they differ from the decoded by what the codec did.
+    assert np.allclose(theirs["image_mean"], ours.frames.mean(axis=(0, 1, 2)) / 255, atol=2e-3)
+    assert np.allclose(theirs["state_std"], ours.states.std(axis=0), rtol=1e-4)
+
+
+def test_we_read_what_lerobot_records(tmp_path):
+    theirs = ask_lerobot("write", tmp_path / "made", tmp_path)
+    for camera in ("observation.images.video", "observation.images.still"):
+        dataset = LeRobotDataset.open(tmp_path / "made", camera)
+        ours, frames = everything(dataset), theirs[f"frames {camera}"]
+        assert dataset.episode_lengths == [17] * 3
+        assert (dataset.action_names, dataset.state_names) == (["u", "v"], ["x", "y", "z"])
+        assert np.array_equal(ours.actions, theirs["actions"])
+        assert np.array_equal(ours.states, theirs["states"])
+        # Two builds of swscale may round a pixel differently; a frame off differs by far more.
+        assert np.abs(ours.frames.astype(int) - frames).max() <= 2
+        assert np.abs(ours.frames[1:].astype(int) - frames[:-1]).max() > 20
