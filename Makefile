@@ -1,0 +1,57 @@
+# The two commands a newcomer needs are `make demo` and `make test`; each sets itself up.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.jetsight-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench clean
+
+help:
+	@echo "make demo    compile the shipped model, stream recorded frames, write build/demo/report.html"
+	@echo "make test    format check, lint, types and tests: what has to pass before a commit"
+	@echo "make lint    only the format check, lint and types"
+	@echo "make format  rewrite the code in the house format"
+	@echo "make bench   measure this machine, as ratios to torch"
+	@echo "make clean   remove what was built; the environment in $(VENV) stays"
+	@echo
+	@echo "PYTHON=python3.12 make ... chooses the Python that creates $(VENV), 3.10 or newer."
+
+demo: $(READY)
+	$(BIN)/jetsight demo
+
+test: lint
+	@$(BIN)/python -c 'import cv2' || { \
+	  echo "OpenCV, which the PushT simulator draws with, lacks a system library; run: sudo apt install libgl1 libglib2.0-0" >&2; \
+	  exit 1; }
+	$(BIN)/pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)
+	$(BIN)/jetsight bench
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find train compile runtime tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Installed again only when what is installed changes. The code itself is linked, never copied.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "jetsight needs Python 3.10 or newer as '$(PYTHON)'; run: sudo apt install python3, or choose one with PYTHON=..." >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	  echo "$(PYTHON) cannot create environments; run: sudo apt install python$$version-venv" >&2; \
+	  exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
