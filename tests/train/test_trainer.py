@@ -69,8 +69,10 @@ def test_resuming_with_another_recipe_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["vicreg", "barlow"])
 def test_training_learns_the_toy_world_and_survives(tmp_path: Path, kind: str) -> None:
-    weights = {"prediction": 5.0} if kind == "vicreg" else {"prediction": 1.0}
-    recipe = toy_recipe(steps=150, batch=24, kind=kind, **weights)
+    weights = {"vicreg": {"prediction": 5.0, "covariance": 5.0}, "barlow": {"prediction": 1.0}}[
+        kind
+    ]
+    recipe = toy_recipe(steps=200, batch=24, kind=kind, **weights)
     trainer = Trainer(recipe, toy_recording(episodes=20), tmp_path)
     trainer.run(save_every=1000)
     model, about = load(tmp_path / "checkpoint")
