@@ -11,6 +11,10 @@ from typing import ClassVar
 
 import gymnasium
 import numpy as np
+import pytest
+
+from jetsight.errors import JetsightError
+from jetsight_train.record.environments import PUSHT, open_environment
 
 FADE = "gym_factory:jetsight/Fade-v0"
 BROKEN = "gym_factory:jetsight/Broken-v0"
@@ -73,3 +77,16 @@ class Nameless(Fade):
 
 for kind in (Fade, Broken, Slow, Nameless):
     gymnasium.register(f"jetsight/{kind.__name__}-v0", entry_point=kind)
+
+
+def why_no_pusht() -> str | None:
+    """Why gym-pusht cannot run here; None if it can. Its OpenCV wants libGL, servers have none."""
+    try:
+        open_environment(PUSHT, (16, 16), 1).close()
+    except JetsightError as problem:
+        return str(problem)
+    return None
+
+
+_WHY = why_no_pusht()
+needs_pusht = pytest.mark.skipif(_WHY is not None, reason=str(_WHY))

@@ -15,11 +15,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from jetsight.errors import DataError, StorageError, UsageError
+from jetsight.errors import (
+    DataError,
+    JetsightError,
+    MissingDependency,
+    StorageError,
+    UsageError,
+)
 from jetsight.lerobot import LeRobotDataset
 from jetsight_train.cli.collect import collect as command
 from jetsight_train.record import collect as recording
-from jetsight_train.record import dataset, episode
+from jetsight_train.record import dataset, environments, episode
 from jetsight_train.record.collect import collect, finished, staging_of
 from jetsight_train.record.episode import Recipe, simulate
 
@@ -208,6 +214,23 @@ def test_wrong_call_fails_before_anything_is_written(tmp_path, changes, message)
 def test_recipe_out_of_range_is_refused(changes):
     with pytest.raises(UsageError, match="expected"):
         replace(RECIPE, **changes)
+
+
+def test_missing_and_unloadable_packages_are_told_apart(tmp_path, monkeypatch):
+    def without(problem: ImportError):
+        def refuse(name: str):
+            raise problem
+
+        monkeypatch.setattr(environments.importlib, "import_module", refuse)
+        with pytest.raises(JetsightError) as caught:
+            collect(replace(RECIPE, env_id=environments.PUSHT), tmp_path / "x")
+        return caught.value
+
+    assert isinstance(without(ModuleNotFoundError("no", name="gymnasium")), MissingDependency)
+    broken = without(ImportError("libGL.so.1: cannot open shared object file"))
+    assert not isinstance(broken, MissingDependency)
+    assert "libGL.so.1" in str(broken)
+    assert "apt install" in str(broken)
 
 
 ARGS = [gym_factory.FADE, "--episodes", "4", "--steps", "20", "--seed", "7", "--policy", "random"]

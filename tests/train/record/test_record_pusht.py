@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gym_factory import needs_pusht
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +58,7 @@ def sides(recorded: np.ndarray) -> set[int]:
     return set((sector[moving(recorded)] % 8).tolist())
 
 
+@needs_pusht
 def test_block_moves_and_far_more_than_by_chance(scripted):
     share = moving(scripted).mean()
     assert share >= 0.25
@@ -64,11 +66,13 @@ def test_block_moves_and_far_more_than_by_chance(scripted):
     assert moving(states("random")).mean() < share / 2
 
 
+@needs_pusht
 def test_block_is_pushed_from_most_sides(scripted):
     assert len(sides(scripted)) >= 6
     assert len(sides(scripted[:1, :25])) < 6  # the measure can fail: one push has one side
 
 
+@needs_pusht
 def test_actions_stay_in_range_and_are_smooth():
     recipe = Recipe(PUSHT, 1, STEPS, 3, "scripted", 16, 16)
     actions = simulate(recipe, 0).actions
@@ -91,6 +95,7 @@ def test_an_episode_is_a_function_of_its_seed():
     assert not np.array_equal(drive(5), drive(6))
 
 
+@needs_pusht
 def test_success_does_not_end_an_episode():
     environment = open_environment(PUSHT, (16, 16), 5)
     environment.reset(0)

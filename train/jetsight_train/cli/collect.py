@@ -14,7 +14,7 @@ from jetsight.errors import MissingDependency
 from jetsight_train.record.policies import NAMES
 
 
-class Size(click.ParamType[Any]):
+class Size(click.ParamType):
     """WIDTHxHEIGHT in pixels."""
 
     name = "WIDTHxHEIGHT"
@@ -63,8 +63,8 @@ def collect(env_id: str, out: str, **options: Any) -> None:
         _run(recipe, out, options)
     except KeyboardInterrupt:
         click.echo(
-            f"jetsight: interrupted; {finished(out)} of {recipe.episodes} episodes are kept: run "
-            "the same command with --resume to go on",
+            f"jetsight: error: interrupted; {finished(out)} of {recipe.episodes} episodes are kept;"
+            " run the same command with --resume to go on",
             err=True,
         )
         sys.exit(130)

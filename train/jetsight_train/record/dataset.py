@@ -63,7 +63,9 @@ def assemble(target: Path, staging: Path, count: int, description: Description) 
         records.append(record | _flatten(own))
     _write_tables(target, columns, records, description.task)
     total = {name: stats.of_values(values) for name, values in columns.items()}
-    total[CAMERA_KEY] = stats.of_histogram(sum(r["histogram"] for r in rows), int(starts[-1]))
+    total[CAMERA_KEY] = stats.of_histogram(
+        np.sum([row["histogram"] for row in rows], axis=0), int(starts[-1])
+    )
     _write_json(target / "meta/stats.json", _plain(total))
     _write_json(target / "meta/info.json", info(description, count, int(starts[-1]), columns))
     return int(starts[-1])
@@ -188,7 +190,7 @@ def _write_tables(target: Path, columns: Rows, records: list[dict[str, Any]], ta
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as problem:
-        raise MissingDependency("pyarrow", "train", "writing a dataset") from problem
+        raise MissingDependency("pyarrow", "camera", "writing a dataset") from problem
     for name in ("data/chunk-000", "meta/episodes/chunk-000"):
         (target / name).mkdir(parents=True, exist_ok=True)
     rows = pa.table({name: _arrow(pa, values) for name, values in columns.items()})

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.errors import MissingDependency, UsageError
+from jetsight.errors import JetsightError, MissingDependency, UsageError
 from jetsight_train.record.pusht import Scene
 from jetsight_train.record.video import resample
 
@@ -165,8 +165,14 @@ def _make(env_id: str, options: dict[str, Any], steps: int) -> Any:
 def _import(module: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ImportError as problem:
+    except ModuleNotFoundError as problem:
         raise MissingDependency(module, "sim", "recording a simulated robot") from problem
+    except ImportError as problem:  # present, but a system library is not: OpenCV wants libGL
+        why = " ".join(str(problem).split())
+        raise JetsightError(
+            f"Python package {module!r} is installed but does not load ({why}); install that "
+            "library, on Debian and Ubuntu: sudo apt install libgl1 libglib2.0-0"
+        ) from problem
 
 
 def _pixels_of(raw: Any) -> NDArray[np.uint8] | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,7 +146,7 @@ def record(recipe: Recipe, index: int, folder: Path, fps: int) -> int:
     return len(episode.actions)
 
 
-def load_rows(folder: Path, index: int) -> dict[str, NDArray[np.generic]]:
+def load_rows(folder: Path, index: int) -> dict[str, NDArray[Any]]:
     """What `record` left of episode `index`, without its frames."""
     with np.load(rows_path(folder, index), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

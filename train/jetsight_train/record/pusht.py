@@ -48,7 +48,7 @@ class Scene:
     def to_world(self, points: Vector) -> Vector:
         """Points [n,2] of the block's own frame in world pixels."""
         c, s = np.cos(self.angle), np.sin(self.angle)
-        return points @ np.array([[c, s], [-s, c]]) + self.block
+        return np.asarray(points @ np.array([[c, s], [-s, c]]) + self.block)
 
     @property
     def outline(self) -> Vector:
@@ -58,7 +58,7 @@ class Scene:
     @property
     def centre(self) -> Vector:
         """Centre of mass of the block [2]."""
-        return self.to_world(CENTRE_LOCAL[None])[0]
+        return np.asarray(self.to_world(CENTRE_LOCAL[None])[0])
 
     def at_wall(self, margin_px: float) -> NDArray[np.bool_]:
         """Per axis [2]: whether a corner of the block is within `margin_px` of the border."""
@@ -133,14 +133,12 @@ class PushTDriver:
         self._mode = "choose"
         self._steps_left = 0
         self._speed_px = 15.0
-        self._target: Vector | None = None  # where the commanded point is now
+        self._target = np.zeros(2)  # where the commanded point is now; set by the first choice
         self._goal = np.zeros(2)
         self._push: Push | None = None
 
     def act(self, scene: Scene) -> Vector:
         """Absolute target position [2] px for the next control step."""
-        if self._target is None:
-            self._target = scene.agent.copy()
         self._steps_left -= 1
         if self._mode == "choose" or self._steps_left < 0:
             self._choose(scene)
@@ -225,7 +223,6 @@ class PushTDriver:
 
     def _way_around(self, goal: Vector, scene: Scene) -> Vector:
         """Where to go now so as to reach `goal` without touching the block."""
-        assert self._target is not None
         nearest, gap = nearest_on_outline(self._target, scene.outline)
         if gap <= CLEARANCE_PX:  # touching, e.g. after a push: back off before turning
             return self._target + (self._target - nearest) / max(gap, 1e-6) * CLEARANCE_PX

@@ -87,5 +87,5 @@ def _av() -> Any:
     try:
         import av
     except ImportError as problem:
-        raise MissingDependency("av", "train", "writing video") from problem
+        raise MissingDependency("av", "camera", "writing video") from problem
     return av
