@@ -1,0 +1,55 @@
+"""`report.html`: one page without script, font or picture that would have to be loaded."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from jetsight.engine import NDArray
+from jetsight.errors import MissingDependency
+
+
+def render(facts: Mapping[str, Any]) -> str:
+    """The page, from the values that `report.html.j2` names.
+
+    Raises:
+        MissingDependency: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise MissingDependency("jinja2", "compile", "writing the demo's report") from None
+    text = resources.files("jetsight_compile.demo").joinpath("report.html.j2").read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"picture": picture, "number": number, "ms": milliseconds}
+    return environment.from_string(text).render(**facts)
+
+
+def picture(frame_hwc_u8: NDArray) -> str:
+    """A frame as a `data:` URI that an `<img>` shows without loading anything."""
+    from matplotlib.image import imsave
+
+    buffer = io.BytesIO()
+    imsave(buffer, frame_hwc_u8, format="png", metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with that many significant digits and no exponent unless it needs one."""
+    if not math.isfinite(value):
+        return "–"
+    if value != 0 and not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{digits - 1}e}"
+    places = digits - 1 - math.floor(math.log10(abs(value))) if value else digits - 1
+    return f"{value:.{max(places, 0)}f}"
+
+
+def milliseconds(value: float) -> str:
+    """A time as the tables show it: `2.14 ms`."""
+    return f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms"

@@ -1,0 +1,110 @@
+"""Forecasts in the robot's own units: where things will be, read out of latents by a linear probe.
+
+Shapes: F frames of the stream, H horizon, L frames of the library, D latent size, s state size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jetsight.engine import NDArray
+from jetsight.lerobot import Episode
+from jetsight.stream_spec import StreamSpec
+from jetsight_compile.demo.library import Library
+from jetsight_compile.demo.measure import HorizonErrors
+from jetsight_compile.demo.scenario import Scenario
+from jetsight_compile.demo.watch import Watched
+
+_RIDGE = 1e-3  # relative to the mean squared feature, as in `jetsight report`
+
+
+@dataclass(frozen=True)
+class Places:
+    """Mean distance to where a thing really was k blocks later, per step `[H]`, in state units.
+
+    Args:
+        thing: what is located, e.g. `"block"`.
+        model: read from the forecast.
+        persistence: where it was at the time of forecasting.
+        floor: read from the latent of the frame that came; no forecast can be read better.
+    """
+
+    thing: str
+    model: list[float]
+    persistence: list[float]
+    floor: list[float]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An affine map from latents to states, fitted by ridge regression."""
+
+    weights: NDArray  # [D,s]
+    offset: NDArray  # [s]
+
+    @classmethod
+    def fit(cls, z: NDArray, states: NDArray) -> Probe:
+        """Fit to `z [L, D]` and `states [L, s]`."""
+        x, y = z.astype(np.float64), states.astype(np.float64)
+        centred = x - x.mean(axis=0)
+        gram = centred.T @ centred
+        gram += _RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+        weights = np.linalg.solve(gram, centred.T @ (y - y.mean(axis=0)))
+        return cls(weights, y.mean(axis=0) - x.mean(axis=0) @ weights)
+
+    def read(self, z: NDArray) -> NDArray:
+        """States of latents `[..., D] -> [..., s]`."""
+        return np.asarray(z.astype(np.float64) @ self.weights + self.offset)
+
+
+def located_things(state_names: Sequence[str]) -> dict[str, list[int]]:
+    """Things the state gives a position of: `agent_x, agent_y` at 0, 1 is `{"agent": [0, 1]}`."""
+    names = list(state_names)
+    return {
+        name[:-2]: [names.index(name), names.index(f"{name[:-2]}_y")]
+        for name in names
+        if name.endswith("_x") and f"{name[:-2]}_y" in names
+    }
+
+
+def locate(
+    watched: Watched,
+    errors: HorizonErrors,
+    scenario: Scenario,
+    spec: StreamSpec,
+    library: Library,
+    footage: Mapping[int, Episode],
+    state_names: Sequence[str],
+) -> list[Places]:
+    """Judge every forecast that `errors` judged, for every thing whose position was recorded."""
+    states = np.stack([_state(scenario, footage, int(i)) for i in watched.index])  # [F,s]
+    probe = Probe.fit(library.z, library.states)
+    forecast, encoded = probe.read(watched.z_future), probe.read(watched.z)
+    row_of = {int(tick): row for row, tick in enumerate(watched.tick)}
+    pairs = []  # per step: rows that were judged, and the rows k blocks later
+    for k in range(spec.horizon):
+        now = np.flatnonzero(np.isfinite(errors.model[:, k]))
+        later = watched.tick[now] + (k + 1) * spec.action_block
+        pairs.append((now, np.asarray([row_of[int(tick)] for tick in later])))
+    return [
+        Places(
+            thing,
+            [_mean(forecast[now, k], states[then], xy) for k, (now, then) in enumerate(pairs)],
+            [_mean(states[now], states[then], xy) for now, then in pairs],
+            [_mean(encoded[then], states[then], xy) for _, then in pairs],
+        )
+        for thing, xy in located_things(state_names).items()
+    ]
+
+
+def _state(scenario: Scenario, footage: Mapping[int, Episode], index: int) -> NDArray:
+    episode, row = scenario.place(index)
+    state: NDArray = footage[episode].states[row]
+    return state
+
+
+def _mean(found: NDArray, truth: NDArray, columns: list[int]) -> float:
+    return float(np.linalg.norm(found[:, columns] - truth[:, columns], axis=-1).mean())
