@@ -124,7 +124,7 @@ class Camera:
         self._paced = not info.physical and rate != 0
         native_hz = info.fps or request.camera_hz
         self._speed = rate / native_hz if rate and not info.physical else 1.0
-        self._grid = TickGrid(round(1e9 / request.camera_hz))
+        self._grid = TickGrid(round(1e9 / request.camera_hz), 1e9 / native_hz)
         self._slot = LatestSlot(request, lossless=not info.physical and rate == 0)
         shape = (request.height_px, request.width_px, 3)
         limit_ns = round(HealthLimits().frozen_s * 1e9)

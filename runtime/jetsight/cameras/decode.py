@@ -28,6 +28,15 @@ def rgb(picture: Any) -> NDArray:
     return np.asarray(picture.to_ndarray(format="rgb24"))
 
 
+def whole_only(stream: Any) -> None:
+    """Make the decoder of JPEG pictures refuse a broken one instead of filling it up with grey.
+
+    Video codecs flag a damaged picture themselves, and asked to be strict they refuse good ones.
+    """
+    if stream.codec_context.name == "mjpeg":
+        stream.codec_context.options = {"err_detect": "explode"}
+
+
 def why(error: BaseException) -> str:
     """What FFmpeg says is wrong, without errno and path."""
     text = getattr(error, "strerror", None) or str(error)

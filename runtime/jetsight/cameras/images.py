@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jetsight.cameras.decode import import_av, rgb, why
+from jetsight.cameras.decode import import_av, rgb, whole_only, why
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError
@@ -66,16 +66,15 @@ class ImageFolderSource:
 
     def _decode(self, path: Path) -> NDArray | None:
         """The image; None, and why in `_why`, when it cannot be read whole."""
-        options = {"err_detect": "explode"}  # half an image is no image
         try:
             # From memory: given a path, FFmpeg would take a % in it for a number pattern.
-            data = io.BytesIO(path.read_bytes())
-            with self._av.open(data, options=options) as container:
+            with self._av.open(io.BytesIO(path.read_bytes())) as container:
+                whole_only(container.streams.video[0])
                 picture = next(container.decode(video=0), None)
                 if picture is not None and not picture.is_corrupt:
                     return rgb(picture)
                 self._why = "it holds no whole picture"
-        except (self._av.error.FFmpegError, OSError) as error:
+        except (self._av.error.FFmpegError, OSError, IndexError) as error:
             self._why = why(error)
         return None
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jetsight.cameras.decode import import_av, rgb, why
+from jetsight.cameras.decode import import_av, rgb, whole_only, why
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.clock import Clock
 from jetsight.errors import CameraError
@@ -58,6 +58,7 @@ class _LiveSource(ABC):
         if not self._container.streams.video:
             raise CameraError(f"{self._label} has no video stream; {hint}")
         stream = self._container.streams.video[0]
+        whole_only(stream)
         rate = float(stream.average_rate or 0)
         fps = rate if _RATES_HZ[0] <= rate <= _RATES_HZ[1] else None
         self._readings = self._decoded(av, stream)

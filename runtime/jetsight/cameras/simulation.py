@@ -5,6 +5,7 @@ Shapes: h, w frame size; n steps; a size of one robot action.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -14,10 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from jetsight import extras
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.engine import NDArray
-from jetsight.errors import CameraError
+from jetsight.errors import CameraError, MissingDependency
 
 Policy = Callable[[Any, int], NDArray]
 """`policy(environment, n) -> float32 [m, a]`, 1 <= m <= n: the actions it means to execute from now
@@ -54,7 +54,7 @@ class GymSource:
     """Steps an environment once per frame; the frame is its picture, the action is known.
 
     Args:
-        env_id: Gymnasium id, e.g. `gym_pusht/PushT-v0`; its namespace package is imported.
+        env_id: Gymnasium id, e.g. `gym_pusht/PushT-v0`, or `module:id` to import one first.
         seed: of the environment and of the random policy.
         policy: drives it; held random actions by default.
     """
@@ -152,21 +152,28 @@ def _make(env_id: str, request: StreamRequest) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # simulators warn about their own dependencies
         gymnasium = _import("gymnasium")
-        if "/" in env_id:
-            _import(env_id.split("/")[0])
+        module, _, name = env_id.rpartition(":")
+        if name.startswith("gym_pusht/"):
+            _import("gym_pusht")
         try:
+            _register(module, name)
             # A time limit would cut the scene; -1 takes it away.
-            return gymnasium.make(
-                env_id,
-                disable_env_checker=True,
-                max_episode_steps=-1,
-                **_options(gymnasium, env_id, request),
-            )
-        except (gymnasium.error.Error, TypeError, ValueError) as error:
+            options = _options(gymnasium, name, request)
+            return gymnasium.make(name, disable_env_checker=True, max_episode_steps=-1, **options)
+        except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
             raise CameraError(
-                f"cannot make environment {env_id!r} ({' '.join(str(error).split())}); give a "
-                "registered Gymnasium id that supports render_mode 'rgb_array'"
+                f"cannot make environment {env_id!r} ({' '.join(str(error).split())}); give the id "
+                "of an installed Gymnasium environment that supports render_mode 'rgb_array'"
             ) from error
+
+
+def _register(module: str, name: str) -> None:
+    """Import what registers `name`: the module in front of it, or the package of its namespace."""
+    if module:
+        importlib.import_module(module)
+    elif "/" in name:
+        with contextlib.suppress(ImportError):  # then it may be registered already
+            importlib.import_module(name.split("/")[0])
 
 
 def _options(gymnasium: Any, env_id: str, request: StreamRequest) -> dict[str, Any]:
@@ -188,11 +195,5 @@ def _options(gymnasium: Any, env_id: str, request: StreamRequest) -> dict[str, A
 def _import(module: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        known = extras.missing(error, "a simulated camera")
-        if known is not None:
-            raise known from None
-        raise CameraError(
-            f"the environment's package {module!r} cannot be imported ({error}); install it, or "
-            "give another gym:ENV_ID"
-        ) from error
+    except ImportError:
+        raise MissingDependency(module, "sim", "a simulated camera") from None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jetsight.cameras.decode import import_av, rgb, why
+from jetsight.cameras.decode import import_av, rgb, whole_only, why
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.errors import CameraError
 
@@ -43,6 +43,7 @@ class VideoSource:
         if not streams:
             raise CameraError(f"{self._path} has no video stream; give a video or a folder")
         stream = streams[0]
+        whole_only(stream)
         context = stream.codec_context
         context.thread_count = 1  # frame threads would delay every frame by one
         fps = float(stream.average_rate or stream.guessed_rate or request.camera_hz)
@@ -68,19 +69,15 @@ class VideoSource:
         expected = self._expected(av, stream, fps)
         period_ns, media_ns, count = round(1e9 / fps), 0, 0
         for picture in self._pictures(av, stream):
-            if picture is None or picture.is_corrupt:
-                media_ns += period_ns
-                yield Reading(None, media_ns)
-                continue
-            if picture.pts is not None:
-                media_ns = round(picture.pts * stream.time_base * 1_000_000_000)
-            else:
-                media_ns += period_ns
             count += 1
-            yield Reading(rgb(picture), media_ns)
+            known = picture is not None and picture.pts is not None
+            pts_ns = round(picture.pts * stream.time_base * 1_000_000_000) if known else None
+            media_ns = media_ns + period_ns if pts_ns is None else pts_ns
+            whole = picture is not None and not picture.is_corrupt
+            yield Reading(rgb(picture) if whole else None, media_ns)
         if count < expected * (1 - _SLACK):
             raise CameraError(
-                f"{self._path} ends after {count} of about {expected} frames, all of which were "
+                f"{self._path} ends after {count} of about {expected} frames, which were all "
                 "delivered; the file is truncated or damaged, so copy or record it again"
             )
 
