@@ -74,6 +74,7 @@ def examine(
     version_of: Lookup = installed_version,
     cuda: Callable[[Path], Cuda] = machine.cuda,
     infos: Sequence[BackendInfo] | None = None,
+    loads: Callable[[str], bool] = machine.library_loads,
 ) -> Report:
     """Look at this machine.
 
@@ -82,6 +83,7 @@ def examine(
         version_of: package lookup.
         cuda: driver probe.
         infos: backends this version knows; `jetsight.backends.available()` if None.
+        loads: whether the system library of that file name is there.
     """
     top = Path(root)
     board, driver, cameras = machine.jetson(top), cuda(top), machine.video_devices(top)
@@ -98,7 +100,7 @@ def examine(
         cameras=cameras,
         packages=packages,
         abilities=_abilities(known, versions, driver, board),
-        advice=_advice(top, versions, board, cameras),
+        advice=(*_advice(top, versions, board, cameras), *_libraries(versions, loads)),
     )
 
 
@@ -170,3 +172,14 @@ def _advice(
     if board and (board.jetpack_tensorrt or "10").startswith("8"):
         found.append(f"JetPack {board.jetpack} is too old for jetsight; flash JetPack 6.1 or newer")
     return tuple(found)
+
+
+def _libraries(versions: dict[str, str | None], loads: Callable[[str], bool]) -> tuple[str, ...]:
+    """System libraries that pip cannot bring: OpenCV, which draws PushT, links against two."""
+    absent = [name for name in ("libGL.so.1", "libgthread-2.0.so.0") if not loads(name)]
+    if not versions["gym_pusht"] or not absent:
+        return ()
+    return (
+        f"gym_pusht cannot draw without {' and '.join(absent)}; on Debian and Ubuntu run: "
+        "sudo apt install libgl1 libglib2.0-0",
+    )

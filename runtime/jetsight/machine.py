@@ -127,6 +127,15 @@ def cuda(root: Path, load: Callable[[str], Any] = ctypes.CDLL) -> Cuda:
         return Cuda(driver, None, (), f"libcuda.so.1 is not usable ({error})")
 
 
+def library_loads(name: str) -> bool:
+    """Whether the dynamic linker finds the system library of that file name."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
 def video_devices(root: Path) -> tuple[VideoDevice, ...]:
     """V4L2 capture nodes in numeric order; metadata nodes of a camera are left out."""
     found = []

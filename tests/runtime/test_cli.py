@@ -96,6 +96,7 @@ FOREIGN = [
     (OSError(errno.EDQUOT, "Quota exceeded"), 8, "no space left while writing a file"),
     (FileNotFoundError(errno.ENOENT, "No such file", "/data/x"), 1, "/data/x: No such file"),
     (ModuleNotFoundError("no torch", name="torch.nn"), 5, "pip install 'jetsight[train]'"),
+    (ImportError("libGL.so.1: cannot open shared object file"), 1, "libGL.so.1"),
     (click.UsageError("bad option."), 2, "bad option; see: jetsight"),
 ]
 

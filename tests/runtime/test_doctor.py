@@ -57,7 +57,8 @@ def _examine(root: Path, installed: set[str] = frozenset(), **fakes: Any) -> doc
     def version_of(module: str) -> str | None:
         return "1.2.3" if module in installed else None
 
-    fakes = {"cuda": lambda _: NO_CUDA, "infos": [OPENVINO, NO_ORT], **fakes}
+    defaults = {"cuda": lambda _: NO_CUDA, "infos": [OPENVINO, NO_ORT], "loads": lambda _: True}
+    fakes = {**defaults, **fakes}
     return doctor.examine(root, version_of=version_of, **fakes)
 
 
@@ -97,6 +98,15 @@ def test_old_jetpack_and_locked_camera_are_advised_about(
     assert "JetPack 6.0 is too old" in advice
     assert "/dev/video0, /dev/video10 cannot be opened by this user" in advice
     assert "usermod -aG video" in advice
+
+
+def test_missing_system_library_is_advised_about_where_it_matters(tmp_path: Path) -> None:
+    (advice,) = _examine(tmp_path, {"gym_pusht"}, loads=lambda name: "GL" not in name).advice
+    assert "without libGL.so.1; on Debian" in advice
+    assert _examine(tmp_path, {"gym_pusht"}).advice == ()
+    assert _examine(tmp_path, loads=lambda _: False).advice == ()
+    assert machine.library_loads("libc.so.6")
+    assert not machine.library_loads("libnone.so.9")
 
 
 def test_empty_machine_is_still_described(tmp_path: Path) -> None:

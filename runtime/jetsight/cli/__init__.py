@@ -44,7 +44,10 @@ def _known(error: ImportError | OSError) -> JetsightError | None:
     if isinstance(error, ImportError):
         from jetsight import extras
 
-        return extras.missing(error, "this command")
+        known = extras.missing(error, "this command")
+        if known is None and "shared object file" in str(error):
+            return JetsightError(f"a system library is missing: {error}; see: jetsight doctor")
+        return known
     from jetsight import atomic
 
     if atomic.is_full(error):
