@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -57,15 +58,19 @@ def _known(error: ImportError | OSError) -> JetsightError | None:
     return JetsightError(f"{error.filename}: {error.strerror}")
 
 
+# The handlers that were there before ours. A child that a library forks gets them back: it must die
+# of its signals as that library expects, without our message.
+_before: dict[int, Any] = {}
+
+
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
     """Let SIGTERM unwind like Ctrl-C does; a second signal of either kind ends at once."""
     handled = (signal.SIGINT, signal.SIGTERM)
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in handled}
+    _before.update({number: signal.getsignal(number) for number in handled})
 
     def unwind(number: int, _: FrameType | None) -> None:
-        for each in handled:
-            signal.signal(each, signal.SIG_DFL)
+        _install(dict.fromkeys(handled, signal.SIG_DFL))
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(_say("terminated", TERMINATED))
@@ -74,10 +79,16 @@ def _signals() -> Iterator[None]:
     try:
         yield
     finally:
-        _install(before)
+        _install(_before)
+        _before.clear()
 
 
-def _install(handlers: dict[int, Callable[..., object] | int]) -> None:
+def _install(handlers: dict[int, Any]) -> None:
     for number, handler in handlers.items():
+        if handler is None:  # installed outside Python, which cannot put it back
+            continue
         with contextlib.suppress(ValueError):  # not the main thread: its owner handles signals
             signal.signal(number, handler)
+
+
+os.register_at_fork(after_in_child=lambda: _install(_before))
