@@ -60,7 +60,7 @@ def latency_figure(watched: Watched, period_ms: float) -> str:
             _percentile_marks(axis, values, color)
             axis.set_title(name)
         axes[0].annotate(
-            f"camera period {period_ms:g} ms", (period_ms, 1.0), xytext=(0, 2), color=RED,
+            f"camera period {period_ms:.3g} ms", (period_ms, 1.0), xytext=(0, 2), color=RED,
             xycoords=axes[0].get_xaxis_transform(), textcoords="offset points", ha="center",
             va="bottom", fontsize=8,
         )  # fmt: skip
@@ -102,7 +102,7 @@ def error_figure(
             xlabel="seconds since the stream began", ylabel="distance in latent space",
             ylim=(0, None), xlim=(0, seconds[-1]),
         )  # fmt: skip
-        over_time.legend(loc="lower left", ncols=2)
+        over_time.legend(loc="lower right", ncols=2, bbox_to_anchor=(1.0, 1.0), borderpad=0.0)
         for step, mean, skill in zip(
             range(1, horizon + 1), np.nanmean(errors.model, axis=0), errors.skill, strict=True
         ):
@@ -158,7 +158,7 @@ def surprise_figure(
             xycoords=axis.get_xaxis_transform(), textcoords="offset points", va="top",
             fontsize=8, color=RED,
         )  # fmt: skip
-        axis.legend(loc="upper left", ncols=3, bbox_to_anchor=(0.0, 1.16))
+        axis.legend(loc="lower left", ncols=3, bbox_to_anchor=(0.0, 1.0), borderpad=0.2)
         return _svg(figure)
 
 

@@ -69,8 +69,9 @@ def horizon_errors(watched: Watched, scenario: Scenario, spec: StreamSpec) -> Ho
     errors = HorizonErrors(model, persistence)
     if min(errors.counts) == 0:
         raise DataError(
-            f"no forecast could be compared with the frame {spec.horizon} blocks later; show more "
-            "frames, or frames of longer episodes"
+            f"no forecast could be compared with the frame {spec.horizon} blocks later "
+            f"({watched.summary['drops']} frames were dropped); close other programs, or show more "
+            "frames of longer episodes"
         )
     return errors
 
@@ -86,7 +87,8 @@ class SurpriseReport:
         normal_frames: how many they are.
         false_alarms: how many of them were flagged.
         change_frame: index of the first changed frame.
-        at_change: largest surprise within one action block of the change.
+        at_change: largest surprise within one action block of the change; None when it is not known
+            because frames around it were dropped.
         flagged_frame: first frame flagged within that block; None when it was missed.
         caught: it was flagged.
         control_at_change: the same as `at_change`, in the same episode without the change.
@@ -100,10 +102,10 @@ class SurpriseReport:
     normal_frames: int
     false_alarms: int
     change_frame: int
-    at_change: float
+    at_change: float | None
     flagged_frame: int | None
     caught: bool
-    control_at_change: float
+    control_at_change: float | None
     control_flagged: bool
     limit: float
 
@@ -114,7 +116,7 @@ def surprise_report(
     """Judge the surprise of a stream with a planted change, beside `control` without it.
 
     Raises:
-        DataError: surprise is not known at the change, or nowhere else.
+        DataError: nothing was planted, or surprise is known for no normal frame.
     """
     change = scenario.change
     if change is None:
@@ -127,7 +129,10 @@ def surprise_report(
     for value in watched.surprise[normal]:
         values.add(float(value))
     if values.count == 0:
-        raise DataError("surprise is not known for any frame before the change; show more frames")
+        raise DataError(
+            f"surprise is not known for any normal frame: {watched.summary['drops']} frames were "
+            "dropped; close other programs, or stream at a lower rate"
+        )
     return SurpriseReport(
         normal_p50=values.percentile(50),
         normal_p99=values.percentile(99),
@@ -152,12 +157,12 @@ def normal_rows(watched: Watched, change: int, spec: StreamSpec) -> NDArray:
     return np.asarray(np.isfinite(watched.surprise) & ~touched)
 
 
-def _around(watched: Watched, change: int, block: int) -> tuple[float, int | None]:
+def _around(watched: Watched, change: int, block: int) -> tuple[float | None, int | None]:
     """Largest surprise in the block from frame `change` on, and the first flagged frame in it."""
     rows = np.flatnonzero((watched.index >= change) & (watched.index < change + block))
     known = [row for row in rows if np.isfinite(watched.surprise[row])]
     if not known:
-        raise DataError(f"surprise is not known around frame {change}; show more frames before it")
+        return None, None
     flagged = [int(watched.index[row]) for row in known if watched.surprising[row]]
     return float(watched.surprise[known].max()), flagged[0] if flagged else None
 

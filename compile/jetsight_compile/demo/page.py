@@ -40,9 +40,9 @@ def picture(frame_hwc_u8: NDArray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A number with that many significant digits and no exponent unless it needs one."""
-    if not math.isfinite(value):
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with that many significant digits and no exponent unless it needs one; a dash for none."""
+    if value is None or not math.isfinite(value):
         return "–"
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"

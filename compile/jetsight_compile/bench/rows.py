@@ -1,0 +1,82 @@
+"""From raw timings to rows with bars: ratios within one race, loop, start and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jetsight.testing.overhead import Overhead
+from jetsight_compile.bench.bars import (
+    ENCODE_BARS,
+    IMPORT_MS,
+    KEPT_BYTES,
+    OVERHEAD_P99_MS,
+    OVERHEAD_SHARE,
+    RESIDENT_MB,
+    Row,
+)
+from jetsight_compile.bench.contestants import EAGER
+from jetsight_compile.bench.race import Timing
+
+
+def encode_rows(model: str, timings: Mapping[str, Timing]) -> list[Row]:
+    """How many times faster than torch eager each contestant is, by the medians of one race."""
+    eager = timings[EAGER]
+    if eager.failed is not None:
+        return []
+    base = eager.calls_ms.percentile(50)
+    rows = []
+    for name, timing in timings.items():
+        if name == EAGER or timing.failed is not None:
+            continue
+        bar = ENCODE_BARS.get((model, name.rpartition("cpu-")[2]))
+        note = "MEMORIZES: faster on a repeated frame" if timing.remembers else ""
+        rows.append(
+            Row(
+                f"encode {model}, {name}",
+                base / timing.calls_ms.percentile(50),
+                "x eager",
+                bar if "cpu-" in name else None,
+                "min",
+                note,
+            )
+        )
+    return rows
+
+
+def overhead_rows(overhead: Overhead) -> list[Row]:
+    """What the loop costs beside its engines."""
+    p99 = overhead.overhead_ms["p99"]
+    frames = f"{overhead.frames} frames, null engines"
+    return [
+        Row("loop overhead p99, 224 px", p99, "ms", OVERHEAD_P99_MS, note=frames),
+        Row(
+            "loop overhead p99 / period", 100 * overhead.share_of_period, "%",
+            100 * OVERHEAD_SHARE, note=f"of {overhead.period_ms:.1f} ms",
+        ),
+        Row(
+            "steady-state allocation", float(overhead.kept_bytes), "B", float(KEPT_BYTES),
+            note=f"kept after {overhead.frames} frames; a frame borrows up to "
+            f"{overhead.peak_bytes} B",
+        ),
+    ]  # fmt: skip
+
+
+def import_rows(times: Mapping[str, Mapping[str, float]]) -> list[Row]:
+    """How long a robot's program waits before it can do anything."""
+    return [
+        Row("import jetsight, p50", times["import"]["p50"], "ms", IMPORT_MS),
+        Row("  with Bundle, Camera, Session", times["import_streaming"]["p50"], "ms"),
+    ]
+
+
+def memory_rows(memory: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+    """Resident memory of a process that streams, by `backend family`."""
+    return [
+        Row(
+            f"resident memory, {name}", float(facts["resident_mb"]), "MB", RESIDENT_MB,
+            note=f"peak {facts['peak_mb']:.0f} MB while loading"
+            + (f"; imported {', '.join(facts['heavy'])}" if facts["heavy"] else ""),
+        )
+        for name, facts in memory.items()
+    ]  # fmt: skip

@@ -1,0 +1,158 @@
+"""The demo from start to finish: find the model and the data, compile, stream, write reports."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jetsight_train
+
+from jetsight.atomic import refuse_used
+from jetsight.bundle import Bundle
+from jetsight.cli.run import StatusLine
+from jetsight.clock import MonotonicClock
+from jetsight.errors import CheckpointError, DataError
+from jetsight.lerobot import LeRobotDataset
+from jetsight.manifest import FILE_NAME
+from jetsight_compile.demo.reports import report_facts, write_reports
+from jetsight_compile.demo.show import FAMILY, stream_and_judge
+
+SHIPPED = "pusht-nano"
+_DATA = Path("calib_data/pusht")
+
+
+def find_checkpoint(given: Path | None) -> Path:
+    """The checkpoint to show: the one given, or the shipped one.
+
+    Raises:
+        CheckpointError: none was given and this installation ships none.
+    """
+    if given is not None:
+        return given
+    shipped = Path(jetsight_train.__file__).parent / "zoo" / SHIPPED
+    if not (shipped / "model.json").is_file():
+        raise CheckpointError(
+            f"{shipped} is not there, expected the shipped {SHIPPED}; install jetsight again, or "
+            "give a checkpoint folder with --checkpoint"
+        )
+    return shipped
+
+
+def find_data(given: Path | None) -> Path:
+    """The dataset to show: the one given, else `calib_data/pusht` here or beside the sources.
+
+    Raises:
+        DataError: none was given and there is none in either place.
+    """
+    if given is not None:
+        return given
+    sources = Path(__file__).resolve().parents[3]
+    for folder in (_DATA, sources / _DATA):
+        if (folder / "meta" / "info.json").is_file():
+            return folder
+    raise DataError(
+        f"no dataset in {_DATA} or {sources / _DATA}; run the demo from a checkout of the "
+        "repository, or name a LeRobot dataset with --data"
+    )
+
+
+def tour(
+    out: Path,
+    checkpoint: Path | None = None,
+    data: Path | None = None,
+    *,
+    backend: str | None = None,
+    frames: int = 300,
+    rate_hz: float | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Compile, stream, judge, and write `report.json` and `report.html` into `out`.
+
+    Args:
+        out: folder for both reports and the bundle; those of an earlier demo are replaced.
+        checkpoint: None for the shipped model.
+        data: None for `calib_data/pusht`.
+        backend: None for the preferred one.
+        frames: to stream.
+        rate_hz: None for the camera rate of the model.
+        say: told what is going on.
+
+    Returns:
+        The content of `report.json`.
+
+    Raises:
+        CheckpointError: there is no such model, or it was refused.
+        DataError: the dataset is missing, unreadable or too small.
+        GateError: the quantized graphs do not do what the float model does.
+    """
+    checkpoint, folder = find_checkpoint(checkpoint), find_data(data)
+    target = out / f"{SHIPPED}.jetsight"
+    make_room(target)
+    seconds: dict[str, float] = {}
+    say(f"compile {checkpoint.name} to {FAMILY}, calibrated on {folder}")
+    with _timed(seconds, "compile"):
+        bundle = compile_model(checkpoint, folder, target)
+    for gate in bundle.manifest.gates:
+        say(f"  gate {gate.name}: {gate.value:.4g}, limit {gate.limit:g}: passed")
+    say(f"stream {frames} frames at camera rate; one change of scene is planted")
+    dataset, status = LeRobotDataset.open(folder), StatusLine(sys.stderr)
+    with _timed(seconds, "stream and judge"):
+        try:
+            shown = stream_and_judge(
+                bundle, dataset, frames=frames, backend=backend, rate_hz=rate_hz,
+                progress=status.show,
+            )  # fmt: skip
+        finally:
+            status.close()
+    report = report_facts(shown, seconds)
+    say("write the report")
+    write_reports(shown, report, out)
+    return report
+
+
+def make_room(target: Path) -> None:
+    """Remove the bundle of an earlier demo; anything else of that name is left alone.
+
+    Raises:
+        StorageError: `target` is something that is not a bundle.
+    """
+    if (target / FILE_NAME).is_file():
+        shutil.rmtree(target)
+    refuse_used(target)
+
+
+def summary_lines(report: Mapping[str, Any], out: Path) -> Iterator[str]:
+    """What the terminal shows at the end."""
+    change, surprise = report["planted_change"], report["surprise"]
+    yield (
+        f"{report['frames']} frames of {report['source']} on {report['backend']} "
+        f"{report['family']}, {report['drops']} dropped"
+    )
+    for key in ("encode_ms", "forecast_ms", "frame_age_ms"):
+        name, numbers = key.removesuffix("_ms").replace("_", " "), report[key]
+        shown = ", ".join(f"{which} {value:.2f}" for which, value in numbers.items())
+        yield f"{name}: {shown} ms"
+    skill = " ".join(f"{value:.2f}" for value in report["skill_vs_persistence"])
+    yield f"skill against persistence, 1 to {len(report['skill_vs_persistence'])} blocks: {skill}"
+    if change["caught"]:
+        yield (
+            f"planted change at frame {change['frame']}: caught {change['frames_until_flagged']} "
+            f"frames later, surprise {surprise['at_change']:.2f} over a limit of "
+            f"{surprise['limit']:.2f}; {surprise['false_alarms']} false alarms in "
+            f"{surprise['normal_frames']} normal frames"
+        )
+    else:
+        yield f"planted change at frame {change['frame']}: MISSED"
+    yield f"look at {out / 'report.html'}"
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    clock = MonotonicClock()
+    start_ns = clock.now_ns()
+    yield
+    seconds[name] = (clock.now_ns() - start_ns) / 1e9
