@@ -11,6 +11,7 @@ from jetsight_train.objectives import (
     cross_correlation,
     objective_terms,
     off_diagonal,
+    temporal_term,
     variance_term,
     vicreg,
 )
@@ -70,4 +71,21 @@ def test_constant_latents_pay_the_full_variance_term() -> None:
 
 def test_the_control_objective_is_blind_to_collapse() -> None:
     z = torch.zeros(64, 8)
-    assert set(objective_terms(z, z, z, ObjectiveConfig("none"))) == {"prediction"}
+    terms = objective_terms(z, z, z.view(8, 8, 8), ObjectiveConfig("none", temporal=1.0))
+    assert set(terms) == {"prediction"}
+
+
+def test_temporal_term_counts_change_within_a_window_only() -> None:
+    still = torch.randn(5, 1, 4).expand(-1, 3, -1)
+    assert temporal_term(still).item() == 0.0
+    moving = torch.arange(3.0).view(1, 3, 1).expand(5, -1, 4)
+    assert temporal_term(moving).item() == pytest.approx(1.0)
+
+
+def test_the_slowness_prior_is_off_unless_asked_for() -> None:
+    windows = torch.randn(6, 3, 4)
+    predicted = windows[:, 1:].flatten(0, 1)
+    plain = objective_terms(predicted, predicted, windows, ObjectiveConfig("vicreg"))
+    slow = objective_terms(predicted, predicted, windows, ObjectiveConfig("vicreg", temporal=2.0))
+    assert "temporal" not in plain
+    assert slow["temporal"].item() == pytest.approx(2.0 * temporal_term(windows).item())

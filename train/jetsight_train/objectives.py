@@ -31,6 +31,15 @@ def covariance_term(z: Tensor) -> Tensor:
     return off_diagonal(covariance).square().sum() / z.shape[1]
 
 
+def temporal_term(z: Tensor) -> Tensor:
+    """Squared change from one frame to the next, mean over D; `z [N, T, D]`.
+
+    The slowness prior of PLDM (arXiv 2502.14819) and EB-JEPA (arXiv 2602.03604): without it the
+    dimensions that variance and covariance ask for go to whatever moves fastest.
+    """
+    return (z[:, 1:] - z[:, :-1]).square().mean()
+
+
 def cross_correlation(first: Tensor, second: Tensor, eps: float = BARLOW_EPS) -> Tensor:
     """Correlation of every dimension of `first` with every one of `second`: `[D, D]`."""
 
@@ -51,7 +60,9 @@ class ObjectiveConfig:
     """Which objective, and the weight of each of its terms.
 
     The defaults of `prediction`, `variance`, `covariance` are VICReg's 25, 25, 1; `redundancy`
-    is Barlow Twins' lambda, and `barlow` the weight of its whole loss.
+    is Barlow Twins' lambda, and `barlow` the weight of its whole loss. `temporal` weighs the
+    slowness prior, which either objective may add. `rollout_steps` is how far training rolls the
+    predictor out; two steps serve simulated robots best (arXiv 2512.24497).
     """
 
     kind: Literal["vicreg", "barlow", "none"]
@@ -60,6 +71,8 @@ class ObjectiveConfig:
     covariance: float = 1.0
     barlow: float = 1.0
     redundancy: float = BARLOW_REDUNDANCY
+    temporal: float = 0.0
+    rollout_steps: int = 2
 
 
 def vicreg(
@@ -101,11 +114,22 @@ def barlow_twins(predicted: Tensor, target: Tensor, config: ObjectiveConfig) -> 
 
 
 def objective_terms(
-    predicted: Tensor, target: Tensor, latents: Tensor, config: ObjectiveConfig
+    predicted: Tensor, target: Tensor, windows: Tensor, config: ObjectiveConfig
 ) -> dict[str, Tensor]:
-    """The weighted terms of the configured objective; `"none"` is prediction error alone."""
+    """The weighted terms of the configured objective; `"none"` is prediction error alone.
+
+    Args:
+        predicted: `[N, D]` latents the predictor expects.
+        target: `[N, D]` latents the encoder gives for the same frames.
+        windows: `[M, T, D]` all encoded latents of the batch, window by window.
+        config: which objective, and the weights of its terms.
+    """
+    if config.kind == "none":
+        return {"prediction": config.prediction * functional.mse_loss(predicted, target)}
     if config.kind == "vicreg":
-        return vicreg(predicted, target, latents, config)
-    if config.kind == "barlow":
-        return barlow_twins(predicted, target, config)
-    return {"prediction": config.prediction * functional.mse_loss(predicted, target)}
+        terms = vicreg(predicted, target, windows.flatten(0, 1), config)
+    else:
+        terms = barlow_twins(predicted, target, config)
+    if config.temporal:
+        terms["temporal"] = config.temporal * temporal_term(windows)
+    return terms

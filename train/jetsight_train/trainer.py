@@ -3,7 +3,7 @@
 What a step does depends only on the recipe, the data and the step number (batches and dropout are
 drawn from generators seeded with it), so a run that was stopped and resumed ends in the same bits.
 
-Shapes: N windows, T = K + H frames per window, D latent size.
+Shapes: N windows, T = K + rollout steps frames per window, D latent size.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def window_terms(
     """Loss terms of a batch of windows, and its latents `[N, T, D]`.
 
     Every context frame predicts its successor (teacher forcing), and a rollout from the context
-    predicts the horizon with the model's own latents as input. Gradients reach both the predicted
+    predicts what follows with the model's own latents as input. Gradients reach both the predicted
     and the encoded side; the anti-collapse terms hold the encoder up.
     """
     n, t = batch.frames_u8.shape[:2]
@@ -93,7 +93,7 @@ def window_terms(
         z[:, :history], batch.blocks[:, : history - 1], batch.blocks[:, history - 1 :]
     )
     predicted = torch.cat([forced[:, :-1], imagined], dim=1).flatten(0, 1)
-    return objective_terms(predicted, z[:, 1:].flatten(0, 1), z.flatten(0, 1), objective), z
+    return objective_terms(predicted, z[:, 1:].flatten(0, 1), z, objective), z
 
 
 class Trainer:
@@ -108,7 +108,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), weight_decay=recipe.optimiser.weight_decay
         )
-        length = recipe.model.history + recipe.model.horizon
+        length = recipe.model.history + recipe.objective.rollout_steps
         self.sampler = WindowSampler(
             recording, length, recipe.timing.action_block, recipe.optimiser.seed
         )
