@@ -53,6 +53,7 @@ def load(
         MissingDependency: the backend is not installed.
         EngineError: no family can run here, or a graph cannot be loaded.
     """
+    backend = backends.requested(backend)
     chosen = _choose_family(bundle, backend, family)
     engine_maker = backends.open_backend(backend, chosen.name, threads=threads)
     encode = engine_maker.load(bundle.graph(chosen.name, "encode"))

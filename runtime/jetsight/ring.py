@@ -6,6 +6,8 @@ nothing is ever shifted closer together. Shapes: K history, B action block, D la
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 
 from jetsight.engine import NDArray
@@ -20,7 +22,8 @@ class TickRing:
     def __init__(self, capacity: int, width: int) -> None:
         self.capacity = capacity
         self._rows = np.zeros((capacity, width), np.float32)
-        self._ticks = [_EMPTY] * capacity  # a list: comparing ints must not allocate numpy scalars
+        # Neither numpy, whose scalars are slow, nor a list, which would keep an object per tick.
+        self._ticks = array("q", [_EMPTY]) * capacity
 
     def put(self, tick: int, row: NDArray) -> None:
         """Copy `row` in as the value at `tick`."""
@@ -54,7 +57,8 @@ class TickRing:
 
     def clear(self) -> None:
         """Forget every tick."""
-        self._ticks[:] = [_EMPTY] * self.capacity
+        for slot in range(self.capacity):
+            self._ticks[slot] = _EMPTY
 
 
 class LatentRing:

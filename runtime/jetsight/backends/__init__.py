@@ -107,6 +107,20 @@ def choose(family: str) -> str | None:
     return None
 
 
+def requested(name: str | None) -> str | None:
+    """The backend that was asked for: `name`, else `JETSIGHT_BACKEND`, else None.
+
+    Raises:
+        UsageError: there is no such backend.
+    """
+    name = name or os.environ.get(VARIABLE) or None
+    if name is not None and name not in _KINDS:
+        raise UsageError(
+            f"there is no backend {name!r}; choose one of {', '.join(map(repr, _KINDS))}"
+        )
+    return name
+
+
 def open_backend(name: str | None, family: str, *, threads: int | None = None) -> Backend:
     """The backend called `name`, or the preferred one for `family`.
 
@@ -120,7 +134,7 @@ def open_backend(name: str | None, family: str, *, threads: int | None = None) -
         MissingDependency: its library is not installed.
         EngineError: nothing installed runs `family`.
     """
-    name = name or os.environ.get(VARIABLE) or choose(family)
+    name = requested(name) or choose(family)
     if name is None:
         known = [info for info in available() if info.runs(family)]
         if known:
@@ -129,11 +143,7 @@ def open_backend(name: str | None, family: str, *, threads: int | None = None) -
             f"no backend of this version runs family {family!r}; known families start with "
             f"{_prefixes()}: choose one of them with --family"
         )
-    kind = _KINDS.get(name)
-    if kind is None:
-        raise UsageError(
-            f"there is no backend {name!r}; choose one of {', '.join(map(repr, _KINDS))}"
-        )
+    kind = _KINDS[name]
     if not family.startswith(kind.families):
         raise UsageError(
             f"backend {name!r} does not run family {family!r}, only families that start with "

@@ -28,21 +28,32 @@ class Overhead:
         overhead_ms: p50, p99, max from taking a frame to publishing its forecast.
         age_ms: the same from the stamp in the camera thread: hand-over and wake-up included.
         period_ms: of the model's camera.
-        kept_bytes: memory still allocated after the measured frames that was not before them.
-        peak_bytes: most memory a single frame allocated for a moment.
     """
 
     frames: int
     overhead_ms: dict[str, float]
     age_ms: dict[str, float]
     period_ms: float
-    kept_bytes: int
-    peak_bytes: int
 
     @property
     def share_of_period(self) -> float:
         """p99 of the overhead as a share of the camera period."""
         return self.overhead_ms["p99"] / self.period_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Python memory of the loop with null engines, as tracemalloc sees it.
+
+    Args:
+        frames: measured.
+        kept_bytes: still allocated after the measured frames and not before them.
+        peak_bytes: most that a single frame allocated for a moment.
+    """
+
+    frames: int
+    kept_bytes: int
+    peak_bytes: int
 
 
 class _Noise:
@@ -92,47 +103,29 @@ def loop_overhead(
         >>> loop_overhead().overhead_ms
         {'p50': 0.09, 'p99': 0.16, 'max': 0.41}
     """
-    spec = StreamSpec(
-        height_px=height_px,
-        width_px=width_px,
-        camera_hz=camera_hz,
-        history=3,
-        horizon=5,
-        action_block=5,
-        latent_size=192,
-        neutral=np.zeros(2, np.float32),
-        latent_std=np.ones(192, np.float32),
-    )
-    timed = _stream(spec, frames, rate_hz)
-    kept, peak = _allocations(spec, frames)
-    return Overhead(
-        frames=frames,
-        overhead_ms=timed["overhead_ms"],
-        age_ms=timed["frame_age_ms"],
-        period_ms=1e3 / camera_hz,
-        kept_bytes=kept,
-        peak_bytes=peak,
-    )
-
-
-def _null_session(spec: StreamSpec) -> Session:
-    null = {"encode": {"compute": None}, "forecast": {"compute": None}}
-    backend = FakeBackend(spec, null)
-    return Session(spec, backend.load(b"encode"), backend.load(b"forecast"))
-
-
-def _stream(spec: StreamSpec, frames: int, rate_hz: float) -> dict[str, dict[str, float]]:
-    session = _null_session(spec)
+    session = _null_session(height_px, width_px, camera_hz)
     camera = Camera(_Noise(frames + _SETTLE_FRAMES), rate_hz=rate_hz)
     for forecast in session.stream(camera):
         if forecast.frame_index == _SETTLE_FRAMES:
             session.forget()
-    return session.summary()
+    summary = session.summary()
+    return Overhead(
+        frames=summary["frames"],
+        overhead_ms=summary["overhead_ms"],
+        age_ms=summary["frame_age_ms"],
+        period_ms=1e3 / camera_hz,
+    )
 
 
-def _allocations(spec: StreamSpec, frames: int) -> tuple[int, int]:
-    """Bytes kept over all frames, and the most one frame allocated, as tracemalloc sees them."""
-    session = _null_session(spec)
+def loop_memory(height_px: int = 224, width_px: int = 224, frames: int = 1000) -> Memory:
+    """Stream `frames` pictures through a real camera thread and null engines, counting bytes.
+
+    Args:
+        height_px: frame height.
+        width_px: frame width.
+        frames: to measure.
+    """
+    session = _null_session(height_px, width_px, camera_hz=30.0)
     camera = Camera(_Noise(frames + _SETTLE_FRAMES), rate_hz=0)
     before = now = peak = 0
     tracemalloc.start()
@@ -147,4 +140,21 @@ def _allocations(spec: StreamSpec, frames: int) -> tuple[int, int]:
                 peak = max(peak, top - last)
     finally:
         tracemalloc.stop()
-    return now - before, peak
+    return Memory(frames, now - before, peak)
+
+
+def _null_session(height_px: int, width_px: int, camera_hz: float) -> Session:
+    spec = StreamSpec(
+        height_px=height_px,
+        width_px=width_px,
+        camera_hz=camera_hz,
+        history=3,
+        horizon=5,
+        action_block=5,
+        latent_size=192,
+        neutral=np.zeros(2, np.float32),
+        latent_std=np.ones(192, np.float32),
+    )
+    null = {"encode": {"compute": None}, "forecast": {"compute": None}}
+    backend = FakeBackend(spec, null)
+    return Session(spec, backend.load(b"encode"), backend.load(b"forecast"))
