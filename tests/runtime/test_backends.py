@@ -205,14 +205,79 @@ def test_openvino_is_pinned_to_float32() -> None:
     assert precision.get_type_name() == "f32"
 
 
-def test_default_is_openvino_on_x86_and_onnxruntime_elsewhere(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("machine", "flags", "fp32", "int8"),
+    [
+        ("x86_64", {"avx2", "avx512f", "avx512_vnni"}, "openvino", "openvino"),
+        ("x86_64", {"avx2", "avx512f"}, "openvino", "onnxruntime"),
+        ("x86_64", {"avx2"}, "onnxruntime", "onnxruntime"),
+        ("aarch64", set(), "onnxruntime", "onnxruntime"),
+    ],
+)
+def test_default_depends_on_what_the_cpu_can_do(
+    monkeypatch: pytest.MonkeyPatch, machine: str, flags: set[str], fp32: str, int8: str
 ) -> None:
     monkeypatch.delenv(backends.VARIABLE, raising=False)
-    for machine, expected in (("x86_64", "openvino"), ("aarch64", "onnxruntime")):
-        monkeypatch.setattr(platform, "machine", lambda found=machine: found)
-        assert backends.choose("cpu-int8") == expected
-        assert backends.open_backend(None, "cpu-int8").name == expected
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(host, "cpu_flags", lambda: frozenset(flags))
+    for family, expected in (("cpu-fp32", fp32), ("cpu-int8", int8)):
+        assert backends.choose(family) == expected
+        assert backends.open_backend(None, family).name == expected
+
+
+def test_the_only_installed_backend_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(backends.VARIABLE, raising=False)
+    for hidden, left in (NAMES, NAMES[::-1]):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, hidden, None)
+            assert backends.choose("cpu-int8") == left
+
+
+def _saturating() -> tuple[bytes, np.ndarray]:
+    """A quantized product whose partial sums do not fit 16 bits, and its exact result."""
+    weight = np.where(np.arange(64 * 8).reshape(64, 8) % 3 == 0, -1.0, 1.0).astype(np.float32)
+    constants: list[onnx.TensorProto] = []
+    nodes = live_bundle._quantized_matmul("x", weight, "y", 1 / 255, 0, constants)
+    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in _SIZES]
+    graph = helper.make_graph(nodes, "g", value[:1], value[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 9
+    return model.SerializeToString(), weight.sum(axis=0)[None]
+
+
+_SIZES = (("x", [1, 64]), ("y", [1, 8]))
+
+
+def test_onnxruntime_int8_is_exact_on_every_x86_and_arm() -> None:
+    graph, expected = _saturating()
+    engine = _load("onnxruntime", graph)
+    engine.inputs["x"].write(np.ones((1, 64), np.float32))
+    engine.run()
+    np.testing.assert_allclose(engine.outputs["y"].read(), expected, rtol=1e-4)
+
+
+def test_weights_that_share_a_zero_point_load_without_vnni(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Negative control of the exact kernels: their rewrite refuses such a graph."""
+    monkeypatch.setattr("jetsight.backends.onnxruntime.has_vnni", lambda: False)
+    constants: list[onnx.TensorProto] = []
+    weight = np.eye(64, dtype=np.float32)
+    nodes = live_bundle._quantized_matmul("x", weight, "m", 1 / 255, 0, constants)
+    more: list[onnx.TensorProto] = []
+    second = live_bundle._quantized_matmul("m", weight, "y", 1 / 255, 0, more)
+    for node in second:
+        node.input[:] = [f"{n}2" if n in ("xq", "xd", "Wq", "Wd") else n for n in node.input]
+        node.output[:] = [f"{n}2" if n in ("xq", "xd", "Wd") else n for n in node.output]
+    constants.append(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(more[-1]), "Wq2"))
+    sizes = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 64]) for n in "xy"]
+    graph = helper.make_graph([*nodes, *second], "g", sizes[:1], sizes[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 9
+    engine = _load("onnxruntime", model.SerializeToString())
+    engine.inputs["x"].write(np.ones((1, 64), np.float32))
+    engine.run()
+    np.testing.assert_allclose(engine.outputs["y"].read(), 1.0, rtol=1e-2)
 
 
 def test_name_beats_variable_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,3 +336,16 @@ def test_graphs_of_this_file_are_valid_onnx() -> None:
     """Negative control for the broken-graph tests: the whole graph does load."""
     onnx.checker.check_model(onnx.load_from_string(live_bundle.encode_graph()))
     assert issubclass(MissingDependency, Exception)
+
+
+def test_openvino_reports_to_nobody() -> None:
+    code = """
+import sys
+from jetsight.backends import open_backend
+open_backend("openvino", "cpu-fp32")
+print([name for name in sys.modules if name.startswith("openvino_telemetry.")])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "[]\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ class OpenVinoBackend:
     name = "openvino"
 
     def __init__(self, *, threads: int | None = None) -> None:
+        _silence_telemetry()
         try:
             import openvino
         except ImportError:
@@ -47,6 +49,8 @@ class OpenVinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": "1",
+            # A pinned thread waits for whatever else runs on its core, like a camera's decoder.
+            "ENABLE_CPU_PINNING": "NO",
             "INFERENCE_NUM_THREADS": str(threads or default_threads()),
         }
 
@@ -65,6 +69,15 @@ class OpenVinoBackend:
                 f"openvino {version} cannot load the graph: {first_line(error)}"
             ) from error
         return OpenVinoEngine(self._library, compiled)
+
+
+def _silence_telemetry() -> None:
+    """Keep `import openvino` from reporting to an analytics service.
+
+    It would start a thread and fork this process to do so, and hold up its end for seconds where
+    there is no network. OpenVINO has a stub for when the package does not import.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 class OpenVinoEngine:
