@@ -1,70 +1,23 @@
-"""Bad input, nothing lost: each row ends in one line, its exit code, and no partial output.
+"""Bad input, nothing lost: bundles, sources, datasets, recipes, checkpoints, the command line.
 
-A row of `CASES` prepares something broken in a folder and says what to run and what must come of
-it. Every run happens in that folder, and afterwards nothing may be new in it. Add a row with
-`@case(...)` for every new way in which a user can be wrong.
+Add a row for every new way in which a user can be wrong; `bad_input.py` says what a row promises.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import pickle  # noqa: TID251 - to make the file that must be refused
 from pathlib import Path
 
 import pytest
+from bad_input import Capture, Case, Table, check, here, write_video
 from bundle_factory import make_bundle
+from live_bundle import make_live_bundle
 
 from jetsight import manifest
 
-Prepare = Callable[[Path], None]
 TINY = "tiny.jetsight"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One broken input.
-
-    Args:
-        name: what is broken.
-        prepare: makes it, in the folder the command will run in.
-        command: arguments after `jetsight`.
-        code: exit code that must come back.
-        says: parts the one line on stderr must contain: the file, what was expected, what to do.
-        without: import names that are hidden, as if not installed.
-    """
-
-    name: str
-    prepare: Prepare
-    command: Sequence[str]
-    code: int
-    says: Sequence[str]
-    without: Sequence[str] = ()
-
-
-CASES: list[Case] = []
-
-
-def case(
-    name: str,
-    *command: str,
-    code: int,
-    says: Sequence[str],
-    without: Sequence[str] = (),
-) -> Callable[[Prepare], Prepare]:
-    """Add a row; the decorated function prepares the folder."""
-
-    def add(prepare: Prepare) -> Prepare:
-        CASES.append(Case(name, prepare, command, code, says, without))
-        return prepare
-
-    return add
-
-
-def _nothing(folder: Path) -> None:
-    pass
+CASES = Table()
 
 
 def _flip(path: Path, position: int) -> None:
@@ -76,12 +29,12 @@ def _flip(path: Path, position: int) -> None:
 # Bundles
 
 
-@case("bundle that is not there", "inspect", TINY, code=3, says=[TINY, "No such file"])
+@CASES.row("bundle that is not there", "inspect", TINY, code=3, says=[TINY, "No such file"])
 def _absent(folder: Path) -> None:
     pass
 
 
-@case(
+@CASES.row(
     *("bundle with a flipped bit", "inspect", TINY),
     code=3,
     says=[TINY, "graphs/cpu-int8/encode.onnx", "SHA-256", "copy the bundle again"],
@@ -91,13 +44,13 @@ def _flipped_graph(folder: Path) -> None:
     _flip(folder / TINY / "graphs/cpu-int8/encode.onnx", 17)
 
 
-@case("bundle tar with a flipped bit", "inspect", "t.tar", code=3, says=["t.tar", "SHA-256"])
+@CASES.row("bundle tar with a flipped bit", "inspect", "t.tar", code=3, says=["t.tar", "SHA-256"])
 def _flipped_tar(folder: Path) -> None:
     content = make_bundle(folder / "t.tar", tar=True).path.read_bytes()
     _flip(folder / "t.tar", content.index(b"cpu-int8 encode"))
 
 
-@case("bundle tar cut short", "inspect", "t.tar", code=3, says=["t.tar", "truncated"])
+@CASES.row("bundle tar cut short", "inspect", "t.tar", code=3, says=["t.tar", "truncated"])
 def _cut_tar(folder: Path) -> None:
     make_bundle(folder / "t.tar", tar=True)
     os.truncate(folder / "t.tar", 5000)
@@ -111,7 +64,7 @@ def _edit_manifest(folder: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-@case(
+@CASES.row(
     *("unknown manifest key", "inspect", TINY),
     code=3,
     says=["manifest.json", "model", "unknown key 'historry'", "did you mean 'history'?"],
@@ -120,7 +73,7 @@ def _unknown_key(folder: Path) -> None:
     _edit_manifest(folder, '"history": 3', '"history": 3,\n    "historry": 3')
 
 
-@case(
+@CASES.row(
     *("manifest from the future", "inspect", TINY),
     code=3,
     says=["manifest.json", "version 2.0 is newer", "upgrade jetsight"],
@@ -129,7 +82,7 @@ def _future(folder: Path) -> None:
     _edit_manifest(folder, '"version": "1.0"', '"version": "2.0"')
 
 
-@case(
+@CASES.row(
     *("file beside the listed ones", "inspect", TINY),
     code=3,
     says=[TINY, "'evil.so' is not in the manifest", "remove it"],
@@ -139,11 +92,179 @@ def _extra_file(folder: Path) -> None:
     (folder / TINY / "evil.so").write_bytes(b"\x7fELF")
 
 
+# Frame sources
+
+
+def _run(source: str) -> tuple[str, ...]:
+    """Stream `source` through the tiny bundle; nothing may appear under the name of `--out`."""
+    return ("run", TINY, "--source", source, "--backend", "onnxruntime", "--out", "out.jsonl")
+
+
+@CASES.row(
+    *("camera of another size", *_run("big.mp4")),
+    code=7,
+    says=["big.mp4", "32x32", "the model takes 12x8", "convert"],
+)
+def _wrong_size(folder: Path) -> None:
+    make_live_bundle(folder / TINY)
+    write_video(folder / "big.mp4", 32, 32)
+
+
+@CASES.row(
+    "truncated video", *_run("cut.mp4"), code=7, says=["cut.mp4", "truncated", "copy it again"]
+)
+def _cutvideo(folder: Path) -> None:
+    make_live_bundle(folder / TINY)
+    write_video(folder / "cut.mp4", 8, 12)
+    os.truncate(folder / "cut.mp4", (folder / "cut.mp4").stat().st_size // 2)
+
+
+@CASES.row("text as video", *_run("text.mp4"), code=7, says=["text.mp4", "unknown format"])
+def _textvideo(folder: Path) -> None:
+    make_live_bundle(folder / TINY)
+    (folder / "text.mp4").write_text("no video " * 100)
+
+
+@CASES.row("empty image folder", *_run("empty"), code=7, says=["empty holds no images", ".png"])
+def _empty_images(folder: Path) -> None:
+    make_live_bundle(folder / TINY)
+    (folder / "empty").mkdir()
+
+
+@CASES.row(
+    "camera that is not there", *_run("/dev/video99"), code=7, says=["no camera /dev/video99"]
+)
+@CASES.row("source that is nothing", *_run("nope"), code=7, says=["'nope'", "give a video file"])
+@CASES.row(
+    *("unknown environment", *_run("gym:Nope-v0")),
+    code=7,
+    says=["'Nope-v0'", "installed Gymnasium"],
+)
+@CASES.row(
+    *("video without PyAV", *_run("good.mp4")),
+    code=5,
+    says=["'av'", "pip install 'jetsight[camera]'"],
+    without=["av"],
+)
+@CASES.row(
+    *("no engine installed", *_run("good.mp4")),
+    code=5,
+    says=["'onnxruntime'", "pip install 'jetsight[cpu]'"],
+    without=["onnxruntime", "openvino"],
+)
+def _live(folder: Path) -> None:
+    make_live_bundle(folder / TINY)
+    write_video(folder / "good.mp4", 8, 12)
+
+
+@CASES.row("graph that is no ONNX", *_run("good.mp4"), code=10, says=["onnxruntime", "cannot load"])
+def _opaque(folder: Path) -> None:
+    make_bundle(folder / TINY)
+    write_video(folder / "good.mp4", 8, 12)
+
+
+# Datasets and recipes
+
+
+@CASES.row(
+    "dataset that is none", *_run("lerobot:ds"), code=4, says=["ds/meta/info.json", "missing"]
+)
+def _no_dataset(folder: Path) -> None:
+    make_live_bundle(folder / TINY)
+    (folder / "ds" / "meta").mkdir(parents=True)
+    (folder / "ds" / "meta" / "info.json").write_text("{}")
+
+
+@CASES.row(
+    *("dataset that is not there", "train", "pusht-nano", "--data", "ds"),
+    code=4,
+    says=["ds/meta/info.json", "expected the folder of a LeRobot v3 dataset"],
+)
+@CASES.row(
+    *("unknown recipe", "train", "pusht-nan", "--data", "ds"),
+    code=2,
+    says=["recipe 'pusht-nan' was not found", "pusht-nano"],
+)
+@CASES.row(
+    *("training without torch", "train", "pusht-nano", "--data", "ds"),
+    code=5,
+    says=["'torch'", "pip install 'jetsight[train]'"],
+    without=["torch"],
+)
+@CASES.row(
+    *("unknown environment to record", "collect", "Nope-v0", "--out", "ds"),
+    code=2,
+    says=["'Nope-v0'", "installed Gymnasium environment"],
+)
+@CASES.row(
+    *("recording without a simulator", "collect", "gym_pusht/PushT-v0", "--out", "ds"),
+    code=5,
+    says=["pip install 'jetsight[sim]'"],
+    without=["gymnasium"],
+)
+def _nothing(folder: Path) -> None:
+    pass
+
+
+@CASES.row(
+    *("unknown recipe key", "train", "r.toml", "--data", "ds"),
+    code=2,
+    says=["r.toml", "unknown key 'optimizer'", "did you mean 'optimiser'?"],
+)
+def _bad_recipe(folder: Path) -> None:
+    (folder / "r.toml").write_text('name = "x"\n[optimizer]\nsteps = 1\n')
+
+
+@CASES.row(
+    *("recording over something", "collect", "gym_pusht/PushT-v0", "--out", "ds"),
+    code=8,
+    says=["ds", "already exists and is never overwritten"],
+)
+@CASES.row(
+    *("training over something", "train", "pusht-nano", "--data", "d", "--out", "ds"),
+    code=8,
+    says=["ds", "holds an earlier run", "--resume"],
+)
+def _used(folder: Path) -> None:
+    (folder / "ds").mkdir()
+    (folder / "ds" / "mine.txt").write_text("precious")
+
+
+# Checkpoints
+
+
+def _report(checkpoint: str) -> tuple[str, ...]:
+    return ("report", checkpoint, "--data", "ds")
+
+
+class Canary:
+    """Unpickling this leaves a file behind."""
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, ("canary", "w")
+
+
+@CASES.row("checkpoint that is a pickle", *_report("model.pt"), code=3, says=["model.pt", "pickle"])
+def _pickle(folder: Path) -> None:
+    (folder / "model.pt").write_bytes(pickle.dumps(Canary()))
+
+
+@CASES.row(
+    "checkpoint that is not there", *_report("ck"), code=3, says=["ck", "no model.json found"]
+)
+def _no_checkpoint(folder: Path) -> None:
+    pass
+
+
 # The command line itself
 
-case("unknown command", "fly", code=2, says=["No such command 'fly'", "jetsight --help"])(_nothing)
-case("unknown option", "doctor", "--jsn", code=2, says=["--jsn", "doctor --help"])(_nothing)
-case("missing argument", "inspect", code=2, says=["Missing argument", "inspect --help"])(_nothing)
+CASES.row("unknown command", "fly", code=2, says=["No such command 'fly'", "jetsight --help"])(
+    _nothing
+)
+CASES.row("unknown option", "doctor", "--jsn", code=2, says=["--jsn", "doctor --help"])(_nothing)
+CASES.row("missing argument", "inspect", code=2, says=["Missing argument", "inspect --help"])(
+    _nothing
+)
 
 
 def _tree(folder: Path) -> dict[str, int]:
@@ -151,36 +272,30 @@ def _tree(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("row", CASES, ids=lambda row: row.name)
-def test_bad_input_ends_in_one_line_and_leaves_nothing(row: Case, tmp_path: Path) -> None:
-    row.prepare(tmp_path)
-    before = _tree(tmp_path)
-    done = _jetsight(row, tmp_path)
-    assert done.returncode == row.code, done.stderr
-    assert done.stderr.startswith("jetsight: error: ")
-    assert done.stderr.count("\n") == 1, "more than one line"
-    assert done.stdout == ""
-    for part in row.says:
-        assert part in done.stderr
-    assert _tree(tmp_path) == before, "something was left behind"
+def test_bad_input_ends_in_one_line_and_leaves_nothing(
+    row: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    check(row, tmp_path, monkeypatch, capfd)
 
 
-def _jetsight(row: Case, folder: Path) -> subprocess.CompletedProcess[str]:
-    code = (
-        f"import sys; sys.modules.update(dict.fromkeys({list(row.without)!r})); "
-        "from jetsight.cli import main; sys.exit(main())"
-    )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", code, *row.command]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=env, check=False, timeout=120
-    )
-
-
-def test_untouched_bundle_passes_the_same_command(tmp_path: Path) -> None:
+def test_untouched_bundle_passes_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
     """The control: what the rows break was whole before."""
-    make_bundle(tmp_path / TINY)
-    row = Case("untouched", _nothing, ("inspect", TINY), 0, [])
-    assert _jetsight(row, tmp_path).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    make_live_bundle(tmp_path / TINY)
+    write_video(tmp_path / "good.mp4", 8, 12)
+    for command in (("inspect", TINY), (*_run("good.mp4"), "--rate", "0")):
+        code, out, err = here(command, capfd)
+        assert (code, err) == (0, "")
+        assert out
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 20
+
+
+def test_unpickling_the_canary_would_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(pickle.dumps(Canary())).close()
+    assert (tmp_path / "canary").exists()
 
 
 def test_rows_have_distinct_names() -> None:

@@ -25,6 +25,10 @@ _ROWS = 4096  # rows that may wait for a slow disk: at 30 Hz two minutes, 25 MB
 _Row = tuple[Forecast, bytes | None, bytes | None]
 
 
+class _Nothing(Exception):
+    """Leaves the file unnamed."""
+
+
 class ForecastWriter:
     """Writes forecasts in a thread of its own; the file takes its name when the writer is closed.
 
@@ -70,6 +74,8 @@ class ForecastWriter:
     def close(self) -> None:
         """Write what is queued, flush it to disk and give the file its name.
 
+        Without a single forecast there is no file, and an older one of that name stays.
+
         Raises:
             StorageError: it could not be written; nothing incomplete has the name then.
         """
@@ -89,8 +95,13 @@ class ForecastWriter:
         try:
             with atomic.new_file(self.path) as stream:
                 self._ready.set()
+                written = 0
                 while (row := self._rows.get()) is not None:
-                    stream.write(to_line(*row).encode())
+                    written += stream.write(to_line(*row).encode())
+                if not written:
+                    raise _Nothing
+        except _Nothing:
+            pass
         except Exception as error:  # kept for `close`: a thread has nobody to raise to
             self._error = error
             self._drain()

@@ -80,6 +80,15 @@ def test_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["f.jsonl"]
 
 
+def test_without_a_forecast_there_is_no_file_and_an_older_one_stays(tmp_path: Path) -> None:
+    ForecastWriter(tmp_path / "new.jsonl").close()
+    assert list(tmp_path.iterdir()) == []
+    path = tmp_path / "old.jsonl"
+    path.write_text("old")
+    ForecastWriter(path).close()
+    assert path.read_text() == "old"
+
+
 def test_place_that_cannot_be_written_is_known_before_the_first_frame(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError, match="is a folder"):
