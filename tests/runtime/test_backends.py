@@ -13,6 +13,7 @@ import weakref
 import live_bundle
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
@@ -274,6 +275,11 @@ def test_weights_that_share_a_zero_point_load_without_vnni(
     graph = helper.make_graph([*nodes, *second], "g", sizes[:1], sizes[1:], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     model.ir_version = 9
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    with pytest.raises(Exception, match="replace the existing tensor"):
+        onnxruntime.InferenceSession(model.SerializeToString(), options)
     engine = _load("onnxruntime", model.SerializeToString())
     engine.inputs["x"].write(np.ones((1, 64), np.float32))
     engine.run()

@@ -30,7 +30,7 @@ BUDGETS = {  # 224 px at 30 Hz; see DESIGN: p99 <= 1 ms and <= 5 % of the period
 
 def test_overhead_is_within_budget() -> None:
     """The quietest of three runs: a busy neighbour may spoil one, a slow loop spoils all."""
-    runs = [loop_overhead(frames=200, rate_hz=500) for _ in range(3)]
+    runs = [loop_overhead(frames=150, rate_hz=500) for _ in range(3)]
     best = min(runs, key=lambda run: run.overhead_ms["p99"])
     assert best.overhead_ms["p50"] > 0.001  # something was measured
     assert best.overhead_ms["p99"] <= BUDGETS["overhead_p99_ms"]
@@ -38,9 +38,9 @@ def test_overhead_is_within_budget() -> None:
 
 
 def test_thousand_frames_keep_no_memory() -> None:
-    measured = loop_memory(64, 64, frames=1000)
-    assert abs(measured.kept_bytes) <= BUDGETS["kept_bytes"]
-    assert 0 < measured.peak_bytes <= BUDGETS["peak_bytes"]
+    kept, peak = loop_memory(64, 64, frames=1000)
+    assert abs(kept) <= BUDGETS["kept_bytes"]
+    assert 0 < peak <= BUDGETS["peak_bytes"]
 
 
 def _steps(frames: int, leak: list[np.ndarray] | None) -> int:
@@ -65,8 +65,8 @@ def _steps(frames: int, leak: list[np.ndarray] | None) -> int:
 
 
 def test_growth_from_mid_run_is_nothing_and_a_leak_would_be_found() -> None:
-    assert _steps(2000, None) < 4096
-    assert _steps(2000, []) > 50_000  # negative control
+    assert _steps(1000, None) < 4096
+    assert _steps(1000, []) > 30_000  # negative control
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,6 +119,22 @@ def first_line(error: BaseException) -> str:
     # OpenVINO puts "Exception from file:line" and "Check 'x' failed at file:line" in front.
     said = [s for s in lines if s and not s.startswith(("Exception from ", "Check '"))]
     return " ".join(said[:4])[:200] or type(error).__name__
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of this CPU as Linux names them on x86; empty where it does not say."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    flags = (line.partition(":")[2].split() for line in text.splitlines() if line[:5] == "flags")
+    return frozenset(next(flags, []))
+
+
+def has_vnni() -> bool:
+    """The CPU multiplies u8 by s8 exactly; older x86 saturates sums of two products at 16 bits."""
+    return bool({"avx512_vnni", "avx_vnni"} & cpu_flags())
 
 
 def default_threads() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from jetsight.backends.host import (
     HostArray,
     default_threads,
     first_line,
+    has_vnni,
     matching,
     static_shape,
 )
@@ -57,14 +59,24 @@ class OnnxRuntimeBackend:
         """
         library = self._library
         try:
-            session = library.InferenceSession(
-                graph, self._options(), providers=["CPUExecutionProvider"]
-            )
+            session = self._session(graph)
         except Exception as error:  # the library's exceptions share no base of their own
             raise EngineError(
                 f"onnxruntime {library.__version__} cannot load the graph: {first_line(error)}"
             ) from error
         return OnnxRuntimeEngine(library, session)
+
+    def _session(self, graph: bytes) -> Any:
+        providers = ["CPUExecutionProvider"]
+        options = self._options()
+        if not has_vnni():
+            # u8s8 kernels would saturate in 16 bits. The rewrite to u8u8 that avoids it costs no
+            # time, but fails on graphs whose weights share one zero point: those do without.
+            options.add_session_config_entry("session.x64quantprecision", "1")
+            with contextlib.suppress(Exception):
+                return self._library.InferenceSession(graph, options, providers=providers)
+            options = self._options()
+        return self._library.InferenceSession(graph, options, providers=providers)
 
     def _options(self) -> Any:
         options = self._library.SessionOptions()
@@ -72,9 +84,6 @@ class OnnxRuntimeBackend:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # failures arrive as exceptions; stderr is the user's
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._spin)))
-        # Without VNNI the u8s8 kernels saturate in 16 bits; this trades a little speed for truth
-        # there and changes nothing on CPUs that have VNNI.
-        options.add_session_config_entry("session.x64quantprecision", "1")
         return options
 
 

@@ -17,14 +17,13 @@ from __future__ import annotations
 from jetsight.testing.camera import ScriptedCamera, Shot, lost, shots
 from jetsight.testing.clock import FakeClock
 from jetsight.testing.engine import FakeArray, FakeBackend, FakeEngine, tiny_spec
-from jetsight.testing.overhead import Memory, Overhead, loop_memory, loop_overhead
+from jetsight.testing.overhead import Overhead, loop_memory, loop_overhead
 
 __all__ = [
     "FakeArray",
     "FakeBackend",
     "FakeClock",
     "FakeEngine",
-    "Memory",
     "Overhead",
     "ScriptedCamera",
     "Shot",

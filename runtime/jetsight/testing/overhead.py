@@ -28,32 +28,21 @@ class Overhead:
         overhead_ms: p50, p99, max from taking a frame to publishing its forecast.
         age_ms: the same from the stamp in the camera thread: hand-over and wake-up included.
         period_ms: of the model's camera.
+        kept_bytes: Python memory allocated after the frames and not before them.
+        peak_bytes: most Python memory that a single frame allocated for a moment.
     """
 
     frames: int
     overhead_ms: dict[str, float]
     age_ms: dict[str, float]
     period_ms: float
+    kept_bytes: int
+    peak_bytes: int
 
     @property
     def share_of_period(self) -> float:
         """p99 of the overhead as a share of the camera period."""
         return self.overhead_ms["p99"] / self.period_ms
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Python memory of the loop with null engines, as tracemalloc sees it.
-
-    Args:
-        frames: measured.
-        kept_bytes: still allocated after the measured frames and not before them.
-        peak_bytes: most that a single frame allocated for a moment.
-    """
-
-    frames: int
-    kept_bytes: int
-    peak_bytes: int
 
 
 class _Noise:
@@ -103,6 +92,7 @@ def loop_overhead(
         >>> loop_overhead().overhead_ms
         {'p50': 0.09, 'p99': 0.16, 'max': 0.41}
     """
+    kept, peak = loop_memory(height_px, width_px, frames)
     session = _null_session(height_px, width_px, camera_hz)
     camera = Camera(_Noise(frames + _SETTLE_FRAMES), rate_hz=rate_hz)
     for forecast in session.stream(camera):
@@ -114,16 +104,22 @@ def loop_overhead(
         overhead_ms=summary["overhead_ms"],
         age_ms=summary["frame_age_ms"],
         period_ms=1e3 / camera_hz,
+        kept_bytes=kept,
+        peak_bytes=peak,
     )
 
 
-def loop_memory(height_px: int = 224, width_px: int = 224, frames: int = 1000) -> Memory:
+def loop_memory(height_px: int = 224, width_px: int = 224, frames: int = 1000) -> tuple[int, int]:
     """Stream `frames` pictures through a real camera thread and null engines, counting bytes.
 
     Args:
         height_px: frame height.
         width_px: frame width.
         frames: to measure.
+
+    Returns:
+        Bytes kept after the frames, and the most one frame allocated for a moment; what
+        tracemalloc sees, so Python and NumPy, and not what an inference library keeps.
     """
     session = _null_session(height_px, width_px, camera_hz=30.0)
     camera = Camera(_Noise(frames + _SETTLE_FRAMES), rate_hz=0)
@@ -140,7 +136,7 @@ def loop_memory(height_px: int = 224, width_px: int = 224, frames: int = 1000) -
                 peak = max(peak, top - last)
     finally:
         tracemalloc.stop()
-    return Memory(frames, now - before, peak)
+    return now - before, peak
 
 
 def _null_session(height_px: int, width_px: int, camera_hz: float) -> Session:
