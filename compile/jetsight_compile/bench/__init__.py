@@ -1,1 +1,1 @@
-"""The benchmark: jetsight beside torch, interleaved in one run, next to the machine's own limits."""
+"""The benchmark: jetsight beside torch, interleaved, beside the machine's limits."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jetsight_train.model.world_model import WorldModel
 
 from jetsight import backends
 from jetsight.engine import Engine, NDArray
 from jetsight_compile.bench.race import Contestant
+from jetsight_train.model.world_model import WorldModel
 
 EAGER, COMPILED = "torch eager", "torch.compile"
 
@@ -38,8 +38,9 @@ class Subject:
 
 def contestants(subject: Subject, threads: int) -> list[Contestant]:
     """Everyone who can encode a frame of `subject` here, torch eager first."""
+    frames = list(subject.frames_u8)
     engines = [
-        _engine(f"{name} {family}", name, family, graph, "frame_hwc_u8", subject.frames_u8, threads)
+        _engine(f"{name} {family}", name, family, graph, "frame_hwc_u8", frames, threads)
         for family, graph in subject.graphs.items()
         for name in installed(family)
     ]
@@ -60,9 +61,7 @@ def gemm_contestants(
 
 def installed(family: str) -> list[str]:
     """Names of the backends that can run `family` here, the preferred one first."""
-    return [
-        info.name for info in backends.available() if info.reason is None and info.runs(family)
-    ]
+    return [info.name for info in backends.available() if info.reason is None and info.runs(family)]
 
 
 def _engine(

@@ -68,7 +68,9 @@ def bar_table(rows: Sequence[Row]) -> Iterator[str]:
             (
                 row.what,
                 f"{row.value:.3g} {row.unit}",
-                "-" if row.bar is None else f"{'>=' if row.direction == 'min' else '<='} {row.bar:g}",
+                "-"
+                if row.bar is None
+                else f"{'>=' if row.direction == 'min' else '<='} {row.bar:g}",
                 row.verdict,
                 row.note,
             )

@@ -1,4 +1,4 @@
-"""`jetsight demo`: compile the shipped model, stream episodes it never saw, report with pictures."""
+"""`jetsight demo`: compile the shipped model, stream what it never saw, report."""
 
 from __future__ import annotations
 
@@ -9,20 +9,28 @@ import click
 
 @click.command(short_help="Compile, stream and report, in one go.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("build/demo"), show_default=True,
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("build/demo"),
+    show_default=True,
     help="Folder for report.html, report.json and the bundle.",
 )
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path),
+    "--checkpoint",
+    type=click.Path(path_type=Path),
     help="Checkpoint folder.  [default: the shipped pusht-nano]",
 )
 @click.option(
-    "--data", type=click.Path(path_type=Path),
+    "--data",
+    type=click.Path(path_type=Path),
     help="LeRobot dataset to calibrate on and to stream.  [default: calib_data/pusht]",
 )
 @click.option("--backend", help="onnxruntime or openvino.  [default: the fastest installed]")
 @click.option(
-    "--frames", type=click.IntRange(min=1), default=300, show_default=True,
+    "--frames",
+    type=click.IntRange(min=1),
+    default=300,
+    show_default=True,
     help="Frames to stream, the planted change included.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print report.json instead of a summary.")

@@ -36,14 +36,14 @@ def picture(frame_hwc_u8: NDArray) -> str:
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()
-    imsave(buffer, frame_hwc_u8, format="png", metadata={"Software": None})
+    imsave(buffer, frame_hwc_u8, format="png", metadata={"Software": "jetsight"})
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with that many significant digits and no exponent unless it needs one; a dash for none."""
+    """A number with that many significant digits; a dash for none."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return "-"
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"
     places = digits - 1 - math.floor(math.log10(abs(value))) if value else digits - 1

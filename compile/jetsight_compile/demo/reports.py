@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-
 from jetsight import atomic
 from jetsight_compile.demo import figures, page
 from jetsight_compile.demo.show import FAMILY, Shown
@@ -91,16 +90,16 @@ def write_reports(shown: Shown, report: Mapping[str, Any], out: Path) -> tuple[P
 def page_facts(shown: Shown, report: Mapping[str, Any]) -> dict[str, Any]:
     """What `report.html.j2` shows beside the values of `report.json`."""
     spec, manifest, surprise = shown.spec, shown.bundle.manifest, shown.surprise
-    parameters = manifest.model.parameters
+    parameters, hz = manifest.model.parameters, shown.rate_hz or spec.camera_hz
     found = [graph for graphs in shown.parity.values() for graph in graphs.values()]
     return {
         "report": report,
         "name": manifest.name,
         "precision": FAMILY.removeprefix("cpu-"),
         "parameters": f"{parameters / 1e6:.1f} M parameter",
-        "hz": shown.rate_hz,
+        "hz": hz,
         "camera_hz": spec.camera_hz,
-        "period_ms": 1e3 / shown.rate_hz,
+        "period_ms": 1e3 / hz,
         "horizon": spec.horizon,
         "block_s": spec.action_block / spec.camera_hz,
         "width": spec.width_px,
@@ -129,7 +128,9 @@ def _figures(shown: Shown) -> dict[str, str]:
     spec, watched = shown.spec, shown.watched
     quantiles = shown.bundle.manifest.latent.surprise_quantiles
     return {
-        "latency": figures.latency_figure(watched, 1e3 / shown.rate_hz),
+        "latency": figures.latency_figure(
+            watched, 1e3 / (shown.rate_hz or spec.camera_hz)
+        ),
         "error": figures.error_figure(
             watched, shown.errors, shown.surprise.change_frame, spec.camera_hz,
             spec.action_block / spec.camera_hz,

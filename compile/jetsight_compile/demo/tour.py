@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jetsight_train
-
 from jetsight.atomic import refuse_used
-from jetsight.bundle import Bundle
 from jetsight.cli.run import StatusLine
 from jetsight.clock import MonotonicClock
 from jetsight.errors import CheckpointError, DataError

@@ -1,0 +1,171 @@
+"""The whole benchmark: races, loop, start and memory, one after the other on a quiet machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jetsight.clock import Clock, MonotonicClock
+from jetsight.testing.overhead import Overhead, loop_overhead
+from jetsight_compile.bench import process, rows, work
+from jetsight_compile.bench.bars import Row
+from jetsight_compile.bench.contestants import (
+    Subject,
+    contestants,
+    gemm_contestants,
+    installed,
+)
+from jetsight_compile.bench.race import Timing, race
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Args:
+        rounds: turns of each contestant in a race of encoders.
+        peak_rounds: turns in the race of large products.
+        overhead_frames: frames through null engines.
+        imports: processes that import jetsight.
+    """
+
+    rounds: int = 40
+    peak_rounds: int = 8
+    overhead_frames: int = 2000
+    imports: int = 15
+
+
+QUICK = Effort(rounds=5, peak_rounds=2, overhead_frames=300, imports=3)
+
+
+@dataclass(frozen=True)
+class EncodeRace:
+    """How fast everyone encodes frames of one model, and what that is in arithmetic."""
+
+    model: str
+    flop: int
+    timings: Mapping[str, Timing]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that was measured.
+
+    Args:
+        peaks: GFLOP/s of the best large product, by precision.
+        products: the race the peaks come from.
+        races: one per model.
+        overhead: of the loop.
+        imports: ms.
+        memory: by `backend family`.
+    """
+
+    peaks: Mapping[str, float]
+    products: Mapping[str, Timing]
+    races: Sequence[EncodeRace]
+    overhead: Overhead
+    imports: Mapping[str, Mapping[str, float]]
+    memory: Mapping[str, Mapping[str, Any]]
+
+    def rows(self) -> list[Row]:
+        """Every promise of the project with its verdict."""
+        return [
+            *(row for each in self.races for row in rows.encode_rows(each.model, each.timings)),
+            *rows.overhead_rows(self.overhead),
+            *rows.import_rows(self.imports),
+            *rows.memory_rows(self.memory),
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "bars": [
+                {**dataclasses.asdict(row), "met": row.met, "what": row.what.strip()}
+                for row in self.rows()
+            ],
+            "encode": {
+                each.model: {
+                    "flop": each.flop,
+                    "contestants": {name: t.as_dict() for name, t in each.timings.items()},
+                }
+                for each in self.races
+            },
+            "peak_gflops": dict(self.peaks),
+            "peak_products": {name: t.as_dict() for name, t in self.products.items()},
+            "overhead": dataclasses.asdict(self.overhead),
+            "imports": self.imports,
+            "memory": self.memory,
+        }
+
+
+def run_bench(
+    subjects: Sequence[Callable[[], Subject]],
+    bundle: Path,
+    threads: int,
+    *,
+    effort: Effort | None = None,
+    clock: Clock | None = None,
+    say: Say = lambda text: None,
+) -> Results:
+    """Measure everything.
+
+    The loop, start and memory come first, before torch has warmed the machine.
+
+    Args:
+        subjects: make the models to race; called when it is their turn.
+        bundle: for the memory of a streaming process.
+        threads: for every contestant.
+        effort: how long to measure.
+        clock: to time with.
+        say: told what is going on.
+
+    Raises:
+        EngineError: a measuring process failed.
+    """
+    effort, clock = effort or Effort(), clock or MonotonicClock()
+    torch.set_num_threads(threads)
+    say("import time and memory, each in processes of their own")
+    imports = process.import_times(effort.imports)
+    memory = {
+        f"{backend} {family}": process.session_memory(bundle, backend, family)
+        for family in ("cpu-int8",)
+        for backend in installed(family)
+    }
+    say("loop overhead with null engines")
+    overhead = loop_overhead(frames=effort.overhead_frames)
+    products = product_race(threads, effort, clock, say)
+    races = []
+    for make in subjects:
+        subject = make()
+        say(f"encode, {subject.name}")
+        timings = race(contestants(subject, threads), clock, rounds=effort.rounds, say=say)
+        flop = work.graph_flop(subject.graphs["cpu-fp32"])
+        races.append(EncodeRace(subject.name, flop, timings))
+    return Results(peak_rates(products), products, races, overhead, imports, memory)
+
+
+def product_race(threads: int, effort: Effort, clock: Clock, say: Say) -> dict[str, Timing]:
+    """Time one large product on everything that could be fastest at it."""
+    say("peak: one 1024 x 1024 x 1024 product")
+    pool = work.gemm_inputs(2)
+    graphs = {"cpu-fp32": work.gemm_graph(int8=False), "cpu-int8": work.gemm_graph(int8=True)}
+    entered = gemm_contestants(graphs, pool, threads)
+    return race(entered, clock, rounds=effort.peak_rounds, inputs=len(pool), say=say)
+
+
+def peak_rates(products: Mapping[str, Timing]) -> dict[str, float]:
+    """Best rate in GFLOP/s by precision; int8 operations count like float ones."""
+    peaks: dict[str, float] = {}
+    for name, timing in products.items():
+        if timing.failed is None and timing.calls_ms.count:
+            key = "int8" if name.endswith("int8") else "fp32"
+            # The fastest call: a peak is what the machine can do, not what it does on average.
+            peaks[key] = max(peaks.get(key, 0.0), work.gemm_flop() / timing.calls_ms.min / 1e6)
+    return peaks

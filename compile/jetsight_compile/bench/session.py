@@ -1,0 +1,102 @@
+"""One benchmark from start to finish: choose models, compile what is needed, measure, describe."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jetsight.backends.host import default_threads
+from jetsight_compile.bench import text
+from jetsight_compile.bench.contestants import Subject
+from jetsight_compile.bench.run import QUICK, Effort, Results, run_bench
+from jetsight_compile.bench.subjects import recipe_subject, trained_subject
+from jetsight_compile.bench.work import gemm_flop
+from jetsight_compile.demo.tour import compile_model, find_checkpoint, find_data
+from jetsight_compile.machine_facts import machine_facts, versions
+
+SHIPPED = "shipped"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Results and what they were measured on."""
+
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    threads: int
+    quick: bool
+    results: Results
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "machine": self.machine,
+            "versions": self.versions,
+            "threads": self.threads,
+            "quick": self.quick,
+            **self.results.as_dict(),
+        }
+
+
+def bench_session(
+    models: Sequence[str] = (),
+    checkpoint: Path | None = None,
+    data: Path | None = None,
+    threads: int | None = None,
+    *,
+    quick: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Measured:
+    """Measure the given models.
+
+    Args:
+        models: `"shipped"`, or names of recipes; none for the shipped model and LeWM's geometry.
+        checkpoint: stands for `"shipped"`; None for pusht-nano.
+        data: dataset to take frames from; None for `calib_data/pusht`.
+        threads: None for one per physical core.
+        quick: a tenth of the rounds.
+        say: told what is going on.
+
+    Raises:
+        CheckpointError: the checkpoint was refused.
+        DataError: the dataset is missing or unreadable.
+        UsageError: there is no such recipe.
+        EngineError: a measuring process failed.
+    """
+    machine = machine_facts()  # first, while the load is still that of others
+    folder, source = find_checkpoint(checkpoint), find_data(data)
+    threads = threads or default_threads()
+    subjects: list[Callable[[], Subject]] = [
+        partial(trained_subject, folder, source)
+        if model == SHIPPED
+        else partial(recipe_subject, model, source)
+        for model in (models or (SHIPPED, "lewm"))
+    ]
+    with tempfile.TemporaryDirectory(prefix="jetsight-bench-") as scratch:
+        say("compile a bundle to measure the memory of a streaming process")
+        bundle = compile_model(folder, source, Path(scratch) / "bench.jetsight")
+        effort = QUICK if quick else Effort()
+        results = run_bench(subjects, bundle.path, threads, effort=effort, say=say)
+    return Measured(machine, versions(), threads, quick, results)
+
+
+def report_lines(measured: Measured) -> Iterator[str]:
+    """The whole benchmark as text."""
+    results = measured.results
+    yield from text.header(measured.machine, measured.versions, measured.threads)
+    if measured.quick:
+        yield "QUICK: too few rounds for numbers to be quoted"
+    peaks = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in results.peaks.items())
+    yield ""
+    yield f"peak in this run, 1024 x 1024 x 1024 product: {peaks}"
+    yield from text.race_table(results.products, gemm_flop(), results.peaks)
+    for each in results.races:
+        yield ""
+        yield f"encode one frame, {each.model}: {each.flop / 1e9:.3g} GFLOP"
+        yield from text.race_table(each.timings, each.flop, results.peaks)
+    yield ""
+    yield from text.bar_table(results.rows())

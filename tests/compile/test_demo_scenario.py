@@ -1,0 +1,120 @@
+"""What the demo's camera shows. Shapes: T rows, h, w frame size, a action size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jetsight.cameras.source import Reading, StreamRequest
+from jetsight.errors import DataError, UsageError
+from jetsight.lerobot import Episode
+from jetsight_compile.demo.scenario import (
+    Piece,
+    Scenario,
+    ScenarioSource,
+    held_out_episodes,
+    plan_scenario,
+)
+
+REQUEST = StreamRequest(4, 6, 10.0, action_block=2, plan_ticks=4, step_size=1)
+LEAST = 8
+
+
+def episode(number: int, length: int = 40) -> Episode:
+    """Pixels say (episode, row); the action of row t is 100 * episode + t."""
+    frames = np.zeros((length, 4, 6, 3), np.uint8)
+    frames[:, 0, 0, 0], frames[:, 0, 0, 1] = number, np.arange(length)
+    actions = (100 * number + np.arange(length, dtype=np.float32))[:, None]
+    return Episode(actions, np.zeros((length, 0), np.float32), np.arange(length) / 10, frames)
+
+
+def play(scenario: Scenario) -> list[Reading]:
+    footage = {number: episode(number) for number in scenario.episodes}
+    source = ScenarioSource(scenario, footage, 10.0, "test")
+    source.start(REQUEST)
+    return list(iter(source.read, None))
+
+
+def shown(reading: Reading) -> tuple[int, int]:
+    assert reading.image_hwc_u8 is not None
+    return int(reading.image_hwc_u8[0, 0, 0]), int(reading.image_hwc_u8[0, 0, 1])
+
+
+@pytest.fixture
+def scenario() -> Scenario:
+    return plan_scenario({1: 40, 3: 40, 5: 40}, 60, LEAST)
+
+
+def test_the_plan_ends_in_one_change_that_nothing_announces(scenario: Scenario) -> None:
+    assert scenario.frames == 60
+    assert [piece.announced for piece in scenario.pieces] == [True, True, False]
+    assert scenario.change == 50
+    assert scenario.place(49) == (3, 9)
+    assert scenario.place(50) == (5, 10)
+
+
+@given(
+    st.lists(st.integers(1, 90), max_size=8), st.integers(1, 400), st.integers(1, 20)
+)  # fmt: skip
+def test_every_plan_is_whole_or_refused(lengths: list[int], frames: int, least: int) -> None:
+    available = dict(enumerate(lengths))
+    try:
+        plan = plan_scenario(available, frames, least)
+    except (DataError, UsageError):
+        return
+    assert plan.frames == frames
+    assert len(set(plan.episodes)) == len(plan.pieces) >= 2
+    assert plan.change == plan.starts[-1]
+    for piece in (*plan.pieces, *plan.unchanged().pieces):
+        assert 0 <= piece.first < piece.last <= available[piece.episode]
+        assert len(piece) >= least
+
+
+def test_frames_and_actions_go_on_across_the_change(scenario: Scenario) -> None:
+    readings = play(scenario)
+    assert [shown(reading) for reading in readings] == [scenario.place(i) for i in range(60)]
+    before, at, after = readings[49:52]
+    assert before.plan is not None
+    assert before.plan[:, 0].tolist() == [309, 310, 311, 312]  # the robot does not know
+    assert at.actions is not None
+    assert at.actions.tolist() == [[309]]  # what it did just before the scene changed
+    assert after.actions is not None
+    assert after.actions.tolist() == [[510]]
+    assert [reading.media_ns for reading in (before, at)] == [4_900_000_000, 5_000_000_000]
+
+
+def test_only_announced_scenes_are_cuts(scenario: Scenario) -> None:
+    readings = play(scenario)
+    assert [i for i, reading in enumerate(readings) if reading.cut] == [40]
+    assert [i for i, reading in enumerate(readings) if reading.actions is None] == [0, 40]
+
+
+def test_the_control_is_the_same_scene_without_the_change(scenario: Scenario) -> None:
+    control = scenario.unchanged()
+    assert control.change is None
+    assert control.pieces == (Piece(3, 0, 20),)
+    before, after = play(control)[9:11]
+    assert (shown(before), shown(after)) == ((3, 9), (3, 10))
+    with pytest.raises(UsageError, match="no planted change"):
+        control.unchanged()
+
+
+def test_too_little_to_show_is_refused() -> None:
+    with pytest.raises(UsageError, match="expected at least 16"):
+        plan_scenario({0: 100, 1: 100}, 15, LEAST)
+    with pytest.raises(DataError, match="1 held-out episodes are too few"):
+        plan_scenario({0: 100}, 30, LEAST)
+
+
+def test_another_camera_rate_is_refused(scenario: Scenario) -> None:
+    source = ScenarioSource(scenario, {1: episode(1)}, 30.0, "fast")
+    with pytest.raises(DataError, match="30 frames per second, but the model runs at 10"):
+        source.start(REQUEST)
+
+
+def test_held_out_means_not_used() -> None:
+    assert held_out_episodes(6, [0, 2], [5]) == [1, 3, 4]
+    with pytest.raises(DataError, match="all 2 episodes"):
+        held_out_episodes(2, [0, 1])
