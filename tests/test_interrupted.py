@@ -1,0 +1,88 @@
+"""Interrupted commands: one line, the documented exit code, and nothing under its final name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CALIBRATION = Path(__file__).parents[1] / "calib_data" / "pusht"
+START_LIMIT_S, END_LIMIT_S = 120, 30
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """One command to stop in the middle of its work.
+
+    Args:
+        command: arguments after `jetsight`.
+        working: glob of what shows that work has begun.
+        final: what may only exist when the work is done.
+    """
+
+    command: Sequence[str]
+    working: str
+    final: str
+
+
+ROWS = {
+    "collect": Interruption(
+        ["collect", "gym_pusht/PushT-v0", "--episodes", "500", "--out", "ds"], ".ds*/*", "ds"
+    ),
+    "train": Interruption(
+        ["train", "pusht-nano", "--data", str(CALIBRATION), "--out", "run"],
+        "run/*",
+        "run/checkpoint",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "code"),
+    [
+        ("collect", signal.SIGINT, 130),
+        ("collect", signal.SIGTERM, 143),
+        ("train", signal.SIGTERM, 143),
+    ],
+)
+def test_interruption_is_one_line_and_leaves_no_final_name(
+    tmp_path: Path, name: str, number: signal.Signals, code: int
+) -> None:
+    row = ROWS[name]
+    child = _start(row.command, tmp_path)
+    _wait_for_work(child, tmp_path, row.working)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=END_LIMIT_S)
+    assert child.returncode == code, err
+    assert err.startswith("jetsight: error: ")
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not (tmp_path / row.final).exists()
+
+
+def _start(command: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    code = "import sys; from jetsight.cli import main; sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *command],
+        cwd=folder,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _wait_for_work(child: subprocess.Popen[str], folder: Path, pattern: str) -> None:
+    deadline_s = time.perf_counter() + START_LIMIT_S
+    while not any(folder.glob(pattern)):
+        assert child.poll() is None, child.communicate()[1]
+        assert time.perf_counter() < deadline_s, "no work was ever seen"
+        time.sleep(0.05)
