@@ -5,7 +5,7 @@ Shapes: H horizon, h, w frame size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,8 @@ class Moment:
         now: `[h, w, 3]` that frame.
         expected: `[H, h, w, 3]` recorded frames nearest to the forecast latents.
         came: `[H, h, w, 3]` what the camera really showed then.
+        marks: per step, where the forecast has each thing, in % of the picture from left and top;
+            None where states are no places in the picture.
         ratio: `[H]` distance of the forecast to the latent that came, as a share of the distance
             that copying the last latent has.
     """
@@ -38,7 +40,11 @@ class Moment:
     now: NDArray
     expected: NDArray
     came: NDArray
+    marks: list[list[tuple[float, float]]] | None
     ratio: list[float]
+
+
+Marker = Callable[[NDArray], list[tuple[float, float]]]
 
 
 def choose_rows(errors: HorizonErrors, count: int) -> list[int]:
@@ -58,14 +64,18 @@ def show_moments(
     spec: StreamSpec,
     library: Library,
     footage: Mapping[int, Episode],
+    marker: Marker | None = None,
     count: int = 3,
 ) -> list[Moment]:
-    """`count` moments of much motion, and the last one before the planted change."""
+    """`count` moments of much motion, and the last one before the planted change.
+
+    `marker` says where a latent `[D]` has things, see `Moment.marks`.
+    """
     rows = choose_rows(errors, count)
     if scenario.change is not None:
         before = np.flatnonzero(watched.valid & (watched.index < scenario.change))
         rows += [int(before[-1])] if len(before) else []
-    return [_moment(row, watched, scenario, spec, library, footage) for row in rows]
+    return [_moment(row, watched, scenario, spec, library, footage, marker) for row in rows]
 
 
 def _moment(
@@ -75,19 +85,21 @@ def _moment(
     spec: StreamSpec,
     library: Library,
     footage: Mapping[int, Episode],
+    marker: Marker | None,
 ) -> Moment:
     index = int(watched.index[row])
     ahead = [index + (k + 1) * spec.action_block for k in range(spec.horizon)]
     ahead = [i for i in ahead if i < scenario.frames]
     at = {int(i): r for r, i in enumerate(watched.index)}
     ratio = [_ratio(watched, row, at.get(i), k) for k, i in enumerate(ahead)]
-    change = scenario.change
+    change, future = scenario.change, watched.z_future[row, : len(ahead)]
     return Moment(
         index=index,
         across_change=change is not None and index < change <= ahead[-1],
         now=_frame(scenario, footage, index),
-        expected=library.frames_u8[library.nearest(watched.z_future[row, : len(ahead)])],
+        expected=library.frames_u8[library.nearest(future)],
         came=np.stack([_frame(scenario, footage, i) for i in ahead]),
+        marks=None if marker is None else [marker(z) for z in future],
         ratio=ratio,
     )
 

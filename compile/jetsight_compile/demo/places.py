@@ -5,15 +5,15 @@ Shapes: F frames of the stream, H horizon, L frames of the library, D latent siz
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jetsight.engine import NDArray
+from jetsight.facts import ActionSpec
 from jetsight.lerobot import Episode
 from jetsight.stream_spec import StreamSpec
-from jetsight_compile.demo.library import Library
 from jetsight_compile.demo.measure import HorizonErrors
 from jetsight_compile.demo.scenario import Scenario
 from jetsight_compile.demo.watch import Watched
@@ -70,18 +70,37 @@ def located_things(state_names: Sequence[str]) -> dict[str, list[int]]:
     }
 
 
+def picture_marker(
+    probe: Probe, state_names: Sequence[str], action: ActionSpec
+) -> Callable[[NDArray], list[tuple[float, float]]] | None:
+    """A function from a latent `[D]` to where things are, in % of the picture from left and top.
+
+    None where that is not known: positions are places in the picture only if the robot is steered
+    in pixels, whose bounds are then the picture's edges.
+    """
+    things = located_things(state_names)
+    if not things or set(action.units) != {"px"} or len({*action.low}) + len({*action.high}) != 2:
+        return None
+    low, span = action.low[0], action.high[0] - action.low[0]
+
+    def mark(z: NDArray) -> list[tuple[float, float]]:
+        state = (probe.read(z) - low) / span * 100.0
+        return [(float(state[x]), float(state[y])) for x, y in things.values()]
+
+    return mark
+
+
 def locate(
     watched: Watched,
     errors: HorizonErrors,
     scenario: Scenario,
     spec: StreamSpec,
-    library: Library,
+    probe: Probe,
     footage: Mapping[int, Episode],
     state_names: Sequence[str],
 ) -> list[Places]:
     """Judge every forecast that `errors` judged, for every thing whose position was recorded."""
     states = np.stack([_state(scenario, footage, int(i)) for i in watched.index])  # [F,s]
-    probe = Probe.fit(library.z, library.states)
     forecast, encoded = probe.read(watched.z_future), probe.read(watched.z)
     row_of = {int(tick): row for row, tick in enumerate(watched.tick)}
     pairs = []  # per step: rows that were judged, and the rows k blocks later

@@ -13,6 +13,14 @@ from jetsight_compile.demo import figures, page
 from jetsight_compile.demo.show import FAMILY, Shown
 from jetsight_compile.machine_facts import machine_facts, versions
 
+# What each gate of the compiler compares, for the page.
+_GATES = {
+    "latent_cosine": "mean cosine of standardised latents to PyTorch float32",
+    "latent_cosine_worst": "the same, worst percentile of frames",
+    "latent_sqnr_db": "signal to quantization error of the latents, dB",
+    "rollout_drift": "error added to forecasts, as a share of persistence error",
+    "inputs_matter": "smallest effect that exchanging one input has",
+}
 CHANGE_KIND = "cut to another episode, actions go on, nothing announced"
 
 
@@ -118,7 +126,8 @@ def page_facts(shown: Shown, report: Mapping[str, Any]) -> dict[str, Any]:
         },
         "moments": shown.moments,
         "places": shown.places,
-        "gates": manifest.gates,
+        "marked": [place.thing for place in shown.places if shown.moments[0].marks],
+        "gates": [(gate, _GATES.get(gate.name, "")) for gate in manifest.gates],
         "figures": _figures(shown),
         "provenance": _provenance(shown, report),
     }  # fmt: skip

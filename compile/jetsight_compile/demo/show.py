@@ -23,7 +23,7 @@ from jetsight_compile.demo.measure import (
     surprise_report,
 )
 from jetsight_compile.demo.moments import Moment, show_moments
-from jetsight_compile.demo.places import Places, locate
+from jetsight_compile.demo.places import Places, Probe, locate, picture_marker
 from jetsight_compile.demo.scenario import (
     Scenario,
     ScenarioSource,
@@ -99,6 +99,8 @@ def stream_and_judge(
     encode = backends.open_backend(session.backend, FAMILY).load(bundle.graph(FAMILY, "encode"))
     library = build_library(data.episode, used, scenario.episodes, encode, spec.latent_std)
     encode.close()
+    probe = Probe.fit(library.z, library.states)
+    marker = picture_marker(probe, data.state_names, bundle.manifest.action)
     return Shown(
         bundle=bundle,
         scenario=scenario,
@@ -109,8 +111,8 @@ def stream_and_judge(
         surprise=surprise_report(watched, control, scenario, spec),
         parity=engine_parity(bundle, FAMILY),
         library=library,
-        moments=show_moments(watched, errors, scenario, spec, library, footage),
-        places=locate(watched, errors, scenario, spec, library, footage, data.state_names),
+        moments=show_moments(watched, errors, scenario, spec, library, footage, marker),
+        places=locate(watched, errors, scenario, spec, probe, footage, data.state_names),
         library_episodes=used,
         source=source,
         rate_hz=rate_hz,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jetsight_train
-from jetsight.atomic import refuse_used
+from jetsight.bundle import Bundle
 from jetsight.cli.run import StatusLine
 from jetsight.clock import MonotonicClock
 from jetsight.errors import CheckpointError, DataError
 from jetsight.lerobot import LeRobotDataset
-from jetsight.manifest import FILE_NAME
+from jetsight_compile.compiler import Request, compile_checkpoint
 from jetsight_compile.demo.reports import report_facts, write_reports
 from jetsight_compile.demo.show import FAMILY, stream_and_judge
 
@@ -88,14 +87,16 @@ def tour(
         GateError: the quantized graphs do not do what the float model does.
     """
     checkpoint, folder = find_checkpoint(checkpoint), find_data(data)
-    target = out / f"{SHIPPED}.jetsight"
-    make_room(target)
+    target = out / f"{checkpoint.name}.jetsight"
     seconds: dict[str, float] = {}
     say(f"compile {checkpoint.name} to {FAMILY}, calibrated on {folder}")
     with _timed(seconds, "compile"):
-        bundle = compile_model(checkpoint, folder, target)
+        bundle = compile_model(checkpoint, folder, target, lambda stage: say(f"  {stage}"))
     for gate in bundle.manifest.gates:
-        say(f"  gate {gate.name}: {gate.value:.4g}, limit {gate.limit:g}: passed")
+        say(
+            f"  gate {gate.name}: {gate.value:.4g}, limit {gate.limit:g}, passed; "
+            f"its control {gate.control_value:.3g}, failed as it must"
+        )
     say(f"stream {frames} frames at camera rate; one change of scene is planted")
     dataset, status = LeRobotDataset.open(folder), StatusLine(sys.stderr)
     with _timed(seconds, "stream and judge"):
@@ -112,15 +113,20 @@ def tour(
     return report
 
 
-def make_room(target: Path) -> None:
-    """Remove the bundle of an earlier demo; anything else of that name is left alone.
+def compile_model(
+    checkpoint: Path, data: Path, target: Path, say: Callable[[str], None] = lambda stage: None
+) -> Bundle:
+    """Compile to the one family the demo shows, gates included; an older bundle is replaced.
 
     Raises:
+        CheckpointError, DataError: an input is unusable.
+        GateError: the quantized graphs do not do what the float model does.
         StorageError: `target` is something that is not a bundle.
     """
-    if (target / FILE_NAME).is_file():
-        shutil.rmtree(target)
-    refuse_used(target)
+    request = Request(
+        checkpoint, data, target, precisions=(FAMILY.removeprefix("cpu-"),), force=True
+    )
+    return compile_checkpoint(request, say)
 
 
 def summary_lines(report: Mapping[str, Any], out: Path) -> Iterator[str]:
