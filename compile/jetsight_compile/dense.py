@@ -10,7 +10,7 @@ Shapes: P tokens, I input size, O output size.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
@@ -60,6 +60,10 @@ class Style:
     attention: Literal["parts", "fused"] = "parts"
     gelu: Literal["op", "erf"] = "op"
     half: bool = False
+
+    def in_half(self) -> Style:
+        """The same graph in float16."""
+        return replace(self, half=True)
 
 
 @dataclass(frozen=True)

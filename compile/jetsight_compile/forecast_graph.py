@@ -24,11 +24,13 @@ from torch.nn import functional
 from jetsight_compile.dense import Affine, Attention, Dense, Gelu, Layer, Norm, Style, as_a
 from jetsight_compile.encode_graph import ProjectorGraph
 from jetsight_train.model.encoder import Projector
-from jetsight_train.model.predictor import ConditionalBlock, Predictor
+from jetsight_train.model.predictor import ActionEmbedder, ConditionalBlock, Predictor
 from jetsight_train.model.world_model import WorldModel
 
 _PARTS = 6  # shift, scale, gate of the attention branch, then of the MLP branch
 _SCALES = (1, 4)
+# Added to scores that must not count: exp() of it is zero, and it is finite even in float16.
+_HIDDEN = -1e4
 
 
 class ForecastGraph(Layer):
@@ -100,9 +102,7 @@ class Modulation(nn.Module):
     def __init__(self, model: WorldModel, style: Style) -> None:
         super().__init__()
         predictor = model.predictor
-        embed = predictor.actions.embed
-        self.narrow = Dense(Affine.of(predictor.actions.code))
-        self.up, self.down = Dense(Affine.of(embed[0])), Dense(Affine.of(embed[2]))
+        self.action_embedding = ActionEmbedding(predictor.actions)
         each = [_modulation(as_a(ConditionalBlock, block)) for block in predictor.blocks]
         self.all = Dense(
             Affine(torch.cat([m.weight for m in each], 1), torch.cat([m.bias for m in each]))
@@ -119,9 +119,23 @@ class Modulation(nn.Module):
     def forward(self, a_hist: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
         """`[K-1, A], [H, A]` to the pieces, in the order of use."""
         a = (torch.cat([a_hist, actions]) - self.action_mean) / self.action_std
-        condition = self.down(functional.silu(self.up(self.narrow(a.to(self.dtype)))))
+        condition = self.action_embedding(a.to(self.dtype))
         rows = self.all(functional.silu(condition)).view(-1, self.size)
         return torch.split(rows.index_select(0, self.order), self.sizes)
+
+
+class ActionEmbedding(Layer):
+    """An `ActionEmbedder`: normalised action blocks `[T, A] -> [T, D]`."""
+
+    def __init__(self, embedder: ActionEmbedder) -> None:
+        super().__init__()
+        self.squeeze = Dense(Affine.of(embedder.code))
+        self.up = Dense(Affine.of(embedder.embed[0]))
+        self.down = Dense(Affine.of(embedder.embed[2]))
+
+    def forward(self, a: Tensor) -> Tensor:
+        """Three layers over a handful of numbers."""
+        return self.down(functional.silu(self.up(self.squeeze(a))))
 
 
 class Block(Layer):
@@ -132,7 +146,7 @@ class Block(Layer):
         inner = block.attention
         self.norms_attention = _norms(block.norm_attention, inner.norm)
         self.qkv = Dense(_query_key_value(block))
-        mask = torch.full((history, history), float("-inf")).triu(1)
+        mask = torch.full((history, history), _HIDDEN).triu(1)
         self.attention = Attention(inner.heads, style, mask)
         self.out = Dense(Affine.of(inner.out[0]))
         self.mlp = Mlp(block, style)

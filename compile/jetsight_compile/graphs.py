@@ -10,6 +10,7 @@ Shapes: h w camera, K history, H horizon, A action-block size, D latent size.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 
 import onnx
 import torch
-from jetsight_train.model.world_model import WorldModel
 from onnx import helper
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ from jetsight.errors import EngineError
 from jetsight_compile.dense import Style
 from jetsight_compile.encode_graph import EncodeGraph
 from jetsight_compile.forecast_graph import ForecastGraph
+from jetsight_train.model.world_model import WorldModel
 
 # JetPack 6's TensorRT 10.3 parses ONNX 1.16 files, whose IR version is 10.
 _IR_VERSION = 10
@@ -33,6 +34,7 @@ _REFUSED = {
     "If", "Loop", "Scan", "Shape", "Size", "NonZero", "Range", "ConstantOfShape", "Identity",
     "Dropout", "BatchNormalization", "Einsum", "GatherND", "ScatterND", "Where", "Expand", "Tile",
 }  # fmt: skip
+_Port = tuple[int, tuple[int, ...]]  # element type and shape
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -61,15 +63,12 @@ class Sizes:
         f32, u8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
         if graph == "encode":
             return {"frame_hwc_u8": (u8, (self.h, self.w, 3))}, {"z": (f32, (self.D,))}
-        inputs = {
+        inputs: dict[str, _Port] = {
             "z_hist": (f32, (self.K, self.D)),
             "a_hist": (f32, (self.K - 1, self.A)),
             "actions": (f32, (self.H, self.A)),
         }
         return inputs, {"z_future": (f32, (self.H, self.D))}
-
-
-_Port = tuple[int, tuple[int, ...]]
 
 
 def export_encode(model: WorldModel, style: Style) -> onnx.ModelProto:
@@ -196,18 +195,26 @@ def _splice(
 
 def _finished(model: onnx.ModelProto, graph: str, sizes: Sizes) -> onnx.ModelProto:
     """Strip what is not computation, then check what is."""
+    strip(model, graph)
+    _merge_equal_weights(model.graph)
+    check_graph(model, graph, sizes)
+    return model
+
+
+def strip(model: onnx.ModelProto, graph: str) -> onnx.ModelProto:
+    """Remove paths, names and notes of whoever wrote the graph; equal graphs give equal bytes."""
     del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
     model.graph.name, model.graph.doc_string, model.doc_string = graph, "", ""
     model.ir_version = _IR_VERSION
     model.producer_name, model.producer_version = "jetsight", ""
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for item in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+    used = {node.domain for node in model.graph.node}
+    kept = [opset for opset in model.opset_import if opset.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    parts = (model.graph.node, model.graph.input, model.graph.output, model.graph.initializer)
+    for item in itertools.chain(*parts):
         del item.metadata_props[:]
         item.doc_string = ""
-    _merge_equal_weights(model.graph)
-    check_graph(model, graph, sizes)
     return model
 
 

@@ -1,0 +1,132 @@
+"""`jetsight compile`: a checkpoint to a quantized, gated bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+METHODS = ("minmax", "percentile", "entropy")
+
+
+@click.command("compile")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    default=("cpu",),
+    show_default=True,
+    metavar="NAME",
+    help="cpu, rtx, orin-jp6, orin-jp7, thor-jp7; repeatable.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    metavar="NAME",
+    help="fp32, fp16 or int8 on every target; repeatable.  [default: fp32 and int8 on "
+    "cpu, fp16 elsewhere]",
+)
+@click.option(
+    "--calib",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="LeRobot dataset: half calibrates, half judges.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Bundle to write, NAME.jetsight."
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    type=click.Choice(METHODS),
+    help="How ranges are found; the best of those given.  [default: try all]",
+)
+@click.option(
+    "--keep-float",
+    multiple=True,
+    metavar="PATTERN",
+    help="Layers that stay float in int8, like 'trunk.layers.0/*'; repeatable.",
+)
+@click.option("--tar", is_flag=True, help="Write one .tar instead of a folder.")
+@click.option("--force", is_flag=True, help="Replace an older bundle of that name.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Compile CHECKPOINT, a folder that `jetsight train` wrote, into the bundle OUT.
+
+    Graphs are exported, quantized where asked, and compared with the PyTorch model on held-out
+    episodes; OUT appears only when every comparison passed.
+    """  # fmt: skip
+    from jetsight_compile.compiler import Request, compile_checkpoint
+
+    request = Request(
+        checkpoint,
+        calib,
+        out,
+        options["targets"],
+        options["precisions"],
+        options["methods"] or METHODS,
+        options["keep_float"],
+        options["tar"],
+        options["force"],
+    )
+    bundle = compile_checkpoint(request, lambda stage: click.echo(f"  {stage}", err=True))
+    if as_json:
+        click.echo(json.dumps(_summary(bundle)))
+        return
+    _print_table(bundle)
+
+
+def _summary(bundle: Any) -> dict[str, Any]:
+    """What a machine wants to know about the bundle just written."""
+    facts = bundle.manifest
+    return {
+        "path": str(bundle.path),
+        "name": facts.name,
+        "families": [
+            {
+                "name": family.name,
+                "opset": family.opset,
+                "targets": list(family.targets),
+                "bytes": _size(facts, family.name),
+                "quantized_tensors": family.tensors,
+                "gates": {g.name: _gate(g) for g in facts.gates if g.family == family.name},
+            }
+            for family in facts.families
+        ],
+    }
+
+
+def _gate(gate: Any) -> dict[str, Any]:
+    keys = ("value", "limit", "direction", "passed", "control_value", "control_failed")
+    return {key: getattr(gate, key) for key in keys}
+
+
+def _size(facts: Any, family: str) -> int:
+    prefix = f"graphs/{family}/"
+    return sum(entry.bytes for path, entry in facts.files.items() if path.startswith(prefix))
+
+
+def _print_table(bundle: Any) -> None:
+    from jetsight.cli.table import human_bytes, table
+
+    facts = bundle.manifest
+    head = ("family", "opset", "size", "quantized", "gate", "value", "limit", "control")
+    rows = []
+    for family in facts.families:
+        size = human_bytes(_size(facts, family.name))
+        first = (family.name, str(family.opset), size, str(family.tensors or "-"))
+        for gate in (gate for gate in facts.gates if gate.family == family.name):
+            sign = ">=" if gate.direction == "min" else "<="
+            rows.append(
+                (*first, gate.name, f"{gate.value:.6g}", f"{sign} {gate.limit:g}",
+                 f"{gate.control_value:.3g} fails")
+            )  # fmt: skip
+            first = ("", "", "", "")
+    for line in table(head, rows):
+        click.echo(line)
+    click.echo(f"\n{bundle.path}: written; next: jetsight run {bundle.path} --source SRC")

@@ -1,0 +1,44 @@
+"""Running a graph over many samples on any backend, for the quantizer and the gate."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jetsight.engine import Backend, Engine
+
+F32 = npt.NDArray[np.float32]
+Sample = Mapping[str, npt.NDArray[Any]]
+
+
+@contextlib.contextmanager
+def loaded(backend: Backend, graph: bytes) -> Iterator[Engine]:
+    """An engine for `graph`, closed at the end.
+
+    Raises:
+        EngineError: the backend refuses the graph.
+    """
+    engine = backend.load(graph)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def run_one(engine: Engine, sample: Sample) -> F32:
+    """The only output of a graph for one sample; the array belongs to the caller."""
+    for name, value in sample.items():
+        engine.inputs[name].write(np.asarray(value))
+    engine.run()
+    (output,) = engine.outputs.values()
+    return np.array(output.read(), dtype=np.float32)
+
+
+def run_all(backend: Backend, graph: bytes, samples: Sequence[Sample]) -> F32:
+    """Outputs of a graph for every sample, stacked: `[samples, ...]`."""
+    with loaded(backend, graph) as engine:
+        return np.stack([run_one(engine, sample) for sample in samples])
