@@ -1,0 +1,85 @@
+"""`make` sets itself up once, again when what is installed changes, and says what it lacks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """The build files alone, with an environment whose pip only writes down that it was called."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("pip", "jetsight"):
+        _script(tmp_path / ".venv" / "bin" / name, f'echo {name} "$@" >> "{tmp_path}/calls"')
+    return tmp_path
+
+
+def _script(path: Path, body: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+def _make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+    command = ["make", f"PYTHON={sys.executable}", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def _calls(folder: Path) -> list[str]:
+    return (folder / "calls").read_text().splitlines()
+
+
+def test_demo_installs_once_and_again_when_the_pins_change(house: Path) -> None:
+    for _ in range(2):
+        assert _make(house, "demo").returncode == 0
+    assert [call.split()[0] for call in _calls(house)] == ["pip", "jetsight", "jetsight"]
+    assert "-c constraints.txt -e .[dev]" in _calls(house)[0]
+    assert _calls(house)[-1] == "jetsight demo"
+    later = (house / ".venv" / ".jetsight-ready").stat().st_mtime_ns + 10**9
+    os.utime(house / "constraints.txt", ns=(later, later))
+    assert _make(house, "demo").returncode == 0
+    assert [call.split()[0] for call in _calls(house)][3:] == ["pip", "jetsight"]
+
+
+def test_failed_installation_is_tried_again(house: Path) -> None:
+    _script(house / ".venv" / "bin" / "pip", "exit 1")
+    assert _make(house, "demo").returncode != 0
+    assert not (house / ".venv" / ".jetsight-ready").exists()
+
+
+PYTHONS = [
+    ("no ensurepip", 'case "$*" in *ensurepip*) exit 1;; esac\nexec "{python}" "$@"', "-venv"),
+    ("too old", 'case "$*" in *version_info\\ \\<*) exit 1;; esac', "Python 3.10 or newer"),
+]
+
+
+@pytest.mark.parametrize(("name", "body", "says"), PYTHONS, ids=[row[0] for row in PYTHONS])
+def test_what_the_system_lacks_is_named(house: Path, name: str, body: str, says: str) -> None:
+    python = _script(house / "python", body.replace("{python}", sys.executable))
+    done = _make(house, f"PYTHON={python}", "demo")
+    assert done.returncode != 0
+    assert f"sudo apt install python{sys.version_info[0]}" in done.stderr
+    assert says in done.stderr
+    assert not (house / "calls").exists()
+
+
+def test_plain_make_only_explains_itself(house: Path) -> None:
+    done = _make(house)
+    assert done.returncode == 0
+    for target in ("demo", "test", "lint", "bench", "clean"):
+        assert f"make {target} " in done.stdout
+    assert not (house / "calls").exists()
