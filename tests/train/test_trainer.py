@@ -135,3 +135,28 @@ def test_split_shares_no_episode() -> None:
     one, two = split(toy_recording(episodes=5))
     assert (len(one.starts) - 1, len(two.starts) - 1) == (3, 2)
     assert not (one.actions[:, None] == two.actions[None]).all(-1).any()
+
+
+def test_a_recipe_goes_on_from_another_runs_weights(tmp_path: Path) -> None:
+    data, recipe = toy_recording(), toy_recipe(steps=2)
+    model, _ = load(Trainer(recipe, data, tmp_path / "first").run())
+    second = Trainer(recipe, data, tmp_path / "second")
+    assert not torch.equal(weights(second)["encoder.head.3.weight"], model.encoder.head[3].weight)
+    second.start_from(model)
+    assert torch.equal(weights(second)["encoder.head.3.weight"], model.encoder.head[3].weight)
+    wider = replace(recipe, model=replace(recipe.model, latent_size=24))
+    with pytest.raises(UsageError, match=r"same \[model\] section"):
+        Trainer(wider, data, tmp_path / "third").start_from(model)
+
+
+def test_stop_step_is_a_prefix_of_the_whole_run(tmp_path: Path) -> None:
+    data, recipe = toy_recording(), toy_recipe(steps=6)
+    whole = Trainer(recipe, data, tmp_path / "whole")
+    for _ in range(3):
+        whole.train_step()
+    short = replace(recipe, optimiser=replace(recipe.optimiser, stop_step=3))
+    stopped = Trainer(short, data, tmp_path / "stopped")
+    stopped.run()
+    assert stopped.step == 3
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(stopped)[name]), name

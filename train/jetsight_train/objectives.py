@@ -61,8 +61,9 @@ class ObjectiveConfig:
 
     The defaults of `prediction`, `variance`, `covariance` are VICReg's 25, 25, 1; `redundancy`
     is Barlow Twins' lambda, and `barlow` the weight of its whole loss. `temporal` weighs the
-    slowness prior, which either objective may add. `rollout_steps` is how far training rolls the
-    predictor out; two steps serve simulated robots best (arXiv 2512.24497).
+    slowness prior, which either objective may add, and `slow_share` is the share of the dimensions
+    it acts on: those keep what stays, the others are free for what moves. `rollout_steps` is how
+    far training rolls the predictor out; two serve simulated robots best (arXiv 2512.24497).
     """
 
     kind: Literal["vicreg", "barlow", "none"]
@@ -72,6 +73,7 @@ class ObjectiveConfig:
     barlow: float = 1.0
     redundancy: float = BARLOW_REDUNDANCY
     temporal: float = 0.0
+    slow_share: float = 1.0
     rollout_steps: int = 2
 
 
@@ -131,5 +133,6 @@ def objective_terms(
     else:
         terms = barlow_twins(predicted, target, config)
     if config.temporal:
-        terms["temporal"] = config.temporal * temporal_term(windows)
+        slow = round(config.slow_share * windows.shape[-1])
+        terms["temporal"] = config.temporal * temporal_term(windows[..., :slow])
     return terms

@@ -57,7 +57,10 @@ class TimingRecipe:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW with linear warm-up and cosine decay to zero."""
+    """AdamW with linear warm-up and cosine decay to zero.
+
+    `stop_step` ends the run before its schedule does, for a model that another recipe goes on with.
+    """
 
     steps: int
     batch: int
@@ -66,6 +69,12 @@ class OptimiserConfig:
     warmup_steps: int = 200
     grad_clip: float = 1.0
     seed: int = 0
+    stop_step: int | None = None
+
+    @property
+    def last_step(self) -> int:
+        """Steps that are really taken."""
+        return self.steps if self.stop_step is None else min(self.steps, self.stop_step)
 
 
 @dataclass(frozen=True)

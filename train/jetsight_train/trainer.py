@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from jetsight.clock import Clock, MonotonicClock
+from jetsight.errors import UsageError
 from jetsight_train import checkpoint
 from jetsight_train.collapse import CollapseMonitor, LatentHealth, latent_health
 from jetsight_train.evaluate import encode_recording
@@ -124,6 +125,19 @@ class Trainer:
             self.step, self.wall_s, self.monitor.bad_checks = found
         self._trim_metrics()
 
+    def start_from(self, weights: WorldModel) -> None:
+        """Begin with the weights of a trained model of the same geometry; moments start at zero.
+
+        Raises:
+            UsageError: the geometry differs.
+        """
+        if weights.config != self.recipe.model:
+            raise UsageError(
+                f"recipe {self.recipe.name!r} describes another model than the checkpoint to start "
+                "from; give both the same [model] section"
+            )
+        self.model.load_state_dict(weights.state_dict())
+
     def run(
         self, save_every: int = 500, report: Callable[[StepReport], None] | None = None
     ) -> Path:
@@ -134,7 +148,7 @@ class Trainer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / METRICS).open("a", encoding="utf-8") as metrics:
-            while self.step < self.recipe.optimiser.steps:
+            while self.step < self.recipe.optimiser.last_step:
                 began_ns = self.clock.now_ns()
                 done = self.train_step()
                 self.wall_s += (self.clock.now_ns() - began_ns) / 1e9

@@ -23,6 +23,9 @@ from jetsight_train.recipe import Recipe, load_recipe
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/RECIPE-NAME]"
 )
+@click.option(
+    "--init", type=click.Path(path_type=Path), help="Start from the weights of this checkpoint."
+)
 @click.option("--resume", is_flag=True, help="Go on from the newest state in the run folder.")
 @click.option("--steps", type=click.IntRange(min=1), help="Train this many steps instead.")
 @click.option("--save-every", default=500, show_default=True, type=click.IntRange(min=1))
@@ -34,8 +37,8 @@ from jetsight_train.recipe import Recipe, load_recipe
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def train(
-    recipe: str, data: Path, out: Path | None, resume: bool, steps: int | None, save_every: int,
-    threads: int | None, no_anti_collapse: bool, as_json: bool,
+    recipe: str, data: Path, out: Path | None, init: Path | None, resume: bool, steps: int | None,
+    save_every: int, threads: int | None, no_anti_collapse: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train the world model of RECIPE (a shipped name or a TOML file).
 
@@ -43,6 +46,7 @@ def train(
     """
     import torch
 
+    from jetsight_train.checkpoint import load
     from jetsight_train.trainer import CHECKPOINT, Trainer
     from jetsight_train.windows import load_recording
 
@@ -52,9 +56,11 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     trainer = Trainer(plan, load_recording(data), folder)
+    if init:
+        trainer.start_from(load(init)[0])
     if resume:
         trainer.resume()
-    target = trainer.run(save_every, _Bar(plan.optimiser.steps, trainer.step).update)
+    target = trainer.run(save_every, _Bar(plan.optimiser.last_step, trainer.step).update)
     result = {"checkpoint": str(target), "steps": trainer.step, "wall_s": round(trainer.wall_s, 1)}
     click.echo(json.dumps(result) if as_json else f"{target}: {trainer.step} steps")
 
