@@ -233,6 +233,10 @@ def _used(folder: Path) -> None:
 # Checkpoints
 
 
+def _compile(checkpoint: str) -> tuple[str, ...]:
+    return ("compile", checkpoint, "--calib", "ds", "--out", "x.jetsight")
+
+
 def _report(checkpoint: str) -> tuple[str, ...]:
     return ("report", checkpoint, "--data", "ds")
 
@@ -245,12 +249,29 @@ class Canary:
 
 
 @CASES.row("checkpoint that is a pickle", *_report("model.pt"), code=3, says=["model.pt", "pickle"])
+@CASES.row("pickle to compile", *_compile("model.pt"), code=3, says=["model.pt", "pickle"])
 def _pickle(folder: Path) -> None:
     (folder / "model.pt").write_bytes(pickle.dumps(Canary()))
 
 
 @CASES.row(
     "checkpoint that is not there", *_report("ck"), code=3, says=["ck", "no model.json found"]
+)
+@CASES.row("nothing to compile", *_compile("ck"), code=3, says=["ck", "no model.json found"])
+@CASES.row(
+    *("unknown target", *_compile("ck"), "--target", "mars"), code=2, says=["'mars'", "orin-jp6"]
+)
+@CASES.row(
+    *("compiling without torch", *_compile("ck")),
+    code=5,
+    says=["'torch'", "pip install 'jetsight[train]'"],
+    without=["torch"],
+)
+@CASES.row(
+    *("compiling without onnx", *_compile("ck")),
+    code=5,
+    says=["'onnx'", "pip install 'jetsight[compile]'"],
+    without=["onnx"],
 )
 def _no_checkpoint(folder: Path) -> None:
     pass
