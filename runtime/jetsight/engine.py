@@ -20,10 +20,14 @@ class Array(Protocol):
     """A fixed-shape tensor that lives where its backend computes and is reused between runs."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Sizes, fixed when the graph was compiled."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """Element type."""
+        ...
 
     def write(self, value: NDArray) -> None:
         """Copy `value` in; shape and dtype must match exactly, else `EngineError`."""
@@ -38,10 +42,14 @@ class Engine(Protocol):
     """One loaded graph with its input and output arrays."""
 
     @property
-    def inputs(self) -> Mapping[str, Array]: ...
+    def inputs(self) -> Mapping[str, Array]:
+        """Input arrays by the graph's names."""
+        ...
 
     @property
-    def outputs(self) -> Mapping[str, Array]: ...
+    def outputs(self) -> Mapping[str, Array]:
+        """Output arrays by the graph's names."""
+        ...
 
     def bind(self, name: str, array: Array) -> None:
         """Use `array` (often another engine's output) as input or output `name`, without a copy."""
@@ -60,7 +68,9 @@ class Backend(Protocol):
     """Something that can load a graph; `name` is what reports and `--backend` call it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call it."""
+        ...
 
     def load(self, graph: bytes) -> Engine:
         """Load a *checked* ONNX graph (bytes already matched against the bundle's digest)."""

@@ -1,14 +1,14 @@
 """Every error jetsight raises on purpose, and the exit code each one ends a command with.
 
     JetsightError (1)
-    +-- UsageError (2)            the call itself is wrong: an option, a recipe key, a shape asked for
-    +-- ArtefactError (3)         a file that must be trusted before use was refused
-    |   +-- BundleError           bundle or manifest: truncated, tampered, unknown key, wrong version
+    +-- UsageError (2)            the call is wrong: an option, a recipe key, a shape asked for
+    +-- ArtefactError (3)         a file that must be trusted first was refused
+    |   +-- BundleError           bundle or manifest: cut, tampered, unknown key, other version
     |   +-- CheckpointError       checkpoint: pickle, missing tensor, wrong shape, wrong digest
     +-- DataError (4)             recorded data: dataset, calibration set, episode, video content
     +-- MissingDependency (5)     an optional library is absent; the message names the extra
     +-- GateError (6)             a compiled graph does not do what the float model does
-    +-- CameraError (7)           a frame source cannot be opened, or delivers what the model cannot take
+    +-- CameraError (7)           a frame source cannot be opened, or has unusable frames
     +-- StorageError (8)          disk full, not writable, or a target that must not be overwritten
     +-- CollapseError (9)         training stopped because the representation collapsed
     +-- EngineError (10)          a backend cannot load or run a graph
