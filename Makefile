@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.jetsight-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test test-lerobot lint format bench clean
 
 help:
 	@echo "make demo    compile the shipped model, stream recorded frames, write build/demo/report.html"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint    only the format check, lint and types"
 	@echo "make format  rewrite the code in the house format"
 	@echo "make bench   measure this machine, as ratios to torch"
+	@echo "make test-lerobot  prove with the LeRobot library itself that it reads our recordings"
 	@echo "make clean   remove what was built; the environment in $(VENV) stays"
 	@echo
 	@echo "PYTHON=python3.12 make ... chooses the Python that creates $(VENV), 3.10 or newer."
@@ -26,6 +27,12 @@ test: lint
 	  echo "OpenCV, which the PushT simulator draws with, lacks a system library; run: sudo apt install libgl1 libglib2.0-0" >&2; \
 	  exit 1; }
 	$(BIN)/pytest
+
+# The LeRobot library in an environment of its own, reading what we record and the other way round.
+test-lerobot: $(READY)
+	test -x build/lerobot/bin/lerobot-python || sh tests/train/record/lerobot_venv.sh build/lerobot
+	JETSIGHT_LEROBOT=$(CURDIR)/build/lerobot/bin/lerobot-python \
+	  $(BIN)/pytest -m slow tests/train/record/test_lerobot_library.py
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -54,4 +61,7 @@ $(READY): pyproject.toml constraints.txt
 	  exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# The simulator's OpenCV wants a desktop's libraries; its headless build does without.
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/pip install --disable-pip-version-check \
+	  -c constraints.txt --force-reinstall --no-deps opencv-python-headless
 	@touch $@

@@ -21,6 +21,7 @@ def house(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path)
     for name in ("pip", "jetsight"):
         _script(tmp_path / ".venv" / "bin" / name, f'echo {name} "$@" >> "{tmp_path}/calls"')
+    _script(tmp_path / ".venv" / "bin" / "python", "exit 0")
     return tmp_path
 
 
@@ -53,6 +54,13 @@ def test_demo_installs_once_and_again_when_the_pins_change(house: Path) -> None:
     os.utime(house / "constraints.txt", ns=(later, later))
     assert _make(house, "demo").returncode == 0
     assert [call.split()[0] for call in _calls(house)][3:] == ["pip", "jetsight"]
+
+
+def test_without_desktop_libraries_opencv_is_the_headless_one(house: Path) -> None:
+    _script(house / ".venv" / "bin" / "python", "exit 1")  # cannot import cv2
+    assert _make(house, "demo").returncode == 0
+    assert "opencv-python-headless" in _calls(house)[1]
+    assert "-c constraints.txt" in _calls(house)[1]
 
 
 def test_failed_installation_is_tried_again(house: Path) -> None:

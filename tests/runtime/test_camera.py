@@ -309,12 +309,12 @@ def test_actions_of_overwritten_frames_reach_the_session() -> None:
     steps = [Reading(_image(), i * P, actions=actions[i - 1 : i] if i else None) for i in range(60)]
     camera = Camera(Scripted([*steps]), rate_hz=1000)
     camera.start(REQUEST)
-    done = 0
+    done = -1  # the session's history begins with the first frame it sees, whichever that is
     while not camera.ended:
         frame = camera.next(50_000_000)
         if frame is None:
             continue
-        if frame.tick:
+        if done >= 0:
             assert frame.action_since is not None
             np.testing.assert_array_equal(frame.action_since, actions[done : frame.tick])
         done = frame.tick
