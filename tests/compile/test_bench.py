@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from live_bundle import D, HEIGHT, WIDTH, encode_graph, make_live_bundle
+from live_bundle import HEIGHT, WIDTH, D, encode_graph, make_live_bundle
 from onnx import TensorProto, helper
 
 from jetsight.errors import EngineError
@@ -87,8 +87,18 @@ def test_contestants_take_turns_and_nobody_is_always_first(clock: FakeClock) -> 
     log: list[str] = []
     runners = [Runner(clock, log, name, lambda call: 1.0) for name in "abc"]
     race([r.contestant() for r in runners], clock, rounds=3, calls=1, warmup=0)
-    turns = [log[i] for i in range(3, len(log), 4)]
+    turns = [name for name, before in zip(log[3:], log[2:], strict=False) if name != before]
     assert turns == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+
+
+def test_a_race_ends_when_its_time_is_over(clock: FakeClock) -> None:
+    slow = Runner(clock, [], "a", lambda call: 1000.0)
+    timing = race([slow.contestant()], clock, rounds=40, budget_s=30.0)["a"]
+    # 4 s per round and 4 more in rounds 0 and 4: after five rounds it is 28 s, after six 32 s.
+    assert timing.calls_ms.count == 3 * 6
+    hurried = Runner(clock, [], "b", lambda call: 1000.0)
+    timing = race([hurried.contestant()], clock, rounds=40, budget_s=1.0)["b"]
+    assert timing.calls_ms.count == 3 * 5  # never fewer than five rounds
 
 
 def test_what_cannot_run_is_named_and_the_rest_goes_on(clock: FakeClock) -> None:
@@ -208,7 +218,7 @@ def test_import_time_and_memory_are_those_of_a_lean_process(tmp_path: Path) -> N
 
 
 def test_a_measuring_process_that_fails_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="ended with code 1: .*no bundle"):
+    with pytest.raises(EngineError, match=r"ended with code 1: .*no bundle"):
         process.session_memory(tmp_path / "no bundle", "onnxruntime", "cpu-fp32")
 
 
@@ -217,9 +227,7 @@ def test_a_measuring_process_that_fails_is_one_line(tmp_path: Path) -> None:
     [("flags\t: fpu avx2 avx512f avx512_vnni", True), ("flags\t: fpu avx2 avx_vnni", True),
      ("flags\t: fpu avx2", False), ("Features\t: fp asimddp", False)],
 )  # fmt: skip
-def test_the_instructions_int8_depends_on_are_found(
-    tmp_path: Path, flags: str, vnni: bool
-) -> None:
+def test_the_instructions_int8_depends_on_are_found(tmp_path: Path, flags: str, vnni: bool) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text(f"model name\t: test\n{flags}\n")
     assert cpu_features(tmp_path)["vnni"] is vnni

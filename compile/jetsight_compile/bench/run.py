@@ -31,18 +31,20 @@ class Effort:
 
     Args:
         rounds: turns of each contestant in a race of encoders.
+        budget_s: time for one such race.
         peak_rounds: turns in the race of large products.
         overhead_frames: frames through null engines.
         imports: processes that import jetsight.
     """
 
     rounds: int = 40
+    budget_s: float = 60.0
     peak_rounds: int = 8
     overhead_frames: int = 2000
     imports: int = 15
 
 
-QUICK = Effort(rounds=5, peak_rounds=2, overhead_frames=300, imports=3)
+QUICK = Effort(rounds=5, budget_s=10.0, peak_rounds=2, overhead_frames=300, imports=3)
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,13 @@ def run_bench(
     for make in subjects:
         subject = make()
         say(f"encode, {subject.name}")
-        timings = race(contestants(subject, threads), clock, rounds=effort.rounds, say=say)
+        timings = race(
+            contestants(subject, threads),
+            clock,
+            rounds=effort.rounds,
+            budget_s=effort.budget_s,
+            say=say,
+        )
         flop = work.graph_flop(subject.graphs["cpu-fp32"])
         races.append(EncodeRace(subject.name, flop, timings))
     return Results(peak_rates(products), products, races, overhead, imports, memory)

@@ -25,8 +25,8 @@ def header(machine: Mapping[str, Any], versions: Mapping[str, str], threads: int
         yield "no VNNI: INT8 products take three instructions here; the int8 bars assume VNNI"
     if machine["load_per_core"] > _BUSY:
         yield (
-            f"BUSY: load is {machine['load_per_core']:g} per core before the start; trust the "
-            "ratios, not the times"
+            f"BUSY: load was {machine['load_per_core']:g} per core before the start; neither times "
+            "nor ratios can be trusted, repeat on a quiet machine"
         )
     yield "  ".join(f"{name} {version}" for name, version in versions.items())
 
@@ -35,7 +35,17 @@ def race_table(
     timings: Mapping[str, Timing], flop: int, peaks: Mapping[str, float]
 ) -> Iterator[str]:
     """One line per contestant; the first call stands apart and is in no other column."""
-    head = ("", "p50 ms", "p99 ms", "max ms", "x eager", "GFLOP/s", "of peak", "load+first ms")
+    head = (
+        "",
+        "calls",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "x eager",
+        "GFLOP/s",
+        "of peak",
+        "load+first ms",
+    )
     eager = timings[EAGER].calls_ms.percentile(50) if EAGER in timings else 0.0
     rows = []
     failed = []
@@ -49,6 +59,7 @@ def race_table(
         rows.append(
             (
                 name,
+                str(timing.calls_ms.count),
                 *(f"{summary[key]:.2f}" for key in ("p50", "p99", "max")),
                 f"{eager / summary['p50']:.2f}" if eager else "-",
                 f"{rate:.1f}",
@@ -67,7 +78,7 @@ def bar_table(rows: Sequence[Row]) -> Iterator[str]:
         [
             (
                 row.what,
-                f"{row.value:.3g} {row.unit}",
+                f"{row.value:.4g} {row.unit}",
                 "-"
                 if row.bar is None
                 else f"{'>=' if row.direction == 'min' else '<='} {row.bar:g}",

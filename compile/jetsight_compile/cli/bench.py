@@ -37,9 +37,10 @@ def bench(
 ) -> None:  # fmt: skip
     """Race encoders against torch eager and torch.compile, and check the project's promises.
 
-    Contestants take turns in one run with the same frames and the same number of threads, so the
-    ratios hold on a busy machine too. First calls stand in a column of their own. A missed bar is
-    printed as MISSED; missing one is no error. Takes about three minutes, half of it torch.compile.
+    Contestants take turns in one run with the same frames and the same number of threads, on a
+    machine that should have nothing else to do. First calls stand in a column of their own. A
+    missed bar is printed as MISSED; missing one is no error. Takes about three minutes, half of it
+    torch.compile.
     """
     import json
 

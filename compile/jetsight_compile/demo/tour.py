@@ -143,9 +143,10 @@ def summary_lines(report: Mapping[str, Any], out: Path) -> Iterator[str]:
     skill = " ".join(f"{value:.2f}" for value in report["skill_vs_persistence"])
     yield f"skill against persistence, 1 to {len(report['skill_vs_persistence'])} blocks: {skill}"
     if change["caught"]:
+        delay = change["frames_until_flagged"]
+        when = f"{delay} frames later" if delay else "at once"
         yield (
-            f"planted change at frame {change['frame']}: caught {change['frames_until_flagged']} "
-            f"frames later, surprise {surprise['at_change']:.2f} over a limit of "
+            f"planted change at frame {change['frame']}: caught {when}, surprise {surprise['at_change']:.2f} over a limit of "
             f"{surprise['limit']:.2f}; {surprise['false_alarms']} false alarms in "
             f"{surprise['normal_frames']} normal frames"
         )
