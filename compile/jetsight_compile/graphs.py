@@ -11,6 +11,7 @@ Shapes: h w camera, K history, H horizon, A action-block size, D latent size.
 from __future__ import annotations
 
 import itertools
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +37,8 @@ _REFUSED = {
 }  # fmt: skip
 _Port = tuple[int, tuple[int, ...]]  # element type and shape
 _SCOPES = "pkg.torch.onnx.name_scopes"
+# It warns, once per operator and export, that torchvision is absent; nothing here wants it.
+logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
