@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jetsight.engine import NDArray
+from jetsight.stats import Recorder
 from jetsight_compile.demo.measure import HorizonErrors, SurpriseReport
 from jetsight_compile.demo.watch import Watched
 
@@ -57,7 +58,7 @@ def latency_figure(watched: Watched, period_ms: float) -> str:
             axis.set(xscale="log", xlim=(low, high), yticks=[], ylabel="")
             axis.spines["left"].set_visible(False)
             axis.axvline(period_ms, color=RED, lw=1.0, ls=(0, (4, 3)))
-            _percentile_marks(axis, values, color)
+            _percentile_marks(axis, values)
             axis.set_title(name)
         axes[0].annotate(
             f"camera period {period_ms:.3g} ms", (period_ms, 1.0), xytext=(0, 2), color=RED,
@@ -69,11 +70,14 @@ def latency_figure(watched: Watched, period_ms: float) -> str:
         return _svg(figure)
 
 
-def _percentile_marks(axis: Any, values: NDArray, color: str) -> None:
+def _percentile_marks(axis: Any, values: NDArray) -> None:
     top = axis.get_ylim()[1]
     axis.set_ylim(0, 1.35 * top)
+    recorder = Recorder()  # so that the marks are the numbers of the report
+    for value in values:
+        recorder.add(float(value))
     for percent, align, shift in ((50, "right", -3), (99, "left", 3)):
-        value = float(np.percentile(values, percent, method="inverted_cdf"))
+        value = recorder.percentile(percent)
         axis.axvline(value, ymax=0.8, color=INK, lw=0.8)
         axis.annotate(
             f"p{percent} {value:.2f} ms", (value, 0.8), xytext=(shift, -1), fontsize=8, color=INK,
@@ -107,7 +111,7 @@ def error_figure(
             range(1, horizon + 1), np.nanmean(errors.model, axis=0), errors.skill, strict=True
         ):
             by_step.annotate(
-                f"{skill:.2f}", (step, mean), xytext=(0, -13), textcoords="offset points",
+                f"{skill:.2f}", (step, mean), xytext=(0, 6), textcoords="offset points",
                 ha="center", fontsize=8, color=BLUE,
             )  # fmt: skip
         by_step.set(

@@ -28,7 +28,7 @@ class Places:
     Args:
         thing: what is located, e.g. `"block"`.
         model: read from the forecast.
-        persistence: where it was at the time of forecasting.
+        persistence: read from the latent at the time of forecasting, as if nothing moved.
         floor: read from the latent of the frame that came; no forecast can be read better.
     """
 
@@ -112,7 +112,7 @@ def locate(
         Places(
             thing,
             [_mean(forecast[now, k], states[then], xy) for k, (now, then) in enumerate(pairs)],
-            [_mean(states[now], states[then], xy) for now, then in pairs],
+            [_mean(encoded[now], states[then], xy) for now, then in pairs],
             [_mean(encoded[then], states[then], xy) for _, then in pairs],
         )
         for thing, xy in located_things(state_names).items()

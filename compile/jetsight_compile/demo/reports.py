@@ -17,7 +17,7 @@ from jetsight_compile.machine_facts import machine_facts, versions
 _GATES = {
     "latent_cosine": "mean cosine of standardised latents to PyTorch float32",
     "latent_cosine_worst": "the same, worst percentile of frames",
-    "latent_sqnr_db": "signal to quantization error of the latents, dB",
+    "latent_sqnr_db": "signal to quantization error of the latents",
     "rollout_drift": "error added to forecasts, as a share of persistence error",
     "inputs_matter": "smallest effect that exchanging one input has",
 }

@@ -146,9 +146,9 @@ def summary_lines(report: Mapping[str, Any], out: Path) -> Iterator[str]:
         delay = change["frames_until_flagged"]
         when = f"{delay} frames later" if delay else "at once"
         yield (
-            f"planted change at frame {change['frame']}: caught {when}, surprise {surprise['at_change']:.2f} over a limit of "
-            f"{surprise['limit']:.2f}; {surprise['false_alarms']} false alarms in "
-            f"{surprise['normal_frames']} normal frames"
+            f"planted change at frame {change['frame']}: caught {when}, surprise "
+            f"{surprise['at_change']:.2f} over a limit of {surprise['limit']:.2f}; "
+            f"{surprise['false_alarms']} false alarms in {surprise['normal_frames']} normal frames"
         )
     else:
         yield f"planted change at frame {change['frame']}: MISSED"
