@@ -46,9 +46,18 @@ def test_markdown_carries_the_measured_numbers(card: tuple[report.Card, Path]) -
     for value in measured.skill.skill:
         assert f"{value:.3f}" in text
     assert all(f"| {name} | {r2:.3f} |" in text for name, r2 in measured.probe_r2.items())
-    assert "without its anti-collapse term" in text
+    assert "without the anti-collapse term" in text
     alone = report.markdown(replace(measured, control=None), about, 1234)
-    assert "without its anti-collapse term" not in alone
+    assert "without the anti-collapse term" not in alone
+
+
+def test_the_card_says_what_is_not_in_the_latent(card: tuple[report.Card, Path]) -> None:
+    measured, target = card
+    _, about = load(target)
+    blind = replace(measured, probe_r2={"x": 0.95, "block_angle": 0.1})
+    assert "cannot read block_angle out" in report.markdown(blind, about, 1)
+    seeing = replace(measured, probe_r2={"x": 0.95})
+    assert "cannot read" not in report.markdown(seeing, about, 1)
 
 
 def test_numbers_are_json(card: tuple[report.Card, Path]) -> None:

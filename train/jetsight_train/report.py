@@ -26,6 +26,7 @@ from jetsight_train.model.world_model import WorldModel
 from jetsight_train.windows import Recording
 
 ANGLE = "angle"
+READABLE_R2 = 0.5  # below this, more of a quantity is missing from the latent than is in it
 
 
 @dataclass(frozen=True)
@@ -176,11 +177,19 @@ def markdown(card: Card, about: Description, parameters: int) -> str:
         "",
         "## Limits",
         "",
-        "One simulated robot, one camera, one scene with fixed colours and light. The latent is "
-        "only meaningful for frames like those of the training set; the runtime's surprise says "
-        "when they are not.",
+        *_missing_lines(card),
+        f"Everything above holds for frames like those of `{trained.data_name}`: that robot, "
+        "camera, scene and light. For others the latent means nothing; the runtime's surprise says so.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _missing_lines(card: Card) -> list[str]:
+    """What a planner must not ask this latent for."""
+    missing = [name for name, r2 in card.probe_r2.items() if r2 < READABLE_R2]
+    if not missing:
+        return []
+    return [f"A linear probe cannot read {', '.join(missing)} out of the latent.", ""]
 
 
 def _control_lines(card: Card) -> list[str]:
@@ -188,7 +197,7 @@ def _control_lines(card: Card) -> list[str]:
         return []
     return [
         "",
-        "The same run without its anti-collapse term, stopped by the monitor at step "
-        f"{card.control.step[-1]}: mean standard deviation {card.control.std_mean[-1]:.4f}, "
-        f"effective rank {card.control.effective_rank[-1]:.1f}.",
+        "The control, a run without the anti-collapse term, at step "
+        f"{card.control.step[-1]}: mean standard deviation {card.control.std_mean[-1]:.4f}, effective rank "
+        f"{card.control.effective_rank[-1]:.1f}.",
     ]

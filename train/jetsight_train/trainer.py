@@ -156,6 +156,7 @@ class Trainer:
                 if report:
                     report(done)
                 if done.health:
+                    metrics.flush()  # what was measured is readable while the run goes on
                     self.monitor.check(done.step, done.health)
                 if self.step % save_every == 0:
                     metrics.flush()

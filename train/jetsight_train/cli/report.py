@@ -29,6 +29,12 @@ import click
     help="Use at most this many episodes of --probe-data.",
 )
 @click.option(
+    "--run",
+    "run_folder",
+    type=click.Path(path_type=Path),
+    help="Run folder whose metrics are drawn.  [default: the one the checkpoint lies in]",
+)
+@click.option(
     "--control",
     type=click.Path(path_type=Path),
     help="Run folder of `jetsight train --no-anti-collapse`, to show that it collapses.",
@@ -39,7 +45,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the card.")
 def report(
     checkpoint: Path, data: Path, probe_data: Path | None, probe_episodes: int,
-    control: Path | None, out: Path | None, as_json: bool,
+    run_folder: Path | None, control: Path | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write MODEL_CARD.md, card.png and report.json for CKPT."""
     from jetsight.atomic import write_file
@@ -56,10 +62,10 @@ def report(
     else:
         fit = load_recording(probe_data, most=probe_episodes)
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    run = folder.parent / METRICS
+    run = (run_folder or folder.parent) / METRICS
     card = cards.measure(
         model, held_out, fit,
-        cards.read_curve(run) if run.is_file() else None,
+        cards.read_curve(run) if run_folder or run.is_file() else None,
         cards.read_curve(control / METRICS) if control else None,
     )  # fmt: skip
     target = out or folder
