@@ -46,9 +46,9 @@ def test_markdown_carries_the_measured_numbers(card: tuple[report.Card, Path]) -
     for value in measured.skill.skill:
         assert f"{value:.3f}" in text
     assert all(f"| {name} | {r2:.3f} |" in text for name, r2 in measured.probe_r2.items())
-    assert "without the anti-collapse term" in text
+    assert "The control, a run" in text
     alone = report.markdown(replace(measured, control=None), about, 1234)
-    assert "without the anti-collapse term" not in alone
+    assert "The control, a run" not in alone
 
 
 def test_the_card_says_what_is_not_in_the_latent(card: tuple[report.Card, Path]) -> None:

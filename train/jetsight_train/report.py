@@ -179,7 +179,7 @@ def markdown(card: Card, about: Description, parameters: int) -> str:
         "",
         *_missing_lines(card),
         f"Everything above holds for frames like those of `{trained.data_name}`: that robot, "
-        "camera, scene and light. For others the latent means nothing; the runtime's surprise says so.",
+        "camera, scene and light. For others the latent means nothing; surprise says so.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -198,6 +198,6 @@ def _control_lines(card: Card) -> list[str]:
     return [
         "",
         "The control, a run without the anti-collapse term, at step "
-        f"{card.control.step[-1]}: mean standard deviation {card.control.std_mean[-1]:.4f}, effective rank "
-        f"{card.control.effective_rank[-1]:.1f}.",
+        f"{card.control.step[-1]}: mean standard deviation {card.control.std_mean[-1]:.4f}, "
+        f"effective rank {card.control.effective_rank[-1]:.1f}.",
     ]
