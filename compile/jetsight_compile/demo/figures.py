@@ -145,11 +145,11 @@ def surprise_figure(
             seconds[flagged], watched.surprise[flagged], ls="none", marker="o", ms=3.5, color=RED,
             label="flagged",
         )  # fmt: skip
-        for value, name in ((p99, "p99"), (report.limit, "p99.9: limit")):
+        for value, name, side in ((p99, "p99", "top"), (report.limit, "p99.9: limit", "bottom")):
             axis.axhline(value, color=INK, lw=0.7, ls=(0, (1, 2)))
             axis.annotate(
                 name, (1.0, value), xytext=(4, 0), xycoords=axis.get_yaxis_transform(),
-                textcoords="offset points", fontsize=7.5, color=INK, va="center",
+                textcoords="offset points", fontsize=7.5, color=INK, va=side,
             )  # fmt: skip
         _scene_marks(axis, starts, hz)
         top = 1.22 * float(np.nanmax(watched.surprise))
