@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from jetsight.engine import Backend
+from jetsight.engine import Backend, Engine
 from jetsight.errors import GateError
 from jetsight.manifest import Gate
 from jetsight_compile.controls import deaf, mis_scaled
@@ -37,10 +37,11 @@ Direction = Literal["min", "max"]
 
 # name: (direction, {precision: limit}). Origins: fp32 is float rounding with room for another
 # order of summation; fp16 is 0.1 of what NVIDIA's GR00T deployment accepts for bf16 (0.999); int8
-# latents follow its FP8 bar (0.99), and drift may cost 0.02 of skill.
+# latents follow its FP8 bar (0.99), with room in the worst percentile for frames near the mean,
+# whose standardised latents are short; drift may cost 0.02 of skill.
 LIMITS: dict[str, tuple[Direction, dict[str, float]]] = {
     "latent_cosine": ("min", {"fp32": 0.999999, "fp16": 0.9999, "int8": 0.995}),
-    "latent_cosine_worst": ("min", {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98}),
+    "latent_cosine_worst": ("min", {"fp32": 0.99999, "fp16": 0.999, "int8": 0.95}),
     "latent_sqnr_db": ("min", {"fp32": 80.0, "fp16": 40.0, "int8": 20.0}),
     "rollout_drift": ("max", {"fp32": 1e-6, "fp16": 1e-3, "int8": 0.02}),
     # Swapping an input for another recorded one moves the output by about its own spread.
@@ -65,13 +66,21 @@ class Family:
 
 
 def judge(family: Family, truth: Reference, backends: Sequence[Backend]) -> list[Gate]:
-    """Measure every gate of a family; a value is the worst over `backends`, a control the best.
+    """Measure every gate of a family.
+
+    Args:
+        family: graphs to judge.
+        truth: held-out data and the float model's answers.
+        backends: the value of a gate is the worst over these; the first one runs the controls.
 
     Raises:
         EngineError: a backend cannot load a graph.
     """
-    each = [_measure(family, truth, backend) for backend in backends]
-    return [_gate(family, name, [measured[name] for measured in each]) for name in LIMITS]
+    each = [_values(family, truth, backend) for backend in backends]
+    controls = _controls(family, truth, backends[0])
+    return [
+        _gate(family, name, [values[name] for values in each], controls[name]) for name in LIMITS
+    ]
 
 
 def require(gates: Sequence[Gate]) -> None:
@@ -98,80 +107,63 @@ def _verdict(gate: Gate) -> str:
     )
 
 
-def _gate(family: Family, name: str, pairs: Sequence[tuple[float, float]]) -> Gate:
+def _gate(family: Family, name: str, values: Sequence[float], control: float) -> Gate:
     direction, limits = LIMITS[name]
     limit = limits[family.precision]
-    worst, best = (min, max) if direction == "min" else (max, min)
-    value, control = worst(v for v, _ in pairs), best(c for _, c in pairs)
-    passed = value >= limit if direction == "min" else value <= limit
-    failed = control < limit if direction == "min" else control > limit
+    if direction == "min":
+        value, passed, failed = min(values), min(values) >= limit, control < limit
+    else:
+        value, passed, failed = max(values), max(values) <= limit, control > limit
     return Gate(family.name, name, value, limit, direction, passed, control, failed)
 
 
-def _measure(family: Family, truth: Reference, backend: Backend) -> dict[str, tuple[float, float]]:
-    """Value and control of every gate on one backend."""
-    frames: list[Sample] = [{"frame_hwc_u8": frame} for frame in truth.frames_u8]
-    encode, forecast = family.encode.SerializeToString(), family.forecast.SerializeToString()
-    z = run_all(backend, encode, frames)
-    broken = run_all(backend, mis_scaled(family.encode), frames)
-    cosine, control = standard_cosine(z, truth), standard_cosine(broken, truth)
-    shuffled = standard_cosine(np.roll(z, len(z) // 2, axis=0), truth)
-    history = _encoded_history(backend, encode, truth)
-    inputs = [{**truth.windows.inputs(i), "z_hist": z} for i, z in enumerate(history)]
-    fresh = run_all(backend, forecast, inputs)
-    wrong = run_all(backend, mis_scaled(family.forecast), inputs)
+def _values(family: Family, truth: Reference, backend: Backend) -> dict[str, float]:
+    """Every gate's value on one backend, end to end: forecasts start from compiled latents."""
+    w, k = truth.history_u8.shape[:2]
+    frames = [*truth.frames_u8, *truth.history_u8.reshape(w * k, *truth.history_u8.shape[2:])]
+    with loaded(backend, family.encode.SerializeToString()) as engine:
+        z = np.stack([run_one(engine, {"frame_hwc_u8": frame}) for frame in frames])
+    z, history = z[: -w * k], z[-w * k :].reshape(w, k, -1)
+    inputs = [{**truth.windows.inputs(i), "z_hist": z_hist} for i, z_hist in enumerate(history)]
+    with loaded(backend, family.forecast.SerializeToString()) as engine:
+        future = np.stack([run_one(engine, sample) for sample in inputs])
+        effects = [_effect(engine, inputs, n) for n, value in inputs[0].items() if value.size]
+    cosine = standard_cosine(z, truth)
     return {
-        "latent_cosine": (float(cosine.mean()), float(control.mean())),
-        "latent_cosine_worst": (worst_percent(cosine), worst_percent(shuffled)),
-        "latent_sqnr_db": (sqnr_db(z, truth.z), sqnr_db(broken, truth.z)),
-        "rollout_drift": (drift(fresh, truth), drift(wrong, truth)),
-        "inputs_matter": (
-            _least_effect(backend, encode, forecast, frames, inputs),
-            _effect_of_actions(backend, deaf(family.forecast, "actions"), inputs),
-        ),
+        "latent_cosine": float(cosine.mean()),
+        "latent_cosine_worst": worst_percent(cosine),
+        "latent_sqnr_db": sqnr_db(z, truth.z),
+        "rollout_drift": drift(future, truth),
+        "inputs_matter": min(_change(z[0], z[len(z) // 2]), *effects),
     }
 
 
-def _encoded_history(backend: Backend, encode: bytes, truth: Reference) -> F32:
-    """`[W, K, D]` latents of each window's history by the compiled encoder, as a robot has them."""
-    w, k = truth.history_u8.shape[:2]
-    frames = truth.history_u8.reshape(w * k, *truth.history_u8.shape[2:])
-    z = run_all(backend, encode, [{"frame_hwc_u8": frame} for frame in frames])
-    return z.reshape(w, k, -1)
+def _controls(family: Family, truth: Reference, backend: Backend) -> dict[str, float]:
+    """What every gate says of something that is wrong on purpose."""
+    frames = [{"frame_hwc_u8": frame} for frame in truth.frames_u8]
+    inputs = [truth.windows.inputs(index) for index in range(len(truth.windows))]
+    z = run_all(backend, mis_scaled(family.encode), frames)
+    future = run_all(backend, mis_scaled(family.forecast), inputs)
+    shuffled = np.roll(truth.z, len(truth.z) // 2, axis=0)
+    with loaded(backend, deaf(family.forecast, "actions")) as engine:
+        effect = _effect(engine, inputs, "actions")
+    return {
+        "latent_cosine": float(standard_cosine(z, truth).mean()),
+        "latent_cosine_worst": worst_percent(standard_cosine(shuffled, truth)),
+        "latent_sqnr_db": sqnr_db(z, truth.z),
+        "rollout_drift": drift(future, truth),
+        "inputs_matter": effect,
+    }
 
 
-def _least_effect(
-    backend: Backend,
-    encode: bytes,
-    forecast: bytes,
-    frames: Sequence[Sample],
-    inputs: Sequence[Sample],
-) -> float:
-    """Smallest effect that exchanging one input for another recorded one has on the output."""
-    with loaded(backend, encode) as engine:
-        pixels = _effect(run_one(engine, frames[0]), run_one(engine, frames[len(frames) // 2]))
-    with loaded(backend, forecast) as engine:
-        first, other = inputs[0], inputs[len(inputs) // 2]
-        before = run_one(engine, first)
-        names = [name for name, value in first.items() if value.size]
-        after = [run_one(engine, {**first, name: _unlike(name, first, other)}) for name in names]
-    return min([pixels, *(_effect(before, each) for each in after)])
-
-
-def _effect_of_actions(backend: Backend, forecast: bytes, inputs: Sequence[Sample]) -> float:
+def _effect(engine: Engine, inputs: Sequence[Sample], name: str) -> float:
+    """What exchanging one input for another recorded value of it does to the forecast."""
     first, other = inputs[0], inputs[len(inputs) // 2]
-    with loaded(backend, forecast) as engine:
-        before = run_one(engine, first)
-        changed = {**first, "actions": _unlike("actions", first, other)}
-        return _effect(before, run_one(engine, changed))
+    same = np.array_equal(first[name], other[name])
+    changed = {**first, name: -first[name] - 1.0 if same else other[name]}
+    return _change(run_one(engine, first), run_one(engine, changed))
 
 
-def _unlike(name: str, sample: Sample, other: Sample) -> F32:
-    """Another recorded value of an input, or its reverse where the two happen to be equal."""
-    same = np.array_equal(sample[name], other[name])
-    return np.ascontiguousarray(-sample[name] - 1.0 if same else other[name])
-
-
-def _effect(before: F32, after: F32) -> float:
-    scale = float(np.abs(before).max())
-    return float(np.abs(after - before).max()) / max(scale, 1e-30)
+def _change(before: F32, after: F32) -> float:
+    """Largest difference relative to the largest number."""
+    return float(np.abs(after - before).max() / max(float(np.abs(before).max()), 1e-30))

@@ -44,6 +44,7 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 # Samples whose activations are in memory at a time. The quantizer's own option for this,
 # CalibMaxIntermediateOutputs, forgets what it has seen (onnxruntime 1.32); strides do not.
 _STRIDE = 16
+_JUDGE = 4
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def cpu_int8(
 
     Args:
         graph: float graph; not modified.
-        samples: inputs; even ones calibrate, odd ones choose the method.
+        samples: inputs; every fourth one chooses the method, the others calibrate.
         methods: candidates out of `METHODS`.
         keep_float: patterns of layer names that stay float, like `trunk.layers.0/*`.
 
@@ -86,7 +87,9 @@ def cpu_int8(
         MissingDependency: ONNX Runtime is not installed.
     """
     layers = quantizable(graph, keep_float)
-    calibrating, judging = _whole_strides(samples[0::2]), samples[1::2]
+    judging = samples[_JUDGE - 1 :: _JUDGE]
+    calibrating = [sample for i, sample in enumerate(samples) if i % _JUDGE != _JUDGE - 1]
+    calibrating = _whole_strides(calibrating)
     expected = _outputs(graph, judging)
     candidates = []
     for method in methods:
@@ -188,7 +191,7 @@ def _static_u8s8(
         return strip(onnx.load(path), graph.graph.name)
 
 
-def _whole_strides(samples: Sequence[Sample]) -> Sequence[Sample]:
+def _whole_strides(samples: list[Sample]) -> list[Sample]:
     """As many samples as fill whole strides, which is what the quantizer takes."""
     return samples[: len(samples) // _STRIDE * _STRIDE] if len(samples) > _STRIDE else samples
 

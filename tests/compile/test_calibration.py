@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import BLOCK, HISTORY, HORIZON, LATENT, square_episode, write_dataset
+
+from jetsight.errors import DataError
+from jetsight_compile.calibration import Windows, load_episodes, spread
+
+
+def frozen_episode() -> tuple[np.ndarray, np.ndarray]:
+    frames, actions = square_episode(9)
+    return np.repeat(frames[:1], len(frames), axis=0), actions
+
+
+def still_robot(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    frames, actions = square_episode(seed)
+    return frames, np.full_like(actions, 0.5)
+
+
+GOOD = [square_episode(seed) for seed in range(4)]
+TALL = [square_episode(seed, side=32) for seed in range(4)]
+BAD = {
+    "one episode": (GOOD[:1], {}, "1 episodes; .* at least 2"),
+    "too short": ([square_episode(s, length=9) for s in range(4)], {}, "18 frames and 2 windows"),
+    "another camera": (TALL, {}, "frames are 32x32, but the model takes 24x24"),
+    "another robot": (GOOD, {"names": ("dx", "dy")}, r"\['dx', 'dy'\].*\['dy', 'dx'\]"),
+    "another rate": (GOOD, {"fps": 20}, "recorded at 20 Hz, but the model steps at 10 Hz"),
+    "frozen camera": ([*GOOD, frozen_episode()], {}, "only . of the 40 frames of episode 4 differ"),
+    "an episode twice": ([*GOOD, GOOD[1]], {}, "episodes 1 and 4 have the same content"),
+    "still robot": ([still_robot(s) for s in range(4)], {}, "same in all 160 rows"),
+}
+
+
+@pytest.mark.parametrize("defect", BAD)
+def test_worthless_recordings_are_refused_with_what_was_found(shop, tmp_path, defect) -> None:
+    episodes, options, says = BAD[defect]
+    path = write_dataset(tmp_path / "calib", episodes, **options)
+    with pytest.raises(DataError, match=says) as caught:
+        load_episodes(path, shop.model("conv"))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_dataset_is_refused(shop, tmp_path) -> None:
+    with pytest.raises(DataError, match=r"calib.*info\.json"):
+        load_episodes(tmp_path / "calib", shop.model("conv"))
+
+
+def test_not_a_number_in_the_actions_is_refused(shop, tmp_path) -> None:
+    frames, actions = square_episode(1)
+    actions = np.where(np.arange(len(actions))[:, None] == 7, np.nan, actions)
+    path = write_dataset(tmp_path / "calib", [GOOD[0], (frames, actions.astype(np.float32))])
+    with pytest.raises(DataError, match=r"infinities .* column 'action'"):
+        load_episodes(path, shop.model("conv"))
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("data") / "calib", GOOD)
+
+
+def test_split_is_by_episode_and_shares_no_frame(shop, good) -> None:
+    both = load_episodes(good, shop.model("conv"))
+    assert both.calibration.digest.episodes == (0, 2)
+    assert both.held_out.digest.episodes == (1, 3)
+    one, other = (
+        {frame.tobytes() for frame in side.frames_u8} for side in (both.calibration, both.held_out)
+    )
+    assert one
+    assert not one & other
+    assert both.calibration.digest.frames + both.held_out.digest.frames == 160
+
+
+def test_latents_and_windows_are_the_models_own(shop, good) -> None:
+    """Frames one block apart, and the actions that led from one to the next."""
+    model, side = shop.model("conv"), load_episodes(good, shop.model("conv")).held_out
+    with torch.inference_mode():
+        z = model.encode(torch.from_numpy(side.frames_u8)).numpy()
+    np.testing.assert_allclose(side.z, z, atol=1e-5)
+    windows = side.windows
+    assert windows.z.shape[1:] == (HISTORY + HORIZON, LATENT)
+    assert (np.diff(windows.rows, axis=1) == BLOCK).all()
+    assert ((windows.rows < 40).all(1) | (windows.rows >= 40).all(1)).all(), "crosses an episode"
+    actions = GOOD[1][1]  # episode 1 comes first on the held-out side
+    np.testing.assert_array_equal(windows.blocks[0, 0], actions[:BLOCK].reshape(-1))
+    np.testing.assert_array_equal(windows.blocks[5, 2], actions[9 : 9 + BLOCK].reshape(-1))
+    sample = windows.inputs(5)
+    assert [len(sample[name]) for name in ("z_hist", "a_hist", "actions")] == [3, 2, 2]
+    np.testing.assert_array_equal(sample["z_hist"], z[[5, 7, 9]])
+
+
+def test_thinning_spreads_and_keeps_the_ends() -> None:
+    assert spread(10, 3).tolist() == [0, 4, 9]
+    assert spread(3, 10).tolist() == [0, 1, 2]
+    rows = np.arange(20)[:, None]
+    zeros = np.zeros((20, 5, 8), np.float32)
+    assert Windows(rows, zeros, zeros, 3).thinned(2).rows.tolist() == [[0], [19]]
+
+
+def test_the_shipped_recording_can_calibrate_what_was_trained_for_it() -> None:
+    """`calib_data/pusht` against its recipe, without decoding a frame."""
+    from jetsight.lerobot import LeRobotDataset
+    from jetsight_train.recipe import load_recipe
+
+    recipe = load_recipe("pusht-nano")
+    data = LeRobotDataset.open(Path(__file__).parents[2] / "calib_data" / "pusht")
+    assert tuple(data.action_names) == recipe.action.names
+    assert (data.height, data.width, data.fps) == (*recipe.frame.camera, recipe.timing.camera_hz)
+    assert len(data) >= 8
