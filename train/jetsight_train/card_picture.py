@@ -21,7 +21,7 @@ def picture(card: Card) -> bytes:
     left.plot(steps, card.skill.predicted, color=BLUE, marker="o", label="world model")
     for step, error, value in zip(steps, card.skill.predicted, skill, strict=True):
         left.annotate(
-            f"{value:.2f}", (step, error), textcoords="offset points", xytext=(0, -13),
+            f"{value:.2f}", (step, error), textcoords="offset points", xytext=(0, 7),
             ha="center", fontsize=8, color=BLUE,
         )  # fmt: skip
     left.set(title="forecast error (number: skill)", xlabel="action blocks ahead", ylim=(0, None))
