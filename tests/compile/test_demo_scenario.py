@@ -19,7 +19,7 @@ from jetsight_compile.demo.scenario import (
 )
 
 REQUEST = StreamRequest(4, 6, 10.0, action_block=2, plan_ticks=4, step_size=1)
-LEAST = 8
+HISTORY, BLOCK = 3, 2
 
 
 def episode(number: int, length: int = 40) -> Episode:
@@ -44,7 +44,7 @@ def shown(reading: Reading) -> tuple[int, int]:
 
 @pytest.fixture
 def scenario() -> Scenario:
-    return plan_scenario({1: 40, 3: 40, 5: 40}, 60, LEAST)
+    return plan_scenario({1: 40, 3: 40, 5: 40}, 60, HISTORY, BLOCK)
 
 
 def test_the_plan_ends_in_one_change_that_nothing_announces(scenario: Scenario) -> None:
@@ -56,17 +56,23 @@ def test_the_plan_ends_in_one_change_that_nothing_announces(scenario: Scenario) 
 
 
 @given(
-    st.lists(st.integers(1, 90), max_size=8), st.integers(1, 400), st.integers(1, 20)
-)  # fmt: skip
-def test_every_plan_is_whole_or_refused(lengths: list[int], frames: int, least: int) -> None:
+    st.lists(st.integers(1, 90), max_size=8),
+    st.integers(1, 400),
+    st.integers(1, 4),
+    st.integers(1, 5),
+)
+def test_every_plan_is_whole_or_refused(
+    lengths: list[int], frames: int, history: int, block: int
+) -> None:
     available = dict(enumerate(lengths))
     try:
-        plan = plan_scenario(available, frames, least)
+        plan = plan_scenario(available, frames, history, block)
     except (DataError, UsageError):
         return
     assert plan.frames == frames
     assert len(set(plan.episodes)) == len(plan.pieces) >= 2
     assert plan.change == plan.starts[-1]
+    least = (history + 1) * block
     for piece in (*plan.pieces, *plan.unchanged().pieces):
         assert 0 <= piece.first < piece.last <= available[piece.episode]
     assert all(len(piece) >= least for piece in plan.pieces[-2:])  # or nothing could surprise
@@ -102,10 +108,10 @@ def test_the_control_is_the_same_scene_without_the_change(scenario: Scenario) ->
 
 
 def test_too_little_to_show_is_refused() -> None:
-    with pytest.raises(UsageError, match="expected at least 16"):
-        plan_scenario({0: 100, 1: 100}, 15, LEAST)
+    with pytest.raises(UsageError, match=r"15 frames are too few.*needs 16 or more"):
+        plan_scenario({0: 100, 1: 100}, 15, HISTORY, BLOCK)
     with pytest.raises(DataError, match="1 held-out episodes are too few"):
-        plan_scenario({0: 100}, 30, LEAST)
+        plan_scenario({0: 100}, 30, HISTORY, BLOCK)
 
 
 def test_another_camera_rate_is_refused(scenario: Scenario) -> None:

@@ -17,6 +17,8 @@ from jetsight_compile.bench.subjects import recipe_subject, trained_subject
 from jetsight_compile.bench.work import gemm_flop
 from jetsight_compile.demo.tour import compile_model, find_checkpoint, find_data
 from jetsight_compile.machine_facts import machine_facts, versions
+from jetsight_train.checkpoint import load as load_checkpoint
+from jetsight_train.recipe import load_recipe
 
 SHIPPED = "shipped"
 
@@ -70,11 +72,15 @@ def bench_session(
     machine = machine_facts()  # first, while the load is still that of others
     folder, source = find_checkpoint(checkpoint), find_data(data)
     threads = threads or default_threads()
+    load_checkpoint(folder)  # refuse what is wrong now, not after a minute
+    models = models or (SHIPPED, "lewm")
+    for name in set(models) - {SHIPPED}:
+        load_recipe(name)
     subjects: list[Callable[[], Subject]] = [
         partial(trained_subject, folder, source)
         if model == SHIPPED
         else partial(recipe_subject, model, source)
-        for model in (models or (SHIPPED, "lewm"))
+        for model in models
     ]
     with tempfile.TemporaryDirectory(prefix="jetsight-bench-") as scratch:
         say("compile a bundle to measure the memory of a streaming process")

@@ -29,7 +29,7 @@ import click
 @click.option(
     "--frames",
     type=click.IntRange(min=1),
-    default=300,
+    default=270,
     show_default=True,
     help="Frames to stream, the planted change included.",
 )

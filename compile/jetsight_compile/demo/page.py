@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import math
 from collections.abc import Mapping
@@ -13,16 +14,25 @@ from jetsight.engine import NDArray
 from jetsight.errors import MissingDependency
 
 
-def render(facts: Mapping[str, Any]) -> str:
-    """The page, from the values that `report.html.j2` names.
+def check_tools() -> None:
+    """Find out early whether the page can be made.
 
     Raises:
-        MissingDependency: jinja2 is not installed.
+        MissingDependency: jinja2 or matplotlib is not installed.
     """
-    try:
-        import jinja2
-    except ImportError:
-        raise MissingDependency("jinja2", "compile", "writing the demo's report") from None
+    for module, extra in (("jinja2", "compile"), ("matplotlib", "train")):
+        try:
+            found = importlib.util.find_spec(module) is not None
+        except (ImportError, ValueError):  # ValueError: hidden through sys.modules[name] = None
+            found = False
+        if not found:
+            raise MissingDependency(module, extra, "writing the demo's report")
+
+
+def render(facts: Mapping[str, Any]) -> str:
+    """The page, from the values that `report.html.j2` names."""
+    import jinja2
+
     text = resources.files("jetsight_compile.demo").joinpath("report.html.j2").read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -84,7 +84,26 @@ class Scenario:
         return Scenario((Piece(before.episode, before.first, before.last + len(after)),))
 
 
-def plan_scenario(lengths: Mapping[int, int], frames: int, least: int) -> Scenario:
+def frames_to_surprise(history: int, block: int) -> int:
+    """Frames a scene needs before a frame of it can surprise: K latents, one block, and a block."""
+    return (history + 1) * block
+
+
+def check_frames(frames: int, history: int, block: int) -> None:
+    """Refuse a stream too short for a change between two scenes.
+
+    Raises:
+        UsageError: it is.
+    """
+    least = 2 * frames_to_surprise(history, block)
+    if frames < least:
+        raise UsageError(
+            f"{frames} frames are too few to plant a change of scene in; this model needs "
+            f"{least} or more"
+        )
+
+
+def plan_scenario(lengths: Mapping[int, int], frames: int, history: int, block: int) -> Scenario:
     """Whole episodes one after the other, then an unannounced cut into one more.
 
     The robot that is seen after the cut goes on from the same row of its own episode, with the
@@ -93,16 +112,17 @@ def plan_scenario(lengths: Mapping[int, int], frames: int, least: int) -> Scenar
     Args:
         lengths: rows of each episode that may be shown, in the order they shall be.
         frames: to show.
-        least: frames a scene needs before a frame of it can surprise.
+        history: K of the model.
+        block: B of the model.
 
     Raises:
         UsageError: `frames` is too few for a change between two scenes.
         DataError: the episodes are too few or too short for that many frames.
     """
+    check_frames(frames, history, block)
+    least = frames_to_surprise(history, block)
     after = max(frames // _AFTER_CHANGE, least)
     before = frames - after
-    if before < least:
-        raise UsageError(f"frames is {frames}, expected at least {2 * least} for this model")
     # Whatever is cut must have been able to go on without the change: that is the control.
     waiting = [episode for episode, length in lengths.items() if length >= 2 * after]
     pieces: list[Piece] = []

@@ -56,6 +56,12 @@ class Shown:
     threads: int
 
 
+def _plan(data: LeRobotDataset, used: list[int], frames: int, spec: StreamSpec) -> Scenario:
+    held_out = held_out_episodes(len(data), used)
+    lengths = {episode: data.episode_lengths[episode] for episode in held_out}
+    return plan_scenario(lengths, frames, spec.history, spec.action_block)
+
+
 def stream_and_judge(
     bundle: Bundle,
     data: LeRobotDataset,
@@ -84,9 +90,7 @@ def stream_and_judge(
     spec = StreamSpec.from_manifest(bundle.manifest)
     calibration = bundle.manifest.provenance.calibration
     used = list(calibration.episodes) if calibration else []
-    held_out = held_out_episodes(len(data), used)
-    least = (spec.history + 1) * spec.action_block
-    scenario = plan_scenario({e: data.episode_lengths[e] for e in held_out}, frames, least)
+    scenario = _plan(data, used, frames, spec)
     footage = {episode: data.episode(episode) for episode in scenario.episodes}
     rate_hz = spec.camera_hz if rate_hz is None else rate_hz
     source = f"{data.path.name} episodes {', '.join(map(str, scenario.episodes))}"

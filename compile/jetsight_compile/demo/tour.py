@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import jetsight_train
+from jetsight.backends import open_backend
 from jetsight.bundle import Bundle
 from jetsight.cli.run import StatusLine
 from jetsight.clock import MonotonicClock
-from jetsight.errors import CheckpointError, DataError
+from jetsight.errors import CheckpointError, DataError, StorageError
 from jetsight.lerobot import LeRobotDataset
 from jetsight_compile.compiler import Request, compile_checkpoint
+from jetsight_compile.demo import page
 from jetsight_compile.demo.reports import report_facts, write_reports
+from jetsight_compile.demo.scenario import check_frames
 from jetsight_compile.demo.show import FAMILY, stream_and_judge
+from jetsight_train.checkpoint import load as load_checkpoint
 
 SHIPPED = "pusht-nano"
 _DATA = Path("calib_data/pusht")
@@ -64,7 +69,7 @@ def tour(
     data: Path | None = None,
     *,
     backend: str | None = None,
-    frames: int = 300,
+    frames: int = 270,
     rate_hz: float | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -85,12 +90,17 @@ def tour(
     Raises:
         CheckpointError: there is no such model, or it was refused.
         DataError: the dataset is missing, unreadable or too small.
+        UsageError: too few frames, or no such backend.
+        MissingDependency: something that the demo needs at its end is not installed.
+        StorageError: `out` cannot be written.
         GateError: the quantized graphs do not do what the float model does.
     """
     checkpoint, folder = find_checkpoint(checkpoint), find_data(data)
-    target = out / f"{checkpoint.name}.jetsight"
+    check_request(out, checkpoint, folder, backend, frames)
+    name = (checkpoint if checkpoint.is_dir() else checkpoint.parent).name
+    target = out / f"{name}.jetsight"
     seconds: dict[str, float] = {}
-    say(f"compile {checkpoint.name} to {FAMILY}, calibrated on {folder}")
+    say(f"compile {name} to {FAMILY}, calibrated on {folder}")
     with _timed(seconds, "compile"):
         bundle = compile_model(checkpoint, folder, target, lambda stage: say(f"  {stage}"))
     for gate in bundle.manifest.gates:
@@ -112,6 +122,24 @@ def tour(
     say("write the report")
     write_reports(shown, report, out)
     return report
+
+
+def check_request(
+    out: Path, checkpoint: Path, data: Path, backend: str | None, frames: int
+) -> None:
+    """Refuse in a second what would otherwise fail after a minute.
+
+    Raises:
+        JetsightError: as `tour` does.
+    """
+    page.check_tools()
+    open_backend(backend, FAMILY)
+    LeRobotDataset.open(data)
+    about = load_checkpoint(checkpoint)[1]
+    check_frames(frames, about.recipe.model.history, about.timing.action_block)
+    place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise StorageError(f"cannot write into {place}; give a folder of yours with --out")
 
 
 def compile_model(
