@@ -147,7 +147,8 @@ def test_what_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["demo", "--checkpoint", "nowhere", "--data", "nowhere"], 3),
+        (["demo", "--checkpoint", "nowhere"], 3),
+        (["demo", "--data", "nowhere"], 4),
         (["demo", "--frames", "0"], 2),
         (["bench", "--threads", "0"], 2),
         (["bench", "--checkpoint", "nowhere", "--data", "nowhere"], 3),
