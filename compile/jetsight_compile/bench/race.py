@@ -78,6 +78,7 @@ class Timing:
             "prepare_ms": self.prepare_ms,
             "first_ms": self.first_ms,
             "calls": self.calls_ms.count,
+            "min": self.calls_ms.min,
             **self.calls_ms.summary(),
             "repeated_p50": self.repeated_ms.percentile(50),
             "remembers": self.remembers,
