@@ -152,6 +152,14 @@ def test_bars_are_for_our_engines_on_the_published_geometry(
     assert row.value == pytest.approx(2.0)
 
 
+def test_noise_that_hits_eager_alone_flatters_nobody() -> None:
+    disturbed = timing(10.0, 90.0, 90.0)
+    (row,) = encode_rows("lewm", {EAGER: disturbed, "onnxruntime cpu-int8": timing(5.0, 5.0, 5.0)})
+    assert row.value == pytest.approx(2.0)
+    assert row.verdict == "MISSED"
+    assert row.note.startswith("medians 18.0")
+
+
 def test_a_missed_bar_is_printed_and_counted() -> None:
     rows = encode_rows("lewm", {EAGER: timing(10.0), "openvino cpu-int8": timing(5.0)})
     lines = list(text.bar_table([*rows, Row("import jetsight, p50", 90.0, "ms", 150.0)]))

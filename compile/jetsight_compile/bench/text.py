@@ -38,6 +38,7 @@ def race_table(
     head = (
         "",
         "calls",
+        "min ms",
         "p50 ms",
         "p99 ms",
         "max ms",
@@ -60,6 +61,7 @@ def race_table(
             (
                 name,
                 str(timing.calls_ms.count),
+                f"{timing.calls_ms.min:.2f}",
                 *(f"{summary[key]:.2f}" for key in ("p50", "p99", "max")),
                 f"{eager / summary['p50']:.2f}" if eager else "-",
                 f"{rate:.1f}",
