@@ -6,6 +6,7 @@ has passed.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from jetsight.backends import available
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle import Bundle
 from jetsight.engine import Backend
+from jetsight.errors import MissingDependency
 from jetsight_compile import gate, pack, quantize
 from jetsight_compile.calibration import (
     CALIBRATION_FRAMES,
@@ -85,11 +87,13 @@ def compile_checkpoint(request: Request, say: Say = lambda stage: None) -> Bundl
     Raises:
         UsageError: a target cannot run a precision, or an option matches nothing.
         CheckpointError, DataError: an input is unusable.
+        MissingDependency: a package of the extra `compile` is not installed.
         GateError: a compiled graph does not do what the float model does.
         StorageError: the bundle cannot be written.
     """
     plans = plan(request.targets, request.precisions)
     pack.check_target(request.out, force=request.force)
+    _check_tools()
     say(f"read {request.checkpoint}")
     model, about = checkpoint.load(request.checkpoint)
     say(f"read and encode {request.calib}")
@@ -107,6 +111,13 @@ def compile_checkpoint(request: Request, say: Say = lambda stage: None) -> Bundl
         _notes(work),
     )
     return pack.write(request.out, contents, tar=request.tar, force=request.force)
+
+
+def _check_tools() -> None:
+    """Miss a package now, and not after a minute of work."""
+    OnnxRuntimeBackend()
+    if importlib.util.find_spec("onnxscript") is None:
+        raise MissingDependency("onnxscript", "compile", "exporting a graph")
 
 
 def _family(work: _Work, wanted: FamilyPlan, request: Request) -> gate.Family:

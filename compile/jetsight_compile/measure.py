@@ -49,8 +49,11 @@ def surprise(model: WorldModel, windows: Windows, std: F32) -> F64:
 
     RMS over D of (z - z_pred) / std, which the runtime then divides by its median.
     """
-    predicted = rollout(model, windows)[:, 0]
-    off = (windows.z[:, windows.history] - predicted).astype(np.float64) / std
+    k = windows.history
+    with torch.inference_mode():
+        z, blocks = torch.from_numpy(windows.z[:, :k]), torch.from_numpy(windows.blocks[:, :k])
+        predicted = model.predict(z, blocks).numpy()
+    off = (windows.z[:, k] - predicted).astype(np.float64) / std
     return np.asarray(np.sqrt(np.square(off).mean(1)))
 
 

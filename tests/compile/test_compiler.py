@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -224,4 +228,24 @@ def test_the_command_ends_with_the_exit_code_of_its_error(inputs, tmp_path, caps
     ]
     assert main(command) == 2
     assert capsys.readouterr().err.startswith("jetsight: error: target thor-jp7")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminated_compile_ends_in_one_line_and_leaves_nothing(inputs, tmp_path) -> None:
+    """A real signal to a real process, once work has begun."""
+    arguments = ["compile", str(inputs / "ckpt"), "--calib", str(inputs / "calib"), "--out", "x"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    code = f"from jetsight.cli import main; raise SystemExit(main({arguments}))"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert child.stderr is not None
+    said = next(line for line in child.stderr if "export encode" in line)
+    assert said
+    child.send_signal(signal.SIGTERM)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 143
+    assert out == ""
+    assert err.splitlines()[-1] == "jetsight: error: terminated"
     assert list(tmp_path.iterdir()) == []
