@@ -15,7 +15,7 @@ from live_bundle import encode_graph, make_live_bundle
 from jetsight.errors import DataError
 from jetsight.testing import tiny_spec
 from jetsight_compile.demo.measure import engine_parity, horizon_errors, surprise_report
-from jetsight_compile.demo.places import Probe, located_things
+from jetsight_compile.demo.places import Places, Probe, located_things
 from jetsight_compile.demo.scenario import Piece, Scenario
 from jetsight_compile.demo.watch import Watched
 
@@ -150,6 +150,11 @@ def test_a_probe_reads_what_is_there_and_not_what_is_not() -> None:
     errors = np.abs(found - states[200:]).mean(axis=0)
     assert errors[0] < 0.02
     assert errors[1] > 0.5
+
+
+def test_a_forecast_that_knows_no_more_is_not_called_better() -> None:
+    assert Places("agent", [50.0, 50.0], [40.0, 100.0], [30.0, 30.0]).better
+    assert not Places("block", [20.0, 74.0], [40.0, 73.0], [30.0, 30.0]).better
 
 
 def test_things_are_found_by_their_names() -> None:

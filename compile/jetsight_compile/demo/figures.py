@@ -116,7 +116,7 @@ def error_figure(
             )  # fmt: skip
         by_step.set(
             title="mean squared error (number: skill)", xlabel="action blocks ahead",
-            ylim=(0, None), xticks=range(1, horizon + 1),
+            ylim=(0, None), xlim=(0.6, horizon + 0.4), xticks=range(1, horizon + 1),
         )  # fmt: skip
         return _svg(figure)
 

@@ -18,6 +18,7 @@ from jetsight_compile.demo.measure import HorizonErrors
 from jetsight_compile.demo.scenario import Scenario
 from jetsight_compile.demo.watch import Watched
 
+_BETTER = 0.95  # of the error of persistence; less is no improvement worth the word
 _RIDGE = 1e-3  # relative to the mean squared feature, as in `jetsight report`
 
 
@@ -36,6 +37,11 @@ class Places:
     model: list[float]
     persistence: list[float]
     floor: list[float]
+
+    @property
+    def better(self) -> bool:
+        """At the longest horizon the forecast knows more than that nothing moves."""
+        return self.model[-1] < _BETTER * self.persistence[-1]
 
 
 @dataclass(frozen=True)
