@@ -15,6 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jetsight.clocks import ClockRate as ClockRate
+from jetsight.clocks import Clocks as Clocks
+from jetsight.clocks import clocks as clocks
+
 # L4T major.minor -> (JetPack, its TensorRT). JetPack 6.0 and older ship TensorRT 8, too old here.
 _JETPACK = {
     "35": ("5.1", "8.5"),
@@ -25,7 +29,8 @@ _JETPACK = {
     "38.4": ("7.1", "10.13"),
     "39.2": ("7.2", "10.16"),
 }
-_COMPUTE_CAPABILITY = (75, 76)  # CUdevice_attribute: major, minor
+# CUdevice_attribute
+_MULTIPROCESSORS, _INTEGRATED, _SM_MAJOR, _SM_MINOR = 16, 18, 75, 76
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,13 @@ class Jetson:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One CUDA device."""
+    """One CUDA device; an integrated one shares the board's memory with the processor."""
 
     name: str
     memory_bytes: int
     compute_capability: str
+    multiprocessors: int
+    integrated: bool
 
 
 @dataclass(frozen=True)
@@ -168,12 +175,19 @@ def _device(library: Any, ordinal: int) -> Gpu:
     library.cuDeviceGet(ctypes.byref(device), ordinal)
     library.cuDeviceGetName(name, len(name), device)
     library.cuDeviceTotalMem_v2(ctypes.byref(size), device)
-    parts = []
-    for attribute in _COMPUTE_CAPABILITY:
+
+    def ask(attribute: int) -> int:
         value = ctypes.c_int(0)
         library.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-        parts.append(str(value.value))
-    return Gpu(name.value.decode(errors="replace"), size.value, ".".join(parts))
+        return value.value
+
+    return Gpu(
+        name=name.value.decode(errors="replace"),
+        memory_bytes=size.value,
+        compute_capability=f"{ask(_SM_MAJOR)}.{ask(_SM_MINOR)}",
+        multiprocessors=ask(_MULTIPROCESSORS),
+        integrated=bool(ask(_INTEGRATED)),
+    )
 
 
 def _text(path: Path) -> str | None:

@@ -18,7 +18,7 @@ from jetsight.cli.doctor import describe
 from jetsight.machine import Cuda, Gpu
 
 NO_CUDA = Cuda(None, None, (), "no NVIDIA driver")
-ORIN = Gpu("Orin", 65_000_000_000, "8.7")
+ORIN = Gpu("Orin", 65_000_000_000, "8.7", multiprocessors=16, integrated=True)
 RELEASE = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64\n"
 OPENVINO = BackendInfo("openvino", "2026.4.1", ("cpu-",), None)
 NO_ORT = BackendInfo("onnxruntime", None, ("cpu-",), "run: pip install 'jetsight[cpu]'")
@@ -179,13 +179,14 @@ class FakeDriver:
         out._obj.value = 128 << 30
 
     def cuDeviceGetAttribute(self, out: Any, attribute: int, device: ctypes.c_int) -> None:
-        out._obj.value = {75: 11, 76: 0}[attribute]
+        out._obj.value = {16: 20, 18: 1, 75: 11, 76: 0}[attribute]
 
 
 def test_driver_is_asked_for_its_devices(tmp_path: Path) -> None:
     _tree(tmp_path, {"sys/module/nvidia/version": "580.95\n"})
     found = machine.cuda(tmp_path, lambda _: FakeDriver())
-    assert found == Cuda("580.95", "13.2", (Gpu("NVIDIA Thor", 128 << 30, "11.0"),), None)
+    thor = Gpu("NVIDIA Thor", 128 << 30, "11.0", multiprocessors=20, integrated=True)
+    assert found == Cuda("580.95", "13.2", (thor,), None)
 
 
 def _no_library(_: str) -> Any:

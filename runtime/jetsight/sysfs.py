@@ -1,0 +1,62 @@
+"""Small files of `/proc`, `/sys` and `/etc`, read so that nothing about them can raise.
+
+A node may be missing, unreadable without root, say `N/A`, or vanish between `open` and `read`
+(a sensor of a part that is switched off answers EAGAIN). All of that is None here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_SMALL_BYTES = 4096  # sysfs nodes are at most a page
+
+
+def text(path: Path) -> str | None:
+    """One line of a small file, without the NUL that device-tree strings end in."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_SMALL_BYTES)
+    except (OSError, ValueError):  # ValueError: a NUL in a name that came from another file
+        return None
+    shown = raw.decode(errors="replace").replace("\0", " ")
+    return " ".join("".join(c if c.isprintable() else " " for c in shown).split()) or None
+
+
+def integer(path: Path) -> int | None:
+    """A file that holds one decimal integer and nothing else."""
+    found = re.fullmatch(r"-?\d{1,19}", text(path) or "", flags=re.ASCII)
+    return int(found[0]) if found else None
+
+
+def lines(path: Path, *, max_bytes: int = 1 << 20) -> list[str]:
+    """Lines of a text file; none if it cannot be read. Nothing behind `max_bytes` is seen."""
+    try:
+        with path.open("rb") as file:
+            return file.read(max_bytes).decode(errors="replace").splitlines()
+    except (OSError, ValueError):
+        return []
+
+
+def fields(path: Path, separator: str) -> dict[str, str]:
+    """`key<separator>value` lines; the first of several equal keys counts."""
+    found: dict[str, str] = {}
+    for line in lines(path):
+        key, _, value = line.partition(separator)
+        found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def nodes(folder: Path, pattern: str) -> Iterator[Path]:
+    """What matches in a folder, `zone2` before `zone10`; nothing if it cannot be listed."""
+    try:
+        found = list(folder.glob(pattern))
+    except (OSError, ValueError):
+        return
+    yield from sorted(found, key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", path.as_posix(), flags=re.ASCII)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
