@@ -1,0 +1,124 @@
+"""TensorRT where it is installed, TensorRT-RTX where it is not; both behind one name."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from jetsight import machine
+from jetsight.errors import EngineError, MissingDependency
+
+TENSORRT, RTX = "tensorrt", "tensorrt_rtx"
+_SPOKEN = {TENSORRT: "TensorRT", RTX: "TensorRT-RTX"}
+Version = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Library:
+    """An importable TensorRT.
+
+    Attributes:
+        module: the Python module; only names that TensorRT 10.3 and 11 share may be used.
+        name: `"tensorrt"` or `"tensorrt_rtx"`.
+        version: major, minor, patch, build; a build of 0 means the bindings do not say.
+    """
+
+    module: Any
+    name: str
+    version: Version
+
+    def __str__(self) -> str:
+        return f"{_SPOKEN.get(self.name, self.name)} {spoken(self.version)}"
+
+
+class CollectingLogger(Protocol):
+    """What TensorRT said: every line, and the errors among them."""
+
+    lines: list[str]
+    errors: list[str]
+
+
+def spoken(version: Version) -> str:
+    """A version as people write it; an unknown build is left out."""
+    return ".".join(map(str, version if version[3] else version[:3]))
+
+
+def called(name: str) -> str:
+    """How people call the library of that module name."""
+    return _SPOKEN.get(name, name)
+
+
+def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> Library:
+    """Import the first of `names` that is there.
+
+    Raises:
+        MissingDependency: none is installed.
+        EngineError: on a Jetson, where it comes from apt; or it is installed but does not load.
+    """
+    broken = ""
+    for name in names:
+        try:
+            module = importlib.import_module(name)
+        except (ImportError, OSError) as error:
+            if getattr(error, "name", None) != name:  # it is there, a library it needs is not
+                broken = broken or f"{name} is installed but does not load ({_one_line(error)})"
+            continue
+        return Library(module, name, _version(module, name))
+    raise _absent(broken)
+
+
+def make_logger(library: Library) -> CollectingLogger:
+    """A logger for TensorRT that keeps every line; nothing is printed."""
+    trt: Any = library.module
+    base: Any = trt.ILogger
+
+    class Log(base):  # type: ignore[misc]
+        """TensorRT calls `log` from its own threads; appending to a list is atomic."""
+
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.lines: list[str] = []
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            self.lines.append(f"{severity.name} {message}")
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(message)
+
+    return cast(CollectingLogger, Log())
+
+
+def _absent(broken: str) -> EngineError | MissingDependency:
+    board = machine.jetson(Path("/"))
+    if board is not None:
+        return EngineError(
+            f"TensorRT is not importable on this Jetson{f': {broken}' if broken else ''}; run: "
+            "sudo apt install python3-libnvinfer, and make the virtual environment with "
+            "--system-site-packages (never pip install tensorrt here)"
+        )
+    if broken:
+        return EngineError(f"{broken}; reinstall it, or run: pip install 'jetsight[rtx]'")
+    return MissingDependency(RTX, "rtx", "building engines")
+
+
+def _version(module: Any, name: str) -> Version:
+    """Four numbers; Jetson's bindings give three, the library itself knows the fourth."""
+    numbers = [int(n) for n in re.findall(r"\d+", str(getattr(module, "__version__", "")))[:4]]
+    padded = (*numbers, 0, 0, 0, 0)[:4]
+    version = (padded[0], padded[1], padded[2], padded[3])
+    if version[3] or name != TENSORRT:
+        return version
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(f"libnvinfer.so.{version[0]}")
+        return (*version[:3], int(library.getInferLibBuildVersion()))
+    return version
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

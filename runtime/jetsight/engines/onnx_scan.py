@@ -1,0 +1,137 @@
+"""Refuse ONNX bytes whose weights lie in other files, without the `onnx` package.
+
+TensorRT's parser follows external data even when it is given bytes and no path, relative to the
+working directory (measured with TensorRT-RTX 1.7.1), so a graph could make it read any file. The
+graphs of a bundle are self-contained; this walks the protobuf, skips the weights, and proves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jetsight.errors import EngineError
+
+# Field numbers of onnx.proto: where tensors can be, per message.
+_GRAPH_OF_MODEL, _FUNCTIONS_OF_MODEL = 7, 25
+_NODES_OF_GRAPH, _TENSORS_OF_GRAPH, _SPARSE_OF_GRAPH = 1, 5, 15
+_NODES_OF_FUNCTION = 7
+_ATTRIBUTES_OF_NODE = 5
+_TENSORS_OF_ATTRIBUTE, _GRAPHS_OF_ATTRIBUTE, _SPARSE_OF_ATTRIBUTE = (5, 10), (6, 11), (22, 23)
+_TENSORS_OF_SPARSE = (1, 2)
+_NAME_OF_TENSOR, _EXTERNAL_OF_TENSOR, _LOCATION_OF_TENSOR = 8, 13, 14
+_MAX_DEPTH = 16  # subgraphs of subgraphs
+_Field = tuple[int, memoryview | int]
+
+
+def refuse_external_data(graph: bytes, what: str) -> None:
+    """Raise unless every weight of an ONNX graph is inside `graph`.
+
+    Args:
+        graph: ONNX bytes.
+        what: how messages call it.
+
+    Raises:
+        EngineError: a weight is elsewhere, or the bytes are no protobuf.
+    """
+    try:
+        found = next(_external(memoryview(graph)), None)
+    except (IndexError, ValueError):
+        raise EngineError(
+            f"{what}: not a readable ONNX graph; compile the bundle again: jetsight compile"
+        ) from None
+    if found is not None:
+        raise EngineError(
+            f"{what}: weight {found} lies outside the bundle (ONNX external data), which is never "
+            "read; compile the bundle again: jetsight compile"
+        )
+
+
+def _external(model: memoryview) -> Iterator[str]:
+    for number, value in _messages(model):
+        if number == _GRAPH_OF_MODEL:
+            yield from _in_graph(value, 0)
+        elif number == _FUNCTIONS_OF_MODEL:
+            for inner, node in _messages(value):
+                if inner == _NODES_OF_FUNCTION:
+                    yield from _in_node(node, 0)
+
+
+def _in_graph(graph: memoryview, depth: int) -> Iterator[str]:
+    if depth > _MAX_DEPTH:
+        raise ValueError("nested too deep")
+    for number, value in _messages(graph):
+        if number == _TENSORS_OF_GRAPH:
+            yield from _in_tensor(value)
+        elif number == _SPARSE_OF_GRAPH:
+            yield from _in_sparse(value)
+        elif number == _NODES_OF_GRAPH:
+            yield from _in_node(value, depth)
+
+
+def _in_node(node: memoryview, depth: int) -> Iterator[str]:
+    for number, attribute in _messages(node):
+        if number != _ATTRIBUTES_OF_NODE:
+            continue
+        for inner, value in _messages(attribute):
+            if inner in _TENSORS_OF_ATTRIBUTE:
+                yield from _in_tensor(value)
+            elif inner in _GRAPHS_OF_ATTRIBUTE:
+                yield from _in_graph(value, depth + 1)
+            elif inner in _SPARSE_OF_ATTRIBUTE:
+                yield from _in_sparse(value)
+
+
+def _in_sparse(sparse: memoryview) -> Iterator[str]:
+    for number, value in _messages(sparse):
+        if number in _TENSORS_OF_SPARSE:
+            yield from _in_tensor(value)
+
+
+def _in_tensor(tensor: memoryview) -> Iterator[str]:
+    name, outside = "without a name", False
+    for number, value in _fields(tensor):
+        if number == _NAME_OF_TENSOR and isinstance(value, memoryview):
+            name = ascii(bytes(value[:80]).decode(errors="replace"))
+        outside = outside or number == _EXTERNAL_OF_TENSOR
+        outside = outside or (number == _LOCATION_OF_TENSOR and value != 0)
+    if outside:
+        yield name
+
+
+def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Fields that have a length; numbers are passed over."""
+    for number, value in _fields(data):
+        if isinstance(value, memoryview):
+            yield number, value
+
+
+def _fields(data: memoryview) -> Iterator[_Field]:
+    """Field numbers and values of one message, in order; nothing is copied."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        kind = tag & 7
+        if kind == 0:
+            number, at = _varint(data, at)
+            yield tag >> 3, number
+            continue
+        size = {1: 8, 5: 4}.get(kind)
+        if kind == 2:
+            size, at = _varint(data, at)
+        if size is None or size > len(data) - at:
+            raise ValueError("no protobuf")
+        yield tag >> 3, data[at : at + size]
+        at += size
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("no varint")

@@ -1,0 +1,264 @@
+"""Where built engines are kept: a folder that only this user can write, and only this user fills.
+
+    $XDG_CACHE_HOME/jetsight/engines/   0700
+        <key>-<digest>/engine.plan, record.json, build.log
+        locks/<key>.lock                one build of a key at a time, whichever process
+        logs/<key>/build.log            of builds that failed
+        timing/<machine>.cache
+
+An entry appears complete or not at all (`jetsight.atomic`). It is handed out only after size,
+SHA-256, plan header and machine were checked: deserializing an engine can run code that is in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from jetsight import atomic
+from jetsight.engines import plan as plan_header
+from jetsight.engines import record as build_record
+from jetsight.engines.fingerprint import HostFacts
+from jetsight.engines.library import Version
+from jetsight.engines.locks import locked
+from jetsight.engines.record import BuildRecord
+from jetsight.errors import EngineError
+
+PLAN, RECORD, LOG = "engine.plan", "record.json", "build.log"
+_MAX_RECORD_BYTES = 1 << 20
+_FOLDERS = ("locks", "logs", "timing")
+_LOGGER = logging.getLogger("jetsight")
+_REBUILD = "build it here: jetsight build BUNDLE"
+_said: set[str] = set()
+
+
+@dataclass(frozen=True)
+class StoredEngine:
+    """An engine that matched its record, and the record."""
+
+    plan: bytes
+    record: BuildRecord
+
+
+class EngineStore:
+    """The engines of this user on this machine.
+
+    Args:
+        root: folder to keep them in; `$XDG_CACHE_HOME/jetsight/engines` if None.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root if root is not None else default_root()
+
+    def find(self, graph_sha256: str, host: HostFacts) -> StoredEngine:
+        """The newest proven engine of a graph for a machine, whatever its build options.
+
+        A difference in power mode alone is accepted, and logged once.
+
+        Args:
+            graph_sha256: digest of the ONNX bytes.
+            host: the machine it must run on.
+
+        Raises:
+            EngineError: there is none, it is for another machine or TensorRT, or it is damaged;
+                with the differences and the rebuild command.
+        """
+        known = [
+            entry for entry in self._entries() if entry[1].fingerprint.graph_sha256 == graph_sha256
+        ]
+        if not known:
+            raise EngineError(f"no engine was built for this graph on this machine; {_REBUILD}")
+        fitting = [entry for entry in known if not _host(entry).differences(host)]
+        if not fitting:
+            folder, record = known[-1]
+            lines = "; ".join(record.fingerprint.host.differences(host))
+            raise EngineError(f"{folder / PLAN}: built for | found: {lines}; {_REBUILD}")
+        proven = [entry for entry in fitting if entry[1].parity is not None]
+        if not proven:
+            folder, record = fitting[-1]
+            why = record.skipped.get("parity", "it was not")
+            raise EngineError(f"{folder / PLAN}: never compared with PyTorch ({why}); {_REBUILD}")
+        folder, record = max(proven, key=lambda entry: _preference(entry, host))
+        _mention_power_mode(record, host)
+        return self._read(folder, record, host)
+
+    def get(self, key: str) -> BuildRecord | None:
+        """Record of the newest whole engine under a key; its bytes are checked too."""
+        for folder, record in reversed(self._entries()):
+            if record.fingerprint.key == key:
+                with contextlib.suppress(EngineError):
+                    self._read(folder, record, record.fingerprint.host)
+                    return record
+        return None
+
+    def records(self) -> list[BuildRecord]:
+        """Every readable record, oldest first."""
+        return [record for _, record in self._entries()]
+
+    def add(self, plan: bytes, record: BuildRecord, log: str) -> Path:
+        """Keep an engine, in one step, and drop older ones of its key.
+
+        Raises:
+            StorageError: the disk is full or not writable; what was there before is still there.
+        """
+        self.prepare()
+        key = record.fingerprint.key
+        target = self.root / f"{key}-{record.plan_sha256[:8]}"
+        if target.exists():  # the same bytes again, e.g. by --force: the newer record counts
+            atomic.write_file(target / RECORD, build_record.dump(record))
+        else:
+            with atomic.new_directory(target) as folder:
+                folder.chmod(0o700)
+                (folder / PLAN).write_bytes(plan)
+                (folder / RECORD).write_bytes(build_record.dump(record))
+                (folder / LOG).write_text(log, errors="replace")
+        for older in self.root.glob(f"{key}-*"):
+            if older != target:
+                shutil.rmtree(older, ignore_errors=True)
+        return target
+
+    @contextlib.contextmanager
+    def building(self, key: str, waiting: Callable[[str], None]) -> Iterator[None]:
+        """Let one process at a time build a key; `waiting` gets the id of the one before."""
+        self.prepare()
+        with locked(self.root / "locks" / f"{key}.lock", waiting):
+            yield
+
+    def failure_log(self, key: str) -> Path:
+        """Where the log of a build goes that fails."""
+        folder = self.root / "logs" / key
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder / LOG
+
+    def forget_failure(self, key: str) -> None:
+        """Remove the log of an older failure."""
+        shutil.rmtree(self.root / "logs" / key, ignore_errors=True)
+
+    def timing_file(self, host_key: str) -> Path:
+        """File of the kernel times of a machine."""
+        return self.root / "timing" / f"{host_key}.cache"
+
+    def prepare(self) -> None:
+        """Make the folder, refuse it unless it is private, and sweep what killed builds left.
+
+        Raises:
+            StorageError: it cannot be made.
+            EngineError: others can write to it.
+        """
+        try:
+            for folder in (*reversed(self.root.parents), self.root):
+                if not folder.exists():
+                    folder.mkdir(mode=0o700, exist_ok=True)
+            refuse_shared(self.root, readable=False)
+            for name in _FOLDERS:
+                (self.root / name).mkdir(mode=0o700, exist_ok=True)
+            atomic.sweep(self.root)
+        except OSError as error:
+            raise atomic.storage_error(error, self.root) from error
+
+    def _entries(self) -> list[tuple[Path, BuildRecord]]:
+        """Folders with a readable record, oldest first; the others are passed over."""
+        if not self.root.is_dir():
+            return []
+        refuse_shared(self.root, readable=False)
+        found = []
+        for folder in self.root.iterdir():
+            if folder.name.startswith(".") or folder.name in _FOLDERS:
+                continue
+            with contextlib.suppress(EngineError, OSError):
+                data = _read_file(folder / RECORD, _MAX_RECORD_BYTES)
+                found.append((folder, build_record.parse(data, str(folder / RECORD))))
+        return sorted(found, key=lambda entry: (entry[1].built_utc, entry[0].name))
+
+    def _read(self, folder: Path, record: BuildRecord, host: HostFacts) -> StoredEngine:
+        """The engine of an entry, after every check that needs no TensorRT."""
+        path = folder / PLAN
+        refuse_shared(folder)
+        try:
+            plan = _read_file(path, record.plan_bytes)
+        except OSError as error:
+            raise EngineError(f"{path}: {error.strerror}; {_REBUILD}") from error
+        if len(plan) != record.plan_bytes:
+            raise EngineError(
+                f"{path}: {len(plan)} bytes, its record says {record.plan_bytes}; it was cut or "
+                f"extended, {_REBUILD}"
+            )
+        if hashlib.sha256(plan).hexdigest() != record.plan_sha256:
+            raise EngineError(
+                f"{path}: does not match the SHA-256 in its record, it was damaged or changed; "
+                f"{_REBUILD}"
+            )
+        plan_header.check(plan, host.library, _numbers(host.version), str(path))
+        return StoredEngine(plan, record)
+
+
+def default_root() -> Path:
+    """`$XDG_CACHE_HOME/jetsight/engines`; `~/.cache` where that is not set."""
+    base = os.environ.get("XDG_CACHE_HOME") or ""
+    # The XDG standard: a path that is not absolute is to be ignored.
+    top = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    return top / "jetsight" / "engines"
+
+
+def refuse_shared(folder: Path, *, readable: bool = True) -> None:
+    """Raise `EngineError` unless `folder` is this user's and nobody else can write to it.
+
+    Args:
+        folder: what to look at.
+        readable: whether others may read it.
+    """
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode):
+        raise EngineError(f"{folder} is no folder, expected one that holds engines; remove it")
+    if found.st_uid != os.geteuid():
+        raise EngineError(
+            f"{folder} belongs to user {found.st_uid}, and engines are code: they are only loaded "
+            "from a folder of your own; set XDG_CACHE_HOME to one"
+        )
+    if found.st_mode & (0o022 if readable else 0o077):
+        raise EngineError(
+            f"{folder} has mode {stat.S_IMODE(found.st_mode):04o}, and engines are code: expected "
+            f"0700; if nobody else could have written there, run: chmod 700 {folder}"
+        )
+
+
+def _read_file(path: Path, most_bytes: int) -> bytes:
+    """A regular file, up to one byte more than it should have."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags), "rb") as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise EngineError(f"{path} is not a regular file; remove it")
+        return stream.read(most_bytes + 1)
+
+
+def _host(entry: tuple[Path, BuildRecord]) -> HostFacts:
+    return entry[1].fingerprint.host
+
+
+def _preference(entry: tuple[Path, BuildRecord], host: HostFacts) -> tuple[bool, str]:
+    """Tuned in this power mode first, then the newest."""
+    record = entry[1]
+    return record.fingerprint.host.power_mode == host.power_mode, record.built_utc
+
+
+def _mention_power_mode(record: BuildRecord, host: HostFacts) -> None:
+    built = record.fingerprint.host.power_mode
+    text = (
+        f"engine {record.fingerprint.key} was tuned in power mode {built}, this machine is in "
+        f"{host.power_mode}; for the best latency: jetsight build BUNDLE"
+    )
+    if built != host.power_mode and text not in _said:
+        _said.add(text)
+        _LOGGER.warning(text)
+
+
+def _numbers(version: str) -> Version:
+    numbers = (*(int(n) for n in version.split(".") if n.isdecimal()), 0, 0, 0, 0)
+    return numbers[0], numbers[1], numbers[2], numbers[3]
