@@ -8,19 +8,27 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jetsight
-from jetsight import backends, machine
+from jetsight import backends, machine, toolkit
+from jetsight.advice import advise
 from jetsight.backends import BackendInfo
 from jetsight.extras import EXTRA_OF
-from jetsight.machine import Cuda, Jetson, System, VideoDevice
+from jetsight.machine import (
+    Clocks,
+    Cuda,
+    Jetson,
+    System,
+    Temperature,
+    Throttle,
+    VideoDevice,
+)
 
 Lookup = Callable[[str], "str | None"]
 
 _MODULES = (*sorted({*EXTRA_OF, "tensorrt"} - {"jinja2", "tomli", "tqdm"}),)
-_VENV_HINT = "create the environment with: python3 -m venv --system-site-packages .venv"
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,16 @@ class Ability:
 
 
 @dataclass(frozen=True)
+class TensorRt:
+    """The system's TensorRT, and the one that `import tensorrt` gives here; they can differ."""
+
+    system: str | None
+    system_bindings: tuple[str, ...]
+    binding: str | None
+    binding_path: str | None
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything `jetsight doctor` knows; `--json` prints exactly this."""
 
@@ -49,10 +67,18 @@ class Report:
     system: System
     jetson: Jetson | None
     cuda: Cuda
+    tensorrt: TensorRt
+    clocks: Clocks
+    temperatures: tuple[Temperature, ...]
+    throttles: tuple[Throttle, ...]
     cameras: tuple[VideoDevice, ...]
     packages: tuple[Package, ...]
     abilities: tuple[Ability, ...]
     advice: tuple[str, ...]
+
+    def version(self, module: str) -> str | None:
+        """Installed version of an optional package, None if it is absent."""
+        return next((p.version for p in self.packages if p.module == module), None)
 
 
 def installed_version(module: str) -> str | None:
@@ -62,16 +88,29 @@ def installed_version(module: str) -> str | None:
             return None
     except (ValueError, ImportError):  # ValueError: blocked by sys.modules[name] = None
         return None
+    # The module `tensorrt` also comes from distributions named after a CUDA version.
+    for name in (module.replace("_", "-"), f"{module}_cu13", f"{module}_cu12"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def installed_path(module: str) -> str | None:
+    """Folder of an importable package."""
     try:
-        return importlib.metadata.version(module.replace("_", "-"))
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+        spec = importlib.util.find_spec(module)
+    except (ValueError, ImportError):
+        return None
+    return str(Path(spec.origin).parent) if spec is not None and spec.origin else None
 
 
 def examine(
     root: str | Path = "/",
     *,
     version_of: Lookup = installed_version,
+    path_of: Lookup = installed_path,
     cuda: Callable[[Path], Cuda] = machine.cuda,
     infos: Sequence[BackendInfo] | None = None,
     loads: Callable[[str], bool] = machine.library_loads,
@@ -81,34 +120,47 @@ def examine(
     Args:
         root: where `/etc`, `/proc`, `/sys` and `/dev` are found.
         version_of: package lookup.
+        path_of: where a package is imported from.
         cuda: driver probe.
         infos: backends this version knows; `jetsight.backends.available()` if None.
         loads: whether the system library of that file name is there.
     """
     top = Path(root)
-    board, driver, cameras = machine.jetson(top), cuda(top), machine.video_devices(top)
+    board, driver = machine.jetson(top), cuda(top)
     known = backends.available() if infos is None else infos
     versions = {module: version_of(module) for module in _MODULES}
-    packages = tuple(
-        Package(name, found, _bringer(name, board)) for name, found in versions.items()
-    )
-    return Report(
+    report = Report(
         jetsight=jetsight.__version__,
         system=machine.system(top),
         jetson=board,
         cuda=driver,
-        cameras=cameras,
-        packages=packages,
+        tensorrt=_tensorrt(top, versions["tensorrt"], path_of),
+        clocks=machine.clocks(top),
+        temperatures=machine.temperatures(top),
+        throttles=machine.throttles(top),
+        cameras=machine.video_devices(top),
+        packages=tuple(Package(name, versions[name], _bringer(name, board)) for name in versions),
         abilities=_abilities(known, versions, driver, board),
-        advice=(*_advice(top, versions, board, cameras), *_libraries(versions, loads)),
+        advice=(),
+    )
+    return replace(report, advice=advise(report, loads, toolkit.has_compiler(top)))
+
+
+def _tensorrt(root: Path, binding: str | None, path_of: Lookup) -> TensorRt:
+    return TensorRt(
+        system=toolkit.tensorrt(root),
+        system_bindings=toolkit.bindings(root),
+        binding=binding,
+        binding_path=path_of("tensorrt") if binding else None,
     )
 
 
 def _bringer(module: str, board: Jetson | None) -> str:
     if module == "tensorrt":
-        return (
-            "sudo apt install nvidia-jetpack" if board else "only on Jetson; here use jetsight[rtx]"
-        )
+        if board is None:
+            return "only on Jetson; here use jetsight[rtx]"
+        package = "python3-libnvinfer" if board.tensorrt else "nvidia-jetpack"
+        return f"sudo apt install {package}"
     return f"pip install 'jetsight[{EXTRA_OF[module]}]'"
 
 
@@ -135,6 +187,7 @@ def _abilities(
         needs("record PushT", "gymnasium", "gym_pusht", "av", "pyarrow"),
         needs("train", "torch", "safetensors", "av", "pyarrow"),
         needs("compile", "torch", "onnx", "onnxscript", "onnxruntime"),
+        needs("build TensorRT engines", "tensorrt", "pycuda", more=gpu),
         needs("build TensorRT-RTX engines", "tensorrt_rtx"),
         needs("compare with Torch-TensorRT", "torch_tensorrt", more=gpu),
     )
@@ -149,37 +202,3 @@ def _runs(prefix: str, infos: Sequence[BackendInfo], also: tuple[str, ...] = ())
         missing = (f"jetsight {jetsight.__version__} has no backend for them",)
     suffix = f" with {' or '.join(ready)}" if ready else ""
     return Ability(f"run {prefix}* bundles{suffix}", not missing, missing)
-
-
-def _advice(
-    root: Path,
-    versions: dict[str, str | None],
-    board: Jetson | None,
-    cameras: tuple[VideoDevice, ...],
-) -> tuple[str, ...]:
-    """Traps that have cost people an afternoon."""
-    found = []
-    locked = [camera.path for camera in cameras if not camera.accessible]
-    if locked:
-        found.append(
-            f"{', '.join(locked)} cannot be opened by this user; run: "
-            "sudo usermod -aG video $USER, then log in again"
-        )
-    if board and not versions["tensorrt"]:
-        apt = list(root.glob("usr/lib/python3*/dist-packages/tensorrt"))
-        if apt:
-            found.append(f"JetPack's TensorRT is installed but hidden here; {_VENV_HINT}")
-    if board and (board.jetpack_tensorrt or "10").startswith("8"):
-        found.append(f"JetPack {board.jetpack} is too old for jetsight; flash JetPack 6.1 or newer")
-    return tuple(found)
-
-
-def _libraries(versions: dict[str, str | None], loads: Callable[[str], bool]) -> tuple[str, ...]:
-    """System libraries that pip cannot bring: OpenCV, which draws PushT, links against two."""
-    absent = [name for name in ("libGL.so.1", "libgthread-2.0.so.0") if not loads(name)]
-    if not versions["gym_pusht"] or not absent:
-        return ()
-    return (
-        f"gym_pusht cannot draw without {' and '.join(absent)}; on Debian and Ubuntu run: "
-        "sudo apt install libgl1 libglib2.0-0",
-    )

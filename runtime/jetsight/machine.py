@@ -15,22 +15,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jetsight import sysfs
 from jetsight.clocks import ClockRate as ClockRate
 from jetsight.clocks import Clocks as Clocks
 from jetsight.clocks import clocks as clocks
+from jetsight.jetson import Jetson as Jetson
+from jetsight.jetson import PowerMode as PowerMode
+from jetsight.jetson import jetson as jetson
+from jetsight.thermal import Temperature as Temperature
+from jetsight.thermal import Throttle as Throttle
+from jetsight.thermal import temperatures as temperatures
+from jetsight.thermal import throttles as throttles
 
-# L4T major.minor -> (JetPack, its TensorRT). JetPack 6.0 and older ship TensorRT 8, too old here.
-_JETPACK = {
-    "35": ("5.1", "8.5"),
-    "36.3": ("6.0", "8.6"),
-    "36.4": ("6.1 or 6.2", "10.3"),
-    "36.5": ("6.2.2", "10.3"),
-    "38.2": ("7.0", "10.13"),
-    "38.4": ("7.1", "10.13"),
-    "39.2": ("7.2", "10.16"),
-}
 # CUdevice_attribute
 _MULTIPROCESSORS, _INTEGRATED, _SM_MAJOR, _SM_MINOR = 16, 18, 75, 76
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Where memory is swapped to; `zram` is memory itself, compressed."""
+
+    path: str
+    zram: bool
+    size_bytes: int
+    used_bytes: int
 
 
 @dataclass(frozen=True)
@@ -44,17 +52,7 @@ class System:
     cores: int
     memory_bytes: int | None
     memory_available_bytes: int | None
-
-
-@dataclass(frozen=True)
-class Jetson:
-    """A Jetson board; JetPack and its TensorRT are known for the L4T releases we know."""
-
-    model: str | None
-    l4t: str
-    jetpack: str | None
-    jetpack_tensorrt: str | None
-    power_mode: str | None
+    swaps: tuple[Swap, ...]
 
 
 @dataclass(frozen=True)
@@ -89,9 +87,9 @@ class VideoDevice:
 
 def system(root: Path) -> System:
     """Describe the operating system and the processor."""
-    release = _fields(root / "etc/os-release", "=")
-    memory = _fields(root / "proc/meminfo", ":")
-    processor = _fields(root / "proc/cpuinfo", ":")
+    release = sysfs.fields(root / "etc/os-release", "=")
+    memory = sysfs.fields(root / "proc/meminfo", ":")
+    processor = sysfs.fields(root / "proc/cpuinfo", ":")
     return System(
         os=release.get("PRETTY_NAME", "").strip('"') or None,
         python=platform.python_version(),
@@ -100,30 +98,24 @@ def system(root: Path) -> System:
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=_kilobytes(memory.get("MemTotal")),
         memory_available_bytes=_kilobytes(memory.get("MemAvailable")),
+        swaps=swaps(root),
     )
 
 
-def jetson(root: Path) -> Jetson | None:
-    """Describe the Jetson board; None anywhere else."""
-    text = _text(root / "etc/nv_tegra_release") or ""
-    match = re.search(r"R(\d+) \(release\), REVISION: (\d+)\.(\d+)", text)
-    if match is None:
-        return None
-    major, minor, patch = match.groups()
-    known = _JETPACK.get(f"{major}.{minor}") or _JETPACK.get(major)
-    status = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
-    return Jetson(
-        model=_text(root / "proc/device-tree/model"),
-        l4t=f"{major}.{minor}.{patch}",
-        jetpack=known[0] if known else None,
-        jetpack_tensorrt=known[1] if known else None,
-        power_mode=str(int(status[1])) if status else None,
-    )
+def swaps(root: Path) -> tuple[Swap, ...]:
+    """Swap areas in use: `Filename Type Size Used Priority`, sizes in kilobytes."""
+    found = []
+    row = re.compile(r"(/\S+)\s+\w+\s+(\d{1,15})\s+(\d{1,15})\s", flags=re.ASCII)
+    for match in map(row.match, sysfs.lines(root / "proc/swaps")):
+        if match:
+            path, size, used = match[1], int(match[2]) * 1024, int(match[3]) * 1024
+            found.append(Swap(path, path.startswith("/dev/zram"), size, used))
+    return tuple(found)
 
 
 def cuda(root: Path, load: Callable[[str], Any] = ctypes.CDLL) -> Cuda:
     """Ask the driver for its devices; no context is created, no memory is taken."""
-    driver = _text(root / "sys/module/nvidia/version")
+    driver = sysfs.text(root / "sys/module/nvidia/version")
     try:
         library = load("libcuda.so.1")
     except OSError:
@@ -146,13 +138,13 @@ def library_loads(name: str) -> bool:
 def video_devices(root: Path) -> tuple[VideoDevice, ...]:
     """V4L2 capture nodes in numeric order; metadata nodes of a camera are left out."""
     found = []
-    for node in sorted((root / "dev").glob("video[0-9]*"), key=_number):
+    for node in sysfs.nodes(root / "dev", "video[0-9]*"):
         about = root / "sys/class/video4linux" / node.name
-        if (_text(about / "index") or "0") != "0":
+        if (sysfs.text(about / "index") or "0") != "0":
             continue
         shown = "/" + node.relative_to(root).as_posix()
         accessible = os.access(node, os.R_OK | os.W_OK)
-        found.append(VideoDevice(shown, _text(about / "name"), accessible))
+        found.append(VideoDevice(shown, sysfs.text(about / "name"), accessible))
     return tuple(found)
 
 
@@ -190,33 +182,6 @@ def _device(library: Any, ordinal: int) -> Gpu:
     )
 
 
-def _text(path: Path) -> str | None:
-    """One line of a small file, without the NUL that device-tree strings end in."""
-    try:
-        raw = path.read_bytes()[:4096]
-    except OSError:
-        return None
-    return " ".join(raw.decode(errors="replace").replace("\0", " ").split()) or None
-
-
-def _fields(path: Path, separator: str) -> dict[str, str]:
-    """`key<separator>value` lines; the first of several equal keys counts."""
-    found: dict[str, str] = {}
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        return found
-    for line in lines:
-        key, _, value = line.partition(separator)
-        found.setdefault(key.strip(), value.strip())
-    return found
-
-
 def _kilobytes(text: str | None) -> int | None:
     match = re.fullmatch(r"(\d+) kB", text or "")
     return int(match[1]) * 1024 if match else None
-
-
-def _number(node: Path) -> tuple[int, str]:
-    digits = node.name.removeprefix("video")
-    return (int(digits) if digits.isdecimal() else 0, node.name)

@@ -15,10 +15,8 @@ _SMALL_BYTES = 4096  # sysfs nodes are at most a page
 
 def text(path: Path) -> str | None:
     """One line of a small file, without the NUL that device-tree strings end in."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_SMALL_BYTES)
-    except (OSError, ValueError):  # ValueError: a NUL in a name that came from another file
+    raw = _bytes(path, _SMALL_BYTES)
+    if raw is None:
         return None
     shown = raw.decode(errors="replace").replace("\0", " ")
     return " ".join("".join(c if c.isprintable() else " " for c in shown).split()) or None
@@ -32,11 +30,7 @@ def integer(path: Path) -> int | None:
 
 def lines(path: Path, *, max_bytes: int = 1 << 20) -> list[str]:
     """Lines of a text file; none if it cannot be read. Nothing behind `max_bytes` is seen."""
-    try:
-        with path.open("rb") as file:
-            return file.read(max_bytes).decode(errors="replace").splitlines()
-    except (OSError, ValueError):
-        return []
+    return (_bytes(path, max_bytes) or b"").decode(errors="replace").splitlines()
 
 
 def fields(path: Path, separator: str) -> dict[str, str]:
@@ -55,6 +49,16 @@ def nodes(folder: Path, pattern: str) -> Iterator[Path]:
     except (OSError, ValueError):
         return
     yield from sorted(found, key=_natural)
+
+
+def _bytes(path: Path, limit: int) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            # A node that answers EAGAIN is read as None, whatever the annotation says.
+            found: bytes | None = file.read(limit)
+            return found
+    except (OSError, ValueError):  # ValueError: a NUL in a name that came from another file
+        return None
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

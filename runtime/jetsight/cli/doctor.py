@@ -10,6 +10,7 @@ import click
 
 from jetsight.cli.table import fields, human_bytes, table
 from jetsight.doctor import Report, examine
+from jetsight.machine import ClockRate, Jetson
 
 
 @click.command()
@@ -55,12 +56,61 @@ def _machine(report: Report) -> Iterator[tuple[str, str]]:
         shown = f", {human_bytes(free)} available" if free is not None else ""
         yield "memory", f"{human_bytes(system.memory_bytes)}{shown}"
     if board is not None:
-        pack = f"JetPack {board.jetpack}, " if board.jetpack else ""
-        mode = f", power mode {board.power_mode}" if board.power_mode else ""
-        yield "board", f"{board.model or 'Jetson'}, {pack}L4T {board.l4t}{mode}"
+        yield from _board(board)
     yield "gpu", _gpu(report)
+    yield from _tensorrt(report)
+    yield from _state(report)
     cameras = [f"{c.path} ({c.name or 'unnamed'})" for c in report.cameras]
     yield "cameras", ", ".join(cameras) or "none"
+
+
+def _board(board: Jetson) -> Iterator[tuple[str, str]]:
+    pack = f"JetPack {board.jetpack}, " if board.jetpack else ""
+    yield "board", f"{board.model or 'Jetson'}, {pack}L4T {board.l4t or 'unknown'}"
+    if board.power_mode is not None:
+        name = f" {board.power_mode_name}" if board.power_mode_name else ""
+        best = board.fastest_mode
+        most = f", fastest {best.number} {best.name}" if best else ""
+        yield "power mode", f"{board.power_mode}{name}{most}"
+    if board.cuda_toolkit is not None:
+        yield "toolkit", f"CUDA {board.cuda_toolkit}"
+
+
+def _tensorrt(report: Report) -> Iterator[tuple[str, str]]:
+    found = report.tensorrt
+    system = f"{found.system} of the system" if found.system else None
+    binding = f"{found.binding} importable" if found.binding else None
+    if system or binding:
+        yield "tensorrt", ", ".join([system or "none of the system", binding or "not importable"])
+
+
+def _state(report: Report) -> Iterator[tuple[str, str]]:
+    """Clocks, temperatures and what slowed the machine down; a line only for what is known."""
+    rates = [_rate(rate) for rate in report.clocks.all()]
+    yield from [("clocks" if row == 0 else "", rate) for row, rate in enumerate(rates)]
+    zones = [
+        f"{zone.zone} {zone.millidegrees / 1000:.1f} C"
+        for zone in report.temperatures
+        if zone.millidegrees is not None
+    ]
+    if zones:
+        yield "heat", ", ".join(zones)
+    signs = [
+        f"{sign.events} x {sign.reason}" if sign.events is not None else sign.reason
+        for sign in report.throttles
+        if sign.events or sign.active
+    ]
+    if report.throttles:
+        yield "throttled", ", ".join(signs) or "no"
+
+
+def _rate(rate: ClockRate) -> str:
+    current, low, high = (
+        "?" if value is None else f"{value / 1e6:.0f}"
+        for value in (rate.current_hz, rate.min_hz, rate.max_hz)
+    )
+    held = {True: "locked", False: "not locked", None: "lock unknown"}[rate.locked]
+    return f"{rate.name}: {current} MHz of {low}..{high}, {held}"
 
 
 def _gpu(report: Report) -> str:
