@@ -93,12 +93,11 @@ def parity(bundle: Bundle, loaded: Loaded) -> dict[str, float]:
     """
     golden = bundle.golden()
     found = {
-        "encode": _worst_cosine(loaded.encode, golden, "z"),
-        "forecast": _worst_cosine(loaded.forecast, golden, "z_future"),
+        "encode": worst_cosine(loaded.encode, golden, "z"),
+        "forecast": worst_cosine(loaded.forecast, golden, "z_future"),
     }
     for graph, cosine in found.items():
-        precision = loaded.family.precision[graph]
-        smallest = _SMALLEST_COSINE.get(precision, _SMALLEST_COSINE_ELSE)
+        smallest = smallest_cosine(loaded.family.precision[graph])
         if not cosine >= smallest:  # also when it is NaN
             raise EngineError(
                 f"graph {graph!r} of {loaded.family.name} on {loaded.backend} does not compute "
@@ -108,7 +107,13 @@ def parity(bundle: Bundle, loaded: Loaded) -> dict[str, float]:
     return found
 
 
-def _worst_cosine(engine: Engine, golden: dict[str, NDArray], output: str) -> float:
+def smallest_cosine(precision: str) -> float:
+    """Smallest cosine to PyTorch's float32 latents that a graph of that precision may have here."""
+    return _SMALLEST_COSINE.get(precision, _SMALLEST_COSINE_ELSE)
+
+
+def worst_cosine(engine: Engine, golden: dict[str, NDArray], output: str) -> float:
+    """Smallest cosine of `output` over all golden samples; NaN when a number is not finite."""
     worst = 1.0
     for i, expected in enumerate(golden[output]):
         for name, array in engine.inputs.items():
