@@ -3,10 +3,11 @@
 TensorRT must not see foreign bytes: deserializing runs code that an engine may carry, and what it
 says about one of another version is "Version tag does not match". The first 28 bytes say enough:
 
-    0  "ftrt"     4  u32 zero     16 u64 size of all     24 major, minor, patch, build
+    0  "ftrt" or "vtrt"    4  u32 zero    16 u64 size of all    24 major, minor, patch, build
 
-The size is checked for TensorRT-RTX alone, where it was measured (1.7.1); for TensorRT the size and
-the digest in the build record say the same.
+TensorRT writes the first tag, TensorRT-RTX 1.7.1 the second, and the version tells them apart. The
+size is checked for TensorRT-RTX alone, where it was measured; for TensorRT the size and the digest
+in the build record say the same.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from jetsight.engines.library import RTX, TENSORRT, Library, Version, called, sp
 from jetsight.errors import EngineError
 
 HEADER_BYTES = 28
-_TAG = b"ftrt\0\0\0\0"
-_OLDEST_TENSORRT = 8  # TensorRT-RTX counts from 1 and writes the same tag
+_TAGS = (b"ftrt\0\0\0\0", b"vtrt\0\0\0\0")
+_OLDEST_TENSORRT = 8  # TensorRT-RTX counts from 1
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def parse(data: bytes, what: str) -> PlanHeader:
     """
     if len(data) < HEADER_BYTES:
         raise EngineError(f"{what}: {len(data)} bytes are no TensorRT engine; {_REBUILD}")
-    if not data.startswith(_TAG):
+    if not data.startswith(_TAGS):
         raise EngineError(f"{what}: does not start like a TensorRT engine; {_REBUILD}")
     version = (data[24], data[25], data[26], data[27])
     rtx = version[0] < _OLDEST_TENSORRT

@@ -99,6 +99,7 @@ class BuildRecord:
         inputs: by name.
         outputs: by name.
         layers: how many layers of each kind the parsed network has.
+        renamed: the engine's name of a tensor to the graph's, where they differ.
         proof: of the precision; None if it could not be made, `skipped` says why.
         parity: with PyTorch; None likewise.
         latency: None likewise.
@@ -118,6 +119,7 @@ class BuildRecord:
     inputs: Mapping[str, Port]
     outputs: Mapping[str, Port]
     layers: Mapping[str, int]
+    renamed: Mapping[str, str] = field(default_factory=dict)
     proof: Proof | None = None
     parity: Parity | None = None
     latency: Latency | None = None
@@ -132,6 +134,11 @@ class BuildRecord:
                 raise EngineError(f"{name} is no SHA-256 in 64 lowercase hex digits")
         if self.plan_bytes < 1:
             raise EngineError(f"plan_bytes is {self.plan_bytes}")
+
+    @property
+    def proven(self) -> bool:
+        """Whether it passed the gates on a GPU; without one there was nothing to run it on."""
+        return self.fingerprint.host.gpu is not None
 
 
 def dump(record: BuildRecord) -> bytes:

@@ -80,11 +80,12 @@ class EngineStore:
             folder, record = known[-1]
             lines = "; ".join(record.fingerprint.host.differences(host))
             raise EngineError(f"{folder / PLAN}: built for | found: {lines}; {_REBUILD}")
-        proven = [entry for entry in fitting if entry[1].parity is not None]
+        proven = [entry for entry in fitting if entry[1].proven]
         if not proven:
-            folder, record = fitting[-1]
-            why = record.skipped.get("parity", "it was not")
-            raise EngineError(f"{folder / PLAN}: never compared with PyTorch ({why}); {_REBUILD}")
+            folder = fitting[-1][0]
+            raise EngineError(
+                f"{folder / PLAN}: built without a GPU and never compared with PyTorch; {_REBUILD}"
+            )
         folder, record = max(proven, key=lambda entry: _preference(entry, host))
         _mention_power_mode(record, host)
         return self._read(folder, record, host)
@@ -159,9 +160,14 @@ class EngineStore:
             refuse_shared(self.root, readable=False)
             for name in _FOLDERS:
                 (self.root / name).mkdir(mode=0o700, exist_ok=True)
-            atomic.sweep(self.root)
+            self.sweep()
         except OSError as error:
             raise atomic.storage_error(error, self.root) from error
+
+    def sweep(self) -> None:
+        """Remove what killed builds left."""
+        if self.root.is_dir():
+            atomic.sweep(self.root)
 
     def _entries(self) -> list[tuple[Path, BuildRecord]]:
         """Folders with a readable record, oldest first; the others are passed over."""

@@ -1,0 +1,376 @@
+"""`jetsight build`: every graph of a family becomes an engine that was proven on this machine.
+
+    parse -> strongly typed build -> precision proof -> parity -> latency -> record
+
+A step that fails says why and what to try next, and nothing of that engine is kept. Without a GPU
+TensorRT-RTX still builds ahead of time; what could not be checked then is in the record, with the
+reason, and the store hands such an engine to nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from jetsight import machine
+from jetsight.bundle import Bundle
+from jetsight.clock import Clock, MonotonicClock
+from jetsight.engine import Engine
+from jetsight.engines import builder, inspector, measure
+from jetsight.engines import plan as plan_header
+from jetsight.engines.fingerprint import BuildOptions, Fingerprint, HostFacts, host_facts
+from jetsight.engines.library import RTX, TENSORRT, Library, open_library
+from jetsight.engines.progress import ProgressLine
+from jetsight.engines.reasons import cuda_failure
+from jetsight.engines.record import BuildRecord, Port, Proof
+from jetsight.engines.store import EngineStore
+from jetsight.engines.timing import TimingCache
+from jetsight.errors import EngineError, UsageError
+from jetsight.manifest import Family
+
+PREFIX = "trt-"
+_TORCH_ROUTE = "jetsight_compile.via_torch_tensorrt"  # by name: the runtime never imports it
+_AHEAD = "built ahead of time on a machine without a GPU"
+
+
+class PlanBackend(Protocol):
+    """What loads a checked engine: `jetsight.backends.tensorrt.TensorRtBackend`."""
+
+    def load_plan(self, plan: bytes) -> Engine:
+        """An engine from bytes that were checked."""
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to build.
+
+    Attributes:
+        families: names; those for this machine if empty.
+        graphs: names; all of a family if empty.
+        options: memory limit, level, route.
+        checkpoint: the PyTorch model, for the route through torch-tensorrt.
+        measure: also measure latency.
+        force: build again what is there.
+    """
+
+    families: tuple[str, ...] = ()
+    graphs: tuple[str, ...] = ()
+    options: BuildOptions = field(default_factory=BuildOptions)
+    checkpoint: Path | None = None
+    measure: bool = True
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a build works with; tests bring their own parts.
+
+    Attributes:
+        library: the TensorRT.
+        host: this machine.
+        problem: why there is no GPU; None if there is one.
+        store: where engines are kept.
+        open_backend: makes what runs them.
+        clock: what time is.
+        root: `/`.
+    """
+
+    library: Library
+    host: HostFacts
+    problem: str | None
+    store: EngineStore
+    open_backend: Callable[[], PlanBackend]
+    clock: Clock = field(default_factory=MonotonicClock)
+    root: Path = Path("/")
+
+    @classmethod
+    def here(cls, store: EngineStore | None = None) -> Workshop:
+        """This machine with the TensorRT that is installed.
+
+        Raises:
+            MissingDependency: none is.
+        """
+        library = open_library()
+
+        def open_backend() -> PlanBackend:
+            from jetsight.backends.tensorrt import TensorRtBackend
+
+            return TensorRtBackend(library=library)
+
+        host, problem = host_facts(library), machine.cuda(Path("/")).problem
+        return cls(library, host, problem, store or EngineStore(), open_backend)
+
+
+@dataclass(frozen=True)
+class Made:
+    """One engine that is now in the store; `reused` if it was there before."""
+
+    record: BuildRecord
+    reused: bool
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """What either route returns."""
+
+    plan: bytes
+    inputs: Mapping[str, Port]
+    outputs: Mapping[str, Port]
+    layers: Mapping[str, int]
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_bundle(
+    bundle: Bundle, request: Request, workshop: Workshop, progress: ProgressLine
+) -> list[Made]:
+    """Build what `request` asks for, one engine after the other.
+
+    Raises:
+        UsageError: no such family or graph, or options that do not go together.
+        EngineError: no GPU where one is needed, a graph that TensorRT refuses, or a gate that
+            fails; what was made before it is kept.
+        StorageError: the store cannot be written.
+    """
+    _refuse_without_gpu(workshop)
+    jobs = [
+        (family, graph)
+        for family in choose_families(bundle, request.families, workshop.host)
+        for graph in _graphs(bundle, family, request.graphs)
+    ]
+    try:
+        return [_Job(bundle, request, workshop, progress, *job).run() for job in jobs]
+    finally:
+        progress.close()
+
+
+def choose_families(bundle: Bundle, names: Sequence[str], host: HostFacts) -> list[Family]:
+    """The families asked for; else those compiled for this machine, else all TensorRT ones.
+
+    Raises:
+        UsageError: no such family, or none for TensorRT.
+    """
+    known = {family.name: family for family in bundle.manifest.families}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"{bundle.path} has no family {name!r}; it has: {', '.join(known)}")
+        if not name.startswith(PREFIX):
+            raise UsageError(f"family {name!r} needs no engine; only {PREFIX}* families do")
+    if names:
+        return [known[name] for name in dict.fromkeys(names)]
+    candidates = [family for name, family in known.items() if name.startswith(PREFIX)]
+    if not candidates:
+        raise UsageError(
+            f"{bundle.path} holds the families {', '.join(known)}, none for TensorRT; compile it "
+            f"for this machine: jetsight compile --target {host.target or 'rtx'}"
+        )
+    return [f for f in candidates if host.target in f.targets] or candidates
+
+
+def _graphs(bundle: Bundle, family: Family, asked: Sequence[str]) -> list[str]:
+    prefix = f"graphs/{family.name}/"
+    names = [
+        path.removeprefix(prefix).removesuffix(".onnx")
+        for path in bundle.manifest.files
+        if path.startswith(prefix)
+    ]
+    for name in asked:
+        if name not in names:
+            raise UsageError(
+                f"{bundle.path} has no graph {name!r} in family {family.name!r}; it has: "
+                f"{', '.join(names)}"
+            )
+    return [name for name in names if not asked or name in asked]
+
+
+def _refuse_without_gpu(workshop: Workshop) -> None:
+    if workshop.library.name != TENSORRT or workshop.host.gpu is not None:
+        return
+    problem = workshop.problem or "no CUDA device"
+    raise EngineError(
+        f"{workshop.library} builds only where a GPU is: {cuda_failure(problem) or problem}; run "
+        "jetsight build on the robot itself (its engines fit no other machine)"
+    )
+
+
+class _Job:
+    """One graph of one family."""
+
+    def __init__(
+        self, bundle: Bundle, request: Request, workshop: Workshop, progress: ProgressLine,
+        family: Family, graph: str,
+    ) -> None:  # fmt: skip
+        self._bundle, self._request, self._workshop = bundle, request, workshop
+        self._progress, self._family, self._graph = progress, family, graph
+        self._precision = family.precision.get(graph, "unknown")
+        self._what = f"{family.name} {graph}"
+        self._data = bundle.graph(family.name, graph)
+        self._skipped: dict[str, str] = {}
+        self._fingerprint = Fingerprint(
+            hashlib.sha256(self._data).hexdigest(), family.name, self._precision,
+            request.options, workshop.host,
+        )  # fmt: skip
+
+    def run(self) -> Made:
+        """Build and prove, unless the same engine is there already."""
+        store, key = self._workshop.store, self._fingerprint.key
+        with store.building(key, self._waiting):
+            known = None if self._request.force else store.get(key)
+            if known is not None and self._is_enough(known):
+                return Made(known, reused=True)
+            log = store.failure_log(key)
+            with _naming(log):
+                record, plan = self._proven(log)
+            store.add(plan, record, log.read_text(errors="replace") if log.exists() else "")
+            store.forget_failure(key)
+            return Made(record, reused=False)
+
+    def _is_enough(self, record: BuildRecord) -> bool:
+        """Whether everything that can be checked here was."""
+        if self._workshop.host.gpu is None:
+            return True
+        return record.parity is not None and (
+            record.latency is not None or not self._request.measure
+        )
+
+    def _waiting(self, holder: str) -> None:
+        self._progress.step(f"{self._what}: waiting for another build (process {holder})")
+
+    def _proven(self, log: Path) -> tuple[BuildRecord, bytes]:
+        clock = self._workshop.clock
+        self._progress.step(f"{self._what}: building")
+        start = clock.now_ns()
+        made = self._compiled(log)
+        seconds = (clock.now_ns() - start) / 1e9
+        header = plan_header.check_for(made.plan, self._workshop.library, self._what)
+        proof = self._proof(made.plan)
+        parity, latency = self._run(made)
+        record = BuildRecord(
+            fingerprint=self._fingerprint,
+            bundle=self._bundle.manifest.name,
+            graph=self._graph,
+            built_utc=_now(),
+            seconds=seconds,
+            plan_bytes=len(made.plan),
+            plan_sha256=hashlib.sha256(made.plan).hexdigest(),
+            plan_version=str(header),
+            inputs=made.inputs,
+            outputs=made.outputs,
+            layers=made.layers,
+            renamed=made.renamed,
+            proof=proof,
+            parity=parity,
+            latency=latency,
+            skipped=self._skipped,
+        )
+        return record, made.plan
+
+    def _compiled(self, log: Path) -> _Compiled:
+        workshop, options = self._workshop, self._request.options
+        if options.via != "onnx":
+            return self._through_torch(log)
+        timing = workshop.store.timing_file(self._fingerprint.host_key)
+        built = builder.build(
+            self._data, log, library=workshop.library, options=options, what=self._what,
+            timing=TimingCache(timing, workshop.library), say=self._progress.done,
+        )  # fmt: skip
+        return _Compiled(built.engine, _ports(built.inputs), _ports(built.outputs), built.layers)
+
+    def _through_torch(self, log: Path) -> _Compiled:
+        if self._request.checkpoint is None:
+            raise UsageError("--via torch-tensorrt needs the PyTorch model: add --checkpoint CKPT")
+        try:
+            route: Any = importlib.import_module(_TORCH_ROUTE)
+        except ImportError as error:
+            from jetsight.extras import missing
+
+            raise missing(error, "building through torch-tensorrt") or error from None
+        result = route.convert(
+            self._request.checkpoint, self._bundle.manifest, self._family, self._graph,
+            self._workshop.library, self._request.options, log, gpu=self._workshop.host.gpu,
+        )  # fmt: skip
+        return _Compiled(
+            result.plan, _ports(result.inputs), _ports(result.outputs), {}, result.renamed
+        )
+
+    def _proof(self, plan: bytes) -> Proof | None:
+        if self._workshop.host.gpu is None:
+            self._skipped["proof"] = f"{_AHEAD}; the inspector needs one"
+            return None
+        self._progress.step(f"{self._what}: proving precision")
+        text = inspector.inspect(self._workshop.library, plan)
+        try:
+            proof = inspector.prove(text, self._precision)
+        except EngineError as error:
+            if self._workshop.library.name != RTX:
+                raise
+            self._skipped["proof"] = str(error)  # its kernels are only chosen at run time
+            return None
+        reason = inspector.unproven(proof)
+        if reason is not None:
+            self._skipped["proof"] = reason
+            return None
+        inspector.refuse_fallback(proof, self._what)
+        return proof
+
+    def _run(self, made: _Compiled) -> tuple[Any, Any]:
+        """Parity, then latency, on one loaded engine."""
+        if self._workshop.host.gpu is None:
+            self._skipped.update(parity=_AHEAD, latency=_AHEAD)
+            return None, None
+        self._progress.step(f"{self._what}: comparing with PyTorch")
+        with self._loaded(made) as engine:
+            parity = latency = None
+            if self._graph in measure.REFERENCE:
+                golden = self._bundle.golden()
+                parity = measure.parity(engine, golden, self._graph, self._precision, self._what)
+            else:
+                self._skipped["parity"] = "the bundle has no reference data for this graph"
+            if self._request.measure:
+                self._progress.step(f"{self._what}: measuring latency")
+                latency = measure.latency(engine, self._workshop.clock, self._workshop.root)
+            else:
+                self._skipped["latency"] = "not asked for (--no-measure)"
+        return parity, latency
+
+    @contextlib.contextmanager
+    def _loaded(self, made: _Compiled) -> Iterator[Engine]:
+        backend = self._workshop.open_backend()
+        try:
+            engine: Engine = measure.Renamed(backend.load_plan(made.plan), made.renamed)
+            try:
+                yield engine
+            finally:
+                engine.close()
+        finally:
+            backend.close()
+
+
+@contextlib.contextmanager
+def _naming(log: Path) -> Iterator[None]:
+    """Let every failure of a build say where TensorRT's log is."""
+    try:
+        yield
+    except EngineError as error:
+        if str(log) in str(error) or not log.exists():
+            raise
+        raise type(error)(f"{error}; TensorRT's log is in {log}") from error
+
+
+def _ports(ports: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Port]:
+    return {name: Port(dtype, shape) for name, (dtype, shape) in ports.items()}
+
+
+def _now() -> str:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,117 @@
+"""What a built engine computes and how long it takes, measured where it was built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from jetsight import loading, machine
+from jetsight.clock import Clock
+from jetsight.engine import Array, Engine, NDArray
+from jetsight.engines.record import Latency, Parity
+from jetsight.errors import EngineError
+from jetsight.stats import Recorder
+
+# The output of each graph that golden.npz has a reference for.
+REFERENCE = {"encode": "z", "forecast": "z_future"}
+_WARM_UP, _RUNS = 50, 500
+_LONGEST_NS = 10_000_000_000  # a slow engine gets fewer runs, never fewer than _FEWEST
+_FEWEST = 20
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """An engine whose tensors go by other names; torch-tensorrt 2.13 calls outputs `output0`.
+
+    Args:
+        engine: what computes.
+        names: its name of a tensor to the graph's.
+    """
+
+    engine: Engine
+    names: Mapping[str, str]
+
+    @property
+    def inputs(self) -> Mapping[str, Array]:
+        """Input arrays by the graph's names."""
+        return {self.names.get(name, name): a for name, a in self.engine.inputs.items()}
+
+    @property
+    def outputs(self) -> Mapping[str, Array]:
+        """Output arrays by the graph's names."""
+        return {self.names.get(name, name): a for name, a in self.engine.outputs.items()}
+
+    def bind(self, name: str, array: Array) -> None:
+        """Use `array` as input or output `name`."""
+        own = {graph: engine for engine, graph in self.names.items()}
+        self.engine.bind(own.get(name, name), array)
+
+    def run(self) -> None:
+        """Compute."""
+        self.engine.run()
+
+    def close(self) -> None:
+        """Release the engine."""
+        self.engine.close()
+
+
+def parity(
+    engine: Engine, golden: dict[str, NDArray], graph: str, precision: str, what: str
+) -> Parity:
+    """Compare an engine with PyTorch's outputs in the bundle.
+
+    Args:
+        engine: loaded.
+        golden: the bundle's reference data.
+        graph: a key of `REFERENCE`.
+        precision: of the graph, which decides the limit.
+        what: how messages call the engine.
+
+    Raises:
+        EngineError: another signature, or an output that points elsewhere than PyTorch's.
+    """
+    output, limit = REFERENCE[graph], loading.smallest_cosine(precision)
+    unknown = sorted(name for name in engine.inputs if name not in golden)
+    if unknown or output not in engine.outputs:
+        raise EngineError(
+            f"{what}: inputs {sorted(engine.inputs)} and outputs {sorted(engine.outputs)} are not "
+            f"those of graph {graph!r}; compile the bundle again: jetsight compile"
+        )
+    worst = loading.worst_cosine(engine, golden, output)
+    if not worst >= limit:  # also when it is NaN
+        raise EngineError(
+            f"{what}: does not compute what PyTorch did, cosine {worst:.4f} on the bundle's "
+            f"reference data, expected at least {limit}; nothing was kept, build a family of "
+            "higher precision (--family), or compile with more layers in float (--keep-float)"
+        )
+    return Parity(len(golden[output]), worst, limit)
+
+
+def latency(engine: Engine, clock: Clock, root: Path) -> Latency:
+    """Time an engine as a session runs it; the clocks are read right after the last run.
+
+    Args:
+        engine: loaded, inputs written.
+        clock: what time is.
+        root: `/`, for the machine's clocks.
+    """
+    start = clock.now_ns()
+    for warm_up in range(1, _WARM_UP + 1):  # noqa: B007 - how far it came is reported
+        engine.run()
+        if clock.now_ns() - start > _LONGEST_NS // 10:
+            break
+    times, begin = Recorder(), clock.now_ns()
+    while times.count < _RUNS and (times.count < _FEWEST or clock.now_ns() - begin < _LONGEST_NS):
+        before = clock.now_ns()
+        engine.run()
+        times.add((clock.now_ns() - before) / 1e6)
+    return Latency(
+        runs=times.count,
+        warm_up=warm_up,
+        p50_ms=times.percentile(50),
+        p90_ms=times.percentile(90),
+        p99_ms=times.percentile(99),
+        max_ms=times.max,
+        clocks=machine.clocks(root),
+    )
