@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jetsight import doctor
+from jetsight.engines.store import EngineStore
 from jetsight.machine import Cuda
 
 Files = Mapping[str, "str | None"]
@@ -279,5 +280,6 @@ def look(root: Path, installed: dict[str, str] | None = None, **fakes: Any) -> d
         "cuda": lambda _: Cuda(None, None, (), "no NVIDIA driver"),
         "infos": [],
         "loads": lambda _: True,
+        "store": EngineStore(root / "engines"),
     }
     return doctor.examine(root, **{**defaults, **fakes})

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jetsight
 from jetsight import backends, machine, toolkit
-from jetsight.advice import advise
+from jetsight.advice import advise, same_release
 from jetsight.backends import BackendInfo
+from jetsight.engines.fingerprint import HostFacts, host_facts
+from jetsight.engines.library import RTX, TENSORRT, Library
+from jetsight.engines.store import EngineStore
+from jetsight.errors import EngineError
 from jetsight.extras import EXTRA_OF
 from jetsight.machine import (
     Clocks,
@@ -60,6 +65,16 @@ class TensorRt:
 
 
 @dataclass(frozen=True)
+class Engines:
+    """Engines built on this machine; usable are those proven here for this TensorRT and GPU."""
+
+    folder: str
+    stored: int
+    usable: int
+    problem: str | None
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything `jetsight doctor` knows; `--json` prints exactly this."""
 
@@ -74,6 +89,7 @@ class Report:
     cameras: tuple[VideoDevice, ...]
     packages: tuple[Package, ...]
     abilities: tuple[Ability, ...]
+    engines: Engines
     advice: tuple[str, ...]
 
     def version(self, module: str) -> str | None:
@@ -114,6 +130,7 @@ def examine(
     cuda: Callable[[Path], Cuda] = machine.cuda,
     infos: Sequence[BackendInfo] | None = None,
     loads: Callable[[str], bool] = machine.library_loads,
+    store: EngineStore | None = None,
 ) -> Report:
     """Look at this machine.
 
@@ -124,6 +141,7 @@ def examine(
         cuda: driver probe.
         infos: backends this version knows; `jetsight.backends.available()` if None.
         loads: whether the system library of that file name is there.
+        store: where engines are kept; this user's if None.
     """
     top = Path(root)
     board, driver = machine.jetson(top), cuda(top)
@@ -141,6 +159,7 @@ def examine(
         cameras=machine.video_devices(top),
         packages=tuple(Package(name, versions[name], _bringer(name, board)) for name in versions),
         abilities=_abilities(known, versions, driver, board),
+        engines=_engines(top, versions, store or EngineStore()),
         advice=(),
     )
     return replace(report, advice=advise(report, loads, toolkit.has_compiler(top)))
@@ -153,6 +172,39 @@ def _tensorrt(root: Path, binding: str | None, path_of: Lookup) -> TensorRt:
         binding=binding,
         binding_path=path_of("tensorrt") if binding else None,
     )
+
+
+def _engines(root: Path, versions: dict[str, str | None], store: EngineStore) -> Engines:
+    """What the store holds; an engine's bytes are checked when it is loaded, not here."""
+    folder, library = str(store.root), _library(root, versions)
+    try:
+        records = store.records()
+    except (EngineError, OSError) as error:
+        return Engines(folder, 0, 0, str(error))
+    usable = 0
+    if library is not None:
+        host = host_facts(library, root)
+        usable = sum(record.proven and _fits(record.fingerprint.host, host) for record in records)
+    return Engines(folder, len(records), usable, None)
+
+
+def _fits(built: HostFacts, here: HostFacts) -> bool:
+    """Files may name fewer digits of a version than the library says of itself."""
+    known = replace(here, version=built.version)
+    return same_release(built.version, here.version) and not built.differences(known)
+
+
+def _library(root: Path, versions: dict[str, str | None]) -> Library | None:
+    """The TensorRT that would run engines, with as exact a version as files tell; not imported."""
+    for name in (TENSORRT, RTX):
+        found = versions[name]
+        if found is None:
+            continue
+        system = toolkit.tensorrt(root) if name == TENSORRT else None
+        exact = system if system and same_release(system, found) else found
+        numbers = (*(int(part[:9]) for part in re.findall(r"\d+", exact)[:4]), 0, 0, 0, 0)
+        return Library(None, name, (numbers[0], numbers[1], numbers[2], numbers[3]))
+    return None
 
 
 def _bringer(module: str, board: Jetson | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,9 @@ import pytest
 from jetsight import cli, doctor, machine
 from jetsight.backends import BackendInfo
 from jetsight.cli.doctor import describe
+from jetsight.engines.fingerprint import BuildOptions, Fingerprint, HostFacts
+from jetsight.engines.record import BuildRecord
+from jetsight.engines.store import EngineStore
 from jetsight.machine import Cuda, Gpu
 
 NO_CUDA = Cuda(None, None, (), "no NVIDIA driver")
@@ -57,7 +61,12 @@ def _examine(root: Path, installed: set[str] = frozenset(), **fakes: Any) -> doc
     def version_of(module: str) -> str | None:
         return "1.2.3" if module in installed else None
 
-    defaults = {"cuda": lambda _: NO_CUDA, "infos": [OPENVINO, NO_ORT], "loads": lambda _: True}
+    defaults: dict[str, Any] = {
+        "cuda": lambda _: NO_CUDA,
+        "infos": [OPENVINO, NO_ORT],
+        "loads": lambda _: True,
+        "store": EngineStore(root / "engines"),
+    }
     fakes = {**defaults, **fakes}
     return doctor.examine(root, version_of=version_of, **fakes)
 
@@ -243,3 +252,54 @@ def test_command_prints_the_page_and_the_json(capsys: pytest.CaptureFixture[str]
     assert set(json.loads(capsys.readouterr().out)) == {
         field.name for field in dataclasses.fields(doctor.Report)
     }
+
+
+def _keep(store: EngineStore, graph: str, version: str, gpu: str | None) -> None:
+    plan = f"plan of {graph} {version}".encode()
+    sm, cores = (ORIN.compute_capability, 16) if gpu else (None, None)
+    memory = None if gpu is None else round(ORIN.memory_bytes / (1 << 28)) * 256
+    host = HostFacts(
+        "tensorrt_rtx", version, "580", "13.0", gpu, sm, multiprocessors=cores, memory_mb=memory
+    )
+    record = BuildRecord(
+        fingerprint=Fingerprint(graph * 64, "trt-op20-fp16", "fp16", BuildOptions(), host),
+        bundle="pusht-nano",
+        graph="encode",
+        built_utc="2026-01-31T12:00:00Z",
+        seconds=1.0,
+        plan_bytes=len(plan),
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        plan_version=version,
+        inputs={},
+        outputs={},
+        layers={},
+        skipped={} if gpu else {"parity": "no GPU here"},
+    )
+    store.add(plan, record, "log")
+
+
+@pytest.mark.parametrize(("gpus", "usable"), [((ORIN,), 1), ((), 0)])
+def test_engines_are_counted_and_usable_ones_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: tuple[Gpu, ...], usable: int
+) -> None:
+    monkeypatch.setattr(machine, "cuda", lambda _: Cuda("580", "13.0", gpus, None))
+    store = EngineStore(tmp_path / "engines")
+    assert _examine(tmp_path, store=store).engines == doctor.Engines(str(store.root), 0, 0, None)
+    _keep(store, "a", "1.2.3", "Orin")
+    _keep(store, "b", "1.2.3", None)  # built where no GPU was, never proven
+    _keep(store, "c", "1.7.1.116", "Orin")  # for another TensorRT
+    _keep(store, "d", "1.2.3", "NVIDIA Thor")
+    found = _examine(tmp_path, {"tensorrt_rtx"}, store=store)
+    assert (found.engines.stored, found.engines.usable) == (4, usable)
+    assert f"{usable} of 4 usable here, in {store.root}" in "\n".join(describe(found))
+    assert _examine(tmp_path, store=store).engines.usable == 0  # no library to run them
+
+
+def test_engine_folder_that_others_can_write_to_is_told(tmp_path: Path) -> None:
+    store = EngineStore(tmp_path / "engines")
+    _keep(store, "a", "1.2.3", "Orin")
+    store.root.chmod(0o777)
+    report = _examine(tmp_path, {"tensorrt_rtx"}, store=store)
+    assert report.engines.usable == 0
+    assert "expected 0700" in (report.engines.problem or "")
+    assert "chmod 700" in "\n".join(describe(report))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import click
 
 from jetsight.cli.table import fields, human_bytes, table
-from jetsight.doctor import Report, examine
+from jetsight.doctor import Engines, Report, examine
 from jetsight.machine import ClockRate, Jetson
 
 
@@ -60,6 +60,7 @@ def _machine(report: Report) -> Iterator[tuple[str, str]]:
     yield "gpu", _gpu(report)
     yield from _tensorrt(report)
     yield from _state(report)
+    yield "engines", _engines(report.engines)
     cameras = [f"{c.path} ({c.name or 'unnamed'})" for c in report.cameras]
     yield "cameras", ", ".join(cameras) or "none"
 
@@ -82,6 +83,12 @@ def _tensorrt(report: Report) -> Iterator[tuple[str, str]]:
     binding = f"{found.binding} importable" if found.binding else None
     if system or binding:
         yield "tensorrt", ", ".join([system or "none of the system", binding or "not importable"])
+
+
+def _engines(engines: Engines) -> str:
+    if engines.problem is not None:
+        return engines.problem
+    return f"{engines.usable} of {engines.stored} usable here, in {engines.folder}"
 
 
 def _state(report: Report) -> Iterator[tuple[str, str]]:
