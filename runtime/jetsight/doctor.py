@@ -34,6 +34,7 @@ from jetsight.machine import (
 Lookup = Callable[[str], "str | None"]
 
 _MODULES = (*sorted({*EXTRA_OF, "tensorrt"} - {"jinja2", "tomli", "tqdm"}),)
+_PC_ONLY = ("tensorrt_rtx", "torch_tensorrt")
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,8 @@ def _bringer(module: str, board: Jetson | None) -> str:
             return "only on Jetson; here use jetsight[rtx]"
         package = "python3-libnvinfer" if board.tensorrt else "nvidia-jetpack"
         return f"sudo apt install {package}"
+    if board is not None and module in _PC_ONLY:
+        return "only on a PC: pip would bring a TensorRT that is not the board's"
     return f"pip install 'jetsight[{EXTRA_OF[module]}]'"
 
 

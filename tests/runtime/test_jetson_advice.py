@@ -167,3 +167,12 @@ def test_advice_is_one_line_each(nano: Path) -> None:
         assert line.isprintable()
         assert len(line) < 260
     assert dataclasses.asdict(report)["advice"] == report.advice
+
+
+def test_nothing_on_a_board_is_said_to_bring_a_tensorrt_from_pip(
+    orin: Path, tmp_path: Path
+) -> None:
+    board, elsewhere = look(orin, {}), look(tmp_path / "pc", {})
+    for report, extras in ((board, set()), (elsewhere, {"rtx", "torch-tensorrt"})):
+        told = " ".join(package.brought_by for package in report.packages)
+        assert {name for name in ("rtx", "torch-tensorrt") if f"[{name}]" in told} == extras
