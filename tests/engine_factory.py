@@ -1,9 +1,11 @@
-"""Hand-made graphs with the tiny bundle's signatures, and a bundle that holds them."""
+"""Hand-made graphs with the tiny bundle's signatures, plans, records, and a bundle of them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,10 +13,15 @@ from bundle_factory import make_bundle
 from onnx import TensorProto, helper, numpy_helper
 
 from jetsight.bundle import Bundle
+from jetsight.engines.fingerprint import BuildOptions, Fingerprint, HostFacts
+from jetsight.engines.record import BuildRecord, Parity, Port
 from jetsight.manifest import Family
 
 FAMILY = "trt-op23-fp16"
 F32 = TensorProto.FLOAT
+ORIN = HostFacts(
+    "tensorrt", "10.3.0.26", "540.4.0", "12.6", "Orin", "8.7", 16, 15616, "36.4.3", "0"
+)  # fmt: skip
 
 
 def encode(seed: int = 0, extra: Sequence[onnx.NodeProto] = ()) -> onnx.ModelProto:
@@ -75,3 +82,39 @@ def make_tensorrt_bundle(
 def _model(nodes, ports, outputs, weights) -> onnx.ModelProto:
     graph = helper.make_graph(nodes, "tiny", ports, outputs, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+
+
+def make_plan(
+    version: tuple[int, int, int, int] = (10, 3, 0, 26), *, body: bytes = b"kernels" * 40
+) -> bytes:
+    """Bytes with the header of an engine; TensorRT-RTX's if the major version says so."""
+    tag = b"vtrt" if version[0] < 8 else b"ftrt"
+    size = (28 + len(body)).to_bytes(8, "little")
+    return tag + bytes(4) + (2).to_bytes(8, "little") + size + bytes(version) + body
+
+
+def make_record(plan: bytes, **changes: Any) -> BuildRecord:
+    """A proven record of that plan; keyword arguments replace fields of it or its fingerprint."""
+    print_of: dict[str, Any] = {
+        "graph_sha256": "ab" * 32,
+        "family": "trt-op20-fp16",
+        "precision": "fp16",
+        "options": BuildOptions(),
+        "host": ORIN,
+    }
+    print_of = {key: changes.pop(key, value) for key, value in print_of.items()}
+    fields: dict[str, Any] = {
+        "fingerprint": Fingerprint(**print_of),
+        "bundle": "tiny",
+        "graph": "encode",
+        "built_utc": "2026-01-31T12:00:00.000Z",
+        "seconds": 1.5,
+        "plan_bytes": len(plan),
+        "plan_sha256": hashlib.sha256(plan).hexdigest(),
+        "plan_version": "TensorRT 10.3.0.26",
+        "inputs": {"frame_hwc_u8": Port("uint8", (8, 12, 3))},
+        "outputs": {"z": Port("float32", (4,))},
+        "layers": {"MATRIX_MULTIPLY": 1},
+        "parity": Parity(2, 0.9999, 0.999),
+    }
+    return BuildRecord(**{**fields, **changes})

@@ -1,0 +1,80 @@
+"""Everything an engine depends on is in its key; the facts come from the machine."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import fields, replace
+
+import pytest
+from engine_factory import ORIN, make_plan, make_record
+
+from jetsight import machine
+from jetsight.engines.fingerprint import BuildOptions, Fingerprint, HostFacts, host_facts
+from jetsight.engines.library import Library
+
+PRINT = make_record(make_plan()).fingerprint
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(HostFacts)])
+def test_every_fact_of_the_machine_is_in_the_key(name: str) -> None:
+    value = getattr(ORIN, name)
+    other = replace(ORIN, **{name: value + 1 if isinstance(value, int) else "other"})
+    assert replace(PRINT, host=other).key != PRINT.key
+    assert replace(PRINT, host=other).host_key != PRINT.host_key
+    assert bool(ORIN.differences(other)) == (name != "power_mode")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"graph_sha256": "cd" * 32},
+        {"family": "trt-op20-int8"},
+        {"precision": "int8"},
+        {"options": BuildOptions(workspace_mb=64)},
+        {"options": BuildOptions(level=5)},
+        {"options": BuildOptions(via="torch-tensorrt")},
+    ],
+)
+def test_graph_recipe_and_options_are_in_the_key(changes) -> None:
+    assert replace(PRINT, **changes).key != PRINT.key
+    assert replace(PRINT, **changes).host_key == PRINT.host_key
+
+
+def test_equal_facts_make_an_equal_key() -> None:
+    twin = Fingerprint(PRINT.graph_sha256, PRINT.family, "fp16", BuildOptions(), replace(ORIN))
+    assert twin.key == PRINT.key
+    assert len(PRINT.key) == 32
+
+
+def test_differences_are_built_for_and_found() -> None:
+    found = replace(ORIN, gpu="Thor", sm="11.0", library="tensorrt_rtx", l4t=None)
+    assert ORIN.differences(found) == [
+        "library TensorRT | TensorRT-RTX",
+        "gpu Orin | Thor",
+        "sm 8.7 | 11.0",
+        "l4t 36.4.3 | none",
+    ]
+
+
+def test_facts_come_from_driver_and_board(monkeypatch) -> None:
+    gpu = machine.Gpu("Orin", (15616 << 20) + 5_000_000, "8.7", 16, True)
+    board = machine.Jetson("Orin NX", "36.4.3", "6.2", "10.3", "0")
+    monkeypatch.setattr(machine, "cuda", lambda root: machine.Cuda("540.4.0", "12.6", (gpu,), None))
+    monkeypatch.setattr(machine, "jetson", lambda root: board)
+    library = Library(types.SimpleNamespace(), "tensorrt", (10, 3, 0, 26))
+    assert host_facts(library) == ORIN
+
+
+@pytest.mark.parametrize(
+    ("changes", "target"),
+    [
+        ({}, "orin-jp6"),
+        ({"l4t": "39.2.0"}, "orin-jp7"),
+        ({"l4t": "38.2.0", "sm": "11.0"}, "thor-jp7"),
+        ({"l4t": None}, "x86-trt10"),
+        ({"l4t": None, "version": "11.4.0.106"}, "x86-trt11"),
+        ({"l4t": None, "library": "tensorrt_rtx"}, "rtx"),
+    ],
+)
+def test_the_compile_target_of_a_machine(changes, target) -> None:
+    assert replace(ORIN, **changes).target == target
