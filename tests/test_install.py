@@ -17,6 +17,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from jetsight.cli.group import COMMANDS
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -145,6 +147,52 @@ def test_an_extra_that_brings_tensorrt_is_caught(line: str) -> None:
     elsewhere = f"{line}; platform_machine == 'x86_64'"
     extras["jetson"] = ["pycuda", elsewhere]
     assert not tensorrts(wanted({**project, "optional-dependencies": extras}, ("jetson",), env))
+
+
+def _page() -> str:
+    return (ROOT / "docs" / "install.md").read_text()
+
+
+def _commands(page: str) -> list[str]:
+    """Lines of the code blocks."""
+    return [
+        line for block in page.split("```")[1::2] for line in block.splitlines() if line.strip()
+    ]
+
+
+def _mistakes(page: str) -> list[str]:
+    """Extras and commands that do not exist, and a TensorRT from pip."""
+    extras = {
+        name for found in re.findall(r"jetsight\[([\w,-]+)\]", page) for name in found.split(",")
+    }
+    wrong = [f"extra {name}" for name in extras - set(_project()["optional-dependencies"])]
+    lines = _commands(page)
+    called = {found for line in lines for found in re.findall(r"bin/jetsight (\w+)", line)}
+    wrong += [f"command {name}" for name in called - set(COMMANDS)]
+    return wrong + [
+        line for line in lines if re.search(r"pip install.*\b(torch-)?tensorrt\b", line)
+    ]
+
+
+def test_the_page_names_what_exists() -> None:
+    assert _mistakes(_page()) == []
+    assert len(_commands(_page())) > 12
+
+
+@pytest.mark.parametrize(
+    "line", ["pip install 'jetsight[gpu]'", "bin/jetsight fly", "robot/bin/pip install tensorrt"]
+)
+def test_the_page_with_a_mistake_is_noticed(line: str) -> None:
+    assert len(_mistakes(f"{_page()}\n```\n{line}\n```\n")) == 1
+
+
+def test_messages_on_the_page_are_those_of_the_code() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "runtime").rglob("*.py"))
+    ours = _page().split("Messages of jetsight:")[1].split("Messages of others:")[0]
+    messages = re.findall(r"^\| `([^`]+)` \|", ours, flags=re.MULTILINE)
+    assert len(messages) >= 9
+    for message in messages:
+        assert message.replace("\\|", "|") in source, message
 
 
 def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
