@@ -20,6 +20,7 @@ from torch.nn import functional
 from jetsight.errors import UsageError
 
 M = TypeVar("M", bound=nn.Module)
+Compute = Literal["fp32", "fp16", "bf16"]
 
 
 class Layer(nn.Module):
@@ -53,17 +54,22 @@ class Style:
         opset: ONNX opset of the graph.
         attention: `"fused"` for ONNX's `Attention` operator (opset 23), else its parts.
         gelu: `"op"` for ONNX's `Gelu` (opset 20), `"erf"` for its parts.
-        half: compute in float16; inputs and outputs stay as they are.
+        compute: number format inside; inputs and outputs stay as they are.
     """
 
     opset: int
     attention: Literal["parts", "fused"] = "parts"
     gelu: Literal["op", "erf"] = "op"
-    half: bool = False
+    compute: Compute = "fp32"
 
-    def in_half(self) -> Style:
-        """The same graph in float16."""
-        return replace(self, half=True)
+    def computing(self, compute: Compute) -> Style:
+        """The same graph in another number format."""
+        return replace(self, compute=compute)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format as torch calls it."""
+        return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.compute]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from jetsight.errors import UsageError
 from jetsight_compile.dense import (
     Affine,
     Attention,
@@ -36,6 +37,8 @@ from jetsight_compile.dense import (
 from jetsight_train.model.encoder import ConvEncoder, Projector, ViTBlock, ViTEncoder
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.preprocess import Preprocess
+
+_BFLOAT16_CONVOLUTION = 22  # the opset that allows it
 
 
 class EncodeGraph(Layer):
@@ -54,8 +57,9 @@ class EncodeGraph(Layer):
             self.trunk = VisionTransformer(model.encoder, model.preprocess, last, style)
         else:
             encoder = as_a(ConvEncoder, model.encoder)
+            _refuse_bfloat16_convolutions(style)
             self.trunk = Convolutions(encoder, model.preprocess, self.pixels.channels_last)
-        self.dtype = torch.float16 if style.half else torch.float32
+        self.dtype = style.dtype
         self.to(self.dtype)
 
     def forward(self, frame_hwc_u8: Tensor) -> Tensor:
@@ -231,6 +235,15 @@ class Convolutions(Layer):
         for layer in self.layers:
             x = torch.relu(layer(x))
         return self.out(torch.relu(self.hidden(x.reshape(1, -1))))
+
+
+def _refuse_bfloat16_convolutions(style: Style) -> None:
+    if style.compute == "bf16" and style.opset < _BFLOAT16_CONVOLUTION:
+        raise UsageError(
+            f"ONNX has bfloat16 convolutions from opset {_BFLOAT16_CONVOLUTION}, and this family "
+            f"is written in opset {style.opset}; compile the encoder in fp16: "
+            "--precision encode=fp16,forecast=bf16"
+        )
 
 
 def _patch_embedding(embed: nn.Conv2d, preprocess: Preprocess, channels_last: bool) -> Affine:

@@ -74,7 +74,7 @@ class Step(nn.Module):
         self.last = LastBlock(last, style)
         self.norm = Norm(predictor.norm.eps)
         self.project = _projection(predictor, style)
-        self.dtype = torch.float16 if style.half else torch.float32
+        self.dtype = style.dtype
         self.to(self.dtype)
 
     def forward(self, window: Tensor, *modulations: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +108,7 @@ class Modulation(nn.Module):
             Affine(torch.cat([m.weight for m in each], 1), torch.cat([m.bias for m in each]))
         )
         self.size = each[0].weight.shape[0]
-        self.dtype = torch.float16 if style.half else torch.float32
+        self.dtype = style.dtype
         self.to(self.dtype)
         # Robot units can be large: they are normalised before any rounding to half precision.
         self.register_buffer("action_mean", model.action_mean.clone())

@@ -84,7 +84,7 @@ def export_encode(model: WorldModel, style: Style) -> onnx.ModelProto:
     sizes = Sizes.of(model)
     frame = torch.zeros(sizes.h, sizes.w, 3, dtype=torch.uint8)
     graph = _export(EncodeGraph(model, style), {"frame_hwc_u8": frame}, ["z"], style.opset)
-    return _finished(graph, "encode", sizes)
+    return finished(graph, "encode", sizes)
 
 
 def export_forecast(model: WorldModel, style: Style) -> onnx.ModelProto:
@@ -104,7 +104,7 @@ def export_forecast(model: WorldModel, style: Style) -> onnx.ModelProto:
     for name, rows in zip(pieces[:each], module.modulation.sizes, strict=False):
         inputs[name] = torch.zeros(rows, sizes.D, dtype=module.step.dtype)
     step = _export(module.step, inputs, ["z", "window_next"], style.opset)
-    return _finished(_unrolled(modulation, step, sizes), "forecast", sizes)
+    return finished(_unrolled(modulation, step, sizes), "forecast", sizes)
 
 
 def operator_counts(model: onnx.ModelProto) -> Counter[str]:
@@ -196,8 +196,12 @@ def _splice(
     return names
 
 
-def _finished(model: onnx.ModelProto, graph: str, sizes: Sizes) -> onnx.ModelProto:
-    """Strip what is not computation, then check what is."""
+def finished(model: onnx.ModelProto, graph: str, sizes: Sizes) -> onnx.ModelProto:
+    """Strip what is not computation, then check what is.
+
+    Raises:
+        EngineError: the graph breaks a promise of this module.
+    """
     strip(model, graph)
     _merge_equal_weights(model.graph)
     check_graph(model, graph, sizes)

@@ -1,24 +1,23 @@
-"""Float graphs to quantized ones: one block per scheme, chosen and checked by measurement.
+"""Float graphs to quantized ones: one block per scheme, each chosen and checked by measurement.
 
-`cpu_int8` is ONNX Runtime's static quantizer: Q/DQ with u8 activations and s8 weights, per output
-channel, around every Conv, Gemm and MatMul with a constant weight; norms, softmax, GELU, attention
-products, residuals and the action embedding stay float. Both CPU backends turn that into integer
-kernels.
+| scheme | weights | activations | for |
+|---|---|---|---|
+| `cpu_int8` | s8, per channel | u8, per tensor | ONNX Runtime and OpenVINO |
+| `tensorrt` with int8 | s8, per channel | s8, per tensor | TensorRT, all Jetsons |
+| `tensorrt` with fp8 | E4M3, per channel | E4M3, per tensor | TensorRT, Ada, Hopper, Thor |
+| `weight_only` with int4 | s4, per 32 inputs | float | TensorRT, all Jetsons |
+| `weight_only` with nvfp4 | E2M1, per 16 inputs, FP8 scales | float | TensorRT, Thor |
+
+In all of them norms, softmax, GELU, attention products, residuals and the action embedding stay
+float, and sums leave the kernels in float. Every fourth sample judges, the others calibrate.
 
 Shapes: every sample is one set of graph inputs, as the engine takes them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import fnmatch
-import io
-import logging
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,26 +25,19 @@ import numpy.typing as npt
 import onnx
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
-from jetsight.errors import EngineError, MissingDependency, UsageError
+from jetsight.errors import UsageError
+from jetsight_compile import qdq, quantizers, ranges, smooth
+from jetsight_compile.emulate import runnable
 from jetsight_compile.engines import run_all
-from jetsight_compile.graphs import strip
+from jetsight_compile.layers import check_quantized, quantizable, share
 
 F32 = npt.NDArray[np.float32]
 Sample = Mapping[str, npt.NDArray[Any]]
 
-# How the range of an activation is found. Entropy suits CNN-like histograms, percentiles suit
-# transformers with outlier channels, minmax is exact for what was seen; measured, not guessed.
-METHODS = ("minmax", "percentile", "entropy")
-PERCENTILE = 99.99
 # First and last layers are often kept float; on pusht-nano (32.2 dB, limit 20) that would bring 1.1
 # and 2.6 dB, so nothing is by default. `keep_float` does it where a gate asks for it.
-# Never quantized: resizing is exact arithmetic on pixels, and the action embedding is a few
-# numbers through layers of ten columns, where rounding costs much and saves nothing.
-ALWAYS_FLOAT = ("pixels/*", "action_embedding.*")
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
-# Samples whose activations are in memory at a time. The quantizer's own option for this,
-# CalibMaxIntermediateOutputs, forgets what it has seen (onnxruntime 1.32); strides do not.
-_STRIDE = 16
+METHODS = ranges.METHODS
+CPU_METHODS = ("max", "percentile", "entropy")  # what ONNX Runtime's quantizer has
 _JUDGE = 4
 
 
@@ -56,96 +48,181 @@ class Quantized:
     Attributes:
         model: the graph.
         method: how its ranges were found.
-        layers: weighted layers that compute in integers.
+        layers: names of the layers that compute on quantized numbers.
         tensors: tensors that are quantized, activations and weights.
         error: squared error of the outputs against the float graph, relative to their variance.
+        share: part of the graph's multiply-accumulates that is in those layers, 0 to 1.
+        tried: error by variant, the chosen one included.
+        recipe: what writes the same quantization into another graph of this structure; None for
+            the CPU's scheme.
     """
 
     model: onnx.ModelProto
     method: str
-    layers: int
+    layers: tuple[str, ...]
     tensors: int
     error: float
+    share: float
+    tried: Mapping[str, float]
+    recipe: qdq.Recipe | None = None
 
 
 def cpu_int8(
     graph: onnx.ModelProto,
     samples: Sequence[Sample],
     *,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = CPU_METHODS,
     keep_float: Sequence[str] = (),
 ) -> Quantized:
     """The scheme of `cpu-int8`: the method of `methods` with the smallest output error.
 
+    ONNX Runtime's static quantizer, which both CPU backends turn into integer kernels.
+
     Args:
         graph: float graph; not modified.
         samples: inputs; every fourth one chooses the method, the others calibrate.
-        methods: candidates out of `METHODS`.
+        methods: candidates out of `METHODS`; those ONNX Runtime lacks are left out.
         keep_float: patterns of layer names that stay float, like `trunk.layers.0/*`.
 
     Raises:
-        UsageError: a pattern matches no layer, or nothing is left to quantize.
+        UsageError: a pattern matches no layer, nothing is left to quantize, or no method either.
         EngineError: the quantizer did not quantize what it was told to.
         MissingDependency: ONNX Runtime is not installed.
     """
     layers = quantizable(graph, keep_float)
-    judging = samples[_JUDGE - 1 :: _JUDGE]
-    calibrating = [sample for i, sample in enumerate(samples) if i % _JUDGE != _JUDGE - 1]
-    calibrating = _whole_strides(calibrating)
-    expected = _outputs(graph, judging)
-    candidates = []
-    for method in methods:
-        model = _static_u8s8(graph, calibrating, layers, method)
-        tensors = check_quantized(model, layers)
-        error = relative_error(_outputs(model, judging), expected)
-        candidates.append(Quantized(model, method, len(layers), tensors, error))
-    return min(candidates, key=lambda each: each.error)
+    known = [method for method in methods if method in CPU_METHODS]
+    if not known:
+        raise UsageError(
+            f"the CPU's quantizer has no calibration by {' or '.join(methods)}; "
+            f"choose {', '.join(CPU_METHODS)}"
+        )
+    calibrating, judging = parted(samples)
+    expected = outputs(graph, judging)
+    made = {
+        method: quantizers.onnxruntime_u8s8(graph, calibrating, layers, method) for method in known
+    }
+    errors = {m: relative_error(outputs(model, judging), expected) for m, model in made.items()}
+    best = min(errors, key=errors.__getitem__)
+    tensors, part = check_quantized(made[best], layers), share(graph, layers)
+    return Quantized(made[best], best, tuple(layers), tensors, errors[best], part, errors)
 
 
-def quantizable(graph: onnx.ModelProto, keep_float: Sequence[str] = ()) -> list[str]:
-    """Names of the Conv, Gemm and MatMul nodes with a constant weight that may be quantized.
+def tensorrt(
+    graph: onnx.ModelProto,
+    kind: str,
+    samples: Sequence[Sample],
+    *,
+    methods: Sequence[str] = METHODS,
+    keep_float: Sequence[str] = (),
+    smoothing: bool = True,
+) -> Quantized:
+    """INT8 or FP8 weights and activations for TensorRT, the variant with the smallest error.
+
+    ModelOpt places the Q/DQ pairs. Ranges are then found by each of `methods`, with SmoothQuant
+    folded into the norms and without, and the best on the judging samples stays.
+
+    Args:
+        graph: float32 graph; not modified.
+        kind: `"int8"` or `"fp8"`.
+        samples: inputs; every fourth one chooses the variant, the others calibrate.
+        methods: candidates out of `METHODS`.
+        keep_float: patterns of layer names that stay float.
+        smoothing: whether SmoothQuant may be used where norms allow it.
 
     Raises:
-        UsageError: a pattern matches no such node, or none is left.
+        UsageError: a pattern matches no layer, or nothing is left to quantize.
+        EngineError: ModelOpt quantized none of the layers it was given.
+        MissingDependency: ModelOpt is not installed.
     """
-    constants = {tensor.name for tensor in graph.graph.initializer}
-    names = [
-        node.name
-        for node in graph.graph.node
-        if node.op_type in _WEIGHTED and constants.intersection(node.input[:2])
+    calibrating, judging = parted(samples)
+    placed = quantizers.modelopt_placement(
+        graph, kind, quantizable(graph, keep_float), calibrating[:1]
+    )
+    factors = smooth.factors(graph, calibrating) if smoothing else {}
+    variants = {"": qdq.Recipe(kind, placed)}
+    if factors:
+        variants["+smooth"] = qdq.Recipe(kind, placed, factors=factors)
+    recipes = {
+        f"{method}{name}": filled
+        for name, recipe in variants.items()
+        for method, filled in _by_method(graph, recipe, calibrating, methods).items()
+    }
+    expected = outputs(graph, judging)
+    errors = {name: error_of(graph, r, judging, expected) for name, r in recipes.items()}
+    best = min(errors, key=errors.__getitem__)
+    return applied(graph, recipes[best], best, errors)
+
+
+def weight_only(
+    graph: onnx.ModelProto,
+    kind: str,
+    samples: Sequence[Sample],
+    *,
+    keep_float: Sequence[str] = (),
+) -> Quantized:
+    """INT4 or NVFP4 weights behind a DequantizeLinear per group; activations stay float.
+
+    At batch 1 a predictor reads its weights once per step and little else, so smaller weights are
+    what makes it faster; there is nothing to calibrate.
+
+    Raises:
+        UsageError: a pattern matches no layer, or no weight can be cut into groups.
+    """
+    weights = {tensor.name: tensor for tensor in graph.graph.initializer}
+    nodes = {node.name: node for node in graph.graph.node}
+    layers = [
+        name
+        for name in quantizable(graph, keep_float)
+        if nodes[name].op_type != "Conv"
+        and weights[nodes[name].input[1]].dims[0] % qdq.GROUP[kind] == 0
     ]
-    for pattern in keep_float:
-        if not any(_matches(name, [pattern]) for name in names):
-            raise UsageError(f"--keep-float {pattern!r} matches no layer; layers are {names}")
-    left = [name for name in names if not _matches(name, [*ALWAYS_FLOAT, *keep_float])]
-    if not left:
-        raise UsageError("no layer is left to quantize; drop a --keep-float or choose fp32")
-    return left
+    if not layers:
+        raise UsageError(
+            f"no layer of graph {graph.graph.name!r} has inputs in groups of {qdq.GROUP[kind]} for "
+            f"{kind} weights; choose int8 or fp16"
+        )
+    recipe = qdq.Recipe(kind, tuple(layers))
+    _, judging = parted(samples)
+    error = error_of(graph, recipe, judging, outputs(graph, judging))
+    return applied(graph, recipe, "rounding", {"rounding": error})
 
 
-def matches_any(graph: onnx.ModelProto, pattern: str) -> bool:
-    """Whether a pattern of layer names fits any weighted node of a graph."""
-    return any(_matches(n.name, [pattern]) for n in graph.graph.node if n.op_type in _WEIGHTED)
+def applied(
+    graph: onnx.ModelProto, recipe: qdq.Recipe, method: str, errors: Mapping[str, float]
+) -> Quantized:
+    """A recipe written into a float graph of any format, and proved to be there."""
+    model = qdq.written(smooth.smoothed(graph, recipe.factors), recipe)
+    tensors = check_quantized(model, recipe.layers, activations=bool(recipe.activations))
+    part = share(graph, recipe.layers)
+    return Quantized(model, method, recipe.layers, tensors, errors[method], part, errors, recipe)
 
 
-def check_quantized(model: onnx.ModelProto, layers: Sequence[str]) -> int:
-    """Count quantized tensors, having proved that each of `layers` reads two dequantized ones.
+def onto(made: Quantized, graph: onnx.ModelProto) -> Quantized:
+    """The same quantization on another float format of the same graph."""
+    if made.recipe is None:
+        raise UsageError("the CPU's quantization has no recipe; quantize the other graph itself")
+    return applied(graph, made.recipe, made.method, made.tried)
 
-    Quantizers have been seen to insert nothing and say nothing; so it is counted.
 
-    Raises:
-        EngineError: a layer is missing, or an input of it is still float.
-    """
-    nodes = {node.name: node for node in model.graph.node}
-    dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
-    for name in layers:
-        found = [value in dequantized for value in nodes[name].input[:2]] if name in nodes else []
-        if found != [True, True]:
-            raise EngineError(
-                f"the quantizer left layer {name!r} in float (inputs quantized: {found}); check "
-                "the installed onnxruntime against constraints.txt"
-            )
-    return len({value for node in map(nodes.get, layers) if node for value in node.input[:2]})
+def error_of(
+    graph: onnx.ModelProto, recipe: qdq.Recipe, judging: Sequence[Sample], expected: F32
+) -> float:
+    """Relative output error of a recipe on a float32 graph."""
+    model = qdq.written(smooth.smoothed(graph, recipe.factors), recipe)
+    return relative_error(outputs(model, judging), expected)
+
+
+def parted(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """Samples that calibrate, and those that judge."""
+    last = _JUDGE - 1
+    calibrating = [sample for i, sample in enumerate(samples) if i % _JUDGE != last]
+    return calibrating, list(samples[last::_JUDGE])
+
+
+def outputs(model: onnx.ModelProto, samples: Sequence[Sample]) -> F32:
+    """What a graph computes as it is written, stacked over the samples."""
+    backend = OnnxRuntimeBackend(optimise=False)
+    return run_all(backend, runnable(model).SerializeToString(), samples)
 
 
 def relative_error(found: F32, expected: F32) -> float:
@@ -154,89 +231,18 @@ def relative_error(found: F32, expected: F32) -> float:
     return float(np.square(found - expected).mean() / max(spread, 1e-30))
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a layer matches, with or without the prefix of its unrolled step."""
-    plain = name.split("/", 1)[1] if name.startswith("step") else name
-    return any(fnmatch.fnmatchcase(n, p) for n in (name, plain) for p in patterns)
-
-
-def _static_u8s8(
-    graph: onnx.ModelProto, samples: Sequence[Sample], layers: Sequence[str], method: str
-) -> onnx.ModelProto:
-    quantization = _onnxruntime_quantization()
-    kinds = quantization.CalibrationMethod
-    how = {"minmax": kinds.MinMax, "percentile": kinds.Percentile, "entropy": kinds.Entropy}
-    with tempfile.TemporaryDirectory(prefix="jetsight-quantize-") as folder, _quiet():
-        path = Path(folder, "quantized.onnx")
-        quantization.quantize_static(
-            copy.deepcopy(graph),  # it moves the weights of what it is given to a file
-            path,
-            _reader(quantization, samples),
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=list(_WEIGHTED),
-            nodes_to_quantize=list(layers),
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            per_channel=True,
-            # Seven bits of weight: without VNNI (AVX2, older servers) x86 adds two u8*s8 products
-            # in 16 bits and saturates; a bundle travels. Measured on such a CPU, ViT-tiny: cosine
-            # 0.997 with eight bits, 0.9998 with seven.
-            reduce_range=True,
-            calibrate_method=how[method],
-            extra_options={
-                # Sums leave the kernels in float; only inputs are rounded.
-                "OpTypesToExcludeOutputQuantization": list(_WEIGHTED),
-                "CalibPercentile": PERCENTILE,
-                "CalibStridedMinMax": min(_STRIDE, len(samples)),  # of every method
-            },
+def _by_method(
+    graph: onnx.ModelProto, recipe: qdq.Recipe, samples: Sequence[Sample], methods: Sequence[str]
+) -> dict[str, qdq.Recipe]:
+    """The recipe with the ranges each method finds."""
+    model = smooth.smoothed(graph, recipe.factors)
+    reads = {n.name: n.input[0] for n in model.graph.node if n.name in set(recipe.layers)}
+    seen = ranges.collect(model, reads.values(), samples)
+    grid: ranges.Grid = "fp8" if recipe.kind == "fp8" else "int8"
+    return {
+        method: replace(
+            recipe,
+            activations={n: ranges.find(seen[value], method, grid) for n, value in reads.items()},
         )
-        return strip(onnx.load(path), graph.graph.name)
-
-
-def _whole_strides(samples: list[Sample]) -> list[Sample]:
-    """As many samples as fill whole strides, which is what the quantizer takes."""
-    return samples[: len(samples) // _STRIDE * _STRIDE] if len(samples) > _STRIDE else samples
-
-
-def _reader(quantization: Any, samples: Sequence[Sample]) -> Any:
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """Hands the samples to ONNX Runtime, one stride after the other."""
-
-        def __init__(self) -> None:
-            self._left = iter(samples)
-
-        def __len__(self) -> int:
-            return len(samples)
-
-        def set_range(self, start_index: int, end_index: int) -> None:
-            self._left = iter(samples[start_index:end_index])
-
-        def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
-            sample = next(self._left, None)
-            return None if sample is None else dict(sample)
-
-    return Reader()
-
-
-def _outputs(model: onnx.ModelProto, samples: Sequence[Sample]) -> F32:
-    return run_all(OnnxRuntimeBackend(), model.SerializeToString(), samples)
-
-
-def _onnxruntime_quantization() -> Any:
-    try:
-        from onnxruntime import quantization
-    except ImportError:
-        raise MissingDependency("onnxruntime", "compile", "quantizing a graph") from None
-    return quantization
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the quantizer's advice and progress text off the terminal."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(disabled)
+        for method in methods
+    }

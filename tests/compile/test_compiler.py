@@ -17,7 +17,7 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle import Bundle
 from jetsight.cli import main
 from jetsight.errors import CheckpointError, GateError, StorageError, UsageError
-from jetsight_compile import compiler, gate
+from jetsight_compile import families, gate
 from jetsight_compile.compiler import Request, compile_checkpoint
 from jetsight_compile.engines import run_all
 
@@ -36,8 +36,8 @@ def use_shared_exports(shop, patch: pytest.MonkeyPatch) -> None:
     def exporter(name: str):
         return lambda model, style: shop.graph("conv", name, style)
 
-    for name in compiler.GRAPHS:
-        patch.setitem(compiler.GRAPHS, name, exporter(name))
+    for name in families.EXPORTS:
+        patch.setitem(families.EXPORTS, name, exporter(name))
     patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
 
 
@@ -47,7 +47,7 @@ def quick(shop, monkeypatch) -> None:
 
 
 def request(inputs: Path, out: Path, **options) -> Request:
-    options.setdefault("methods", ("minmax",))
+    options.setdefault("methods", ("max",))
     return Request(inputs / "ckpt", inputs / "calib", out, **options)
 
 
@@ -56,7 +56,7 @@ def bundle(shop, inputs, tmp_path_factory) -> Bundle:
     out = tmp_path_factory.mktemp("out") / "tiny.jetsight"
     with pytest.MonkeyPatch.context() as patch:
         use_shared_exports(shop, patch)
-        return compile_checkpoint(request(inputs, out))
+        return compile_checkpoint(request(inputs, out)).bundle
 
 
 def test_the_bundle_says_what_it_holds(bundle, shop) -> None:
@@ -71,7 +71,7 @@ def test_the_bundle_says_what_it_holds(bundle, shop) -> None:
     assert int8.precision == {"encode": "int8", "forecast": "int8"}
     assert int8.tensors == 8 + 32
     assert facts.provenance.created_utc == "2023-11-14T22:13:20Z"
-    assert facts.provenance.tool["calibration_encode"] == "minmax"
+    assert facts.provenance.tool["cpu-int8/encode"] == "max, 4 layers, 100.0% of the products"
     assert facts.provenance.calibration.episodes == (0, 2)
     assert facts.provenance.held_out.episodes == (1, 3)
     assert {(g.family, g.name) for g in facts.gates} == {
@@ -106,7 +106,7 @@ def test_golden_values_prove_parity_without_torch(bundle) -> None:
 
 
 def test_compiling_twice_gives_the_same_bytes(bundle, inputs, tmp_path) -> None:
-    again = compile_checkpoint(request(inputs, tmp_path / "again.jetsight"))
+    again = compile_checkpoint(request(inputs, tmp_path / "again.jetsight")).bundle
     files = sorted(p.relative_to(bundle.path) for p in bundle.path.rglob("*") if p.is_file())
     assert len(files) == 6
     for file in files:
@@ -117,12 +117,12 @@ def test_targets_share_a_bundle(inputs, tmp_path) -> None:
     made = compile_checkpoint(
         request(inputs, tmp_path / "all.tar", targets=("cpu", "rtx", "orin-jp7"),
                 precisions=("fp32",), tar=True)
-    )  # fmt: skip
-    families = {family.name: family for family in made.manifest.families}
-    assert set(families) == {"cpu-fp32", "trt-op23-fp32"}
-    assert families["trt-op23-fp32"].targets == ("rtx", "orin-jp7")
-    assert families["trt-op23-fp32"].opset == 23
-    assert families["trt-op23-fp32"].tensors is None
+    ).bundle  # fmt: skip
+    found = {family.name: family for family in made.manifest.families}
+    assert set(found) == {"cpu-fp32", "trt-op23-fp32"}
+    assert found["trt-op23-fp32"].targets == ("rtx", "orin-jp7")
+    assert found["trt-op23-fp32"].opset == 23
+    assert found["trt-op23-fp32"].tensors is None
 
 
 def test_a_failing_gate_writes_nothing(inputs, tmp_path, monkeypatch) -> None:
@@ -191,7 +191,7 @@ def test_a_kept_layer_is_counted_and_a_wrong_name_refused(inputs, tmp_path) -> N
     options = {"precisions": ("int8",)}
     made = compile_checkpoint(
         request(inputs, tmp_path / "x.jetsight", keep_float=("trunk.layers.0/*",), **options)
-    )
+    ).bundle
     assert made.manifest.families[0].tensors == 8 + 32 - 2
     with pytest.raises(UsageError, match=r"--keep-float 'no-such/\*' matches no layer"):
         compile_checkpoint(
@@ -222,12 +222,12 @@ def test_the_command_ends_with_the_exit_code_of_its_error(inputs, tmp_path, caps
         "--out",
         str(tmp_path / "x.jetsight"),
         "--target",
-        "thor-jp7",
+        "orin-jp7",
         "--precision",
         "nvfp4",
     ]
     assert main(command) == 2
-    assert capsys.readouterr().err.startswith("jetsight: error: target thor-jp7")
+    assert capsys.readouterr().err.startswith("jetsight: error: target orin-jp7")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -42,7 +42,7 @@ def int8(shop, truth) -> gate.Family:
     frames = [{"frame_hwc_u8": frame} for frame in truth.frames_u8[::4]]
     windows = [truth.windows.inputs(i) for i in range(0, len(truth.windows), 4)]
     made = (
-        cpu_int8(shop.graph("conv", name), samples, methods=["minmax"]).model
+        cpu_int8(shop.graph("conv", name), samples, methods=["max"]).model
         for name, samples in (("encode", frames), ("forecast", windows))
     )
     return gate.Family("cpu-int8", "int8", *made)

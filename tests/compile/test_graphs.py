@@ -22,9 +22,9 @@ KINDS = ("conv", "vit", "conv-resize", "vit-resize")
 ROUNDING = 2e-5
 STYLES = {
     "cpu": Style(20),
-    "trt-op20-fp16": Style(20, gelu="erf", half=True),
+    "trt-op20-fp16": Style(20, gelu="erf", compute="fp16"),
     "trt-op23-fp32": Style(23, attention="fused"),
-    "trt-op23-fp16": Style(23, attention="fused", half=True),
+    "trt-op23-fp16": Style(23, attention="fused", compute="fp16"),
 }
 
 
@@ -112,13 +112,13 @@ def test_tensorrt_families_compute_the_same(shop, family) -> None:
     """Through ONNX Runtime, which knows both opsets; float16 rounds, and only that."""
     model, style, runtime = shop.model("vit"), STYLES[family], OnnxRuntimeBackend()
     frame, window = random_frame(model), random_window(model)
-    atol = 2e-2 if style.half else ROUNDING
+    atol = 2e-2 if style.compute == "fp16" else ROUNDING
     encode = shop.graph("vit", "encode", style)
     z = run_all(runtime, encode.SerializeToString(), [{"frame_hwc_u8": frame}])[0]
     np.testing.assert_allclose(z, naive_encode(model, frame), atol=atol)
     weights = {t.data_type for t in encode.graph.initializer if len(t.dims) > 1}
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
-    assert weights == {half if style.half else single}
+    assert weights == {half if style.compute == "fp16" else single}
     if family == "trt-op23-fp16":
         forecast = shop.graph("vit", "forecast", style)
         future = run_all(runtime, forecast.SerializeToString(), [window])[0]

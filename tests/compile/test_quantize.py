@@ -8,7 +8,8 @@ from onnx import numpy_helper
 from jetsight.errors import EngineError, MissingDependency, UsageError
 from jetsight_compile import quantize
 from jetsight_compile.graphs import Sizes, check_graph
-from jetsight_compile.quantize import check_quantized, cpu_int8, quantizable
+from jetsight_compile.layers import check_quantized, quantizable
+from jetsight_compile.quantize import cpu_int8
 
 
 def samples_of(shop, kind: str, name: str, count: int = 40) -> list[dict[str, np.ndarray]]:
@@ -34,7 +35,7 @@ def encoded(shop) -> quantize.Quantized:
 @pytest.fixture(scope="module")
 def forecast(shop) -> quantize.Quantized:
     samples = samples_of(shop, "conv", "forecast")
-    return cpu_int8(shop.graph("conv", "forecast"), samples, methods=["minmax"])
+    return cpu_int8(shop.graph("conv", "forecast"), samples, methods=["max"])
 
 
 def initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -42,9 +43,9 @@ def initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def test_every_weighted_layer_is_quantized_and_little_is_lost(shop, encoded, forecast) -> None:
-    assert encoded.layers == 4  # two convolutions, two Gemms
+    assert len(encoded.layers) == 4  # two convolutions, two Gemms
     # 3 of the action embedding stay float; 1 makes the modulations, 10 a step, of two steps.
-    assert forecast.layers == 1 + 2 * 10
+    assert len(forecast.layers) == 1 + 2 * 10
     assert encoded.error < 1e-2
     assert forecast.error < 1e-2
     for made in (encoded, forecast):
@@ -77,7 +78,7 @@ def test_ranges_cover_everything_that_was_shown(shop) -> None:
     samples[0]["frame_hwc_u8"][...] = 255
     for sample in samples[1:]:
         sample["frame_hwc_u8"] //= 4
-    model = cpu_int8(shop.graph("conv", "encode"), samples, methods=["minmax"]).model
+    model = cpu_int8(shop.graph("conv", "encode"), samples, methods=["max"]).model
     makers = {value: node for node in model.graph.node for value in node.output}
     (first,) = (node for node in model.graph.node if node.name == "trunk.layers.0/Conv")
     scale = initializers(model)[makers[first.input[0]].input[1]]
@@ -87,7 +88,7 @@ def test_ranges_cover_everything_that_was_shown(shop) -> None:
 
 def test_the_best_method_is_chosen_by_measurement(shop, encoded) -> None:
     graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode")
-    errors = {m: cpu_int8(graph, samples, methods=[m]).error for m in quantize.METHODS}
+    errors = {m: cpu_int8(graph, samples, methods=[m]).error for m in quantize.CPU_METHODS}
     assert encoded.error == pytest.approx(min(errors.values()))
     assert errors[encoded.method] == pytest.approx(encoded.error)
     assert max(errors.values()) > min(errors.values())
@@ -95,8 +96,8 @@ def test_the_best_method_is_chosen_by_measurement(shop, encoded) -> None:
 
 def test_a_layer_can_be_kept_float(shop, encoded) -> None:
     graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode", 8)
-    made = cpu_int8(graph, samples, methods=["minmax"], keep_float=["trunk.layers.0/*"])
-    assert made.layers == encoded.layers - 1
+    made = cpu_int8(graph, samples, methods=["max"], keep_float=["trunk.layers.0/*"])
+    assert len(made.layers) == len(encoded.layers) - 1
     nodes = {node.name: node for node in made.model.graph.node}
     assert "trunk.layers.0.weight" in nodes["trunk.layers.0/Conv"].input
 
@@ -132,7 +133,7 @@ def test_a_quantizer_that_did_nothing_is_caught(shop, encoded) -> None:
 def test_the_float_graph_is_not_touched(shop) -> None:
     graph = shop.graph("conv", "encode")
     before = graph.SerializeToString()
-    cpu_int8(graph, samples_of(shop, "conv", "encode", 8), methods=["minmax"])
+    cpu_int8(graph, samples_of(shop, "conv", "encode", 8), methods=["max"])
     assert graph.SerializeToString() == before
 
 
@@ -140,4 +141,4 @@ def test_missing_onnxruntime_names_its_extra(shop, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode", 4)
     with pytest.raises(MissingDependency, match=r"jetsight\[c"):
-        cpu_int8(graph, samples, methods=["minmax"])
+        cpu_int8(graph, samples, methods=["max"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-METHODS = ("minmax", "percentile", "entropy")
+METHODS = ("max", "percentile", "entropy", "mse")
 
 
 @click.command("compile")
@@ -20,15 +21,23 @@ METHODS = ("minmax", "percentile", "entropy")
     default=("cpu",),
     show_default=True,
     metavar="NAME",
-    help="cpu, rtx, orin-jp6, orin-jp7, thor-jp7; repeatable.",
+    help="A row of `jetsight targets`; repeatable.",
 )
 @click.option(
     "--precision",
     "precisions",
     multiple=True,
     metavar="NAME",
-    help="fp32, fp16 or int8 on every target; repeatable.  [default: fp32 and int8 on "
-    "cpu, fp16 elsewhere]",
+    help="fp32, fp16, bf16, int8, fp8, int4 or nvfp4 on every target, one per graph like "
+    "encode=fp16,forecast=int8, or auto: the cheapest that is measured to be good enough; "
+    "repeatable.  [default: fp32 and int8 on cpu, fp16 elsewhere]",
+)
+@click.option(
+    "--base",
+    type=click.Choice(("fp16", "bf16", "fp32")),
+    default="fp16",
+    show_default=True,
+    help="What a quantization leaves float, on TensorRT targets.",
 )
 @click.option(
     "--calib",
@@ -50,7 +59,7 @@ METHODS = ("minmax", "percentile", "entropy")
     "--keep-float",
     multiple=True,
     metavar="PATTERN",
-    help="Layers that stay float in int8, like 'trunk.layers.0/*'; repeatable.",
+    help="Layers that a quantization leaves float, like 'trunk.layers.0/*'; repeatable.",
 )
 @click.option("--tar", is_flag=True, help="Write one .tar instead of a folder.")
 @click.option("--force", is_flag=True, help="Replace an older bundle of that name.")
@@ -71,19 +80,22 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
         options["precisions"],
         options["methods"] or METHODS,
         options["keep_float"],
+        options["base"],
         options["tar"],
         options["force"],
     )
-    bundle = compile_checkpoint(request, lambda stage: click.echo(f"  {stage}", err=True))
+    made = compile_checkpoint(request, lambda stage: click.echo(f"  {stage}", err=True))
     if as_json:
-        click.echo(json.dumps(_summary(bundle)))
+        click.echo(json.dumps(_summary(made)))
         return
-    _print_table(bundle)
+    for family, trials in made.trials.items():
+        _print_trials(family, trials)
+    _print_table(made.bundle)
 
 
-def _summary(bundle: Any) -> dict[str, Any]:
+def _summary(made: Any) -> dict[str, Any]:
     """What a machine wants to know about the bundle just written."""
-    facts = bundle.manifest
+    bundle, facts = made.bundle, made.bundle.manifest
     return {
         "path": str(bundle.path),
         "name": facts.name,
@@ -92,12 +104,17 @@ def _summary(bundle: Any) -> dict[str, Any]:
                 "name": family.name,
                 "opset": family.opset,
                 "targets": list(family.targets),
+                "precision": dict(family.precision),
                 "bytes": _size(facts, family.name),
                 "quantized_tensors": family.tensors,
                 "gates": {g.name: _gate(g) for g in facts.gates if g.family == family.name},
             }
             for family in facts.families
         ],
+        "search": {
+            family: [dataclasses.asdict(trial) for trial in trials]
+            for family, trials in made.trials.items()
+        },
     }
 
 
@@ -109,6 +126,30 @@ def _gate(gate: Any) -> dict[str, Any]:
 def _size(facts: Any, family: str) -> int:
     prefix = f"graphs/{family}/"
     return sum(entry.bytes for path, entry in facts.files.items() if path.startswith(prefix))
+
+
+def _print_trials(family: str, trials: Any) -> None:
+    """What the search measured, the chosen row of each graph marked."""
+    from jetsight.cli.table import table
+
+    click.echo(f"{family}: what was tried on the calibration episodes")
+    head = ("graph", "precision", "kept float", "products", "SQNR", "plan rank", "elites",
+            "same first action", "floor", "")  # fmt: skip
+    rows = []
+    for trial in trials:
+        plan = trial.plan
+        agree = ("-", "-", "-") if plan is None else (
+            f"{plan.rank:.4f}", f"{plan.elites:.0%}", f"{plan.first_action:.0%}"
+        )  # fmt: skip
+        verdict = "chosen" if trial.chosen else "good" if trial.passed else "loses too much"
+        rows.append(
+            (trial.graph, trial.precision, ", ".join(trial.kept) or "-", f"{trial.share:.0%}",
+             f"{trial.sqnr_db:.1f} dB", *agree, f"{trial.floor_ms:.3f} ms", verdict)
+        )  # fmt: skip
+    for line in table(head, rows):
+        click.echo(line)
+    module = trials[0].module
+    click.echo(f"floor: least time on {module}, for weights or products; not a measurement\n")
 
 
 def _print_table(bundle: Any) -> None:

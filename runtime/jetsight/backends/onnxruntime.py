@@ -35,6 +35,8 @@ class OnnxRuntimeBackend:
         threads: threads inside one operator; None for one per physical core.
         spin: let worker threads wait actively between operators: lower latency, but it burns the
             cores; off where a camera decoder and a planner share them.
+        optimise: let the library rewrite the graph; off to compute exactly what is written, which
+            is how graphs made for another compiler are judged.
 
     Raises:
         MissingDependency: onnxruntime is not installed.
@@ -42,7 +44,9 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, *, threads: int | None = None, spin: bool = False) -> None:
+    def __init__(
+        self, *, threads: int | None = None, spin: bool = False, optimise: bool = True
+    ) -> None:
         try:
             import onnxruntime
         except ImportError:
@@ -50,6 +54,7 @@ class OnnxRuntimeBackend:
         self._library = onnxruntime
         self._threads = threads or default_threads()
         self._spin = spin
+        self._optimise = optimise
 
     def load(self, graph: bytes) -> OnnxRuntimeEngine:
         """Load checked ONNX bytes.
@@ -83,6 +88,10 @@ class OnnxRuntimeBackend:
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # failures arrive as exceptions; stderr is the user's
+        if not self._optimise:
+            # onnxruntime 1.32 turns float16 and FP8 Q/DQ pairs around a ReLU into something else.
+            off = self._library.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.graph_optimization_level = off
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._spin)))
         return options
 

@@ -1,0 +1,62 @@
+"""`jetsight targets`: what graphs can be compiled for, and the modules they run on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+
+import click
+
+from jetsight.cli.table import table
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print both tables as one JSON object.")
+def targets(as_json: bool) -> None:
+    """Show every target of `jetsight compile`, what it runs, and the Jetson modules.
+
+    A precision that is not listed for a target is refused by `jetsight compile`; --json says why.
+    """
+    from jetsight_compile.modules import MODULES
+    from jetsight_compile.targets import TARGETS
+
+    if as_json:
+        rows = {
+            "targets": [dataclasses.asdict(target) for target in TARGETS.values()],
+            "modules": [dataclasses.asdict(module) for module in MODULES],
+        }
+        click.echo(json.dumps(rows))
+        return
+    for line in (*_targets(), "", *_modules()):
+        click.echo(line)
+
+
+def _targets() -> Iterator[str]:
+    from jetsight_compile.targets import TARGETS
+
+    head = ("target", "machine", "compiler", "opset", "attention", "precisions", "features")
+    return table(
+        head,
+        (
+            (t.name, t.what, t.compiler, str(t.style.opset),
+             "one operator" if t.style.attention == "fused" else "decomposed",
+             " ".join(f"*{p}" if p in t.default else p for p in t.allowed), ", ".join(t.features))
+            for t in TARGETS.values()
+        ),
+    )  # fmt: skip
+
+
+def _modules() -> Iterator[str]:
+    from jetsight_compile.modules import MODULES
+
+    head = ("module", "SM", "CUDA/tensor cores", "INT8 TOPS", "FP16 TFLOPS", "memory", "bandwidth",
+            "power W", "targets")  # fmt: skip
+    rows = (
+        (m.name, m.sm, f"{m.cores[0]}/{m.cores[1]}", f"{m.int8_tops:g}", f"{m.fp16_tflops:g}",
+         f"{m.memory_gb} GB", f"{m.bandwidth_gb_s:g} GB/s", m.power_w, " ".join(m.targets))
+        for m in MODULES
+    )  # fmt: skip
+    yield from table(head, rows)
+    yield ""
+    yield "* compiled by default. Rates are dense and of the GPU alone, in the fastest power mode."

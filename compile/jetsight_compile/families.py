@@ -1,0 +1,207 @@
+"""From a float model to the graphs of one family: exported once, quantized where asked.
+
+The float32 graph of a family's structure is where quantization is found and what its internal taps
+are compared with; the graphs that ship are that one, or its float16 or bfloat16 twin, with the
+quantization written in.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import onnx
+
+from jetsight_compile import quantize, search
+from jetsight_compile.agreement import question
+from jetsight_compile.calibration import (
+    CALIBRATION_FRAMES,
+    CALIBRATION_WINDOWS,
+    Episodes,
+    Side,
+    spread,
+)
+from jetsight_compile.dense import Compute, Style
+from jetsight_compile.graphs import Sizes, export_encode, export_forecast, finished
+from jetsight_compile.layers import matches_any
+from jetsight_compile.precisions import AUTO, FLOATS, QUANTIZED, WEIGHT_ONLY
+from jetsight_compile.targets import FamilyPlan
+from jetsight_train.model.world_model import WorldModel
+
+Samples = Sequence[quantize.Sample]
+EXPORTS = {"encode": export_encode, "forecast": export_forecast}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How graphs are quantized.
+
+    Attributes:
+        methods: candidates for finding ranges.
+        keep_float: patterns of layers that stay float.
+    """
+
+    methods: Sequence[str] = quantize.METHODS
+    keep_float: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Made:
+    """The graphs of one family.
+
+    Attributes:
+        plan: what was asked.
+        precision: of each graph; where the plan says `auto`, what was chosen.
+        graphs: as they ship.
+        exact: the float32 graphs of the same structure.
+        quantized: how each quantized graph came to be.
+        trials: rows of the search, if there was one.
+    """
+
+    plan: FamilyPlan
+    precision: Mapping[str, str]
+    graphs: Mapping[str, onnx.ModelProto]
+    exact: Mapping[str, onnx.ModelProto]
+    quantized: Mapping[str, quantize.Quantized]
+    trials: tuple[search.Trial, ...] = ()
+
+
+@dataclass
+class Workshop:
+    """Makes families of one model; exports and quantizations are shared between them."""
+
+    model: WorldModel
+    episodes: Episodes
+    options: Options
+    say: Callable[[str], None]
+    _exported: dict[tuple[str, Style], onnx.ModelProto] = field(default_factory=dict)
+    _found: dict[tuple[str, Style, str], quantize.Quantized] = field(default_factory=dict)
+
+    def make(self, plan: FamilyPlan) -> Made:
+        """All graphs of one family.
+
+        Raises:
+            UsageError: an option matches nothing, or a format has no form for this model.
+            EngineError: a graph breaks a promise, or a quantizer did nothing.
+            GateError: no precision passes the search.
+        """
+        precision = dict(plan.precision)
+        trials: list[search.Trial] = []
+        quantized: dict[str, quantize.Quantized] = {}
+        for graph in EXPORTS:
+            if precision[graph] == AUTO:
+                choice = self._search(plan, graph)
+                trials += choice.trials
+                precision[graph] = choice.precision
+                if choice.made is not None:
+                    quantized[graph] = choice.made
+            elif precision[graph] in QUANTIZED:
+                quantized[graph] = self._quantized(plan, graph)
+        quantized = {name: self._in_base(plan, name, made) for name, made in quantized.items()}
+        return Made(
+            plan,
+            precision,
+            {graph: self._shipped(plan, graph, precision[graph], quantized) for graph in EXPORTS},
+            {graph: self.exported(graph, plan.style.computing("fp32")) for graph in EXPORTS},
+            quantized,
+            tuple(trials),
+        )
+
+    def exported(self, graph: str, style: Style) -> onnx.ModelProto:
+        """A float graph, exported when it is first needed; not to be modified."""
+        if (graph, style) not in self._exported:
+            self.say(f"export {graph}, opset {style.opset}, {style.compute}")
+            self._exported[graph, style] = EXPORTS[graph](self.model, style)
+        return self._exported[graph, style]
+
+    def _in_base(
+        self, plan: FamilyPlan, graph: str, made: quantize.Quantized
+    ) -> quantize.Quantized:
+        """A quantization found in float32, written into the family's float format."""
+        if made.recipe is None:
+            return made
+        return quantize.onto(made, self.exported(graph, plan.style))
+
+    def _shipped(
+        self, plan: FamilyPlan, graph: str, precision: str,
+        quantized: Mapping[str, quantize.Quantized],
+    ) -> onnx.ModelProto:  # fmt: skip
+        if graph in quantized:
+            return finished(quantized[graph].model, graph, Sizes.of(self.model))
+        return self.exported(graph, plan.style.computing(_float(precision)))
+
+    def _quantized(self, plan: FamilyPlan, graph: str) -> quantize.Quantized:
+        precision = plan.precision[graph]
+        # The CPU's scheme and TensorRT's INT8 differ, but so do the styles of their graphs.
+        key = (graph, plan.style.computing("fp32"), precision)
+        if key not in self._found:
+            exact = self.exported(graph, plan.style.computing("fp32"))
+            self.say(f"quantize {graph} for {plan.name}")
+            self._found[key] = self._by_scheme(plan, exact, precision, self._samples[graph])
+        return self._found[key]
+
+    def _by_scheme(
+        self, plan: FamilyPlan, exact: onnx.ModelProto, precision: str, samples: Samples
+    ) -> quantize.Quantized:
+        keep = self._keep_float(plan, exact.graph.name)
+        methods = self.options.methods
+        if plan.targets == ("cpu",):
+            return quantize.cpu_int8(exact, samples, methods=methods, keep_float=keep)
+        if precision in WEIGHT_ONLY:
+            return quantize.weight_only(exact, precision, samples, keep_float=keep)
+        return quantize.tensorrt(exact, precision, samples, methods=methods, keep_float=keep)
+
+    def _search(self, plan: FamilyPlan, graph: str) -> search.Choice:
+        style = plan.style
+        windows = self.episodes.calibration.windows
+        return search.choose(
+            search.Task(
+                graph=graph,
+                export=lambda compute: self.exported(graph, style.computing(_float(compute))),
+                allowed=_searched(self.model, plan, graph),
+                base=style.compute,
+                samples=self._samples[graph],
+                methods=self.options.methods,
+                asked=question(windows) if graph == "forecast" else None,
+                module=search.smallest_module(plan.targets),
+                say=self.say,
+            )
+        )
+
+    @functools.cached_property
+    def _samples(self) -> dict[str, Samples]:
+        return samples_of(self.episodes.calibration)
+
+    def _keep_float(self, plan: FamilyPlan, graph: str) -> list[str]:
+        """Patterns about this graph; one that fits no graph goes to all, and fails there."""
+        exact = {name: self.exported(name, plan.style.computing("fp32")) for name in EXPORTS}
+        return [
+            pattern
+            for pattern in self.options.keep_float
+            if matches_any(exact[graph], pattern)
+            or not any(matches_any(each, pattern) for each in exact.values())
+        ]
+
+
+def samples_of(side: Side) -> dict[str, Samples]:
+    """Graph inputs out of the calibration episodes, evenly spread."""
+    windows = side.windows.thinned(CALIBRATION_WINDOWS)
+    frames = side.frames_u8[spread(len(side.frames_u8), CALIBRATION_FRAMES)]
+    return {
+        "encode": [{"frame_hwc_u8": frame} for frame in frames],
+        "forecast": [windows.inputs(index) for index in range(len(windows))],
+    }
+
+
+def _searched(model: WorldModel, plan: FamilyPlan, graph: str) -> tuple[str, ...]:
+    """Precisions worth trying: what the target runs and the model has a graph for."""
+    no_bfloat16 = graph == "encode" and model.config.conv is not None and plan.style.opset < 22
+    return tuple(p for p in plan.allowed if not (p == "bf16" and no_bfloat16))
+
+
+def _float(precision: str) -> Compute:
+    """`precision`, which is one of the float formats."""
+    assert precision in FLOATS
+    return cast(Compute, precision)

@@ -1,0 +1,136 @@
+"""Which layers of a graph may be quantized, which block each belongs to, and how much work it is.
+
+A layer is a Conv, Gemm or MatMul node with a constant weight; a block is what falls back to float
+as a whole, like one transformer block over all unrolled steps.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+import onnx
+
+from jetsight.errors import EngineError, UsageError
+
+WEIGHTED = ("Conv", "Gemm", "MatMul")
+# Never quantized: resizing is exact arithmetic on pixels, and the action embedding is a few
+# numbers through layers of ten columns, where rounding costs much and saves nothing.
+ALWAYS_FLOAT = ("pixels/*", "action_embedding.*")
+_STEP = re.compile(r"step\d+/")
+_BLOCK = re.compile(r"((?:\w+\.)?(?:blocks|layers)\.\d+|(?:\w+\.)?(?:last|projector|project))\b")
+
+
+def quantizable(graph: onnx.ModelProto, keep_float: Sequence[str] = ()) -> list[str]:
+    """Names of the layers that may be quantized, in the order they run.
+
+    Raises:
+        UsageError: a pattern matches no layer, or none is left.
+    """
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    names = [n.name for n in weighted(graph) if constants.intersection(n.input[:2])]
+    for pattern in keep_float:
+        if not any(_matches(name, [pattern]) for name in names):
+            raise UsageError(f"--keep-float {pattern!r} matches no layer; layers are {names}")
+    left = [name for name in names if not _matches(name, [*ALWAYS_FLOAT, *keep_float])]
+    if not left:
+        raise UsageError("no layer is left to quantize; drop a --keep-float or choose fp32")
+    return left
+
+
+def weighted(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The matrix products and convolutions of a graph, with or without a constant weight."""
+    return [node for node in graph.graph.node if node.op_type in WEIGHTED]
+
+
+def matches_any(graph: onnx.ModelProto, pattern: str) -> bool:
+    """Whether a pattern of layer names fits any weighted node of a graph."""
+    return any(_matches(node.name, [pattern]) for node in weighted(graph))
+
+
+def block_of(layer: str) -> str:
+    """The block a layer falls back to float with.
+
+    Example:
+        >>> block_of("step3/blocks.0.mlp.up/Gemm"), block_of("trunk.hidden/Gemm")
+        ('blocks.0', 'trunk.hidden')
+    """
+    plain = _STEP.sub("", layer).rsplit("/", 1)[0]
+    match = _BLOCK.match(plain)
+    return match[1] if match else plain
+
+
+def blocks_of(layers: Iterable[str]) -> dict[str, list[str]]:
+    """Layers by block, blocks in the order they run first."""
+    blocks: dict[str, list[str]] = {}
+    for layer in layers:
+        blocks.setdefault(block_of(layer), []).append(layer)
+    return blocks
+
+
+def work(graph: onnx.ModelProto) -> dict[str, int]:
+    """Multiply-accumulates of every product and convolution, by node name.
+
+    Raises:
+        EngineError: a shape is not known, so the graph is not static.
+    """
+    inferred = onnx.shape_inference.infer_shapes(graph).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
+    shapes.update((tensor.name, tuple(tensor.dims)) for tensor in graph.graph.initializer)
+    try:
+        return {node.name: _products(node, shapes) for node in weighted(graph)}
+    except (KeyError, IndexError) as error:
+        raise EngineError(
+            f"graph {graph.graph.name!r}: the shape of {error} is not known; export it with "
+            "static shapes"
+        ) from None
+
+
+def share(graph: onnx.ModelProto, layers: Collection[str]) -> float:
+    """Part of a float graph's multiply-accumulates that is in `layers`, 0 to 1."""
+    each = work(graph)
+    return sum(each[name] for name in layers) / max(sum(each.values()), 1)
+
+
+def check_quantized(
+    model: onnx.ModelProto, layers: Sequence[str], *, activations: bool = True
+) -> int:
+    """Count quantized tensors, having proved that each of `layers` reads dequantized ones.
+
+    Quantizers have been seen to insert nothing and say nothing; so it is counted.
+
+    Args:
+        model: the quantized graph.
+        layers: names of the layers that were to be quantized.
+        activations: whether the first input is quantized too, or the weight alone.
+
+    Raises:
+        EngineError: a layer is missing, or an input of it is still float.
+    """
+    nodes = {node.name: node for node in model.graph.node}
+    dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    for name in layers:
+        found = [value in dequantized for value in nodes[name].input[:2]] if name in nodes else []
+        if found != [activations, True]:
+            raise EngineError(
+                f"the quantizer left layer {name!r} in float (inputs quantized: {found}); check "
+                "the installed onnxruntime and nvidia-modelopt against constraints.txt"
+            )
+    read = {value for node in map(nodes.get, layers) if node for value in node.input[:2]}
+    return len(read & dequantized)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether a layer matches, with or without the prefix of its unrolled step."""
+    plain = _STEP.sub("", name)
+    return any(fnmatch.fnmatchcase(n, p) for n in (name, plain) for p in patterns)
+
+
+def _products(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+    out, weight = shapes[node.output[0]], shapes[node.input[1]]
+    if node.op_type == "Conv":
+        return int(np.prod(out) * np.prod(weight[1:]))
+    return int(np.prod(out) * shapes[node.input[0]][-1])

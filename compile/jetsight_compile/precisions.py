@@ -1,0 +1,62 @@
+"""Number formats a graph can be in, and how a choice of them is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from jetsight.errors import UsageError
+from jetsight.manifest import GRAPHS
+
+# Float formats first, then quantized ones, each group from exact to coarse.
+FLOATS = ("fp32", "fp16", "bf16")
+QUANTIZED = ("fp8", "int8", "int4", "nvfp4")
+PRECISIONS = (*FLOATS, *QUANTIZED)
+WEIGHT_ONLY = ("int4", "nvfp4")
+# Chosen by measurement: the cheapest that passes, block by block.
+AUTO = "auto"
+
+
+def parse(text: str) -> dict[str, str]:
+    """A precision per graph.
+
+    Args:
+        text: one precision for all graphs, or one each: `encode=fp16,forecast=int8`.
+
+    Raises:
+        UsageError: a graph is unknown, missing or named twice, or the precision is unknown.
+
+    Example:
+        >>> parse("int8"), parse("encode=fp16,forecast=int8")
+        ({'encode': 'int8', 'forecast': 'int8'}, {'encode': 'fp16', 'forecast': 'int8'})
+    """
+    if "=" not in text:
+        return dict.fromkeys(GRAPHS, _known(text))
+    pairs = [part.partition("=") for part in text.split(",")]
+    chosen = {graph.strip(): _known(precision.strip()) for graph, _, precision in pairs}
+    if sorted(chosen) != sorted(GRAPHS) or len(pairs) != len(GRAPHS):
+        raise UsageError(
+            f"precision {text!r} must name each of {', '.join(GRAPHS)} once, "
+            "like encode=fp16,forecast=int8"
+        )
+    return {graph: chosen[graph] for graph in GRAPHS}
+
+
+def family_suffix(precision: Mapping[str, str], base: str) -> str:
+    """Last part of a family's name.
+
+    Example:
+        >>> family_suffix({"encode": "fp16", "forecast": "int8"}, "bf16")
+        'fp16-int8-bf16'
+    """
+    each = [precision[graph] for graph in GRAPHS]
+    parts = each[:1] if len(set(each)) == 1 else each
+    unusual = base == "bf16" and not set(each) <= set(FLOATS)
+    return "-".join([*parts, base] if unusual else parts)
+
+
+def _known(precision: str) -> str:
+    if precision not in (*PRECISIONS, AUTO):
+        raise UsageError(
+            f"unknown precision {precision!r}; choose one of {', '.join((*PRECISIONS, AUTO))}"
+        )
+    return precision
