@@ -242,29 +242,33 @@ def test_every_file_is_optional(board: Path, how: str) -> None:
     assert report.clocks.locked is None
 
 
+class Vanishing:
+    """An open file whose reading raises, or gives None as a read does that would block."""
+
+    def __init__(self, answer: OSError | None) -> None:
+        self.answer = answer
+
+    def __enter__(self) -> Vanishing:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def read(self, size: int) -> None:
+        if self.answer is not None:
+            raise self.answer
+
+
 @pytest.mark.parametrize(
     "answer", [None, OSError(errno.EAGAIN, "try again"), OSError(errno.EIO, "")]
 )
 def test_node_that_vanishes_while_it_is_read_is_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any
 ) -> None:
-    """Opening works, reading does not; a read that would block gives None instead of bytes."""
     tree(tmp_path, agx_orin_jp62())
     opened = Path.open
 
-    class Vanishing:
-        def __enter__(self) -> Vanishing:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def read(self, size: int) -> bytes | None:
-            if isinstance(answer, OSError):
-                raise answer
-            return answer
-
     def open_(path: Path, *arguments: Any) -> Any:
-        return Vanishing() if path.name in ("temp", "cur_freq") else opened(path, *arguments)
+        return Vanishing(answer) if path.name in ("temp", "cur_freq") else opened(path, *arguments)
 
     assert machine.temperatures(tmp_path)[0].millidegrees == 48_562
     monkeypatch.setattr(Path, "open", open_)
