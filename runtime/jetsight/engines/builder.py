@@ -17,6 +17,7 @@ from jetsight.atomic import write_file
 from jetsight.engines import onnx_scan, reasons
 from jetsight.engines.fingerprint import BuildOptions
 from jetsight.engines.library import CollectingLogger, Library, make_logger, open_library, spoken
+from jetsight.engines.network import quantized_products
 from jetsight.engines.progress import Say, deferred_signals, make_monitor
 from jetsight.engines.timing import TimingCache
 
@@ -33,6 +34,8 @@ class Built:
         inputs: name to (type, shape), e.g. `("uint8", (96, 96, 3))`.
         outputs: the same.
         layers: how many layers of each kind the parsed network has.
+        quantized: products with both inputs dequantized.
+        weight_only: products whose weight alone is.
         version: of TensorRT.
     """
 
@@ -41,6 +44,8 @@ class Built:
     outputs: dict[str, PortSpec]
     layers: Counter[str]
     version: str
+    quantized: int = 0
+    weight_only: int = 0
 
 
 def build(
@@ -110,6 +115,7 @@ class _Build:
             _ports(trt, map(network.get_output, range(network.num_outputs))),
             Counter(kinds),
             spoken(self._library.version),
+            *quantized_products(network),
         )
 
     def _call(self, function: Any, *arguments: Any) -> Any:
