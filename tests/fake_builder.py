@@ -37,6 +37,7 @@ class FakeTensorRT:
         inspector: JSON of the engine inspector.
         raises: what the builder's constructor raises, if anything.
         during: called in the middle of a build.
+        quantized: whether the parsed network has Q/DQ.
     """
 
     def __init__(
@@ -44,11 +45,12 @@ class FakeTensorRT:
         plan: bytes | None = b"", says: Sequence[tuple[str, str]] = (),
         parser_errors: Sequence[tuple[str, str, str]] = (), inspector: str = '{"Layers": []}',
         raises: Exception | None = None, during: Callable[[Any], None] | None = None,
+        quantized: bool = False,
     ) -> None:  # fmt: skip
         self.__version__ = ".".join(map(str, version))
         self.plan = make_plan(version) if plan == b"" else plan
         self.says, self.parser_errors, self.raises = says, parser_errors, raises
-        self.inspector, self.during = inspector, during
+        self.inspector, self.during, self.quantized = inspector, during, quantized
         self.flags: list[int] = []
         self.configs: list[Any] = []
         self.deserialized: list[bytes] = []
@@ -66,7 +68,7 @@ class FakeTensorRT:
 
         def network(flags: int) -> Any:
             self.flags.append(flags)
-            return FakeNetwork()
+            return FakeNetwork(self.quantized)
 
         def config() -> FakeConfig:
             self.configs.append(FakeConfig())
@@ -113,12 +115,24 @@ class FakeTensorRT:
 
 
 class FakeNetwork:
-    """A parsed network of one layer."""
+    """A parsed network of one product, with or without dequantized inputs."""
 
-    num_layers = num_inputs = num_outputs = 1
+    num_inputs = num_outputs = 1
+
+    def __init__(self, quantized: bool) -> None:
+        kinds = ["DEQUANTIZE", "MATRIX_MULTIPLY"] if quantized else ["MATRIX_MULTIPLY"]
+        self._layers = [
+            types.SimpleNamespace(
+                type=types.SimpleNamespace(name=kind), num_inputs=2, num_outputs=1,
+                get_input=lambda i: types.SimpleNamespace(name="from DEQUANTIZE"),
+                get_output=lambda i, kind=kind: types.SimpleNamespace(name=f"from {kind}"),
+            )
+            for kind in kinds
+        ]  # fmt: skip
+        self.num_layers = len(kinds)
 
     def get_layer(self, index: int) -> Any:
-        return types.SimpleNamespace(type=types.SimpleNamespace(name="MATRIX_MULTIPLY"))
+        return self._layers[index]
 
     def get_input(self, index: int) -> Any:
         return types.SimpleNamespace(name="frame_hwc_u8", dtype="u8", shape=(8, 12, 3))

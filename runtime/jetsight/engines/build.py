@@ -35,6 +35,7 @@ from jetsight.errors import EngineError, UsageError
 from jetsight.manifest import Family
 
 PREFIX = "trt-"
+_QUANTIZED = ("int8", "fp8", "int4", "fp4", "nvfp4")
 _TORCH_ROUTE = "jetsight_compile.via_torch_tensorrt"  # by name: the runtime never imports it
 _AHEAD = "built ahead of time on a machine without a GPU"
 
@@ -128,6 +129,8 @@ class _Compiled:
     inputs: Mapping[str, Port]
     outputs: Mapping[str, Port]
     layers: Mapping[str, int]
+    quantized: int = 0
+    weight_only: int = 0
     renamed: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -267,6 +270,8 @@ class _Job:
             inputs=made.inputs,
             outputs=made.outputs,
             layers=made.layers,
+            quantized=made.quantized,
+            weight_only=made.weight_only,
             renamed=made.renamed,
             proof=proof,
             parity=parity,
@@ -284,7 +289,15 @@ class _Job:
             self._data, log, library=workshop.library, options=options, what=self._what,
             timing=TimingCache(timing, workshop.library), say=self._progress.done,
         )  # fmt: skip
-        return _Compiled(built.engine, _ports(built.inputs), _ports(built.outputs), built.layers)
+        if self._precision in _QUANTIZED and not built.quantized + built.weight_only:
+            raise EngineError(
+                f"{self._what}: asks for {self._precision}, but TensorRT read no product with a "
+                "dequantized input from its graph; compile the bundle again: jetsight compile"
+            )
+        return _Compiled(
+            built.engine, _ports(built.inputs), _ports(built.outputs), built.layers,
+            built.quantized, built.weight_only,
+        )  # fmt: skip
 
     def _through_torch(self, log: Path) -> _Compiled:
         if self._request.checkpoint is None:
@@ -300,7 +313,11 @@ class _Job:
             self._workshop.library, self._request.options, log, gpu=self._workshop.host.gpu,
         )  # fmt: skip
         return _Compiled(
-            result.plan, _ports(result.inputs), _ports(result.outputs), {}, result.renamed
+            result.plan,
+            _ports(result.inputs),
+            _ports(result.outputs),
+            {},
+            renamed=result.renamed,
         )
 
     def _proof(self, plan: bytes) -> Proof | None:

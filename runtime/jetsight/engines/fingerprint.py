@@ -51,9 +51,9 @@ class HostFacts:
         """Name of the compile target that fits this machine; None if none is known."""
         major = self.version.partition(".")[0]
         if self.l4t is not None:
-            if self.l4t.startswith("36."):
-                return "orin-jp6"
-            return "thor-jp7" if (self.sm or "").startswith(("10.", "11.")) else "orin-jp7"
+            known = {"36": "orin-jp6", "38": "thor-jp70"}.get(self.l4t.partition(".")[0])
+            thor = (self.sm or "").startswith(("10.", "11."))
+            return known or ("thor-jp7" if thor else "orin-jp7")
         return "rtx" if self.library == RTX else f"x86-trt{major}"
 
     def differences(self, found: HostFacts) -> list[str]:

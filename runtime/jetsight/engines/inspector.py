@@ -62,15 +62,11 @@ _ATTENTION_NAME = re.compile(r"^_\w*mha", re.IGNORECASE)
 _ATTENTION_KINDS = frozenset(("attention", "mha", "fmha"))
 _REFORMAT = re.compile(r"^reformat", re.IGNORECASE)
 _QUANTIZE = re.compile(r"^(?:de)?quantize|QuantizeLinear", re.IGNORECASE)
-# What a precision asks for, and which types satisfy it; a precision not listed asks for nothing.
-_SATISFIED = {
-    "fp4": ("fp4",), "nvfp4": ("fp4",), "fp8": ("fp8",), "int8": ("int8",),
-    "fp16": ("fp16",), "bf16": ("bf16",),
-}  # fmt: skip
+# Precisions whose products run in that type. Weight-only ones (INT4, NVFP4) compute in the float
+# format around them, so the parsed network proves them, and the inspector cannot.
 _KNOBS = {
     "int8": "build the -fp16 family, or compile again with other Q/DQ placement (--keep-float)",
     "fp8": "this GPU may have no FP8 units: build the -fp16 or -int8 family",
-    "nvfp4": "this GPU may have no FP4 units: build the -fp8 or -fp16 family",
     "fp16": "compile the bundle again, its graph has no float16 casts",
     "bf16": "compile the bundle again, its graph has no bfloat16 casts",
 }
@@ -220,8 +216,7 @@ def refuse_fallback(proof: Proof, what: str) -> None:
     Raises:
         EngineError: silent precision fallback; with the shares and the next knob.
     """
-    wanted = _SATISFIED.get(proof.asked)
-    if wanted is None or any(proof.shares.get(name, 0.0) > 0.0 for name in wanted):
+    if proof.asked not in _KNOBS or proof.shares.get(proof.asked, 0.0) > 0.0:
         return
     if not proof.gemm_layers:
         return  # nothing to judge: `unproven` says so

@@ -99,6 +99,8 @@ class BuildRecord:
         inputs: by name.
         outputs: by name.
         layers: how many layers of each kind the parsed network has.
+        quantized: products of that network with both inputs dequantized.
+        weight_only: products whose weight alone is.
         renamed: the engine's name of a tensor to the graph's, where they differ.
         proof: of the precision; None if it could not be made, `skipped` says why.
         parity: with PyTorch; None likewise.
@@ -119,6 +121,8 @@ class BuildRecord:
     inputs: Mapping[str, Port]
     outputs: Mapping[str, Port]
     layers: Mapping[str, int]
+    quantized: int = 0
+    weight_only: int = 0
     renamed: Mapping[str, str] = field(default_factory=dict)
     proof: Proof | None = None
     parity: Parity | None = None

@@ -108,11 +108,22 @@ def test_latency_left_out_is_measured_when_asked_for(bench) -> None:
 @pytest.mark.parametrize("kind", ["Half", "Float"])
 def test_gate_precision(tmp_path, kind) -> None:
     bench = Bench(tmp_path, "trt-op20-int8")
-    bench.trt.inspector = inspected(kind)
+    bench.trt.inspector, bench.trt.quantized = inspected(kind), True
     text = bench.refused("silent precision fallback, int8 was asked for")
     assert "build.log" in text
     bench.trt.inspector = inspected("Int8")  # the negative control
-    assert bench.build()[0].record.proof.shares == {"int8": 1.0}
+    (made,) = bench.build()
+    assert made.record.proof.shares == {"int8": 1.0}
+    assert made.record.quantized == 1
+
+
+def test_gate_quantized_network(tmp_path) -> None:
+    """Q/DQ that the parser dropped, or that nobody inserted, is seen without a GPU."""
+    bench = Bench(tmp_path, "trt-op20-int8")
+    bench.trt.inspector = inspected("Int8")
+    bench.refused("asks for int8, but TensorRT read no product with a dequantized input")
+    bench.trt.quantized = True
+    bench.build()
 
 
 @pytest.mark.parametrize("spoil", [5.0, float("nan"), float("inf")])

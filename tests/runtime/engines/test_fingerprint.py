@@ -70,7 +70,8 @@ def test_facts_come_from_driver_and_board(monkeypatch) -> None:
     [
         ({}, "orin-jp6"),
         ({"l4t": "39.2.0"}, "orin-jp7"),
-        ({"l4t": "38.2.0", "sm": "11.0"}, "thor-jp7"),
+        ({"l4t": "38.2.0", "sm": "11.0"}, "thor-jp70"),
+        ({"l4t": "39.2.0", "sm": "11.0"}, "thor-jp7"),
         ({"l4t": None}, "x86-trt10"),
         ({"l4t": None, "version": "11.4.0.106"}, "x86-trt11"),
         ({"l4t": None, "library": "tensorrt_rtx"}, "rtx"),

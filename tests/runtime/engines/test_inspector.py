@@ -92,6 +92,14 @@ def test_int8_that_silently_runs_in_half_is_refused(new) -> None:
     assert "build the -fp16 family" in str(why.value)
 
 
+@pytest.mark.parametrize("asked", ["fp32", "int4", "nvfp4"])
+def test_what_asks_for_no_operand_type_is_not_judged(asked) -> None:
+    """Weight-only products compute in the float format around them."""
+    layers = block(False)
+    layers[2]["TacticName"] = HALF_GEMM
+    inspector.refuse_fallback(inspector.prove(dialect(layers, False), asked), "x")
+
+
 def test_without_shapes_layers_are_counted_and_it_says_so() -> None:
     layers = block(False)
     del layers[5]["Inputs"][0]["Dimensions"]
