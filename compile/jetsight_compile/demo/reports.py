@@ -38,14 +38,14 @@ def report_facts(shown: Shown, seconds: Mapping[str, float]) -> dict[str, Any]:
         "source": shown.source,
         "backend": summary["backend"],
         "precision": summary["precision"],
-        "encode_ms": summary["encode_ms"],
-        "forecast_ms": summary["forecast_ms"],
-        "frame_age_ms": summary["frame_age_ms"],
+        "encode_ms": _rounded(summary["encode_ms"]),
+        "forecast_ms": _rounded(summary["forecast_ms"]),
+        "frame_age_ms": _rounded(summary["frame_age_ms"]),
         "drops": summary["drops"],
         "skill_vs_persistence": [round(float(value), 4) for value in shown.errors.skill],
         "surprise": dataclasses.asdict(surprise),
         "engine_parity": shown.parity,
-        "overhead_ms": summary["overhead_ms"],
+        "overhead_ms": _rounded(summary["overhead_ms"]),
         "family": FAMILY,
         "rate_hz": shown.rate_hz,
         "valid": summary["valid"],
@@ -170,6 +170,11 @@ def _provenance(shown: Shown, report: Mapping[str, Any]) -> dict[str, str]:
         "gates judged on": f"episodes {_listed(episodes['gate'])}",
         "time": took,
     }
+
+
+def _rounded(milliseconds: Mapping[str, float]) -> dict[str, float]:
+    """To a tenth of a microsecond, which is finer than any clock here."""
+    return {name: round(value, 4) for name, value in milliseconds.items()}
 
 
 def _delay(shown: Shown) -> int | None:
