@@ -67,8 +67,8 @@ def build(bundle: Path | None, listing: bool, as_json: bool, **options: Any) -> 
     for line in describe(records):
         click.echo(line)
     again = sum(item.reused for item in made)
-    old = f"{again} of them there before (--force builds again), " if again else ""
-    click.echo(f"\n{len(made)} engines, {old}kept in {EngineStore().root}")
+    old = f", {again} there before (--force builds again)" if again else ""
+    click.echo(f"\nengines: {len(made)}{old}; kept in {EngineStore().root}")
 
 
 def _build(bundle: Path, options: dict[str, Any]) -> list[Any]:
@@ -96,9 +96,10 @@ def describe(records: Sequence[Any]) -> Iterator[str]:
     head = ("family", "graph", "engine", "build", "precision", "attention", "cosine", "p50", "p99")
     yield from table(head, map(_row, records))
     reasons: dict[str, list[str]] = {}
-    for record in records:
-        for check, reason in record.skipped.items():
-            reasons.setdefault(f"{check}: skipped, {reason}", []).append(record.graph)
+    for check in ("proof", "parity", "latency"):
+        for record in (record for record in records if check in record.skipped):
+            text = f"{check}: skipped, {record.skipped[check]}"
+            reasons.setdefault(text, []).append(record.graph)
     if reasons:
         yield ""
     for text, graphs in reasons.items():

@@ -23,7 +23,8 @@ class ProgressLine:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._live, self._shown = stream, stream.isatty(), ""
+        self._stream, self._live = stream, stream.isatty()
+        self._shown = self._newest = ""
 
     def step(self, text: str) -> None:
         """Begin a step, e.g. `"trt-op20-fp16 encode: building"`."""
@@ -32,8 +33,10 @@ class ProgressLine:
 
     def done(self, part: float, what: str) -> None:
         """Say how far the step is; only a terminal shows it."""
-        if self._live:
-            self._write(f"\r\x1b[2K{self._fit(f'{self._shown} {part:4.0%}  {what}')}")
+        text = f"{self._shown} {part:4.0%}  {what}"
+        if self._live and text != self._newest:
+            self._newest = text
+            self._write(f"\r\x1b[2K{self._fit(text)}")
 
     def close(self) -> None:
         """Clear the line, so that what follows starts on a fresh one."""

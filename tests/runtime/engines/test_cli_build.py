@@ -40,7 +40,7 @@ def test_build_prints_a_table_and_what_it_could_not_check(folder, capfd) -> None
     assert (
         "parity: skipped, built ahead of time on a machine without a GPU (encode, forecast)" in out
     )
-    assert f"2 engines, kept in {folder}/cache/jetsight/engines" in out
+    assert f"engines: 2; kept in {folder}/cache/jetsight/engines" in out
     assert err == f"  {FAMILY} encode: building\n  {FAMILY} forecast: building\n"
 
 
