@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -206,10 +206,10 @@ class FakePlanBackend:
         self.loaded: list[bytes] = []
         self.open = 0
 
-    def load_plan(self, plan: bytes) -> Any:
+    def load_plan(self, plan: bytes, renamed: Mapping[str, str] | None = None) -> Any:
         self.loaded.append(plan)
         self.open += 1
-        return _Engine(self)
+        return _Engine(self, (renamed or {}).get(self.called, self.called))
 
     def close(self) -> None:
         assert self.open == 0, "an engine was left open"
@@ -218,13 +218,13 @@ class FakePlanBackend:
 class _Engine:
     """Answers with the golden output that belongs to the golden input it was given."""
 
-    def __init__(self, backend: FakePlanBackend) -> None:
-        self._backend, golden = backend, backend.golden
+    def __init__(self, backend: FakePlanBackend, called: str) -> None:
+        self._backend, self._called, golden = backend, called, backend.golden
         names = {"z": ["frame_hwc_u8"], "z_future": ["z_hist", "a_hist", "actions"]}
         self._names = names[backend.output]
         self.inputs = {n: FakeArray(golden[n][0].shape, golden[n].dtype) for n in self._names}
         row = golden[backend.output][0]
-        self.outputs = {backend.called: FakeArray(row.shape, row.dtype)}
+        self.outputs = {called: FakeArray(row.shape, row.dtype)}
 
     def bind(self, name: str, array: Any) -> None:
         raise NotImplementedError
@@ -237,7 +237,7 @@ class _Engine:
         index = next(i for i, x in enumerate(backend.golden[first]) if np.array_equal(x, given))
         answer = backend.golden[backend.output][index].copy()
         answer.flat[0] += backend.spoil
-        self.outputs[backend.called].write(answer)
+        self.outputs[self._called].write(answer)
 
     def close(self) -> None:
         self._backend.open -= 1

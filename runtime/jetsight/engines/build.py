@@ -43,8 +43,8 @@ _AHEAD = "built ahead of time on a machine without a GPU"
 class PlanBackend(Protocol):
     """What loads a checked engine: `jetsight.backends.tensorrt.TensorRtBackend`."""
 
-    def load_plan(self, plan: bytes) -> Engine:
-        """An engine from bytes that were checked."""
+    def load_plan(self, plan: bytes, renamed: Mapping[str, str] | None = None) -> Engine:
+        """An engine from bytes that were checked; `renamed` has its names to the graph's."""
         ...
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ def build_bundle(
             fails; what was made before it is kept.
         StorageError: the store cannot be written.
     """
-    _refuse_without_gpu(workshop)
+    _refuse_unfit(workshop)
     jobs = [
         (family, graph)
         for family in choose_families(bundle, request.families, workshop.host)
@@ -196,8 +196,11 @@ def _graphs(bundle: Bundle, family: Family, asked: Sequence[str]) -> list[str]:
     return [name for name in names if not asked or name in asked]
 
 
-def _refuse_without_gpu(workshop: Workshop) -> None:
-    if workshop.library.name != TENSORRT or workshop.host.gpu is not None:
+def _refuse_unfit(workshop: Workshop) -> None:
+    if workshop.host.gpu is not None:
+        workshop.open_backend().close()  # what it needs is missed now, not after the long work
+        return
+    if workshop.library.name != TENSORRT:
         return
     problem = workshop.problem or "no CUDA device"
     raise EngineError(
@@ -364,7 +367,7 @@ class _Job:
     def _loaded(self, made: _Compiled) -> Iterator[Engine]:
         backend = self._workshop.open_backend()
         try:
-            engine: Engine = measure.Renamed(backend.load_plan(made.plan), made.renamed)
+            engine = backend.load_plan(made.plan, made.renamed)
             try:
                 yield engine
             finally:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from jetsight import loading, machine
 from jetsight.clock import Clock
-from jetsight.engine import Array, Engine, NDArray
+from jetsight.engine import Engine, NDArray
 from jetsight.engines.record import Latency, Parity
 from jetsight.errors import EngineError
 from jetsight.stats import Recorder
@@ -18,42 +16,6 @@ REFERENCE = {"encode": "z", "forecast": "z_future"}
 _WARM_UP, _RUNS = 50, 500
 _LONGEST_NS = 10_000_000_000  # a slow engine gets fewer runs, never fewer than _FEWEST
 _FEWEST = 20
-
-
-@dataclass(frozen=True)
-class Renamed:
-    """An engine whose tensors go by other names; torch-tensorrt 2.13 calls outputs `output0`.
-
-    Args:
-        engine: what computes.
-        names: its name of a tensor to the graph's.
-    """
-
-    engine: Engine
-    names: Mapping[str, str]
-
-    @property
-    def inputs(self) -> Mapping[str, Array]:
-        """Input arrays by the graph's names."""
-        return {self.names.get(name, name): a for name, a in self.engine.inputs.items()}
-
-    @property
-    def outputs(self) -> Mapping[str, Array]:
-        """Output arrays by the graph's names."""
-        return {self.names.get(name, name): a for name, a in self.engine.outputs.items()}
-
-    def bind(self, name: str, array: Array) -> None:
-        """Use `array` as input or output `name`."""
-        own = {graph: engine for engine, graph in self.names.items()}
-        self.engine.bind(own.get(name, name), array)
-
-    def run(self) -> None:
-        """Compute."""
-        self.engine.run()
-
-    def close(self) -> None:
-        """Release the engine."""
-        self.engine.close()
 
 
 def parity(

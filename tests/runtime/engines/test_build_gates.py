@@ -17,7 +17,7 @@ from jetsight.engines.build import Request, Workshop, build_bundle, choose_famil
 from jetsight.engines.fingerprint import BuildOptions
 from jetsight.engines.progress import ProgressLine
 from jetsight.engines.store import EngineStore
-from jetsight.errors import EngineError, UsageError
+from jetsight.errors import EngineError, MissingDependency, UsageError
 from jetsight.testing import FakeClock
 
 
@@ -160,6 +160,16 @@ def test_tensorrt_without_a_gpu_is_refused_before_any_work(bench) -> None:
     bench.refused(
         "TensorRT 10.3.0.26 builds only where a GPU is: no CUDA device; run jetsight build"
     )
+
+
+def test_what_running_engines_needs_is_missed_before_the_build(bench, monkeypatch) -> None:
+    def absent() -> FakePlanBackend:
+        raise MissingDependency("pycuda", "jetson", "running engines")
+
+    bench.trt.raises = AssertionError("built all the same")
+    monkeypatch.setattr(bench, "backend", absent)
+    with pytest.raises(MissingDependency, match=r"jetsight\[jetson\]"):
+        bench.build()
 
 
 def test_tensorrt_rtx_without_a_gpu_builds_and_says_what_it_could_not_check(bench) -> None:
