@@ -74,9 +74,11 @@ def _choose_family(bundle: Bundle, backend: str | None, name: str | None) -> Fam
             )
         return families[name]
     known = [info for info in backends.available() if backend in (None, info.name)]
-    for family in families.values():
-        if any(info.runs(family.name) for info in known):
-            return family
+    # One that can run here; else one whose backend, when it is opened, says what is missing.
+    for infos in ([info for info in known if info.reason is None], known):
+        for family in families.values():
+            if any(info.runs(family.name) for info in infos):
+                return family
     raise EngineError(
         f"{bundle.path} holds the families {', '.join(families)}, and this version can run none of "
         "them here; compile it again with --target cpu"

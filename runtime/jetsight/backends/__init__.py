@@ -2,8 +2,9 @@
 
 `openvino` is the default where it is fastest: on x86 with AVX-512, and for INT8 with VNNI. Without,
 `onnxruntime` is up to twice as fast, and its INT8 kernels stay exact where OpenVINO's saturate. It
-is the default everywhere else too, and the reference the others are compared with. `--backend`, or
-the environment variable `JETSIGHT_BACKEND`, overrides.
+is the default everywhere else too, and the reference the others are compared with. `tensorrt` runs
+what was compiled for NVIDIA GPUs, on engines that `jetsight build` made. `--backend`, or the
+environment variable `JETSIGHT_BACKEND`, overrides.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
+from jetsight import machine
 from jetsight.backends import host
 from jetsight.engine import Backend
-from jetsight.errors import EngineError, MissingDependency, UsageError
+from jetsight.errors import EngineError, UsageError
 
 VARIABLE = "JETSIGHT_BACKEND"
 
@@ -45,9 +48,11 @@ class BackendInfo:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    package: str
+    packages: tuple[str, ...]  # one of them must be there
     families: tuple[str, ...]
     open: Callable[[int | None], Backend]
+    bringer: Callable[[], str] = lambda: "pip install 'jetsight[cpu]'"
+    also: Callable[[], str | None] = lambda: None  # why it cannot be used although it is there
 
 
 def _open_onnxruntime(threads: int | None) -> Backend:
@@ -62,9 +67,31 @@ def _open_openvino(threads: int | None) -> Backend:
     return OpenVinoBackend(threads=threads)
 
 
+def _open_tensorrt(threads: int | None) -> Backend:
+    from jetsight.backends.tensorrt import TensorRtBackend
+
+    return TensorRtBackend()
+
+
+def _tensorrt_bringer() -> str:
+    if machine.jetson(Path("/")) is not None:
+        return "sudo apt install python3-libnvinfer"
+    return "pip install 'jetsight[rtx]'"
+
+
+def _tensorrt_needs() -> str | None:
+    if not _is_there("pycuda"):
+        return "Python package 'pycuda' is not installed; run: pip install 'jetsight[jetson]'"
+    gpus = machine.cuda(Path("/"))
+    return None if gpus.devices else gpus.problem or "no CUDA device"
+
+
 _KINDS = {
-    "openvino": _Kind("openvino", ("cpu-",), _open_openvino),
-    "onnxruntime": _Kind("onnxruntime", ("cpu-",), _open_onnxruntime),
+    "openvino": _Kind(("openvino",), ("cpu-",), _open_openvino),
+    "onnxruntime": _Kind(("onnxruntime",), ("cpu-",), _open_onnxruntime),
+    "tensorrt": _Kind(
+        ("tensorrt", "tensorrt_rtx"), ("trt-",), _open_tensorrt, _tensorrt_bringer, _tensorrt_needs
+    ),
 }
 
 
@@ -73,7 +100,7 @@ def available() -> list[BackendInfo]:
 
     Example:
         >>> [info.name for info in available()]
-        ['openvino', 'onnxruntime']
+        ['openvino', 'onnxruntime', 'tensorrt']
     """
     return [_info(name, _KINDS[name]) for name in _preferred("cpu-fp32")]
 
@@ -82,28 +109,29 @@ def _preferred(family: str) -> list[str]:
     """Names of all backends, the fastest for `family` on this CPU first."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     wide = host.has_vnni() if "int8" in family else "avx512f" in host.cpu_flags()
-    names = list(_KINDS)
-    return names if x86 and wide else names[::-1]
+    first = "openvino" if x86 and wide else "onnxruntime"
+    return sorted(_KINDS, key=lambda name: name != first)
+
+
+def _is_there(package: str) -> bool:
+    # Finding does not import: `doctor` and `--help` must not load 100 MB of libraries.
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # ValueError: hidden through sys.modules[name] = None
+        return False
 
 
 def _info(name: str, kind: _Kind) -> BackendInfo:
-    # Finding does not import: `doctor` and `--help` must not load 100 MB of libraries.
+    package = next(filter(_is_there, kind.packages), None)
+    if package is None:
+        wanted = kind.packages[-1]
+        reason = f"Python package {wanted!r} is not installed; run: {kind.bringer()}"
+        return BackendInfo(name, None, kind.families, reason)
     try:
-        found = importlib.util.find_spec(kind.package) is not None
-    except (ImportError, ValueError):  # ValueError: hidden through sys.modules[name] = None
-        found = False
-    if not found:
-        return BackendInfo(
-            name,
-            None,
-            kind.families,
-            f"Python package {kind.package!r} is not installed; run: pip install 'jetsight[cpu]'",
-        )
-    try:
-        version = metadata.version(kind.package)
+        version = metadata.version(package)
     except metadata.PackageNotFoundError:
         version = "unknown"  # found as a module, e.g. from the vendor's own wheel name
-    return BackendInfo(name, version, kind.families, None)
+    return BackendInfo(name, version, kind.families, kind.also())
 
 
 def choose(family: str) -> str | None:
@@ -133,7 +161,8 @@ def open_backend(name: str | None, family: str, *, threads: int | None = None) -
     """The backend called `name`, or the preferred one for `family`.
 
     Args:
-        name: `"onnxruntime"` or `"openvino"`; None for `JETSIGHT_BACKEND`, else the preferred one.
+        name: `"onnxruntime"`, `"openvino"` or `"tensorrt"`; None for `JETSIGHT_BACKEND`, else the
+            preferred one.
         family: graph family it must run, e.g. `"cpu-int8"`.
         threads: CPU threads; None for one per physical core.
 
@@ -145,12 +174,12 @@ def open_backend(name: str | None, family: str, *, threads: int | None = None) -
     name = requested(name) or choose(family)
     if name is None:
         known = [info for info in available() if info.runs(family)]
-        if known:
-            raise MissingDependency(known[0].name, "cpu", f"running family {family!r}")
-        raise EngineError(
-            f"no backend of this version runs family {family!r}; known families start with "
-            f"{_prefixes()}: choose one of them with --family"
-        )
+        if not known:
+            raise EngineError(
+                f"no backend of this version runs family {family!r}; known families start with "
+                f"{_prefixes()}: choose one of them with --family"
+            )
+        name = known[0].name  # opening it says what is missing
     kind = _KINDS[name]
     if not family.startswith(kind.families):
         raise UsageError(

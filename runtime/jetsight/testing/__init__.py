@@ -1,5 +1,6 @@
 """Fakes to test a robot with: a clock that is moved, cameras and engines that follow a script.
 
+`FakeDevice` and `FakeTensorRt` stand in for a GPU, so that the TensorRT backend runs without one.
 They are the ones jetsight's own tests use. Nothing here sleeps, and nothing needs a bundle.
 
 Example: a camera that vanishes for a second must stop forecasts from being valid.
@@ -16,14 +17,18 @@ from __future__ import annotations
 
 from jetsight.testing.camera import ScriptedCamera, Shot, lost, shots
 from jetsight.testing.clock import FakeClock
+from jetsight.testing.device import FakeDevice
 from jetsight.testing.engine import FakeArray, FakeBackend, FakeEngine, tiny_spec
 from jetsight.testing.overhead import Overhead, loop_memory, loop_overhead
+from jetsight.testing.tensorrt import FakeTensorRt
 
 __all__ = [
     "FakeArray",
     "FakeBackend",
     "FakeClock",
+    "FakeDevice",
     "FakeEngine",
+    "FakeTensorRt",
     "Overhead",
     "ScriptedCamera",
     "Shot",

@@ -1,0 +1,348 @@
+"""TensorRT on an NVIDIA GPU: engines that were built and proven on this machine, run as graphs.
+
+graph -> store -> plan -> SharedRuntime, Plan     tensorrt_plan.py: TensorRT's own objects
+                          CudaArray               cuda_array.py: inputs and outputs
+                          Runner                  cuda_queue.py: plain, captured or replayed
+                          Device                  cuda.py: the driver
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from jetsight.backends.cuda import Device, require_pycuda
+from jetsight.backends.cuda_array import CudaArray, matching
+from jetsight.backends.cuda_queue import Parameters, Runner, checked_sync
+from jetsight.backends.tensorrt_plan import Plan, SharedRuntime
+from jetsight.clock import Clock, MonotonicClock
+from jetsight.engine import Array
+from jetsight.engines.fingerprint import HostFacts, host_facts
+from jetsight.engines.library import Library, open_library
+from jetsight.engines.store import EngineStore
+from jetsight.errors import EngineError, UsageError
+
+
+class TensorRtBackend:
+    """Loads the engines that `jetsight build` made for graphs.
+
+    Its engines run in turn, in one thread: they share a stream and a scratch block. Both, and the
+    GPU if the backend opened it, are released with the last engine.
+
+    Args:
+        device: the GPU, which stays the caller's; None for the first one, through PyCUDA.
+        store: where built engines are; None for this user's.
+        library: the TensorRT; None for the one that is installed.
+        sync: how to wait for the GPU, `"spin"`, `"block"` or `"hybrid"`; see `CudaQueue`.
+        graphs: replay runs as CUDA graphs.
+        timing: measure every run with events, for `device_ms`.
+        clock: what time is.
+
+    Raises:
+        MissingDependency: no TensorRT or no PyCUDA is installed.
+        UsageError: no such sync mode.
+    """
+
+    name = "tensorrt"
+
+    def __init__(
+        self,
+        *,
+        device: Device | None = None,
+        store: EngineStore | None = None,
+        library: Library | None = None,
+        sync: str = "hybrid",
+        graphs: bool = True,
+        timing: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self._library = library or open_library()
+        if device is None:
+            require_pycuda()
+        self._device = device
+        self._store = store or EngineStore()
+        self._sync = checked_sync(sync)
+        self._options = {"graphs": graphs, "timing": timing}
+        self._clock = clock or MonotonicClock()
+        self._host: HostFacts | None = None
+        self._shared: SharedRuntime | None = None
+        self._engines: weakref.WeakSet[TensorRtEngine] = weakref.WeakSet()
+        self._closed = False
+
+    def load(self, graph: bytes) -> TensorRtEngine:
+        """Load the engine that was built here for checked ONNX bytes.
+
+        Raises:
+            EngineError: there is none, it is for another machine, or the GPU refuses it.
+        """
+        if self._host is None:
+            self._host = host_facts(self._library)
+        if self._device is None and self._host.gpu is None:
+            raise EngineError(
+                "no NVIDIA GPU can be used here, and families 'trt-*' need one; choose another "
+                "with --family, and see: jetsight doctor"
+            )
+        stored = self._store.find(hashlib.sha256(graph).hexdigest(), self._host)
+        return self.load_plan(stored.plan, stored.record.renamed)
+
+    def load_plan(self, plan: bytes, renamed: Mapping[str, str] | None = None) -> TensorRtEngine:
+        """Load a serialized engine that was checked: deserializing may run code that is in it.
+
+        Args:
+            plan: its bytes.
+            renamed: its names of tensors to the graph's, where they differ.
+
+        Raises:
+            EngineError: TensorRT or the GPU refuses it; everything taken so far was released.
+        """
+        if self._closed:
+            raise EngineError("the backend was closed and loads nothing; open it again")
+        with ExitStack() as owned:
+            shared = self._enter(owned)
+            engine = TensorRtEngine(shared, plan, renamed or {}, owned, **self._options)
+            engine._own(owned.pop_all())
+        self._engines.add(engine)
+        return engine
+
+    def _enter(self, owned: ExitStack) -> SharedRuntime:
+        """What the engines share, opened with the first one."""
+        if self._shared is None or not self._shared.users:
+            self._shared = SharedRuntime(self._library, self._device, self._sync, self._clock)
+        self._shared.users += 1
+        owned.callback(self._shared.leave)
+        return self._shared
+
+    def capture(self, engines: Sequence[TensorRtEngine]) -> TensorRtChain:
+        """Engines of this backend as one piece of work: one launch for all, in this order.
+
+        Args:
+            engines: bound to one another as needed; one may appear more than once.
+
+        Example: encode and forecast of a frame as one graph.
+            >>> forecast.bind("z_hist", encode.outputs["z"])
+            >>> both = backend.capture([encode, forecast])
+            >>> both.run()
+        """
+        return TensorRtChain(engines, **self._options)
+
+    def close(self) -> None:
+        """Close every engine and release what they shared. Idempotent."""
+        self._closed = True
+        for engine in list(self._engines):
+            engine.close()
+
+
+class TensorRtEngine:
+    """One loaded engine with its arrays on the GPU; `TensorRtBackend.load` makes it."""
+
+    def __init__(
+        self, shared: SharedRuntime, data: bytes, renamed: Mapping[str, str], owned: ExitStack, *,
+        graphs: bool, timing: bool,
+    ) -> None:  # fmt: skip
+        self._queue = queue = shared.queue
+        self._names: dict[str, str] = {}  # the graph's name of a tensor to the engine's
+        self._inputs: dict[str, CudaArray] = {}
+        self._outputs: dict[str, CudaArray] = {}
+        self._pointed: Parameters | None = None  # what the context was last told
+        with queue.device as device:
+            self._plan = Plan(shared, data, owned)
+            for own_name, is_input, shape, dtype in self._plan.tensors():
+                name = renamed.get(own_name, own_name)
+                mapped = device.integrated and used_once(is_input, dtype)
+                what = f"{'input' if is_input else 'output'} {name!r}"
+                array = CudaArray(queue, shape, dtype, what, mapped=mapped)
+                owned.callback(array.free)
+                self._names[name] = own_name
+                (self._inputs if is_input else self._outputs)[name] = array
+        self._runner = Runner(queue, graphs=graphs, timing=timing)
+        owned.callback(self._runner.close)
+        self._collect()
+
+    def _own(self, owned: ExitStack) -> None:
+        """Release everything with `close`, or when the engine is forgotten."""
+        self._owned = owned
+        self._release = weakref.finalize(self, owned.close)
+
+    def _collect(self) -> None:
+        both = {**self._inputs, **self._outputs}
+        self._arrays = [(own_name, both[name]) for name, own_name in self._names.items()]
+
+    @property
+    def inputs(self) -> Mapping[str, CudaArray]:
+        """Input arrays by name."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, CudaArray]:
+        """Output arrays by name."""
+        return self._outputs
+
+    @property
+    def graph_problem(self) -> str | None:
+        """Why runs are not replayed as a CUDA graph; None while there is no reason."""
+        return self._runner.problem
+
+    @property
+    def replays(self) -> bool:
+        """Whether the last run was launched as a CUDA graph."""
+        return self._runner.replays
+
+    @property
+    def device_ms(self) -> float | None:
+        """How long the GPU took for the last run; None without `timing`."""
+        return self._runner.device_ms
+
+    def bind(self, name: str, array: Array) -> None:
+        """Use `array` as input or output `name`, without a copy.
+
+        It is read on the GPU more than once then, so it moves to device memory, and comes back to
+        the host only when it is read there.
+
+        Raises:
+            EngineError: no such name, another shape or dtype, an array of another backend, or no
+                memory.
+        """
+        self._require_open()
+        side = self._inputs if name in self._inputs else self._outputs
+        own = side.get(name)
+        bound = matching(name, array, own, list(self._names))
+        if bound in (self._outputs if side is self._inputs else self._inputs).values():
+            raise EngineError(
+                f"{name!r} would be read and written in one run; bind it to an array of another "
+                "engine"
+            )
+        bound.share()
+        side[name] = bound
+        self._collect()
+        if own is not None and own is not bound and not own.shared:
+            own.free()  # nobody else reads it
+
+    def run(self) -> None:
+        """Compute the outputs; returns when they are ready.
+
+        Raises:
+            EngineError: TensorRT or the GPU failed, or something it needs was closed.
+        """
+        self._require_open()
+        with self._queue.device:
+            self._runner.run(self._prepare(), self._enqueue)
+        self._finish()
+
+    def _prepare(self) -> Parameters:
+        """Everything a graph of this engine would freeze, after telling it to TensorRT."""
+        queue = self._queue
+        parameters: Parameters = (
+            queue.stream,
+            queue.scratch_address,
+            queue.scratch_bytes,
+            *((array.address, array.shape, array.eager) for _, array in self._arrays),
+        )
+        if parameters != self._pointed:
+            for name, array in self._arrays:
+                if not array.address:
+                    raise EngineError(
+                        f"{name!r} is bound to an array of an engine that was closed; load both "
+                        "again"
+                    )
+            self._plan.point(self._arrays)
+            self._pointed = parameters
+        return parameters
+
+    def _enqueue(self) -> None:
+        self._plan.enqueue()
+        for array in self._outputs.values():
+            if array.eager:
+                array.enqueue_download()
+
+    def _finish(self) -> None:
+        for array in self._outputs.values():
+            array.was_written()
+
+    def _require_open(self) -> None:
+        if not self._release.alive:
+            raise EngineError("the engine was closed and cannot run; load the graph again")
+
+    def close(self) -> None:
+        """Release the graph, the arrays and the engine; the last engine releases the GPU too."""
+        self._release()
+        self._inputs, self._outputs, self._arrays = {}, {}, []
+
+
+class TensorRtChain:
+    """Several engines of one backend as one launch; `TensorRtBackend.capture` makes it.
+
+    Args:
+        engines: what runs, in this order.
+        graphs: replay it as one CUDA graph.
+        timing: measure every run.
+
+    Raises:
+        UsageError: no engines, or engines of different backends.
+    """
+
+    def __init__(self, engines: Sequence[TensorRtEngine], *, graphs: bool, timing: bool) -> None:
+        queues = {id(engine._queue) for engine in engines}
+        if len(queues) != 1:
+            raise UsageError(
+                f"{len(engines)} engines on {len(queues)} streams cannot run as one; pass engines "
+                "of one backend"
+            )
+        self._engines = tuple(engines)
+        for engine in engines:
+            engine._require_open()
+        self._queue = engines[0]._queue
+        self._runner = Runner(self._queue, graphs=graphs, timing=timing)
+        # Whichever engine goes first takes the graph along: it would launch what is gone.
+        for engine in set(engines):
+            engine._owned.callback(self._runner.close)
+
+    @property
+    def graph_problem(self) -> str | None:
+        """Why runs are not replayed as a CUDA graph; None while there is no reason."""
+        return self._runner.problem
+
+    @property
+    def replays(self) -> bool:
+        """Whether the last run was launched as a CUDA graph."""
+        return self._runner.replays
+
+    @property
+    def device_ms(self) -> float | None:
+        """How long the GPU took for the last run; None without `timing`."""
+        return self._runner.device_ms
+
+    def run(self) -> None:
+        """Run every engine in turn; returns when the last one's outputs are ready.
+
+        Raises:
+            EngineError: TensorRT or the GPU failed, or an engine was closed.
+        """
+        for engine in self._engines:
+            engine._require_open()
+        with self._queue.device:
+            parameters = tuple(engine._prepare() for engine in self._engines)
+            self._runner.run(parameters, self._enqueue)
+        for engine in self._engines:
+            engine._finish()
+
+    def _enqueue(self) -> None:
+        for engine in self._engines:
+            engine._enqueue()
+
+    def close(self) -> None:
+        """Release the graph; the engines stay open."""
+        self._runner.close()
+
+
+def used_once(is_input: bool, dtype: np.dtype[Any]) -> bool:
+    """Whether the GPU touches a tensor once per run, so that it need not be cached there.
+
+    Outputs are written once. Of the inputs, raw bytes are cast first, which reads them once;
+    latents and actions are read by many kernels.
+    """
+    return not is_input or dtype == np.uint8
