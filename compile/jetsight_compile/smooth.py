@@ -10,6 +10,7 @@ Shapes: C channels of a norm, O outputs of a layer.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,28 +37,41 @@ class Place:
     Attributes:
         norm: name of its node.
         output: its output value.
+        affine: initializers `[C]` of its gain and, if it has one, its bias.
         weights: initializers `[C, O]` of those layers.
     """
 
     norm: str
     output: str
+    affine: tuple[str, ...]
     weights: tuple[str, ...]
 
 
 def places(graph: onnx.ModelProto) -> list[Place]:
-    """Every norm of a graph that can be smoothed exactly."""
+    """Every norm of a graph that can be smoothed exactly.
+
+    A weight that anything else reads, or a norm of another gain, belongs to none.
+    """
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.graph.node:
         for value in node.input:
             readers.setdefault(value, []).append(node)
     constants = {tensor.name for tensor in graph.graph.initializer}
+    returned = {value.name for value in graph.graph.output}
+    norms = [node for node in graph.graph.node if node.op_type == "LayerNormalization"]
     found = []
-    for node in graph.graph.node:
-        if node.op_type == "LayerNormalization" and node.input[1] in constants:
+    for node in norms:
+        if constants.issuperset(node.input[1:]) and node.output[0] not in returned:
             weights = _weights(node.output[0], readers, constants)
             if weights:
-                found.append(Place(node.name, node.output[0], tuple(dict.fromkeys(weights))))
-    return found
+                affine = tuple(node.input[1:])
+                found.append(Place(node.name, node.output[0], affine, tuple(weights)))
+    alike = Counter((place.affine, place.weights) for place in found)
+    return [
+        place
+        for place in found
+        if all(len(readers[w]) == alike[place.affine, place.weights] for w in place.weights)
+    ]
 
 
 def factors(
@@ -93,22 +107,31 @@ def smoothed(graph: onnx.ModelProto, factor: Mapping[str, F64]) -> onnx.ModelPro
     copy.CopyFrom(graph)
     tensors = {tensor.name: tensor for tensor in copy.graph.initializer}
     nodes = {node.name: node for node in copy.graph.node}
-    folded: set[str] = set()
     for place in places(graph):
         if place.norm not in factor:
             continue
-        by, node = factor[place.norm], nodes[place.norm]
-        name = f"{place.weights[0]}.smooth"  # one gain per group of weights
-        if name not in tensors:
-            gain = _float64(tensors[node.input[1]]) / by
-            tensors[name] = copy.graph.initializer.add()
-            tensors[name].CopyFrom(_like(gain, name, tensors[node.input[1]]))
-        node.input[1] = name
-        for weight in set(place.weights) - folded:
-            folded.add(weight)
-            rows = _float64(tensors[weight]) * by[:, None]
-            tensors[weight].CopyFrom(_like(rows, weight, tensors[weight]))
+        node = nodes[place.norm]
+        # Norms of unrolled steps share their weights, so these are folded with the first one.
+        names = [f"{place.weights[0]}.{part}.smooth" for part in ("gain", "bias")]
+        if names[0] not in tensors:
+            _fold(copy.graph, tensors, place, names, factor[place.norm])
+        node.input[1:] = names[: len(place.affine)]
     return copy
+
+
+def _fold(
+    graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto], place: Place,
+    names: Sequence[str], factor: F64,
+) -> None:  # fmt: skip
+    """Divide gain and bias into new tensors; multiply the weights by what was really divided."""
+    divided = _like(1.0 / factor, "", tensors[place.affine[0]])
+    by = 1.0 / _float64(divided)  # rounded to the graph's format first, and the weights to that
+    for old, name in zip(place.affine, names, strict=False):
+        tensors[name] = graph.initializer.add()
+        tensors[name].CopyFrom(_like(_float64(tensors[old]) / by, name, tensors[old]))
+    for weight in place.weights:
+        rows = _float64(tensors[weight]) * by[:, None]
+        tensors[weight].CopyFrom(_like(rows, weight, tensors[weight]))
 
 
 def _weights(
