@@ -164,6 +164,7 @@ class Workshop:
                 base=style.compute,
                 samples=self._samples[graph],
                 methods=self.options.methods,
+                keep_float=self._keep_float(plan, graph),
                 asked=question(windows) if graph == "forecast" else None,
                 module=search.smallest_module(plan.targets),
                 say=self.say,

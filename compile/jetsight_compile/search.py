@@ -32,8 +32,9 @@ FEWEST_SHARE = 0.5
 # What must be reached on calibration episodes: the gate's own int8 limits for the latents
 # (20 dB) and for drift, with 2 dB of room for other episodes, and the planner's bar.
 LEAST_DB, LEAST_RANK = 22.0, 0.99
-_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5625,
-          "nvfp4": 0.5625}  # fmt: skip
+# With the scales of the groups, in float16 and in FP8.
+_FOUR_BITS = {"int4": 0.5 + 2 / qdq.GROUP["int4"], "nvfp4": 0.5 + 1 / qdq.GROUP["nvfp4"]}
+_BYTES = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "fp8": 1.0, "int8": 1.0, **_FOUR_BITS}
 Export = Callable[[str], onnx.ModelProto]
 
 
@@ -92,6 +93,7 @@ class Task:
         base: float format of what is not quantized.
         samples: calibration inputs.
         methods: calibration methods to try.
+        keep_float: patterns of layers that stay float whatever is tried.
         asked: what a planner asks of this graph; None if it plans nothing.
         module: whose floor decides.
         say: told about each trial.
@@ -103,6 +105,7 @@ class Task:
     base: str
     samples: Sequence[quantize.Sample]
     methods: Sequence[str]
+    keep_float: Sequence[str]
     asked: Question | None
     module: Module
     say: Callable[[str], None]
@@ -217,10 +220,13 @@ def _quantized(
 
 
 def _make(task: Task, exact: onnx.ModelProto, precision: str) -> quantize.Quantized | None:
+    keep = task.keep_float
     if precision not in WEIGHT_ONLY:
-        return quantize.tensorrt(exact, precision, task.samples, methods=task.methods)
+        return quantize.tensorrt(
+            exact, precision, task.samples, methods=task.methods, keep_float=keep
+        )
     try:
-        return quantize.weight_only(exact, precision, task.samples)
+        return quantize.weight_only(exact, precision, task.samples, keep_float=keep)
     except UsageError:
         return None  # no weight of this graph comes in groups: nothing to try
 
