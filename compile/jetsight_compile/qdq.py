@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 F64 = npt.NDArray[np.float64]
 
-GROUP = {"int4": 32, "nvfp4": 16}  # inputs that share one scale
+GROUP = {"int4": 64, "nvfp4": 16}  # inputs that share one scale; TensorRT's INT4 takes 64 or 128
 _TYPES = {
     "int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN,
     "int4": TensorProto.INT4, "nvfp4": TensorProto.FLOAT4E2M1,

@@ -5,7 +5,7 @@
 | `cpu_int8` | s8, per channel | u8, per tensor | ONNX Runtime and OpenVINO |
 | `tensorrt` with int8 | s8, per channel | s8, per tensor | TensorRT, all Jetsons |
 | `tensorrt` with fp8 | E4M3, per channel | E4M3, per tensor | TensorRT, Ada, Hopper, Thor |
-| `weight_only` with int4 | s4, per 32 inputs | float | TensorRT, all Jetsons |
+| `weight_only` with int4 | s4, per 64 inputs | float | TensorRT, JetPack 7.2 and PCs |
 | `weight_only` with nvfp4 | E2M1, per 16 inputs, FP8 scales | float | TensorRT, Thor |
 
 In all of them norms, softmax, GELU, attention products, residuals and the action embedding stay
@@ -226,9 +226,10 @@ def outputs(model: onnx.ModelProto, samples: Sequence[Sample]) -> F32:
 
 
 def relative_error(found: F32, expected: F32) -> float:
-    """Squared error relative to the variance of what was expected."""
+    """Squared error relative to the variance of what was expected; infinite if it is no number."""
     spread = np.square(expected - expected.mean(0, keepdims=True)).mean()
-    return float(np.square(found - expected).mean() / max(spread, 1e-30))
+    error = float(np.square(found - expected).mean() / max(spread, 1e-30))
+    return error if np.isfinite(error) else float("inf")
 
 
 def _by_method(
