@@ -6,7 +6,7 @@ Two engines with one key may stand for each other; anything that makes them diff
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -56,12 +56,19 @@ class HostFacts:
             return known or ("thor-jp7" if thor else "orin-jp7")
         return "rtx" if self.library == RTX else f"x86-trt{major}"
 
+    @property
+    def tied(self) -> HostFacts:
+        """The facts as engines depend on them: of the driver, its major version."""
+        driver = None if self.driver is None else self.driver.partition(".")[0]
+        return replace(self, driver=driver)
+
     def differences(self, found: HostFacts) -> list[str]:
         """`name built | found` for each fact that differs, the power mode left out."""
         lines = []
         for field in fields(self):
             built, here = getattr(self, field.name), getattr(found, field.name)
-            if built != here and field.name != "power_mode":
+            alike = getattr(self.tied, field.name) == getattr(found.tied, field.name)
+            if not alike and field.name != "power_mode":
                 lines.append(f"{field.name} {_shown(field.name, built)} | "
                              f"{_shown(field.name, here)}")  # fmt: skip
         return lines
@@ -121,12 +128,13 @@ class Fingerprint:
     @property
     def key(self) -> str:
         """32 hex digits; equal only if all of it is."""
-        return hashlib.sha256(strict_json.dump(self)).hexdigest()[:32]
+        tied = replace(self, host=self.host.tied)
+        return hashlib.sha256(strict_json.dump(tied)).hexdigest()[:32]
 
     @property
     def host_key(self) -> str:
         """16 hex digits for what measured kernel times depend on: the machine alone."""
-        return hashlib.sha256(strict_json.dump(self.host)).hexdigest()[:16]
+        return hashlib.sha256(strict_json.dump(self.host.tied)).hexdigest()[:16]
 
 
 def _rounded(size_bytes: int) -> int:

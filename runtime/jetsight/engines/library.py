@@ -17,6 +17,8 @@ from jetsight.errors import EngineError, MissingDependency
 TENSORRT, RTX = "tensorrt", "tensorrt_rtx"
 _SPOKEN = {TENSORRT: "TensorRT", RTX: "TensorRT-RTX"}
 Version = tuple[int, int, int, int]
+# A build of a large graph says about this much; a runtime that complains for weeks must not grow.
+_MOST_LINES, _MOST_ERRORS = 200_000, 1000
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Library:
 
 
 class CollectingLogger(Protocol):
-    """What TensorRT said: every line, and the errors among them."""
+    """What TensorRT said: the lines, and the errors among them."""
 
     lines: list[str]
     errors: list[str]
@@ -74,7 +76,7 @@ def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> Library:
 
 
 def make_logger(library: Library) -> CollectingLogger:
-    """A logger for TensorRT that keeps every line; nothing is printed."""
+    """A logger for TensorRT that keeps what it says, up to a limit; nothing is printed."""
     trt: Any = library.module
     base: Any = trt.ILogger
 
@@ -87,8 +89,11 @@ def make_logger(library: Library) -> CollectingLogger:
             self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            self.lines.append(f"{severity.name} {message}")
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+            error = severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
+            error = error and len(self.errors) < _MOST_ERRORS
+            if error or len(self.lines) < _MOST_LINES:
+                self.lines.append(f"{severity.name} {message}")
+            if error:  # also behind the limit: it is what a long log is read for
                 self.errors.append(message)
 
     return cast(CollectingLogger, Log())

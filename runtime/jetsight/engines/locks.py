@@ -34,6 +34,8 @@ def locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator
             if waiting is not None:
                 waiting(os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:  # some network mounts have no locks
+            raise storage_error(error, path) from error
         with contextlib.suppress(OSError):  # only for the message above; a full disk is no reason
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -139,14 +139,15 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
             signal.raise_signal(number)
         waiting.append(number)
 
-    handled = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in handled}
-    for number in handled:
-        signal.signal(number, remember)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not None:  # else it was installed outside Python, which cannot put it back
+            signal.signal(number, remember)
     try:
         yield lambda: bool(waiting)
     finally:
         for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            if handler is not None:
+                signal.signal(number, handler)
         if waiting:
             signal.raise_signal(waiting[0])

@@ -6,13 +6,14 @@ import signal
 import sys
 import types
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 from engine_factory import encode
-from fake_builder import FakeTensorRT
+from fake_builder import FakeTensorRT, Severity
 from onnx import helper
 
-from jetsight.engines import builder
+from jetsight.engines import builder, library
 from jetsight.engines.fingerprint import BuildOptions
 from jetsight.engines.library import Library, open_library
 from jetsight.engines.timing import TimingCache
@@ -170,6 +171,16 @@ def test_tensorrt_rtx_keeps_no_timing_cache(tmp_path) -> None:
     trt = FakeTensorRT((1, 7, 1, 116))
     build(trt, tmp_path, timing=TimingCache(tmp_path / "machine.cache", trt.library()))
     assert not (tmp_path / "machine.cache").exists()
+
+
+def test_a_logger_keeps_what_is_said_up_to_a_limit(monkeypatch) -> None:
+    monkeypatch.setattr(library, "_MOST_LINES", 2)
+    monkeypatch.setattr(library, "_MOST_ERRORS", 2)
+    logger: Any = library.make_logger(FakeTensorRT().library())
+    for name in ("INFO", "ERROR", "VERBOSE", "INTERNAL_ERROR", "INFO", "ERROR"):
+        logger.log(Severity[name], name.lower())
+    assert logger.lines == ["INFO info", "ERROR error", "INTERNAL_ERROR internal_error"]
+    assert logger.errors == ["error", "internal_error"]
 
 
 def test_the_library_is_tensorrt_before_tensorrt_rtx(monkeypatch) -> None:

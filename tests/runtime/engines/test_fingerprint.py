@@ -24,6 +24,13 @@ def test_every_fact_of_the_machine_is_in_the_key(name: str) -> None:
     assert bool(ORIN.differences(other)) == (name != "power_mode")
 
 
+def test_a_driver_update_within_its_major_version_keeps_engines() -> None:
+    other = replace(ORIN, driver="540.5.1")
+    assert ORIN.differences(other) == []
+    assert replace(PRINT, host=other).key == PRINT.key
+    assert ORIN.differences(replace(ORIN, driver="580.4.0")) == ["driver 540.4.0 | 580.4.0"]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
