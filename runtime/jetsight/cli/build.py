@@ -73,9 +73,10 @@ def build(bundle: Path | None, listing: bool, as_json: bool, **options: Any) -> 
 
 def _build(bundle: Path, options: dict[str, Any]) -> list[Any]:
     from jetsight.bundle import Bundle
-    from jetsight.engines.build import Request, Workshop, build_bundle
+    from jetsight.engines.build import build_bundle
     from jetsight.engines.fingerprint import BuildOptions
     from jetsight.engines.progress import ProgressLine
+    from jetsight.engines.workshop import Request, Workshop
 
     if options["via"] == "onnx" and options["checkpoint"] is not None:
         raise UsageError("--checkpoint is only read with --via torch-tensorrt; leave it out")

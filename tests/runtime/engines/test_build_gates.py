@@ -13,10 +13,11 @@ from engine_factory import ORIN, make_plan, make_tensorrt_bundle
 from fake_builder import FakePlanBackend, FakeTensorRT
 
 from jetsight.bundle import Bundle
-from jetsight.engines.build import Request, Workshop, build_bundle, choose_families
+from jetsight.engines.build import build_bundle
 from jetsight.engines.fingerprint import BuildOptions
 from jetsight.engines.progress import ProgressLine
 from jetsight.engines.store import EngineStore
+from jetsight.engines.workshop import Request, Workshop, choose_families
 from jetsight.errors import EngineError, MissingDependency, UsageError
 from jetsight.testing import FakeClock
 
