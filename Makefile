@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.jetsight-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lerobot lint format bench clean
+.PHONY: help demo test test-engines test-gpu test-lerobot lint format bench bench-compile clean
 
 help:
 	@echo "make demo    compile the shipped model, stream recorded frames, write build/demo/report.html"
@@ -14,6 +14,9 @@ help:
 	@echo "make lint    only the format check, lint and types"
 	@echo "make format  rewrite the code in the house format"
 	@echo "make bench   measure this machine, as ratios to torch"
+	@echo "make bench-compile  what each TensorRT family costs to build and loses in numbers"
+	@echo "make test-engines   compile every family of every recipe with TensorRT-RTX; no GPU needed"
+	@echo "make test-gpu       build, prove and measure engines on this machine's NVIDIA GPU"
 	@echo "make test-lerobot  prove with the LeRobot library itself that it reads our recordings"
 	@echo "make clean   remove what was built; the environment in $(VENV) stays"
 	@echo
@@ -27,6 +30,14 @@ test: lint
 	  echo "OpenCV, which the PushT simulator draws with, lacks a system library; run: sudo apt install libgl1 libglib2.0-0" >&2; \
 	  exit 1; }
 	$(BIN)/pytest
+
+# What the default tests leave out for time: the large recipe, and every unrolled forecast.
+test-engines: $(READY)
+	$(BIN)/pytest -m "not gpu and not jetson" tests/compile/test_pinned_engines.py
+
+# On any NVIDIA GPU with TensorRT or TensorRT-RTX; everything is skipped, with the reason, elsewhere.
+test-gpu: $(READY)
+	$(BIN)/pytest -m gpu -rs tests/gpu
 
 # The LeRobot library in an environment of its own, reading what we record and the other way round.
 test-lerobot: $(READY)
@@ -45,6 +56,9 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/jetsight bench
+
+bench-compile: $(READY)
+	$(BIN)/jetsight bench-compile
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

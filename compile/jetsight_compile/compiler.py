@@ -20,10 +20,9 @@ from jetsight.errors import MissingDependency
 from jetsight_compile import gate, pack, quantize, quantizers
 from jetsight_compile.calibration import load_episodes
 from jetsight_compile.dense import Compute
-from jetsight_compile.emulate import runnable
 from jetsight_compile.families import Made, Options, Workshop
 from jetsight_compile.measure import Reference, reference
-from jetsight_compile.precisions import AUTO, PRECISIONS, QUANTIZED, WEIGHT_ONLY
+from jetsight_compile.precisions import AUTO, QUANTIZED, WEIGHT_ONLY
 from jetsight_compile.search import Trial
 from jetsight_compile.targets import FamilyPlan, plan
 from jetsight_train import checkpoint
@@ -97,7 +96,11 @@ def compile_checkpoint(request: Request, say: Say = lambda stage: None) -> Compi
     episodes = load_episodes(request.calib, model)
     workshop = Workshop(model, episodes, Options(request.methods, request.keep_float), say)
     families = [workshop.make(each) for each in plans]
-    gates = _judged(families, reference(model, episodes.held_out), say)
+    truth, gates = reference(model, episodes.held_out), []
+    for made in families:
+        say(f"gate {made.plan.name}")
+        gates += judged(made, truth)
+    gate.require(gates)
     say(f"write {request.out}")
     contents = pack.Contents(
         model,
@@ -122,16 +125,14 @@ def _check_tools(plans: Sequence[FamilyPlan]) -> None:
         quantizers.check_modelopt()
 
 
-def _judged(families: Sequence[Made], truth: Reference, say: Say) -> list[manifest.Gate]:
-    gates: list[manifest.Gate] = []
-    for made in families:
-        say(f"gate {made.plan.name}")
-        encode, forecast = (runnable(made.graphs[graph]) for graph in ("encode", "forecast"))
-        coarsest = max(made.precision.values(), key=PRECISIONS.index)
-        family = gate.Family(made.plan.name, coarsest, encode, forecast)
-        gates += gate.judge(family, truth, _backends(made.plan.name))
-    gate.require(gates)
-    return gates
+def judged(made: Made, truth: Reference) -> list[manifest.Gate]:
+    """Every gate of a family, passed or not, each beside its negative control.
+
+    Raises:
+        EngineError: a graph cannot be run.
+    """
+    family = gate.Family(made.plan.name, made.precision, **made.graphs, exact=made.exact)
+    return gate.judge(family, truth, _backends(made.plan.name))
 
 
 def _backends(family: str) -> list[Backend]:

@@ -46,6 +46,9 @@ COMMANDS = {
     "run": _Lazy("jetsight.cli.run:run", "Stream frames through a bundle."),
     "demo": _Lazy("jetsight_compile.cli.demo:demo", "Compile, stream and report, in one go."),
     "bench": _Lazy("jetsight_compile.cli.bench:bench", "Measure this machine against torch."),
+    "bench-compile": _Lazy(
+        "jetsight_compile.cli.bench_compile:bench_compile", "Measure what each precision loses."
+    ),
     "inspect": _Lazy("jetsight.cli.inspect:inspect", "Verify a bundle and show what is in it."),
     "doctor": _Lazy("jetsight.cli.doctor:doctor", "Show what this machine can run."),
 }

@@ -1,0 +1,191 @@
+"""What each TensorRT family costs to build and loses in numbers, fp32 to nvfp4 side by side.
+
+Every graph is exported, quantized, judged on held-out episodes beside its negative controls, and
+compiled by the TensorRT of this machine; TensorRT-RTX does that without a GPU. A gate that fails is
+a result here and no error. Latency is not measured: that takes the device, and `jetsight build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jetsight.clock import MonotonicClock
+from jetsight.engines import builder, library
+from jetsight.errors import UsageError
+from jetsight.manifest import Gate
+from jetsight_compile import quantize
+from jetsight_compile.calibration import load_episodes
+from jetsight_compile.compiler import judged
+from jetsight_compile.families import Made, Options, Workshop
+from jetsight_compile.layers import weighted
+from jetsight_compile.measure import reference
+from jetsight_compile.targets import TARGETS, FamilyPlan, plan
+from jetsight_train import checkpoint
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One graph of one family.
+
+    Attributes:
+        family: its family.
+        graph: its name.
+        opset: ONNX opset.
+        onnx_bytes: size of the graph in a bundle.
+        build_s: seconds TensorRT took to parse and compile it.
+        engine_bytes: size of the engine.
+        layers: layers of the parsed network.
+        quantize: QuantizeLinear layers in it.
+        dequantize: DequantizeLinear layers in it.
+        products: matrix products and convolutions with a constant weight.
+        quantized: how many of them compute on quantized numbers, weight-only ones included.
+        method: how ranges were found; empty where nothing is quantized.
+    """
+
+    family: str
+    graph: str
+    opset: int
+    onnx_bytes: int
+    build_s: float
+    engine_bytes: int
+    layers: int
+    quantize: int
+    dequantize: int
+    products: int
+    quantized: int
+    method: str
+
+
+@dataclass
+class Found:
+    """Everything one run found.
+
+    Attributes:
+        model: name of the model.
+        compiler: the TensorRT that built, with its version.
+        rows: one per graph.
+        gates: every gate of every family.
+        left_out: why a family was not made, by its name.
+    """
+
+    model: str
+    compiler: str
+    rows: list[Row] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def measure(
+    checkpoint_path: Path, data: Path, targets: Sequence[str], methods: Sequence[str], say: Say
+) -> Found:
+    """Make, judge and build every family of `targets`.
+
+    Args:
+        checkpoint_path: what `jetsight train` wrote.
+        data: LeRobot dataset to calibrate with and judge by.
+        targets: TensorRT rows of `TARGETS`, each in every precision it runs.
+        methods: calibration methods to try.
+        say: told what begins.
+
+    Raises:
+        UsageError: an unknown target.
+        MissingDependency: TensorRT or ModelOpt is not installed.
+        EngineError: TensorRT refuses a graph.
+    """
+    plans = _plans(targets)
+    trt = library.open_library()
+    model, about = checkpoint.load(checkpoint_path)
+    episodes = load_episodes(data, model)
+    truth = reference(model, episodes.held_out)
+    workshop = Workshop(model, episodes, Options(methods), say)
+    found = Found(about.name, f"{trt.name} {'.'.join(map(str, trt.version))}")
+    for family in plans:
+        try:
+            made = workshop.make(family)
+        except UsageError as error:
+            found.left_out[family.name] = str(error)
+            continue
+        say(f"gate {family.name}")
+        found.gates += judged(made, truth)
+        found.rows += _built(made, trt, say)
+    return found
+
+
+def _plans(targets: Sequence[str]) -> list[FamilyPlan]:
+    """Every family of the targets, each once, from exact to coarse."""
+    for name in targets:
+        if name not in TARGETS or TARGETS[name].prefix == "cpu":
+            known = ", ".join(t.name for t in TARGETS.values() if t.prefix != "cpu")
+            raise UsageError(f"{name!r} is no TensorRT target; choose one or more of {known}")
+    plans = {p.name: p for name in targets for p in plan([name], TARGETS[name].allowed)}
+    return list(plans.values())
+
+
+def _built(made: Made, trt: library.Library, say: Say) -> Iterator[Row]:
+    clock = MonotonicClock()
+    for name, graph in made.graphs.items():
+        say(f"build {name} of {made.plan.name}")
+        data = graph.SerializeToString()
+        start = clock.now_ns()
+        built = builder.build(data, library=trt, what=f"{name} of {made.plan.name}")
+        seconds = (clock.now_ns() - start) / 1e9
+        constants = {tensor.name for tensor in made.exact[name].graph.initializer}
+        products = [n for n in weighted(made.exact[name]) if constants.intersection(n.input[:2])]
+        quantized: quantize.Quantized | None = made.quantized.get(name)
+        yield Row(
+            family=made.plan.name, graph=name, opset=graph.opset_import[0].version,
+            onnx_bytes=len(data), build_s=seconds, engine_bytes=len(built.engine),
+            layers=built.layers.total(), quantize=built.layers["QUANTIZE"],
+            dequantize=built.layers["DEQUANTIZE"], products=len(products),
+            quantized=built.quantized + built.weight_only,
+            method=quantized.method if quantized else "",
+        )  # fmt: skip
+
+
+def lines(found: Found) -> Iterator[str]:
+    """The terminal's page."""
+    from jetsight.cli.table import human_bytes, table
+
+    yield f"{found.model} compiled by {found.compiler}; nothing ran on a GPU"
+    yield ""
+    head = ("family", "graph", "ONNX", "build s", "engine", "layers", "Q", "DQ", "quantized", "by")
+    yield from table(
+        head,
+        (
+            (r.family, r.graph, human_bytes(r.onnx_bytes), f"{r.build_s:.1f}",
+             human_bytes(r.engine_bytes), str(r.layers), str(r.quantize), str(r.dequantize),
+             f"{r.quantized} of {r.products}", r.method or "-")
+            for r in found.rows
+        ),
+    )  # fmt: skip
+    for name in dict.fromkeys(gate.name for gate in found.gates):
+        yield ""
+        yield from _gate_table(name, [gate for gate in found.gates if gate.name == name])
+    for family, reason in found.left_out.items():
+        yield ""
+        yield f"{family} was left out: {reason}"
+    failed = sorted({gate.family for gate in found.gates if not gate.passed})
+    passed = len({gate.family for gate in found.gates}) - len(failed)
+    yield ""
+    yield f"{passed} families pass every gate; fail: {', '.join(failed) or 'none'}"
+
+
+def _gate_table(name: str, gates: Sequence[Gate]) -> Iterator[str]:
+    from jetsight.cli.table import table
+
+    sign = ">=" if gates[0].direction == "min" else "<="
+    rows = (
+        (g.family, f"{g.value:.6g}", f"{sign} {g.limit:g}", "passed" if g.passed else "FAILED",
+         f"{g.control_value:.4g} {'failed, as it must' if g.control_failed else 'PASSED: blind'}")
+        for g in gates
+    )  # fmt: skip
+    return table((name, "value", "limit", "verdict", "negative control"), rows)
