@@ -20,7 +20,7 @@ from typing import Any
 
 from jetsight.bundle import Bundle
 from jetsight.engine import Engine
-from jetsight.engines import builder, inspector, measure
+from jetsight.engines import builder, inspector, measure, units
 from jetsight.engines import plan as plan_header
 from jetsight.engines.fingerprint import Fingerprint
 from jetsight.engines.library import RTX
@@ -80,6 +80,8 @@ def build_bundle(
         for family in choose_families(bundle, request.families, workshop.host)
         for graph in graphs_of(bundle, family, request.graphs)
     ]
+    for family, graph in jobs:
+        units.require(family.precision.get(graph, ""), workshop.host, f"{family.name} {graph}")
     try:
         return [_Job(bundle, request, workshop, progress, *job).run() for job in jobs]
     finally:
