@@ -167,6 +167,8 @@ def lines(found: Found) -> Iterator[str]:
             for r in found.rows
         ),
     )  # fmt: skip
+    yield ""
+    yield from _ladder(found)
     for name in dict.fromkeys(gate.name for gate in found.gates):
         yield ""
         yield from _gate_table(name, [gate for gate in found.gates if gate.name == name])
@@ -177,6 +179,26 @@ def lines(found: Found) -> Iterator[str]:
     passed = len({gate.family for gate in found.gates}) - len(failed)
     yield ""
     yield f"{passed} families pass every gate; fail: {', '.join(failed) or 'none'}"
+
+
+def _ladder(found: Found) -> Iterator[str]:
+    """What each family loses, on one line; every number with its limit and control follows."""
+    from jetsight.cli.table import table
+
+    head = ("family", "latent cosine", "worst 1 %", "latent dB", "inside encode dB",
+            "inside forecast dB", "rollout drift", "gates", "controls")  # fmt: skip
+    shown = ("latent_cosine", "latent_cosine_worst", "latent_sqnr_db", "encode_inside_sqnr_db",
+             "forecast_inside_sqnr_db", "rollout_drift")  # fmt: skip
+    rows = []
+    for family in dict.fromkeys(gate.family for gate in found.gates):
+        gates = {gate.name: gate for gate in found.gates if gate.family == family}
+        passed = sum(gate.passed for gate in gates.values())
+        failed = sum(gate.control_failed for gate in gates.values())
+        rows.append(
+            (family, *(f"{gates[name].value:.4g}" for name in shown),
+             f"{passed} of {len(gates)} pass", f"{failed} of {len(gates)} fail, as they must")
+        )  # fmt: skip
+    return table(head, rows)
 
 
 def _gate_table(name: str, gates: Sequence[Gate]) -> Iterator[str]:
