@@ -47,7 +47,7 @@ class CudaQueue:
         self._sync = checked_sync(sync)
         self._clock = clock
         self.scratch_address = self.scratch_bytes = 0
-        with ExitStack() as undo, device:
+        with device, ExitStack() as undo:
             self.stream = device.create_stream()
             undo.callback(device.destroy_stream, self.stream)
             self._blocker = device.create_event(timing=False)
@@ -131,7 +131,7 @@ class Runner:
         self._captured: Parameters | None = None  # what the graph was captured with
         self._warm: Parameters | None = None  # what the last plain run was made with
         self._events: tuple[int, int] | None = None
-        with ExitStack() as undo, queue.device as device:
+        with queue.device as device, ExitStack() as undo:
             undo.callback(self.drop_graph)
             if timing:
                 start = device.create_event(timing=True)
