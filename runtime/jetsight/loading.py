@@ -45,7 +45,8 @@ def load(
     Args:
         bundle: verified.
         backend: name of a backend; None for the preferred one.
-        family: name of a family; None for the first in the manifest that can run here.
+        family: name of a family; None for the fastest one whose engines were built and proven
+            here, else the first in the manifest that can run here.
         threads: CPU threads; None for one per physical core.
 
     Raises:
@@ -74,6 +75,9 @@ def _choose_family(bundle: Bundle, backend: str | None, name: str | None) -> Fam
             )
         return families[name]
     known = [info for info in backends.available() if backend in (None, info.name)]
+    built = _built_here(bundle) if any(i.name == "tensorrt" and not i.reason for i in known) else ""
+    if built:
+        return families[built]
     # One that can run here; else one whose backend, when it is opened, says what is missing.
     for infos in ([info for info in known if info.reason is None], known):
         for family in families.values():
@@ -83,6 +87,15 @@ def _choose_family(bundle: Bundle, backend: str | None, name: str | None) -> Fam
         f"{bundle.path} holds the families {', '.join(families)}, and this version can run none of "
         "them here; compile it again with --target cpu"
     )
+
+
+def _built_here(bundle: Bundle) -> str | None:
+    from jetsight.engines.choice import fastest_family
+    from jetsight.engines.fingerprint import host_facts
+    from jetsight.engines.library import open_library
+    from jetsight.engines.store import EngineStore
+
+    return fastest_family(bundle, EngineStore(), host_facts(open_library()))
 
 
 def parity(bundle: Bundle, loaded: Loaded) -> dict[str, float]:

@@ -89,8 +89,9 @@ class Session:
 
         Args:
             bundle: opened, or the path of one.
-            backend: `"onnxruntime"` or `"openvino"`; None for the preferred one.
-            family: graph family; None for the first in the manifest that can run here.
+            backend: `"onnxruntime"`, `"openvino"` or `"tensorrt"`; None for the preferred one.
+            family: graph family; None for the fastest one with engines built here, else the first
+                in the manifest that can run here.
             clock: give the camera the same one.
             threads: CPU threads of the engines; None for one per physical core.
 

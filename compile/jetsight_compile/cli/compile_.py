@@ -170,4 +170,10 @@ def _print_table(bundle: Any) -> None:
             first = ("", "", "", "")
     for line in table(head, rows):
         click.echo(line)
-    click.echo(f"\n{bundle.path}: written; next: jetsight run {bundle.path} --source SRC")
+    engines = all(family.name.startswith("trt-") for family in facts.families)
+    then = (
+        f"next, on the robot: jetsight build {bundle.path}"
+        if engines
+        else f"next: jetsight run {bundle.path} --source SRC"
+    )
+    click.echo(f"\n{bundle.path}: written; {then}")

@@ -1,0 +1,33 @@
+"""Which family of a bundle is fastest here, by what `jetsight build` measured on this machine.
+
+A bundle may hold the same model in float16, INT8 and FP8: whether a smaller number format is also
+faster at batch 1 is known only after it was built and timed on the device it runs on.
+"""
+
+from __future__ import annotations
+
+import math
+
+from jetsight.bundle import Bundle
+from jetsight.engines.fingerprint import HostFacts
+from jetsight.engines.store import EngineStore
+from jetsight.manifest import GRAPHS, graph_path
+
+
+def fastest_family(bundle: Bundle, store: EngineStore, host: HostFacts) -> str | None:
+    """Name of the family whose proven engines take least time together; None if none is built.
+
+    A family that was built but not timed comes after those that were.
+    """
+    built: dict[str, float] = {}
+    for record in store.records():
+        if record.proven and not record.fingerprint.host.differences(host):
+            p50 = math.inf if record.latency is None else record.latency.p50_ms
+            sha256 = record.fingerprint.graph_sha256
+            built[sha256] = min(p50, built.get(sha256, math.inf))
+    totals: dict[str, float] = {}
+    for family in bundle.manifest.families:
+        digests = [bundle.manifest.files[graph_path(family.name, g)].sha256 for g in GRAPHS]
+        if all(digest in built for digest in digests):
+            totals[family.name] = sum(built[digest] for digest in digests)
+    return min(totals, key=totals.__getitem__) if totals else None
