@@ -7,7 +7,7 @@ a result here and no error. Latency is not measured: that takes the device, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Row:
         products: matrix products and convolutions with a constant weight.
         quantized: how many of them compute on quantized numbers, weight-only ones included.
         method: how ranges were found; empty where nothing is quantized.
+        tried: output error by calibration, the chosen one included.
     """
 
     family: str
@@ -59,6 +60,7 @@ class Row:
     products: int
     quantized: int
     method: str
+    tried: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -148,6 +150,7 @@ def _built(made: Made, trt: library.Library, say: Say) -> Iterator[Row]:
             dequantize=built.layers["DEQUANTIZE"], products=len(products),
             quantized=built.quantized + built.weight_only,
             method=quantized.method if quantized else "",
+            tried=quantized.tried if quantized else {},
         )  # fmt: skip
 
 
@@ -168,6 +171,8 @@ def lines(found: Found) -> Iterator[str]:
         ),
     )  # fmt: skip
     yield ""
+    yield from _calibrations(found)
+    yield ""
     yield from _ladder(found)
     for name in dict.fromkeys(gate.name for gate in found.gates):
         yield ""
@@ -179,6 +184,24 @@ def lines(found: Found) -> Iterator[str]:
     passed = len({gate.family for gate in found.gates}) - len(failed)
     yield ""
     yield f"{passed} families pass every gate; fail: {', '.join(failed) or 'none'}"
+
+
+def _calibrations(found: Found) -> Iterator[str]:
+    """Output error of every calibration that was tried, relative to the outputs' variance."""
+    from jetsight.cli.table import table
+
+    rows = [row for row in found.rows if len(row.tried) > 1]
+    names = list(dict.fromkeys(name for row in rows for name in row.tried))
+    return table(
+        ("error by calibration", *names),
+        (
+            (f"{row.family} {row.graph}", *(
+                f"{row.tried[name]:.2e}{' *' if name == row.method else ''}"
+                if name in row.tried else "-" for name in names
+            ))
+            for row in rows
+        ),
+    )  # fmt: skip
 
 
 def _ladder(found: Found) -> Iterator[str]:
