@@ -51,7 +51,9 @@ def make_manifest(**changes: Any) -> Manifest:
             Family(name, 20, {"encode": name[4:], "forecast": name[4:]}, ("cpu",), 10)
             for name in FAMILIES
         ),
-        "gates": (Gate("cpu-int8", "latent_cosine", 0.999, 0.99, "min", True, 0.1, True),),
+        "gates": (
+            Gate("cpu-int8", "latent_cosine", 0.999, 0.99, "min", True, 0.1, True, "at layer 3"),
+        ),
         "provenance": Provenance(
             created_utc="2026-01-31T12:00:00Z",
             tool={"jetsight": "0.1.0", "torch": "2.13.0"},

@@ -79,7 +79,7 @@ def _unknown_key(folder: Path) -> None:
     says=["manifest.json", "version 2.0 is newer", "upgrade jetsight"],
 )
 def _future(folder: Path) -> None:
-    _edit_manifest(folder, '"version": "1.0"', '"version": "2.0"')
+    _edit_manifest(folder, f'"version": "{manifest.VERSION}"', '"version": "2.0"')
 
 
 @CASES.row(

@@ -4,7 +4,8 @@ ONNX Runtime's CPU kernels know float32, float16 and the INT8 and FP8 Q/DQ pairs
 written out, so that every family is judged by what it will compute and not by a relative of it:
 
 - weights in 4 bits are dequantized here, once, to exactly the floats the device will see (ONNX
-  Runtime would otherwise also round the activations to 8 bits);
+  Runtime would otherwise also round the activations to 8 bits), and so are those in FP8, which it
+  would dequantize at every run;
 - bfloat16 becomes float32 with every result rounded to bfloat16, which is what a tensor core does
   that adds in float32 and stores bfloat16.
 """
@@ -19,17 +20,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 # Operators that only move numbers, which are rounded already.
 _MOVING = ("Reshape", "Transpose", "Slice", "Concat", "Split", "Gather", "Squeeze", "Unsqueeze")
-_FOUR_BITS = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
+# INT8 is not among them: there the CPU has kernels that take the weights as they are.
+_NARROW = (
+    TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1, TensorProto.FLOAT8E4M3FN,
+)  # fmt: skip
 
 
 def runnable(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` itself if a CPU runs it, else a copy that a CPU runs and that gives its numbers."""
     types = {tensor.data_type for tensor in model.graph.initializer}
-    if not types.intersection((*_FOUR_BITS, TensorProto.BFLOAT16)):
+    if not types.intersection((*_NARROW, TensorProto.BFLOAT16)):
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    if types.intersection(_FOUR_BITS):
+    if types.intersection(_NARROW):
         _dequantize_weights(copy.graph)
     if TensorProto.BFLOAT16 in {tensor.data_type for tensor in copy.graph.initializer}:
         _round_to_bfloat16(copy)

@@ -29,10 +29,15 @@ def loaded(backend: Backend, graph: bytes) -> Iterator[Engine]:
         engine.close()
 
 
-def run_one(engine: Engine, sample: Sample) -> F32:
-    """The only output of a graph for one sample; the array belongs to the caller."""
+def write(engine: Engine, sample: Sample) -> None:
+    """Fill the inputs of an engine."""
     for name, value in sample.items():
         engine.inputs[name].write(np.asarray(value))
+
+
+def run_one(engine: Engine, sample: Sample) -> F32:
+    """The only output of a graph for one sample; the array belongs to the caller."""
+    write(engine, sample)
     engine.run()
     (output,) = engine.outputs.values()
     return np.array(output.read(), dtype=np.float32)

@@ -19,6 +19,16 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 _WORST = 1.0  # percent
+MOST_DB = 200.0
+_NO_FORECAST = 1e6
+
+
+@dataclass(frozen=True)
+class Found:
+    """A measured value, and where or how it came about."""
+
+    value: float
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,28 +105,45 @@ def persistence(windows: Windows) -> F64:
 
 
 def standard_cosine(z: F32, truth: Reference) -> F64:
-    """Cosine per frame `[N]` after removing the latents' mean and scale.
+    """Cosine per frame `[N]` after removing the latents' mean and scale; -1 for no number.
 
     A latent space has a mean; without removing it, the cosine of any two frames is close to one.
     """
-    a, b = ((x.astype(np.float64) - truth.mean) / truth.std for x in (z, truth.z))
+    a, b = ((finite(x) - truth.mean) / truth.std for x in (z, truth.z))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return np.asarray((a * b).sum(1) / np.maximum(norms, 1e-30))
+    cosine = (a * b).sum(1) / np.maximum(norms, 1e-30)
+    return np.where(np.isfinite(z).all(1), cosine, -1.0)
 
 
 def sqnr_db(found: F32, expected: F32) -> float:
-    """Variance of the expected over squared error, in decibel; at most 200."""
+    """Variance of the expected over squared error, in decibel; at most 200, -200 for no number."""
+    if not np.isfinite(found).all():
+        return -MOST_DB
     signal = np.square(expected - expected.mean(0), dtype=np.float64).sum()
     noise = np.square(found.astype(np.float64) - expected).sum()
-    return float(10.0 * np.log10(signal / max(noise, signal * 1e-20)))
+    return float(10.0 * np.log10(signal / max(noise, signal * 10.0 ** (-MOST_DB / 10.0))))
 
 
-def drift(z_future: F32, truth: Reference) -> float:
-    """Worst over k of the added squared error, relative to persistence."""
+def drift(z_future: F32, truth: Reference) -> F64:
+    """Added squared error of each step `[H]`, relative to persistence; huge for no number."""
+    if not np.isfinite(z_future).all():
+        return np.full(z_future.shape[1], _NO_FORECAST)
     added = np.square(z_future.astype(np.float64) - truth.z_future).sum(-1).mean(0)
-    return float((added / persistence(truth.windows)).max())
+    return np.asarray(added / persistence(truth.windows))
+
+
+def change(before: F32, after: F32) -> float:
+    """Largest difference relative to the largest number; 0 if anything is no number."""
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return 0.0
+    return float(np.abs(after - before).max() / max(float(np.abs(before).max()), 1e-30))
 
 
 def worst_percent(cosine: F64) -> float:
     """The cosine that one frame in a hundred does not reach."""
     return float(np.percentile(cosine, _WORST))
+
+
+def finite(values: F32) -> F64:
+    """In float64, with 0 for what is no number; whoever uses it counts those apart."""
+    return np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)

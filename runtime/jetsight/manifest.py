@@ -19,7 +19,7 @@ from jetsight.errors import BundleError
 from jetsight.facts import ActionSpec, FrameSpec, ModelFacts, Timing, vector, within
 
 FORMAT = "jetsight-bundle"
-VERSION = "1.0"
+VERSION = "1.1"
 GOLDEN = "golden.npz"
 GRAPHS = ("encode", "forecast")  # every family has these; `imagine` may come with them
 
@@ -92,7 +92,8 @@ class Family:
 class Gate:
     """One measured promise about a family, beside a negative control that had to fail.
 
-    `direction` "min" means the value must be at least `limit`, "max" at most.
+    `direction` "min" means the value must be at least `limit`, "max" at most; `detail` says where
+    inside the graphs, or at which step, the value was found (since version 1.1).
     """
 
     family: str
@@ -103,6 +104,7 @@ class Gate:
     passed: bool
     control_value: float
     control_failed: bool
+    detail: str = ""
 
     def __post_init__(self) -> None:
         vector("value, limit and control_value", (self.value, self.limit, self.control_value), 3)

@@ -12,6 +12,7 @@ import click
 from jetsight import strict_json
 from jetsight.bundle import Bundle
 from jetsight.cli.table import fields, human_bytes, table
+from jetsight.gates import meaning
 from jetsight.manifest import DataDigest, Manifest
 
 
@@ -42,6 +43,8 @@ def describe(facts: Manifest) -> Iterator[str]:
     yield from _section("Surprise", fields(_surprise(facts)))
     yield from _section("Families", _families(facts))
     yield from _section("Gates", _gates(facts))
+    if known := list(_meanings(facts)):
+        yield from _section("What the gates compare", fields(known))
     yield from _section("Provenance", fields(_provenance(facts)))
     total = sum(entry.bytes for entry in facts.files.values())
     yield ""
@@ -124,10 +127,18 @@ def _gates(facts: Manifest) -> Iterator[str]:
             f"{'>=' if gate.direction == 'min' else '<='} {gate.limit:.4g}",
             "passed" if gate.passed else "FAILED",
             f"{gate.control_value:.4g} {'failed, as it must' if gate.control_failed else 'PASSED'}",
+            gate.detail,
         )
         for gate in facts.gates
     ]
-    return table(("family", "gate", "value", "limit", "verdict", "negative control"), rows)
+    head = ("family", "gate", "value", "limit", "verdict", "negative control", "where")
+    return table(head, rows)
+
+
+def _meanings(facts: Manifest) -> Iterator[tuple[str, str]]:
+    for name in dict.fromkeys(gate.name for gate in facts.gates):
+        if known := meaning(name):
+            yield name, known
 
 
 def _provenance(facts: Manifest) -> Iterator[tuple[str, str]]:

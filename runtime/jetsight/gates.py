@@ -1,0 +1,47 @@
+"""What the gates of a bundle compare, for people: by name, with the control that has to fail.
+
+`jetsight compile` measures them (`jetsight_compile.gate`); whoever shows them explains them here.
+"""
+
+from __future__ import annotations
+
+_INSIDE = "inside {graph}, worst block: {what}"
+_LAST = "half of the last layer mis-scaled"
+_MIDDLE = "half of a middle layer mis-scaled"
+_TAPS = {
+    "cosine": "mean cosine per token to the float32 graph",
+    "cosine_worst": "the cosine 1 % of the tokens do not reach",
+    "sqnr_db": "signal to error in dB",
+}
+
+# name: (what the value is, what its negative control is).
+MEANINGS: dict[str, tuple[str, str]] = {
+    "latent_cosine": ("mean cosine of standardised latents to PyTorch float32", _LAST),
+    "latent_cosine_worst": (
+        "the cosine 1 % of the frames do not reach",
+        "latents of other frames",
+    ),
+    "latent_sqnr_db": ("signal to error of the latents in dB", _LAST),
+    **{
+        f"{graph}_inside_{gate}": (_INSIDE.format(graph=graph, what=what), _MIDDLE)
+        for graph in ("encode", "forecast")
+        for gate, what in _TAPS.items()
+    },
+    "rollout_drift": ("error added to forecasts, worst step, as a share of persistence's", _LAST),
+    "history_age_steps": (
+        "how stale the history looks inside forecast, in steps",
+        "a history one step old",
+    ),
+    "inputs_matter": (
+        "smallest effect that exchanging one input has",
+        "a forecast deaf to actions",
+    ),
+}
+
+
+def meaning(gate: str) -> str:
+    """One line about a gate; empty for one this version does not know."""
+    if gate not in MEANINGS:
+        return ""
+    what, control = MEANINGS[gate]
+    return f"{what}; control: {control}"
