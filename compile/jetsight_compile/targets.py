@@ -7,7 +7,7 @@ refused before any work. Sources: TensorRT release notes and support matrices pe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jetsight.errors import UsageError
@@ -135,7 +135,7 @@ def plan(
     """
     families: dict[str, FamilyPlan] = {}
     for target in (_target(name) for name in dict.fromkeys(targets)):
-        for asked in dict.fromkeys(precisions or target.default):
+        for asked in dict.fromkeys(_asked(target, precisions)):
             wanted = _family(target, asked, base)
             known = families.get(wanted.name)
             if known is not None:
@@ -150,16 +150,20 @@ def plan(
     return list(families.values())
 
 
+def _asked(target: Target, precisions: Sequence[str]) -> Iterator[str]:
+    """Precisions wanted on one target; the CPU has nothing to search, it compiles its two."""
+    for precision in precisions or target.default:
+        if precision == AUTO and target.prefix == "cpu":
+            yield from target.default
+        else:
+            yield precision
+
+
 def _family(target: Target, asked: str, base: Compute) -> FamilyPlan:
     precision = parse(asked)
     for graph in GRAPHS:
         if precision[graph] != AUTO:
             _check(target, precision[graph])
-    if AUTO in precision.values() and target.prefix == "cpu":
-        raise UsageError(
-            "precision auto is for TensorRT targets; the CPU's fp32 and int8 are both compiled and "
-            "gated by default"
-        )
     float_format: Compute = "fp32" if target.prefix == "cpu" else base
     _check(target, float_format)
     suffix = family_suffix(precision, float_format)

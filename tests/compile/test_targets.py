@@ -14,6 +14,8 @@ from jetsight_compile.targets import TARGETS, plan
         (["orin-jp6"], ["fp16", "fp32"], {"trt-op20-fp16": ("orin-jp6",),
                                           "trt-op20-fp32": ("orin-jp6",)}),
         (["orin-jp7", "thor-jp7", "orin-jp7"], [], {"trt-op23-fp16": ("orin-jp7", "thor-jp7")}),
+        (["cpu", "rtx"], ["auto"], {"cpu-fp32": ("cpu",), "cpu-int8": ("cpu",),
+                                    "trt-op23-auto": ("rtx",)}),
         (["cpu", "rtx"], ["fp32"], {"cpu-fp32": ("cpu",), "trt-op23-fp32": ("rtx",)}),
     ],
 )  # fmt: skip
@@ -31,7 +33,6 @@ def test_families_serve_their_targets_once(targets, precisions, families) -> Non
         (["thor-jp70"], ["nvfp4"], "FP4 needs opset 23"),
         (["rtx"], ["int8"], "documents INT8 for weights only.* choose fp32 or fp16"),
         (["cpu"], ["int3"], "unknown precision 'int3'; choose one of fp32, fp16"),
-        (["cpu"], ["auto"], "precision auto is for TensorRT targets"),
         (["orin-jp7"], ["encode=fp16"], "must name each of encode, forecast once"),
         (["cpu", "rtx"], ["int8"], "target rtx"),
         ([], [], "no target was given"),
