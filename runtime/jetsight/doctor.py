@@ -252,7 +252,8 @@ def _runs(prefix: str, infos: Sequence[BackendInfo], also: tuple[str, ...] = ())
     """Whether a backend for these graph families can be used, and which one would be."""
     known = [info for info in infos if info.runs(prefix)]
     ready = [f"{info.name} {info.version}" for info in known if info.reason is None]
-    missing = also if ready else (*(info.reason or "" for info in known), *also)
+    reasons = [] if ready else [info.reason or "" for info in known]
+    missing = tuple(dict.fromkeys([*reasons, *also]))  # both may say that there is no GPU
     if not known:
         missing = (f"jetsight {jetsight.__version__} has no backend for them",)
     suffix = f" with {' or '.join(ready)}" if ready else ""

@@ -88,8 +88,9 @@ class PyCuda(types.ModuleType):
         if ordinal >= self._gpus:
             raise self.Error("cuDeviceGet failed: invalid device ordinal")
         return types.SimpleNamespace(
-            get_attribute=lambda name: self._integrated, retain_primary_context=lambda: Context(self)
-        )  # fmt: skip
+            get_attribute=lambda name: self._integrated,
+            retain_primary_context=lambda: Context(self),
+        )
 
     def mem_get_info(self) -> tuple[int, int]:
         return 1000, 8000

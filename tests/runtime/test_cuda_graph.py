@@ -114,5 +114,5 @@ def test_no_driver_or_an_old_one_is_one_line(library: object | None) -> None:
         pass
     else:
         library = object()
-    with pytest.raises(EngineError, match="libcuda.so.1 cannot be used .*see jetsight doctor"):
+    with pytest.raises(EngineError, match=r"libcuda\.so\.1 cannot be used .*see jetsight doctor"):
         GraphDriver(library)

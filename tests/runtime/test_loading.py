@@ -14,10 +14,11 @@ import pytest
 from bundle_factory import make_manifest
 from live_bundle import make_live_bundle
 
-from jetsight import loading
+from jetsight import loading, machine
 from jetsight.bundle import Bundle
 from jetsight.errors import BundleError, EngineError, UsageError
 from jetsight.frames import Frame
+from jetsight.machine import Cuda
 from jetsight.manifest import Family
 from jetsight.session import Session
 from jetsight.stream_spec import StreamSpec
@@ -78,12 +79,17 @@ def test_first_family_that_can_run_here_is_chosen(tmp_path: Path) -> None:
         assert session.family == "cpu-int8"
 
 
-def test_bundle_for_other_machines_says_so(tmp_path: Path) -> None:
+def test_bundle_for_other_machines_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cuda", lambda _: Cuda(None, None, (), "no CUDA device"))
     bundle = make_live_bundle(tmp_path / "x.jetsight")
-    gpu = dataclasses.replace(bundle.manifest.families[0], name="trt-op23-fp16")
-    only = dataclasses.replace(bundle.manifest, families=(gpu,), gates=())
-    with pytest.raises(EngineError, match=r"families trt-op23-fp16.*--target cpu"):
-        loading.load(dataclasses.replace(bundle, manifest=only), None, None)
+    for name, message in (
+        ("npu-int8", r"families npu-int8.*--target cpu"),
+        ("trt-op23-fp16", r"need an NVIDIA GPU.*\(no CUDA device\).*--target cpu"),
+    ):
+        other = dataclasses.replace(bundle.manifest.families[0], name=name)
+        only = dataclasses.replace(bundle.manifest, families=(other,), gates=())
+        with pytest.raises(EngineError, match=message):
+            loading.load(dataclasses.replace(bundle, manifest=only), None, None)
 
 
 def test_unknown_family_lists_what_there_is(bundle: Bundle) -> None:

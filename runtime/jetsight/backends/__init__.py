@@ -51,7 +51,7 @@ class _Kind:
     packages: tuple[str, ...]  # one of them must be there
     families: tuple[str, ...]
     open: Callable[[int | None], Backend]
-    bringer: Callable[[], str] = lambda: "pip install 'jetsight[cpu]'"
+    bringer: Callable[[], tuple[str, str]] | None = None  # of a missing package: it, and how
     also: Callable[[], str | None] = lambda: None  # why it cannot be used although it is there
 
 
@@ -73,17 +73,19 @@ def _open_tensorrt(threads: int | None) -> Backend:
     return TensorRtBackend()
 
 
-def _tensorrt_bringer() -> str:
+def _tensorrt_bringer() -> tuple[str, str]:
     if machine.jetson(Path("/")) is not None:
-        return "sudo apt install python3-libnvinfer"
-    return "pip install 'jetsight[rtx]'"
+        return "tensorrt", "sudo apt install python3-libnvinfer"
+    return "tensorrt_rtx", "pip install 'jetsight[rtx]'"
 
 
 def _tensorrt_needs() -> str | None:
+    gpus = machine.cuda(Path("/"))
+    if not gpus.devices:
+        return gpus.problem or "no CUDA device"
     if not _is_there("pycuda"):
         return "Python package 'pycuda' is not installed; run: pip install 'jetsight[jetson]'"
-    gpus = machine.cuda(Path("/"))
-    return None if gpus.devices else gpus.problem or "no CUDA device"
+    return None
 
 
 _KINDS = {
@@ -124,8 +126,10 @@ def _is_there(package: str) -> bool:
 def _info(name: str, kind: _Kind) -> BackendInfo:
     package = next(filter(_is_there, kind.packages), None)
     if package is None:
-        wanted = kind.packages[-1]
-        reason = f"Python package {wanted!r} is not installed; run: {kind.bringer()}"
+        wanted, command = name, "pip install 'jetsight[cpu]'"
+        if kind.bringer is not None:
+            wanted, command = kind.bringer()
+        reason = f"Python package {wanted!r} is not installed; run: {command}"
         return BackendInfo(name, None, kind.families, reason)
     try:
         version = metadata.version(package)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import itertools
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
 
+from jetsight import machine
 from jetsight.backends.cuda_graph import GraphDriver
 from jetsight.backends.host import first_line
 from jetsight.engine import NDArray
@@ -166,6 +168,22 @@ def require_pycuda() -> Any:
     except (ImportError, OSError) as error:
         raise _unusable(error) from error
     return cuda
+
+
+def require_gpu() -> None:
+    """Find out early, and without taking anything, what a GPU backend would fail for later.
+
+    Raises:
+        EngineError: there is no GPU, or PyCUDA does not load.
+        MissingDependency: PyCUDA is not installed.
+    """
+    gpus = machine.cuda(Path("/"))
+    if not gpus.devices:
+        raise EngineError(
+            f"families 'trt-*' need an NVIDIA GPU, and none can be used here ({gpus.problem}); "
+            "choose another --family, or compile the bundle with --target cpu"
+        )
+    require_pycuda()
 
 
 def _unusable(error: BaseException) -> EngineError:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.backends.cuda import Device, require_pycuda
+from jetsight.backends.cuda import Device, require_gpu
 from jetsight.backends.cuda_array import CudaArray, matching
 from jetsight.backends.cuda_queue import Parameters, Runner, checked_sync
 from jetsight.backends.tensorrt_plan import Plan, SharedRuntime
@@ -44,6 +44,7 @@ class TensorRtBackend:
         clock: what time is.
 
     Raises:
+        EngineError: there is no GPU.
         MissingDependency: no TensorRT or no PyCUDA is installed.
         UsageError: no such sync mode.
     """
@@ -61,10 +62,10 @@ class TensorRtBackend:
         timing: bool = False,
         clock: Clock | None = None,
     ) -> None:
-        self._library = library or open_library()
         if device is None:
-            require_pycuda()
+            require_gpu()
         self._device = device
+        self._library = library or open_library()
         self._store = store or EngineStore()
         self._sync = checked_sync(sync)
         self._options = {"graphs": graphs, "timing": timing}
@@ -82,11 +83,6 @@ class TensorRtBackend:
         """
         if self._host is None:
             self._host = host_facts(self._library)
-        if self._device is None and self._host.gpu is None:
-            raise EngineError(
-                "no NVIDIA GPU can be used here, and families 'trt-*' need one; choose another "
-                "with --family, and see: jetsight doctor"
-            )
         stored = self._store.find(hashlib.sha256(graph).hexdigest(), self._host)
         return self.load_plan(stored.plan, stored.record.renamed)
 
