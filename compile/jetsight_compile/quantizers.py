@@ -83,14 +83,17 @@ def modelopt_placement(
         EngineError: it quantized nothing; it has been seen to do so and say nothing.
         MissingDependency: ModelOpt is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="jetsight-quantize-") as folder, _quiet():
+    quantization = _onnxruntime_quantization()
+    with (
+        tempfile.TemporaryDirectory(prefix="jetsight-quantize-") as folder, _quiet(), _unpatched()
+    ):  # fmt: skip
         quantize = _modelopt()
         source, target = Path(folder, "float.onnx"), Path(folder, "placed.onnx")
         onnx.save(graph, source)
         quantize(
             str(source),
             quantize_mode=kind,
-            calibration_data_reader=_reader(_onnxruntime_quantization(), samples),
+            calibration_data_reader=_reader(quantization, samples),
             calibration_method="max",
             calibration_eps=["cpu"],
             op_types_to_quantize=list(WEIGHTED),
@@ -166,6 +169,35 @@ def _modelopt() -> Any:
         module = error.name or "modelopt"
         raise MissingDependency(module, "quantize", "quantizing for TensorRT") from None
     return quantize
+
+
+@contextlib.contextmanager
+def _unpatched() -> Iterator[None]:
+    """Take back what ModelOpt replaces inside ONNX Runtime's quantizer.
+
+    It stays replaced for the rest of the process, where `onnxruntime_u8s8` then fails or finds
+    other ranges.
+    """
+    from onnxruntime.quantization import base_quantizer, calibrate, qdq_quantizer, registry
+
+    owners: list[Any] = []
+    for module in (base_quantizer, calibrate, qdq_quantizer):
+        inside = [value for value in vars(module).values() if isinstance(value, type)]
+        owners += [module, *(each for each in inside if each.__module__ == module.__name__)]
+    before = [(owner, dict(vars(owner))) for owner in owners]
+    tables = [(table, dict(table)) for table in (registry.QDQRegistry, registry.QLinearOpsRegistry)]
+    try:
+        yield
+    finally:
+        for owner, known in before:
+            for name, value in list(vars(owner).items()):
+                if name not in known:
+                    delattr(owner, name)
+                elif value is not known[name]:
+                    setattr(owner, name, known[name])
+        for table, known in tables:
+            table.clear()
+            table.update(known)
 
 
 @contextlib.contextmanager
