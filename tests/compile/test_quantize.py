@@ -4,27 +4,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from probes import samples_of
 
 from jetsight.errors import EngineError, MissingDependency, UsageError
 from jetsight_compile import quantize
 from jetsight_compile.graphs import Sizes, check_graph
 from jetsight_compile.layers import check_quantized, quantizable
 from jetsight_compile.quantize import cpu_int8
-
-
-def samples_of(shop, kind: str, name: str, count: int = 40) -> list[dict[str, np.ndarray]]:
-    rng, size = np.random.default_rng(3), Sizes.of(shop.model(kind))
-    if name == "encode":
-        shape = (size.h, size.w, 3)
-        return [{"frame_hwc_u8": rng.integers(0, 256, shape, dtype=np.uint8)} for _ in range(count)]
-    return [
-        {
-            "z_hist": rng.standard_normal((size.K, size.D)).astype(np.float32),
-            "a_hist": rng.uniform(-3, 3, (size.K - 1, size.A)).astype(np.float32),
-            "actions": rng.uniform(-3, 3, (size.H, size.A)).astype(np.float32),
-        }
-        for _ in range(count)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +128,29 @@ def test_missing_onnxruntime_names_its_extra(shop, monkeypatch) -> None:
     graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode", 4)
     with pytest.raises(MissingDependency, match=r"jetsight\[c"):
         cpu_int8(graph, samples, methods=["max"])
+
+
+def test_a_method_that_the_cpus_quantizer_lacks_is_left_out_or_refused(shop, encoded) -> None:
+    graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode", 8)
+    made = cpu_int8(graph, samples, methods=["mse", "max"])
+    assert set(made.tried) == {"max"}
+    with pytest.raises(UsageError, match="no calibration by mse; choose max, percentile, entropy"):
+        cpu_int8(graph, samples, methods=["mse"])
+
+
+def test_a_result_that_is_no_number_is_the_worst_of_all() -> None:
+    """min() would keep a NaN that comes first, and a search would then call it the best."""
+    expected = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
+    broken = expected.copy()
+    broken[3] = np.nan
+    assert quantize.relative_error(broken, expected) == np.inf
+    assert quantize.relative_error(broken * np.inf, expected) == np.inf
+    assert quantize.relative_error(expected, expected) == 0.0
+    assert quantize.relative_error(-expected, expected) == pytest.approx(4.0, rel=0.2)
+
+
+def test_what_judges_has_not_calibrated() -> None:
+    samples = [{"x": np.array(i)} for i in range(10)]
+    calibrating, judging = quantize.parted(samples)
+    assert [int(s["x"]) for s in judging] == [3, 7]
+    assert [int(s["x"]) for s in calibrating] == [0, 1, 2, 4, 5, 6, 8, 9]
