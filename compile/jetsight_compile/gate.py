@@ -169,7 +169,7 @@ def _values(family: Family, truth: Reference, backend: Backend) -> dict[str, Fou
         "rollout_drift": Found(
             float(steps.max()), f"worst at step {steps.argmax() + 1}; by step {by_step}"
         ),
-        "inputs_matter": Found(effects[least], f"least {least}"),
+        "inputs_matter": Found(effects[least], f"least by {least}"),
     }
 
 

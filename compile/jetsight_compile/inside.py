@@ -41,7 +41,7 @@ SAMPLES = 50  # a tap has many tokens, so fewer samples settle it than settle an
 # a layer is wrong without any consequence.
 _TRIES = 12
 _AGE = "history_age_steps"
-_WORST_AT = "worst at "
+_WORST_AT, _CONTROL = "worst at ", "; mis-scaled "
 _STEP = re.compile(r"^step\d+/")
 Measured = dict[str, tuple[Found, float]]  # a value and its control, by gate
 
@@ -84,7 +84,8 @@ def worst_block(gate: Gate, gates: Sequence[Gate]) -> str:
     own = [each for each in inner if each.name == gate.name]
     noisy = [each for each in inner if each.name == f"{graph}_inside_sqnr_db"]
     for each in (*own, *noisy):
-        return _STEP.sub("", each.detail.removeprefix(_WORST_AT))
+        where = each.detail.removeprefix(_WORST_AT).partition(_CONTROL)[0]
+        return _STEP.sub("", where)
     return "the last layer"
 
 
@@ -103,13 +104,22 @@ class _Graph:
     def likeness(self, precision: Mapping[str, str]) -> Measured:
         """The three gates of the taps, and the first middle layer whose fault all three see."""
         values = _summary(self.name, taps.compare(self._read(self._compiled), self._expected))
+        layer, controls = self._seen_fault(precision)
+        return {
+            gate: (Found(found.value, f"{found.detail}{_CONTROL}{layer}"), controls[gate].value)
+            for gate, found in values.items()
+        }
+
+    def _seen_fault(self, precision: Mapping[str, str]) -> tuple[str, dict[str, Found]]:
+        """A mis-scaled layer, the nearest to the middle that fails every gate, and its values."""
         controls: dict[str, Found] = {}
+        layer = ""
         for layer in inner_layers(self._exact)[:_TRIES]:
             broken = self._read(mis_scaled(self._compiled, layer))
             controls = _summary(self.name, taps.compare(broken, self._expected))
-            if all(controls[g].value < limit_of(g, precision)[1] for g in controls):
+            if all(controls[gate].value < limit_of(gate, precision)[1] for gate in controls):
                 break
-        return {gate: (found, controls[gate].value) for gate, found in values.items()}
+        return layer, controls
 
     def age(self) -> tuple[Found, float]:
         """The age of a history that is fresh, and of one that is a step old."""

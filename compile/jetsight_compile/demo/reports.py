@@ -9,18 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from jetsight import atomic
+from jetsight.gates import meaning
 from jetsight_compile.demo import figures, page
 from jetsight_compile.demo.show import FAMILY, Shown
 from jetsight_compile.machine_facts import machine_facts, versions
 
-# What each gate of the compiler compares, for the page.
-_GATES = {
-    "latent_cosine": "mean cosine of standardised latents to PyTorch float32",
-    "latent_cosine_worst": "the same, worst percentile of frames",
-    "latent_sqnr_db": "signal to quantization error of the latents",
-    "rollout_drift": "error added to forecasts, as a share of persistence error",
-    "inputs_matter": "smallest effect that exchanging one input has",
-}
 CHANGE_KIND = "cut to another episode, actions go on, nothing announced"
 
 
@@ -127,7 +120,7 @@ def page_facts(shown: Shown, report: Mapping[str, Any]) -> dict[str, Any]:
         "moments": shown.moments,
         "places": shown.places,
         "marked": [place.thing for place in shown.places if shown.moments[0].marks],
-        "gates": [(gate, _GATES.get(gate.name, "")) for gate in manifest.gates],
+        "gates": [(gate, meaning(gate.name)) for gate in manifest.gates],
         "figures": _figures(shown),
         "provenance": _provenance(shown, report),
     }  # fmt: skip

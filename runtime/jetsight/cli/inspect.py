@@ -123,8 +123,8 @@ def _gates(facts: Manifest) -> Iterator[str]:
         (
             gate.family,
             gate.name,
-            f"{gate.value:.4g}",
-            f"{'>=' if gate.direction == 'min' else '<='} {gate.limit:.4g}",
+            f"{gate.value:.6g}",
+            f"{'>=' if gate.direction == 'min' else '<='} {gate.limit:.6g}",
             "passed" if gate.passed else "FAILED",
             f"{gate.control_value:.4g} {'failed, as it must' if gate.control_failed else 'PASSED'}",
             gate.detail,
