@@ -5,6 +5,7 @@ Each engine is built here from a graph whose result numpy knows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import live_bundle
@@ -88,7 +89,7 @@ def test_a_replayed_graph_equals_plain_runs_and_differs_for_another_frame(
     for by_graph, by_launches in found:
         np.testing.assert_array_equal(by_graph, by_launches)
     assert (replayed.replays, plain.replays) == (True, False)
-    for (before, _), (after, _) in zip(found, found[1:], strict=False):
+    for (before, _), (after, _) in itertools.pairwise(found):
         assert not np.array_equal(before, after)  # the input is read again in every replay
     replayed.close()
     plain.close()
