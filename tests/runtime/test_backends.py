@@ -17,11 +17,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from jetsight import backends, machine
-from jetsight.backends import BackendInfo, host
+from jetsight import backends
+from jetsight.backends import host
 from jetsight.engine import Engine
 from jetsight.errors import EngineError, MissingDependency, UsageError
-from jetsight.machine import Cuda, Gpu
 
 NAMES = ("onnxruntime", "openvino")
 FRAME = np.random.default_rng(1).integers(0, 256, (8, 12, 3), np.uint8)
@@ -329,58 +328,6 @@ def test_looking_around_imports_nothing_heavy() -> None:
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=env, timeout=60)
-
-
-ORIN = Gpu("Orin", 8 << 30, "8.7", multiprocessors=16, integrated=True)
-NO_GPU = Cuda(None, None, (), "no NVIDIA driver (libcuda.so.1 is not installed)")
-
-
-def _tensorrt(monkeypatch: pytest.MonkeyPatch, there: set[str], cuda: Cuda) -> BackendInfo:
-    monkeypatch.setattr(machine, "cuda", lambda _: cuda)
-    monkeypatch.setattr(backends, "_is_there", lambda name: name in there)
-    (info,) = [info for info in backends.available() if info.runs("trt-op20-fp16")]
-    assert info.name == "tensorrt"
-    return info
-
-
-@pytest.mark.parametrize(
-    ("there", "cuda", "reason"),
-    [
-        (set(), NO_GPU, "Python package 'tensorrt_rtx' is not installed; run: pip install 'jetsig"),
-        ({"tensorrt_rtx"}, NO_GPU, "no NVIDIA driver (libcuda.so.1 is not installed)"),
-        ({"tensorrt"}, Cuda("540", "12.6", (ORIN,), None), "Python package 'pycuda' is not insta"),
-    ],
-)
-def test_tensorrt_needs_a_library_a_gpu_and_pycuda(
-    monkeypatch: pytest.MonkeyPatch, there: set[str], cuda: Cuda, reason: str
-) -> None:
-    assert (_tensorrt(monkeypatch, there, cuda).reason or "").startswith(reason)
-    assert backends.choose("trt-op20-fp16") is None
-
-
-def test_tensorrt_is_chosen_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = Cuda("540", "12.6", (ORIN,), None)
-    assert _tensorrt(monkeypatch, {"tensorrt", "pycuda"}, cuda).reason is None
-    assert backends.choose("trt-op20-fp16") == "tensorrt"
-    assert backends.choose("cpu-fp32") is None
-
-
-def test_a_jetson_gets_its_tensorrt_from_apt(monkeypatch: pytest.MonkeyPatch) -> None:
-    board = machine.Jetson("Orin", "36.4.3", "6.2", "10.3", "0")
-    monkeypatch.setattr(machine, "jetson", lambda _: board)
-    assert _tensorrt(monkeypatch, set(), NO_GPU).reason == (
-        "Python package 'tensorrt' is not installed; run: sudo apt install python3-libnvinfer"
-    )
-
-
-@pytest.mark.parametrize("name", ["tensorrt", None])
-def test_tensorrt_without_a_gpu_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, name: str | None
-) -> None:
-    monkeypatch.delenv(backends.VARIABLE, raising=False)
-    monkeypatch.setattr(machine, "cuda", lambda _: NO_GPU)
-    with pytest.raises(EngineError, match=r"need an NVIDIA GPU.*libcuda.*--target cpu"):
-        backends.open_backend(name, "trt-op20-fp16")
 
 
 def test_host_arrays_start_on_a_cache_line() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -42,6 +43,25 @@ def test_a_graph_computes_what_plain_runs_do_and_not_the_same_for_another_input(
     assert plain.graph_problem == "CUDA graphs were switched off"
     before = run(replayed, 1, 2, 3)
     assert run(replayed, 1, 2, 4) != before  # negative control: the input is really read again
+
+
+def test_what_was_never_written_is_zero(rig: Rig) -> None:
+    engine = rig.doubler()
+    engine.run()
+    assert engine.outputs["y"].read().tolist() == [0, 0, 0]
+
+
+def test_what_was_written_before_an_array_moves_is_still_there() -> None:
+    frame = {"x": ((3,), np.uint8)}
+    rig = Rig(FakeDevice(integrated=True))
+    plan = rig.trt.plan(frame, {"y": ((3,), np.uint8)}, double)
+    first, second = rig.backend.load_plan(plan), rig.backend.load_plan(plan)
+    first.inputs["x"].write(np.uint8([1, 2, 3]))
+    assert first.inputs["x"].mapped
+    second.bind("x", first.inputs["x"])
+    assert not first.inputs["x"].mapped
+    second.run()
+    assert second.outputs["y"].read().tolist() == [2, 4, 6]
 
 
 def test_steady_state_is_one_launch_and_one_wait(rig: Rig) -> None:
@@ -190,6 +210,7 @@ def test_several_engines_are_captured_as_one_launch(rig: Rig) -> None:
     assert chain.replays
     assert chain.graph_problem is None
     first.close()
+    assert not any(name.startswith("graph") for name in rig.device.live)  # it knew what is gone
     with pytest.raises(EngineError, match="was closed"):
         chain.run()
     second.close()
@@ -221,8 +242,10 @@ def test_events_measure_the_device(rig: Rig) -> None:
 
 def test_the_last_engine_releases_what_they_share(rig: Rig) -> None:
     first, second = rig.doubler(), rig.doubler()
+    theirs = [weakref.ref(first._plan.cuda_engine), weakref.ref(first._plan.context)]
     first.close()
     first.close()
+    assert [ref() for ref in theirs] == [None, None]
     assert any("scratch" in name for name in rig.device.live)
     with pytest.raises(EngineError, match="the engine was closed"):
         first.run()
