@@ -48,6 +48,8 @@ from jetsight_compile.measure import (
     worst_percent,
 )
 
+_SHOWN = 4  # failures in a message; one cause makes many
+
 
 @dataclass(frozen=True)
 class Family:
@@ -113,12 +115,14 @@ def require(gates: Sequence[Gate]) -> None:
     """Stop unless every gate passed and every control failed.
 
     Raises:
-        GateError: one line with each value, its limit, and the next knob to turn.
+        GateError: one line with the first values, their limits, and the next knob to turn.
     """
     wrong = [gate for gate in gates if not (gate.passed and gate.control_failed)]
     if not wrong:
         return
-    text = "; ".join(_verdict(gate) for gate in wrong)
+    text = "; ".join(_verdict(gate) for gate in wrong[:_SHOWN])
+    if len(wrong) > _SHOWN:
+        text += f"; and {len(wrong) - _SHOWN} more"
     first = wrong[0]
     knob = next_knob(first.family, first.name, inside.worst_block(first, gates))
     raise GateError(f"no bundle was written: {text}; next: {knob}")

@@ -41,7 +41,7 @@ SAMPLES = 50  # a tap has many tokens, so fewer samples settle it than settle an
 # a layer is wrong without any consequence.
 _TRIES = 12
 _AGE = "history_age_steps"
-_WORST_AT, _CONTROL = "worst at ", "; mis-scaled "
+_WORST_AT, _CONTROL = "worst at ", "; control mis-scales "
 _STEP = re.compile(r"^step\d+/")
 Measured = dict[str, tuple[Found, float]]  # a value and its control, by gate
 
