@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 from tensorrt_factory import Rig, X, Y, double, run
 
@@ -183,6 +184,32 @@ def test_a_kernel_that_fails_is_an_error_of_that_run() -> None:
     engine = rig.backend.load_plan(rig.trt.plan(X, Y, crash))
     with pytest.raises(EngineError, match="ILLEGAL_ADDRESS"):
         engine.run()
+    engine.close()
+    assert rig.device.live == []
+
+
+def test_nothing_is_freed_under_work_that_was_enqueued() -> None:
+    rig = Rig()
+    engine, other = rig.doubler(), rig.doubler()
+    engine.inputs["x"].write(np.float32([1, 2, 3]))  # a copy is under way, and no run follows
+    engine.bind("x", other.outputs["y"])
+    other.inputs["x"].write(np.float32([1, 2, 3]))
+    other.close()
+    engine.close()
+    assert rig.device.live == []
+
+
+def test_an_interrupted_run_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    engine = rig.doubler()
+
+    def interrupted(stream: int) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.device, "is_done", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.run()
     engine.close()
     assert rig.device.live == []
 

@@ -151,6 +151,7 @@ class CudaArray:
             return
         device_address, self._device_address, self.address = self._device_address, 0, 0
         with self.queue.device as device:
+            self.queue.drain()
             if device_address:
                 device.free(device_address)
             device.free_host(self._pinned)

@@ -74,6 +74,7 @@ class CudaQueue:
     def _free_scratch(self) -> None:
         address, self.scratch_address, self.scratch_bytes = self.scratch_address, 0, 0
         if address:
+            self.drain()
             self.device.free(address)
 
     def wait(self) -> None:
@@ -86,6 +87,11 @@ class CudaQueue:
                     return
         device.record(self._blocker, stream)
         device.wait(self._blocker)
+
+    def drain(self) -> None:
+        """Wait before something is freed, in case a run was interrupted or never made."""
+        with suppress(EngineError):  # a GPU that failed has no work left
+            self.wait()
 
     def close(self) -> None:
         """Release scratch, event and stream, in this order. Idempotent."""
