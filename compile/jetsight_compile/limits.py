@@ -6,14 +6,14 @@ bar (0.99), with room in the worst percentile for frames near the mean, whose st
 are short. A cosine c of rounded values goes with 1 / (2 - 2c) of signal to error, so 0.999, 0.995
 and 0.99 say 27, 20 and 17 dB. 4 bits of a Gaussian weight, one step per group, hold 20 dB per
 layer, and the latents are a few layers deep: 17 dB. Measured on pusht-nano, latents and drift:
-fp16 55 dB and 3e-6, bf16 forecast 8e-5, cpu int8 32 dB and 8e-4, TensorRT int8 31 dB and 2e-3, fp8
+fp16 53 dB and 2e-6, bf16 forecast 8e-5, cpu int8 32 dB and 8e-4, TensorRT int8 31 dB and 2e-3, fp8
 28 dB and 2e-3, int4 21 dB and 0.011, nvfp4 21 dB and 0.010.
 
 Drift may cost 0.02 of skill in every quantized format: a planner does not care which. bf16 has 3
 bits less than fp16, that is 64 times its squared error, of which fp16's limit leaves most unused.
 
 Inside, one tensor stands alone, its frozen parts are noise and nothing is averaged yet, so a tap
-may be 5 to 10 dB below the latents: pusht-nano's worst are, in dB, fp16 41, bf16 37, cpu int8 20,
+may be 5 to 10 dB below the latents: pusht-nano's worst are, in dB, fp16 36, bf16 37, cpu int8 20,
 TensorRT int8 22, fp8 24, int4 16, nvfp4 17. 0.98 refuses the INT8 ViT that broke a tap to 0.971
 while its action cosine still read 0.999999.
 """
