@@ -65,7 +65,7 @@ CASES.row(
 CASES.row(
     *("no TensorRT", "build", TINY),
     code=5,
-    says=["building engines", "pip install 'jetsight[rtx]'"],
+    says=["TensorRT needs", "pip install 'jetsight[rtx]'"],
     without=["tensorrt", "tensorrt_rtx"],
 )(_good)
 

@@ -44,7 +44,7 @@ CASES.row(
 CASES.row(
     *("TensorRT INT8", *_compile("--target", "cpu", "--target", "rtx", "--precision", "int8")),
     code=2,
-    says=["target rtx", "Q/DQ", "choose fp32 or fp16"],
+    says=["target rtx", "INT8 for weights only", "choose fp32 or fp16"],
 )(_nothing)
 
 

@@ -46,12 +46,12 @@ def family_suffix(precision: Mapping[str, str], base: str) -> str:
 
     Example:
         >>> family_suffix({"encode": "fp16", "forecast": "int8"}, "bf16")
-        'fp16-int8-bf16'
+        'fp16-int8-overbf16'
     """
     each = [precision[graph] for graph in GRAPHS]
     parts = each[:1] if len(set(each)) == 1 else each
     unusual = base == "bf16" and not set(each) <= set(FLOATS)
-    return "-".join([*parts, base] if unusual else parts)
+    return "-".join([*parts, f"over{base}"] if unusual else parts)
 
 
 def _known(precision: str) -> str:

@@ -5,6 +5,7 @@ Shapes: n golden samples, D latent, H horizon.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,10 @@ import numpy as np
 from jetsight import backends
 from jetsight.bundle import Bundle
 from jetsight.engine import Engine, NDArray
-from jetsight.errors import EngineError, UsageError
+from jetsight.errors import EngineError, JetsightError, UsageError
 from jetsight.manifest import Family
 
+_LOGGER = logging.getLogger("jetsight")
 # Smallest cosine between a latent computed here and PyTorch's float32 one. Whether a precision is
 # good enough was judged when the bundle was compiled; this finds an engine that computes something
 # else on this machine, e.g. saturating INT8 kernels or a silent bfloat16.
@@ -90,12 +92,17 @@ def _choose_family(bundle: Bundle, backend: str | None, name: str | None) -> Fam
 
 
 def _built_here(bundle: Bundle) -> str | None:
+    """The fastest family with engines of this machine; None, and a word in the log, if unknown."""
     from jetsight.engines.choice import fastest_family
     from jetsight.engines.fingerprint import host_facts
     from jetsight.engines.library import open_library
     from jetsight.engines.store import EngineStore
 
-    return fastest_family(bundle, EngineStore(), host_facts(open_library()))
+    try:
+        return fastest_family(bundle, EngineStore(), host_facts(open_library()))
+    except JetsightError as error:
+        _LOGGER.warning("no engines of this machine are used: %s", error)
+        return None
 
 
 def parity(bundle: Bundle, loaded: Loaded) -> dict[str, float]:

@@ -15,7 +15,7 @@ from tiny import save_checkpoint, square_episode, write_dataset
 from jetsight import cli
 from jetsight.bundle import Bundle
 from jetsight.errors import CheckpointError, DataError
-from jetsight_compile import compiler, gate
+from jetsight_compile import families, gate
 from jetsight_compile.bench import session
 from jetsight_compile.demo import tour as tours
 from jetsight_compile.demo.tour import find_checkpoint, find_data, summary_lines, tour
@@ -44,8 +44,8 @@ def shown(
     """The folder of one demo, made with the exports the other tests share."""
     out = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
-        for name in compiler.GRAPHS:
-            patch.setitem(compiler.GRAPHS, name, partial(exported, shop, name))
+        for name in families.EXPORTS:
+            patch.setitem(families.EXPORTS, name, partial(exported, shop, name))
         # Random weights may not survive eight bits; what the gate says is for its own tests.
         patch.setattr(gate, "require", lambda gates: None)
         tour(out, checkpoint, data, frames=40, rate_hz=0, say=lambda line: None)

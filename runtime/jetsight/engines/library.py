@@ -109,7 +109,7 @@ def _absent(broken: str) -> EngineError | MissingDependency:
         )
     if broken:
         return EngineError(f"{broken}; reinstall it, or run: pip install 'jetsight[rtx]'")
-    return MissingDependency(RTX, "rtx", "building engines")
+    return MissingDependency(RTX, "rtx", "TensorRT")
 
 
 def _version(module: Any, name: str) -> Version:

@@ -15,6 +15,7 @@ from jetsight.engines import fingerprint, library
 from jetsight.engines.choice import fastest_family
 from jetsight.engines.record import Latency
 from jetsight.engines.store import EngineStore
+from jetsight.errors import EngineError
 from jetsight.manifest import Family, graph_path
 
 FP16, INT8 = "trt-op20-fp16", "trt-op20-int8"
@@ -94,6 +95,15 @@ def test_a_session_prefers_what_was_built_here(bundle, monkeypatch, reason) -> N
     assert loading._choose_family(bundle, "onnxruntime", None).name == "cpu-fp32"
     monkeypatch.setattr(loading, "_built_here", lambda bundle: None)
     assert loading._choose_family(bundle, None, None).name == "cpu-fp32"
+
+
+def test_a_store_that_cannot_be_trusted_leaves_the_cpu(bundle, monkeypatch, caplog) -> None:
+    def broken() -> None:
+        raise EngineError("TensorRT is broken")
+
+    monkeypatch.setattr(library, "open_library", broken)
+    assert loading._built_here(bundle) is None
+    assert "no engines of this machine are used: TensorRT is broken" in caplog.text
 
 
 def test_the_store_and_the_machine_are_asked(bundle, tmp_path, monkeypatch) -> None:
