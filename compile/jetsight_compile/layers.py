@@ -79,6 +79,7 @@ def work(graph: onnx.ModelProto) -> dict[str, int]:
     inferred = onnx.shape_inference.infer_shapes(graph).graph
     values = (*inferred.value_info, *inferred.input, *inferred.output)
     shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
+    shapes = {name: shape for name, shape in shapes.items() if all(shape)}  # 0 is a dynamic size
     shapes.update((tensor.name, tuple(tensor.dims)) for tensor in graph.graph.initializer)
     try:
         return {node.name: _products(node, shapes) for node in weighted(graph)}
