@@ -28,23 +28,30 @@ def targets(as_json: bool) -> None:
         }
         click.echo(json.dumps(rows))
         return
-    for line in (*_targets(), "", *_modules()):
+    for line in (*_targets(), "", *_features(), "", *_modules()):
         click.echo(line)
 
 
 def _targets() -> Iterator[str]:
     from jetsight_compile.targets import TARGETS
 
-    head = ("target", "machine", "compiler", "opset", "attention", "precisions", "features")
+    head = ("target", "machine", "compiler", "opset", "attention", "precisions")
     return table(
         head,
         (
             (t.name, t.what, t.compiler, str(t.style.opset),
              "one operator" if t.style.attention == "fused" else "decomposed",
-             " ".join(f"*{p}" if p in t.default else p for p in t.allowed), ", ".join(t.features))
+             " ".join(f"*{p}" if p in t.default else p for p in t.allowed))
             for t in TARGETS.values()
         ),
     )  # fmt: skip
+
+
+def _features() -> Iterator[str]:
+    from jetsight_compile.targets import TARGETS
+
+    rows = ((target.name, ", ".join(target.features)) for target in TARGETS.values())
+    return table(("target", "features"), rows)
 
 
 def _modules() -> Iterator[str]:
