@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tiny import HISTORY, HORIZON, LATENT
 
+from jetsight_compile.calibration import Windows
 from jetsight_compile.graphs import Sizes
 
 Sample = Mapping[str, np.ndarray]
@@ -27,6 +29,17 @@ def samples_of(shop, kind: str, name: str, count: int = 40) -> list[dict[str, np
         }
         for _ in range(count)
     ]
+
+
+def windows_of(count: int, size: int = LATENT, action_size: int = 4) -> Windows:
+    """Windows of a world in which nothing depends on anything."""
+    rng, length = np.random.default_rng(5), HISTORY + HORIZON
+    return Windows(
+        np.arange(count)[:, None] + np.arange(length)[None],
+        rng.standard_normal((count, length, size)).astype(np.float32),
+        rng.uniform(-3, 3, (count, length - 1, action_size)).astype(np.float32),
+        HISTORY,
+    )
 
 
 def graph_of(

@@ -1,0 +1,81 @@
+"""How a choice of number formats is written, and what is refused."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+
+from jetsight.errors import UsageError
+from jetsight_compile import layers, modules, precisions
+from jetsight_compile.precisions import AUTO, FLOATS, PRECISIONS, QUANTIZED, family_suffix, parse
+
+
+@pytest.mark.parametrize("precision", [*PRECISIONS, AUTO])
+def test_one_precision_is_for_all_graphs(precision) -> None:
+    assert parse(precision) == {"encode": precision, "forecast": precision}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["encode=fp16,forecast=int8", "forecast=int8,encode=fp16", " encode=fp16, forecast=int8"],
+)
+def test_one_precision_for_each_graph_in_the_order_they_run(text) -> None:
+    assert list(parse(text).items()) == [("encode", "fp16"), ("forecast", "int8")]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("fp61", r"unknown precision 'fp61'; choose one of fp32, fp16, bf16, fp8, int8.*, auto"),
+        ("", "unknown precision ''"),
+        ("FP16", "unknown precision 'FP16'"),
+        ("encode=fp16", r"'encode=fp16' must name each of encode, forecast once, like encode="),
+        ("encode=fp16,encode=int8", "must name each of encode, forecast once"),
+        ("encode=fp16,forecast=int8,encode=fp8", "must name each of encode, forecast once"),
+        ("encode=fp16,plan=int8", "must name each of encode, forecast once"),
+        ("encode=fp16,forecast=", "unknown precision ''"),
+        ("encode=fp16,forecast=int8,", "unknown precision ''"),
+        ("fp16,int8", "unknown precision 'fp16,int8'"),
+    ],
+)
+def test_what_is_no_choice_is_refused_in_one_line(text, says) -> None:
+    with pytest.raises(UsageError, match=says) as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "suffix"),
+    [
+        ("fp16", "fp16", "fp16"),
+        ("bf16", "fp16", "bf16"),
+        ("bf16", "bf16", "bf16"),  # nothing is left float beside it
+        ("int8", "fp16", "int8"),
+        ("int8", "bf16", "int8-overbf16"),
+        ("encode=fp16,forecast=int8", "fp16", "fp16-int8"),
+        ("encode=int8,forecast=fp16", "fp16", "int8-fp16"),
+        ("encode=fp16,forecast=nvfp4", "bf16", "fp16-nvfp4-overbf16"),
+        ("encode=fp16,forecast=bf16", "bf16", "fp16-bf16"),
+        ("auto", "fp16", "auto"),
+        ("auto", "bf16", "auto-overbf16"),
+    ],
+)
+def test_a_familys_name_says_what_it_is_in(text, base, suffix) -> None:
+    assert family_suffix(parse(text), base) == suffix
+
+
+def test_names_tell_choices_apart() -> None:
+    """Two families of one name would be one family of the bundle."""
+    every = [{"encode": a, "forecast": b} for a in (*PRECISIONS, AUTO) for b in (*PRECISIONS, AUTO)]
+    for base in ("fp16", "bf16"):
+        assert len({family_suffix(each, base) for each in every}) == len(every)
+    assert set(FLOATS).isdisjoint(QUANTIZED)
+    assert set(PRECISIONS) == {*FLOATS, *QUANTIZED}
+
+
+@pytest.mark.parametrize("module", [precisions, modules, layers])
+def test_examples_of_the_docstrings_are_true(module) -> None:
+    found = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert found.attempted > 0
+    assert found.failed == 0
