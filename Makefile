@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.jetsight-ready
+# On a Jetson, TensorRT is a package of the system and of nothing else.
+SYSTEM := $(if $(wildcard /etc/nv_tegra_release),--system-site-packages)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-engines test-gpu test-lerobot lint format bench bench-compile clean
@@ -36,7 +38,13 @@ test-engines: $(READY)
 	$(BIN)/pytest -m "not gpu and not jetson" tests/compile/test_pinned_engines.py
 
 # On any NVIDIA GPU with TensorRT or TensorRT-RTX; everything is skipped, with the reason, elsewhere.
+# PyCUDA has to be compiled against this machine's CUDA, so it is only asked for where a driver is.
 test-gpu: $(READY)
+	@if ldconfig -p | grep -q 'libcuda\.so\.1' && ! $(BIN)/python -c 'import pycuda' 2>/dev/null; then \
+	  PATH=$$PATH:/usr/local/cuda/bin $(BIN)/pip install --disable-pip-version-check \
+	    -c constraints.txt -e '.[jetson]' || \
+	  echo "PyCUDA could not be compiled; docs/install.md says what it needs" >&2; \
+	fi
 	$(BIN)/pytest -m gpu -rs tests/gpu
 
 # The LeRobot library in an environment of its own, reading what we record and the other way round.
@@ -73,7 +81,7 @@ $(READY): pyproject.toml constraints.txt
 	  version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	  echo "$(PYTHON) cannot create environments; run: sudo apt install python$$version-venv" >&2; \
 	  exit 1; }
-	test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(SYSTEM) --clear $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@# The simulator's OpenCV wants a desktop's libraries; its headless build does without.
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/pip install --disable-pip-version-check \
