@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jetsight import backends
+from jetsight import backends, onnx_scan
 from jetsight.bundle import Bundle
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import EngineError, JetsightError, UsageError
@@ -59,13 +59,20 @@ def load(
     backend = backends.requested(backend)
     chosen = _choose_family(bundle, backend, family)
     engine_maker = backends.open_backend(backend, chosen.name, threads=threads)
-    encode = engine_maker.load(bundle.graph(chosen.name, "encode"))
+    encode = engine_maker.load(_self_contained(bundle, chosen.name, "encode"))
     try:
-        forecast = engine_maker.load(bundle.graph(chosen.name, "forecast"))
+        forecast = engine_maker.load(_self_contained(bundle, chosen.name, "forecast"))
     except BaseException:
         encode.close()
         raise
     return Loaded(encode, forecast, engine_maker.name, chosen)
+
+
+def _self_contained(bundle: Bundle, family: str, graph: str) -> bytes:
+    """A graph whose weights are all inside it: libraries follow references to other files."""
+    data = bundle.graph(family, graph)
+    onnx_scan.refuse_external_data(data, f"{bundle.path}: graph {graph!r} of {family}")
+    return data
 
 
 def _choose_family(bundle: Bundle, backend: str | None, name: str | None) -> Family:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import live_bundle
 import numpy as np
+import onnx
 import pytest
 from bundle_factory import make_manifest
 from live_bundle import make_live_bundle
 
-from jetsight import loading, machine
+from jetsight import backends, loading, machine
 from jetsight.bundle import Bundle
 from jetsight.errors import BundleError, EngineError, UsageError
 from jetsight.frames import Frame
@@ -155,3 +156,22 @@ with Session.open(sys.argv[1], clock=clock) as session:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", code, str(bundle.path)]
     subprocess.run(command, check=True, env=env, timeout=60)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_weights_outside_the_bundle_are_never_read(
+    bundle: Bundle, backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both libraries would follow the reference, relative to the working directory."""
+    model = onnx.ModelProto.FromString(bundle.graph("cpu-fp32", "encode"))
+    tensor = next(t for t in model.graph.initializer if t.raw_data)
+    (tmp_path / "w.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w.bin")
+    monkeypatch.chdir(tmp_path)
+    hostile = model.SerializeToString()
+    backends.open_backend(backend, "cpu-fp32").load(hostile).close()  # the control: it does load
+    monkeypatch.setattr(Bundle, "graph", lambda self, family, name: hostile)
+    with pytest.raises(EngineError, match=r"graph 'encode' of cpu-fp32: weight .* lies outside"):
+        Session.open(bundle, backend, "cpu-fp32")

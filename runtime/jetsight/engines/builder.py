@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jetsight.atomic import write_file
-from jetsight.engines import onnx_scan, reasons
+from jetsight import onnx_scan
+from jetsight.engines import reasons
 from jetsight.engines.fingerprint import BuildOptions
 from jetsight.engines.library import CollectingLogger, Library, make_logger, open_library, spoken
 from jetsight.engines.network import quantized_products

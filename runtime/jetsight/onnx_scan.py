@@ -1,8 +1,9 @@
 """Refuse ONNX bytes whose weights lie in other files, without the `onnx` package.
 
-TensorRT's parser follows external data even when it is given bytes and no path, relative to the
-working directory (measured with TensorRT-RTX 1.7.1), so a graph could make it read any file. The
-graphs of a bundle are self-contained; this walks the protobuf, skips the weights, and proves it.
+TensorRT, ONNX Runtime and OpenVINO follow external data even when they are given bytes and no path,
+relative to the working directory (measured: TensorRT-RTX 1.7.1, onnxruntime 1.32, openvino 2026.4),
+so a graph could make them read any file. The graphs of a bundle are self-contained; this walks the
+protobuf, skips the weights, and proves it in some milliseconds.
 """
 
 from __future__ import annotations
