@@ -164,7 +164,7 @@ def test_weights_outside_the_bundle_are_never_read(
 ) -> None:
     """Both libraries would follow the reference, relative to the working directory."""
     model = onnx.ModelProto.FromString(bundle.graph("cpu-fp32", "encode"))
-    tensor = next(t for t in model.graph.initializer if t.raw_data)
+    tensor = next(t for t in model.graph.initializer if t.name == "W")
     (tmp_path / "w.bin").write_bytes(tensor.raw_data)
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
