@@ -168,8 +168,11 @@ def test_four_bit_weights_have_one_scale_per_group(shop, kind) -> None:
         half = 0.5 if kind == "int4" else 1.4
         assert (np.abs(found - values) <= half * 1.001 * np.repeat(steps, size, 0)).all()
         assert np.abs(found).max() > 0.9 * np.abs(values).max()
-    assert recipe.layers
-    assert size in ((64, 128) if kind == "int4" else (16,)), "what TensorRT documents"
+
+
+def test_groups_are_of_a_size_that_tensorrt_documents() -> None:
+    assert qdq.GROUP["int4"] in (64, 128)
+    assert qdq.GROUP["nvfp4"] == 16
 
 
 def scales(
