@@ -53,6 +53,7 @@ class SharedRuntime:
             self.queue = CudaQueue(device, sync, clock)
             owned.callback(self.queue.close)
             self._logger = make_logger(library)
+            owned.callback(self._logger.forget)
             with device:
                 self.runtime = self._make_runtime()
             owned.callback(self._drop_runtime)

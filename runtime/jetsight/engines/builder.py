@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jetsight.atomic import write_file
 from jetsight import onnx_scan
+from jetsight.atomic import write_file
 from jetsight.engines import reasons
 from jetsight.engines.fingerprint import BuildOptions
 from jetsight.engines.library import CollectingLogger, Library, make_logger, open_library, spoken
@@ -86,6 +86,7 @@ def build(
     finally:
         if log is not None:
             write_file(log, "\n".join(logger.lines).encode(errors="replace"))
+        logger.forget()
 
 
 class _Build:

@@ -152,10 +152,13 @@ def inspect(library: Library, plan: bytes) -> str:
     """
     trt, logger = library.module, make_logger(library)
     engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
-    if engine is None:
-        raise _not_loaded(library, logger)
-    inspector = engine.create_engine_inspector()
-    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    try:
+        if engine is None:
+            raise _not_loaded(library, logger)
+        inspector = engine.create_engine_inspector()
+        return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    finally:
+        logger.forget()
 
 
 def parse(text: str) -> list[Layer]:

@@ -19,6 +19,10 @@ _SPOKEN = {TENSORRT: "TensorRT", RTX: "TensorRT-RTX"}
 Version = tuple[int, int, int, int]
 # A build of a large graph says about this much; a runtime that complains for weeks must not grow.
 _MOST_LINES, _MOST_ERRORS = 200_000, 1000
+# TensorRT holds on to the first logger it is given until the last of all objects is gone, also when
+# that logger's own were gone long before: freed here, it would be called there. So none is freed;
+# those that nobody listens to any more wait here, per `ILogger` of a library, for their next use.
+_IDLE: dict[type, list[CollectingLogger]] = {}
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ class CollectingLogger(Protocol):
 
     lines: list[str]
     errors: list[str]
+
+    def forget(self) -> None:
+        """Drop what was said, and serve the next who asks for a logger."""
+        ...
 
 
 def spoken(version: Version) -> str:
@@ -76,10 +84,16 @@ def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> Library:
 
 
 def make_logger(library: Library) -> CollectingLogger:
-    """A logger for TensorRT that keeps what it says, up to a limit; nothing is printed."""
-    trt: Any = library.module
-    base: Any = trt.ILogger
+    """A logger for TensorRT that keeps what it says, up to a limit; nothing is printed.
 
+    Call its `forget` when what was made with it is gone.
+    """
+    base: Any = library.module.ILogger
+    idle = _IDLE.setdefault(base, [])
+    return idle.pop() if idle else _new_logger(base, idle)
+
+
+def _new_logger(base: Any, idle: list[CollectingLogger]) -> CollectingLogger:
     class Log(base):  # type: ignore[misc]
         """TensorRT calls `log` from its own threads; appending to a list is atomic."""
 
@@ -89,12 +103,18 @@ def make_logger(library: Library) -> CollectingLogger:
             self.errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
-            error = severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
+            error = severity in (base.ERROR, base.INTERNAL_ERROR)
             error = error and len(self.errors) < _MOST_ERRORS
             if error or len(self.lines) < _MOST_LINES:
                 self.lines.append(f"{severity.name} {message}")
             if error:  # also behind the limit: it is what a long log is read for
                 self.errors.append(message)
+
+        def forget(self) -> None:
+            self.lines.clear()
+            self.errors.clear()
+            if self not in idle:
+                idle.append(self)
 
     return cast(CollectingLogger, Log())
 

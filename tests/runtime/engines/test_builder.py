@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import types
+import weakref
 from importlib.util import find_spec
 from typing import Any
 
@@ -181,6 +183,36 @@ def test_a_logger_keeps_what_is_said_up_to_a_limit(monkeypatch) -> None:
         logger.log(Severity[name], name.lower())
     assert logger.lines == ["INFO info", "ERROR error", "INTERNAL_ERROR internal_error"]
     assert logger.errors == ["error", "internal_error"]
+
+
+def test_a_logger_outlives_what_was_made_with_it_and_serves_again() -> None:
+    """TensorRT may still call the first logger it got when that one's own objects are gone."""
+    trt = FakeTensorRT()
+    first, second = library.make_logger(trt.library()), library.make_logger(trt.library())
+    assert first is not second, "two in use at once"
+    first.lines.append("x")
+    first.errors.append("x")
+    address, gone = id(first), weakref.ref(first)
+    first.forget()
+    first.forget()
+    del first
+    gc.collect()
+    assert gone() is not None
+    again, other = library.make_logger(trt.library()), library.make_logger(trt.library())
+    assert id(again) == address
+    assert (again.lines, again.errors) == ([], [])
+    assert other is not again, "handed out twice"
+
+
+def test_a_build_gives_its_logger_back(tmp_path) -> None:
+    trt = FakeTensorRT(says=[("INFO", "hello")])
+    build(trt, tmp_path)
+    free = library.make_logger(trt.library())
+    assert free.lines == []
+    free.forget()
+    before = len(library._IDLE[trt.ILogger])
+    build(trt, tmp_path)
+    assert len(library._IDLE[trt.ILogger]) == before
 
 
 def test_the_library_is_tensorrt_before_tensorrt_rtx(monkeypatch) -> None:
