@@ -17,7 +17,6 @@ import hashlib
 import logging
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from jetsight.engines import record as build_record
 from jetsight.engines.fingerprint import HostFacts
 from jetsight.engines.library import Version
 from jetsight.engines.locks import locked
+from jetsight.engines.private import read_file, refuse_shared
 from jetsight.engines.record import BuildRecord
 from jetsight.errors import EngineError
 
@@ -86,9 +86,26 @@ class EngineStore:
             raise EngineError(
                 f"{folder / PLAN}: built without a GPU and never compared with PyTorch; {_REBUILD}"
             )
-        folder, record = max(proven, key=lambda entry: _preference(entry, host))
-        _mention_power_mode(record, host)
-        return self._read(folder, record, host)
+        return self._first_whole(
+            sorted(proven, key=lambda entry: _preference(entry, host), reverse=True), host
+        )
+
+    def _first_whole(
+        self, entries: list[tuple[Path, BuildRecord]], host: HostFacts
+    ) -> StoredEngine:
+        """The first that passes every check; what is wrong with the very first one if none does."""
+        refused: list[EngineError] = []
+        for folder, record in entries:
+            try:
+                found = self._read(folder, record, host)
+            except EngineError as error:
+                refused.append(error)
+                continue
+            if refused:  # built with other options, so rebuilding may never replace the bad one
+                _LOGGER.warning("an older engine of the same graph is used: %s", refused[0])
+            _mention_power_mode(record, host)
+            return found
+        raise refused[0]
 
     def get(self, key: str) -> BuildRecord | None:
         """Record of the newest whole engine under a key; its bytes are checked too."""
@@ -113,6 +130,8 @@ class EngineStore:
         key = record.fingerprint.key
         target = self.root / f"{key}-{record.plan_sha256[:8]}"
         if target.exists():  # the same bytes again, e.g. by --force: the newer record counts
+            if not _holds(target / PLAN, record):  # and what was damaged is whole again
+                atomic.write_file(target / PLAN, plan)
             atomic.write_file(target / RECORD, build_record.dump(record))
         else:
             with atomic.new_directory(target) as folder:
@@ -171,15 +190,21 @@ class EngineStore:
 
     def _entries(self) -> list[tuple[Path, BuildRecord]]:
         """Folders with a readable record, oldest first; the others are passed over."""
-        if not self.root.is_dir():
-            return []
-        refuse_shared(self.root, readable=False)
+        try:
+            if not self.root.is_dir():
+                return []
+            refuse_shared(self.root, readable=False)
+            folders = list(self.root.iterdir())
+        except OSError as error:  # e.g. the home of another user
+            raise EngineError(
+                f"{self.root}: {error.strerror}; set XDG_CACHE_HOME to a folder of your own"
+            ) from error
         found = []
-        for folder in self.root.iterdir():
+        for folder in folders:
             if folder.name.startswith(".") or folder.name in _FOLDERS:
                 continue
             with contextlib.suppress(EngineError, OSError):
-                data = _read_file(folder / RECORD, _MAX_RECORD_BYTES)
+                data = read_file(folder / RECORD, _MAX_RECORD_BYTES)
                 found.append((folder, build_record.parse(data, str(folder / RECORD))))
         return sorted(found, key=lambda entry: (entry[1].built_utc, entry[0].name))
 
@@ -188,7 +213,7 @@ class EngineStore:
         path = folder / PLAN
         refuse_shared(folder)
         try:
-            plan = _read_file(path, record.plan_bytes)
+            plan = read_file(path, record.plan_bytes)
         except OSError as error:
             raise EngineError(f"{path}: {error.strerror}; {_REBUILD}") from error
         if len(plan) != record.plan_bytes:
@@ -213,35 +238,12 @@ def default_root() -> Path:
     return top / "jetsight" / "engines"
 
 
-def refuse_shared(folder: Path, *, readable: bool = True) -> None:
-    """Raise `EngineError` unless `folder` is this user's and nobody else can write to it.
-
-    Args:
-        folder: what to look at.
-        readable: whether others may read it.
-    """
-    found = os.lstat(folder)
-    if not stat.S_ISDIR(found.st_mode):
-        raise EngineError(f"{folder} is no folder, expected one that holds engines; remove it")
-    if found.st_uid != os.geteuid():
-        raise EngineError(
-            f"{folder} belongs to user {found.st_uid}, and engines are code: they are only loaded "
-            "from a folder of your own; set XDG_CACHE_HOME to one"
-        )
-    if found.st_mode & (0o022 if readable else 0o077):
-        raise EngineError(
-            f"{folder} has mode {stat.S_IMODE(found.st_mode):04o}, and engines are code: expected "
-            f"0700; if nobody else could have written there, run: chmod 700 {folder}"
-        )
-
-
-def _read_file(path: Path, most_bytes: int) -> bytes:
-    """A regular file, up to one byte more than it should have."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags), "rb") as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise EngineError(f"{path} is not a regular file; remove it")
-        return stream.read(most_bytes + 1)
+def _holds(path: Path, record: BuildRecord) -> bool:
+    """Whether the engine in that file is the one of the record."""
+    with contextlib.suppress(OSError, EngineError):
+        plan = read_file(path, record.plan_bytes)
+        return hashlib.sha256(plan).hexdigest() == record.plan_sha256
+    return False
 
 
 def _host(entry: tuple[Path, BuildRecord]) -> HostFacts:

@@ -13,6 +13,7 @@ from engine_factory import ORIN, make_plan, make_record
 
 from jetsight.engines import store as store_module
 from jetsight.engines.fingerprint import BuildOptions, HostFacts
+from jetsight.engines.private import read_file
 from jetsight.engines.record import BuildRecord
 from jetsight.engines.store import EngineStore, default_root
 from jetsight.errors import EngineError
@@ -171,6 +172,26 @@ def test_a_folder_of_another_user_is_refused(store, monkeypatch) -> None:
         store.find(GRAPH, ORIN)
 
 
+def test_files_of_another_user_are_refused_when_they_are_opened(store, monkeypatch) -> None:
+    """A folder above that others can write may be swapped between the look and the reading."""
+    add(store)
+    monkeypatch.setattr(store_module, "refuse_shared", lambda *_, **__: None)
+    assert store.find(GRAPH, ORIN).plan == PLAN
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert store.records() == []
+    with pytest.raises(EngineError, match=r"engine\.plan belongs to user"):
+        read_file(next(store.root.glob("*/engine.plan")), 1000)
+
+
+def test_a_home_that_cannot_be_entered_is_one_line(store, monkeypatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(EngineError, match="Permission denied; set XDG_CACHE_HOME"):
+        store.find(GRAPH, ORIN)
+
+
 def test_links_are_not_followed(store, tmp_path) -> None:
     add(store)
     (path,) = store.root.glob("*/engine.plan")
@@ -187,6 +208,29 @@ def test_a_second_engine_of_a_key_replaces_the_first(store) -> None:
     assert store.records() == [newer]
     again = add(store, make_plan(body=b"other kernels"), seconds=9.0)
     assert store.records() == [again]
+
+
+def test_the_same_engine_again_repairs_a_damaged_one(store) -> None:
+    """Compilers that measure nothing make the same bytes again."""
+    record = add(store)
+    (path,) = store.root.glob("*/engine.plan")
+    path.write_bytes(PLAN[:-1] + b"x")
+    assert store.get(record.fingerprint.key) is None
+    add(store)
+    assert store.find(GRAPH, ORIN).plan == PLAN
+
+
+def test_a_damaged_engine_gives_way_to_a_whole_one_of_other_options(store, caplog) -> None:
+    """`jetsight build` finds its own engine whole then, and would repair nothing."""
+    whole = add(store)
+    newer = make_plan(body=b"damaged soon")
+    add(store, newer, options=BuildOptions(level=5), built_utc="2026-02-01T12:00:00.000Z")
+    assert store.find(GRAPH, ORIN).plan == newer
+    (path,) = (p for p in store.root.glob("*/engine.plan") if p.read_bytes() == newer)
+    path.write_bytes(newer[:-1])
+    with caplog.at_level(logging.WARNING, "jetsight"):
+        assert store.find(GRAPH, ORIN).record == whole
+    assert "its record says" in caplog.text
 
 
 def test_the_cache_follows_the_xdg_standard(monkeypatch, tmp_path) -> None:
