@@ -41,16 +41,21 @@ def parse(text: str) -> dict[str, str]:
     return {graph: chosen[graph] for graph in GRAPHS}
 
 
-def family_suffix(precision: Mapping[str, str], base: str) -> str:
+def family_suffix(precision: Mapping[str, str], base: str, usual: str) -> str:
     """Last part of a family's name.
 
+    Args:
+        precision: of each graph.
+        base: float format of what a quantization leaves float.
+        usual: the base that is not worth a word.
+
     Example:
-        >>> family_suffix({"encode": "fp16", "forecast": "int8"}, "bf16")
+        >>> family_suffix({"encode": "fp16", "forecast": "int8"}, "bf16", usual="fp16")
         'fp16-int8-overbf16'
     """
     each = [precision[graph] for graph in GRAPHS]
     parts = each[:1] if len(set(each)) == 1 else each
-    unusual = base == "bf16" and not set(each) <= set(FLOATS)
+    unusual = base != usual and not set(each) <= set(FLOATS)
     return "-".join([*parts, f"over{base}"] if unusual else parts)
 
 

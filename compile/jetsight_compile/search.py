@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from jetsight.errors import GateError, UsageError
+from jetsight.errors import EngineError, GateError, UsageError
 from jetsight_compile import qdq, quantize, smooth
 from jetsight_compile.agreement import Agreement, Question, agreement, costs
-from jetsight_compile.layers import block_of, blocks_of, share, work
+from jetsight_compile.layers import block_of, blocks_of, quantizable, share, work
 from jetsight_compile.modules import MODULES, Module
 from jetsight_compile.precisions import QUANTIZED, WEIGHT_ONLY
 
@@ -118,6 +118,7 @@ def choose(task: Task) -> Choice:
         GateError: not even a float format passes.
     """
     judge = _Judge(task)
+    quantizable(judge.exact, task.keep_float)  # a pattern that fits nothing is the user's mistake
     found: list[tuple[Trial, quantize.Quantized | None]] = []
     for precision in task.allowed:
         task.say(f"try {task.graph} in {precision}")
@@ -197,8 +198,13 @@ def _quantized(
     task: Task, judge: _Judge, precision: str
 ) -> list[tuple[Trial, quantize.Quantized | None]]:
     """One precision, then the same with blocks given back to float until it passes."""
-    whole = _make(task, judge.exact, precision)
-    if whole is None or whole.recipe is None:
+    try:
+        whole = _make(task, judge.exact, precision)
+    except (UsageError, EngineError) as error:
+        # No layer has a form in it, or the quantizer found none worth it: another one is chosen.
+        task.say(f"{task.graph} cannot be {precision}: {error}")
+        return []
+    if whole.recipe is None:
         return []
     trial = judge.trial(precision, whole.model, whole.share, (), whole.layers)
     found: list[tuple[Trial, quantize.Quantized | None]] = [(trial, whole)]
@@ -219,16 +225,13 @@ def _quantized(
     return found
 
 
-def _make(task: Task, exact: onnx.ModelProto, precision: str) -> quantize.Quantized | None:
+def _make(task: Task, exact: onnx.ModelProto, precision: str) -> quantize.Quantized:
     keep = task.keep_float
     if precision not in WEIGHT_ONLY:
         return quantize.tensorrt(
             exact, precision, task.samples, methods=task.methods, keep_float=keep
         )
-    try:
-        return quantize.weight_only(exact, precision, task.samples, keep_float=keep)
-    except UsageError:
-        return None  # no weight of this graph comes in groups: nothing to try
+    return quantize.weight_only(exact, precision, task.samples, keep_float=keep)
 
 
 def _most_harmful(

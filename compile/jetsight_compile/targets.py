@@ -49,6 +49,8 @@ class Target:
         default: precisions compiled when none is asked for.
         refused: reason per known precision that is not allowed.
         features: what its compiler has beyond the common core.
+        some: precisions that only the newer of its GPUs run: compiled when asked for by name, never
+            chosen by a search; `jetsight build` refuses them on an older one.
     """
 
     name: str
@@ -60,15 +62,21 @@ class Target:
     default: tuple[str, ...]
     refused: Mapping[str, str] = field(default_factory=dict)
     features: tuple[str, ...] = ()
+    some: tuple[str, ...] = ()
+
+    @property
+    def every(self) -> tuple[str, ...]:
+        """Precisions that each of its GPUs runs."""
+        return tuple(precision for precision in self.allowed if precision not in self.some)
 
 
 def _tensorrt(
     name: str, what: str, compiler: str, style: Style, features: tuple[str, ...],
-    **refused: str,
+    some: tuple[str, ...] = (), **refused: str,
 ) -> Target:  # fmt: skip
     allowed = tuple(p for p in PRECISIONS if p not in refused)
     prefix = f"trt-op{style.opset}"
-    return Target(name, what, compiler, prefix, style, allowed, ("fp16",), refused, features)
+    return Target(name, what, compiler, prefix, style, allowed, ("fp16",), refused, features, some)
 
 
 _SINCE_16 = ("fused attention", "KV-cache update", "same-SM engines", "tiling search")
@@ -87,11 +95,12 @@ TARGETS = {
                   int4=_INT4_SHARED, nvfp4=_FP4_OPSET),
         _tensorrt("thor-jp7", "Thor, JetPack 7.2", "TensorRT 10.16", _OP23, _SINCE_16),
         _tensorrt("x86-trt10", "PC GPU, Ampere or newer", "TensorRT 10.16", _OP23, _SINCE_16,
-                  nvfp4=_BLACKWELL),
+                  some=("fp8",), nvfp4=_BLACKWELL),
         _tensorrt("x86-trt11", "PC GPU, Ampere or newer", "TensorRT 11", _OP23,
-                  (*_SINCE_16, "build routes")),
+                  (*_SINCE_16, "build routes"), some=("fp8", "nvfp4")),
         _tensorrt("rtx", "RTX GPU, engines built without one", "TensorRT-RTX 1.7", _OP23,
-                  ("fused attention", "built on any CPU"), int8=_RTX_INT8),
+                  ("fused attention", "built on any CPU"), some=("bf16", "fp8", "nvfp4"),
+                  int8=_RTX_INT8),
     )
 }  # fmt: skip
 
@@ -105,7 +114,7 @@ class FamilyPlan:
         style: how its graphs are written, in the float format of what is not quantized.
         precision: of each graph, out of `PRECISIONS`, or `AUTO`.
         targets: names of the targets that asked for it.
-        allowed: precisions that all of these targets run, for `AUTO` to choose from.
+        allowed: precisions that all GPUs of these targets run, for `AUTO` to choose from.
     """
 
     name: str
@@ -164,11 +173,12 @@ def _family(target: Target, asked: str, base: Compute) -> FamilyPlan:
     for graph in GRAPHS:
         if precision[graph] != AUTO:
             _check(target, precision[graph])
-    float_format: Compute = "fp32" if target.prefix == "cpu" else base
+    is_cpu = target.prefix == "cpu"
+    float_format: Compute = "fp32" if is_cpu else base
     _check(target, float_format)
-    suffix = family_suffix(precision, float_format)
+    suffix = family_suffix(precision, float_format, usual="fp32" if is_cpu else "fp16")
     style = target.style.computing(float_format)
-    return FamilyPlan(f"{target.prefix}-{suffix}", style, precision, (target.name,), target.allowed)
+    return FamilyPlan(f"{target.prefix}-{suffix}", style, precision, (target.name,), target.every)
 
 
 def _target(name: str) -> Target:

@@ -67,6 +67,10 @@ def test_auto_chooses_from_what_all_its_targets_run() -> None:
     assert set(family.allowed) == set(PRECISIONS) - {"fp8", "nvfp4"}
     (alone,) = plan(["thor-jp7"], ["auto"])
     assert set(alone.allowed) == set(PRECISIONS)
+    (card,) = plan(["x86-trt11"], ["auto"])  # it may be an Ampere, which has neither
+    assert set(card.allowed) == set(PRECISIONS) - {"fp8", "nvfp4"}
+    (named,) = plan(["x86-trt11"], ["fp8"])
+    assert named.precision == {"encode": "fp8", "forecast": "fp8"}
 
 
 def test_every_module_is_served_and_every_jetson_target_has_one() -> None:
@@ -105,6 +109,7 @@ def test_the_command_prints_both_tables(capsys) -> None:
         assert ("one operator" in row) == (target.style.attention == "fused")
         for precision in PRECISIONS:
             assert bool(re.search(rf"[ *]{precision}\b", row)) == (precision in target.allowed)
+            assert (f"{precision}+" in row) == (precision in target.some)
         assert all(f"*{precision}" in row for precision in target.default)
     for module in MODULES:
         (row,) = (line for line in lines if line.startswith(module.name))

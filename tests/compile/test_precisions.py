@@ -62,14 +62,17 @@ def test_what_is_no_choice_is_refused_in_one_line(text, says) -> None:
     ],
 )
 def test_a_familys_name_says_what_it_is_in(text, base, suffix) -> None:
-    assert family_suffix(parse(text), base) == suffix
+    assert family_suffix(parse(text), base, usual="fp16") == suffix
 
 
 def test_names_tell_choices_apart() -> None:
     """Two families of one name would be one family of the bundle."""
     every = [{"encode": a, "forecast": b} for a in (*PRECISIONS, AUTO) for b in (*PRECISIONS, AUTO)]
-    for base in ("fp16", "bf16"):
-        assert len({family_suffix(each, base) for each in every}) == len(every)
+    for base in ("fp16", "bf16", "fp32"):
+        assert len({family_suffix(each, base, usual="fp16") for each in every}) == len(every)
+    over = {family_suffix(parse("int8"), base, usual="fp16") for base in ("fp16", "bf16", "fp32")}
+    assert over == {"int8", "int8-overbf16", "int8-overfp32"}
+    assert family_suffix(parse("int8"), "fp32", usual="fp32") == "int8"
     assert set(FLOATS).isdisjoint(QUANTIZED)
     assert set(PRECISIONS) == {*FLOATS, *QUANTIZED}
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from jetsight.cli.table import table
+
+if TYPE_CHECKING:
+    from jetsight_compile.targets import Target
 
 
 @click.command()
@@ -41,10 +45,16 @@ def _targets() -> Iterator[str]:
         (
             (t.name, t.what, t.compiler, str(t.style.opset),
              "one operator" if t.style.attention == "fused" else "decomposed",
-             " ".join(f"*{p}" if p in t.default else p for p in t.allowed))
+             " ".join(_marked(t, precision) for precision in t.allowed))
             for t in TARGETS.values()
         ),
     )  # fmt: skip
+
+
+def _marked(target: Target, precision: str) -> str:
+    if precision in target.default:
+        return f"*{precision}"
+    return f"{precision}+" if precision in target.some else precision
 
 
 def _features() -> Iterator[str]:
@@ -66,4 +76,5 @@ def _modules() -> Iterator[str]:
     )  # fmt: skip
     yield from table(head, rows)
     yield ""
-    yield "* compiled by default. Rates are dense and of the GPU alone, in the fastest power mode."
+    yield "* compiled by default, + run by the newer of its GPUs only"
+    yield "rates are dense and of the GPU alone, in the fastest power mode"
