@@ -229,11 +229,18 @@ def refuse_fallback(proof: Proof, what: str) -> None:
     )
 
 
-def unproven(proof: Proof) -> str | None:
-    """Why a proof proves nothing; None if it does."""
-    if proof.gemm_layers:
-        return None
-    return "the engine inspector shows no layer that computes matrix products"
+def unproven(proof: Proof, *, ahead: bool = False) -> str | None:
+    """Why a proof proves nothing; None if it does.
+
+    Args:
+        proof: of the engine.
+        ahead: kernels are chosen when they run, so that missing types are no fallback.
+    """
+    if not proof.gemm_layers:
+        return "the engine inspector shows no layer that computes matrix products"
+    if ahead and set(proof.shares) == {"unknown"}:
+        return "the engine inspector does not say in which types matrix products run"
+    return None
 
 
 def shares_text(proof: Proof) -> str:

@@ -106,6 +106,16 @@ def test_latency_left_out_is_measured_when_asked_for(bench) -> None:
     assert bench.build()[0].record.latency is not None
 
 
+def test_a_graph_without_reference_data_is_not_built_again_either(bench, monkeypatch) -> None:
+    from jetsight.engines import measure
+
+    monkeypatch.setattr(measure, "REFERENCE", {})
+    (made,) = bench.build(measure=False)
+    assert made.record.parity is None
+    assert "no reference data for this graph" in made.record.skipped["parity"]
+    assert bench.build(measure=False)[0].reused
+
+
 @pytest.mark.parametrize("kind", ["Half", "Float"])
 def test_gate_precision(tmp_path, kind) -> None:
     bench = Bench(tmp_path, "trt-op20-int8")
@@ -189,6 +199,23 @@ def test_a_proof_that_shows_nothing_is_recorded_as_skipped(bench) -> None:
     (made,) = bench.build()
     assert made.record.proof is None
     assert "no layer that computes matrix products" in made.record.skipped["proof"]
+
+
+def test_types_that_tensorrt_rtx_does_not_show_are_no_fallback(bench) -> None:
+    """Its kernels are chosen when they run; TensorRT's own inspector always says the types."""
+    bench.trt = FakeTensorRT((1, 7, 1, 116), inspector=inspected("?"))
+    bench.host = replace(ORIN, library="tensorrt_rtx", version="1.7.1.116")
+    (made,) = bench.build()
+    assert made.record.proof is None
+    assert "does not say in which types" in made.record.skipped["proof"]
+    bench.trt.inspector = inspected("Float")  # the negative control: it says another type
+    with pytest.raises(EngineError, match="silent precision fallback"):
+        bench.build(force=True)
+
+
+def test_types_that_tensorrt_does_not_show_are_refused(bench) -> None:
+    bench.trt.inspector = inspected("?")
+    bench.refused("silent precision fallback, fp16 was asked for, but TensorRT runs unknown")
 
 
 def test_a_failed_build_leaves_its_log_and_a_good_one_takes_it_away(bench) -> None:
