@@ -20,7 +20,7 @@ from jetsight.manifest import Family
 FAMILY = "trt-op23-fp16"
 F32 = TensorProto.FLOAT
 ORIN = HostFacts(
-    "tensorrt", "10.3.0.26", "540.4.0", "12.6", "Orin", "8.7", 16, 15616, "36.4.3", "0"
+    "tensorrt", "10.3.0.26", "540.4.0", "12.6", "Orin", "8.7", 16, 16384, "36.4.3", "0"
 )  # fmt: skip
 
 

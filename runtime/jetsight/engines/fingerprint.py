@@ -14,7 +14,9 @@ from jetsight import machine, strict_json
 from jetsight.engines.library import RTX, Library, called, spoken
 
 _MIB = 1 << 20
-_MEMORY_STEP_MB = 256  # what a kernel reserves differs from boot to boot, a module does not
+# What a kernel reserves differs from boot to boot, a module does not. With this step the Jetson
+# modules and usual cards are far from where rounding turns: AGX Orin 64 has 62841 MB.
+_MEMORY_STEP_MB = 2048
 Via = Literal["onnx", "torch-tensorrt"]
 
 
@@ -30,7 +32,7 @@ class HostFacts:
         gpu: its name.
         sm: compute capability, `"8.7"`.
         multiprocessors: of the GPU.
-        memory_mb: of the GPU, rounded to 256.
+        memory_mb: of the GPU, rounded to 2048.
         l4t: release of Jetson Linux; None elsewhere.
         power_mode: nvpmodel mode at build; tactics are timed in it.
     """

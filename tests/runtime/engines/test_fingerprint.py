@@ -72,6 +72,21 @@ def test_facts_come_from_driver_and_board(monkeypatch) -> None:
     assert host_facts(library) == ORIN
 
 
+@pytest.mark.parametrize("megabytes", [3437, 7620, 15656, 30697, 62841, 125772, 8188, 24564])
+def test_a_boot_that_reserves_more_or_less_keeps_engines(monkeypatch, megabytes) -> None:
+    """Memory of the Jetson modules and of two cards; 100 MB are more than kernels differ by."""
+    library = Library(types.SimpleNamespace(), "tensorrt", (10, 3, 0, 26))
+
+    def facts(size_mb: int) -> HostFacts:
+        gpu = machine.Gpu("Orin", size_mb << 20, "8.7", 16, True)
+        cuda = machine.Cuda("540.4.0", "12.6", (gpu,), None)
+        monkeypatch.setattr(machine, "cuda", lambda root: cuda)
+        return host_facts(library)
+
+    assert facts(megabytes - 100) == facts(megabytes) == facts(megabytes + 100)
+    assert facts(megabytes) != facts(2 * megabytes)  # another module
+
+
 @pytest.mark.parametrize(
     ("changes", "target"),
     [
