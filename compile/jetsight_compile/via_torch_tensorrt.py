@@ -168,6 +168,10 @@ def _converted(
     arguments: dict[str, Any] = {"require_full_compilation": True, "min_block_size": 1}
     # Its default reads every attention bias as causal, which is wrong for windows and images.
     arguments["attn_bias_is_causal"] = False
+    # Up to 2.11 the default computes in float32 whatever the module's types say.
+    arguments["use_explicit_typing"] = True
+    # Its default is one file in /tmp for every user of the machine.
+    arguments["timing_cache_path"] = str(log.with_name("timing.cache"))
     if options.workspace_mb is not None:
         arguments["workspace_size"] = options.workspace_mb << 20
     if options.level is not None:

@@ -62,6 +62,14 @@ class Route:
         assert not kwargs
         return self._answer(locals())
 
+    def _with_typing(  # what matters of torch-tensorrt 2.8, which computes in float32 by default
+        self, exported_program, inputs=None, *, arg_inputs=None, workspace_size=0,
+        require_full_compilation=False, min_block_size=5, optimization_level=None,
+        use_explicit_typing=False, timing_cache_path="/tmp/shared", **kwargs,
+    ) -> bytes:  # fmt: skip
+        assert not kwargs
+        return self._answer(locals())
+
     def _answer(self, given: dict[str, Any]) -> bytes:
         if self.fails is not None:
             raise self.fails
@@ -166,6 +174,16 @@ def test_options_are_passed_on_and_traps_avoided(install, made, tmp_path):
     assert found.renamed == {}
     assert found.inputs == {"frame_hwc_u8": ("uint8", (24, 24, 3))}
     assert found.outputs == {"z": ("float32", (16,))}
+
+
+def test_old_versions_keep_the_types_and_kernel_times_stay_private(install, made, tmp_path):
+    route = Route(names_outputs=False)
+    route.function = route._with_typing
+    install(route)
+    convert(made, tmp_path)
+    (call,) = route.calls
+    assert call["use_explicit_typing"] is True
+    assert Path(call["timing_cache_path"]).parent == tmp_path
 
 
 @pytest.mark.parametrize(
