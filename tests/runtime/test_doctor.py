@@ -259,7 +259,7 @@ def test_command_prints_the_page_and_the_json(capsys: pytest.CaptureFixture[str]
 def _keep(store: EngineStore, graph: str, version: str, gpu: str | None) -> None:
     plan = f"plan of {graph} {version}".encode()
     sm, cores = (ORIN.compute_capability, 16) if gpu else (None, None)
-    memory = None if gpu is None else round(ORIN.memory_bytes / (1 << 28)) * 256
+    memory = None if gpu is None else round(ORIN.memory_bytes / (1 << 31)) * 2048
     host = HostFacts(
         "tensorrt_rtx", version, "580", "13.0", gpu, sm, multiprocessors=cores, memory_mb=memory
     )
