@@ -17,6 +17,7 @@ from jetsight.errors import EngineError, MissingDependency
 TENSORRT, RTX = "tensorrt", "tensorrt_rtx"
 _SPOKEN = {TENSORRT: "TensorRT", RTX: "TensorRT-RTX"}
 Version = tuple[int, int, int, int]
+_OLDEST = (10, 3)  # JetPack 6.1's; before, the bindings have other names
 # A build of a large graph says about this much; a runtime that complains for weeks must not grow.
 _MOST_LINES, _MOST_ERRORS = 200_000, 1000
 # TensorRT holds on to the first logger it is given until the last of all objects is gone, also when
@@ -69,7 +70,8 @@ def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> Library:
 
     Raises:
         MissingDependency: none is installed.
-        EngineError: on a Jetson, where it comes from apt; or it is installed but does not load.
+        EngineError: on a Jetson, where it comes from apt; or it is installed but does not load, or
+            is too old.
     """
     broken = ""
     for name in names:
@@ -79,7 +81,11 @@ def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> Library:
             if getattr(error, "name", None) != name:  # it is there, a library it needs is not
                 broken = broken or f"{name} is installed but does not load ({_one_line(error)})"
             continue
-        return Library(module, name, _version(module, name))
+        library = Library(module, name, _version(module, name))
+        if name == TENSORRT and library.version[:2] < _OLDEST:
+            broken = broken or f"{library} is too old, expected {_OLDEST[0]}.{_OLDEST[1]} or newer"
+            continue
+        return library
     raise _absent(broken)
 
 
@@ -121,6 +127,8 @@ def _new_logger(base: Any, idle: list[CollectingLogger]) -> CollectingLogger:
 
 def _absent(broken: str) -> EngineError | MissingDependency:
     board = machine.jetson(Path("/"))
+    if board is not None and "too old" in broken:
+        return EngineError(f"{broken}; flash JetPack 6.1 or newer, see: jetsight doctor")
     if board is not None:
         return EngineError(
             f"TensorRT is not importable on this Jetson{f': {broken}' if broken else ''}; run: "

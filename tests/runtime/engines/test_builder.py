@@ -240,6 +240,27 @@ def test_a_jetson_without_tensorrt_is_told_about_apt(monkeypatch) -> None:
         open_library()
 
 
+@pytest.mark.parametrize("version", ["8.6.2", "10.0.1.6"])
+def test_a_tensorrt_with_other_names_is_refused_before_they_are_missed(
+    monkeypatch, version
+) -> None:
+    from jetsight import machine
+
+    old = types.SimpleNamespace(__version__=version)
+    monkeypatch.setitem(sys.modules, "tensorrt", old)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(
+        EngineError, match=rf"{version} is too old, expected 10\.3 .*jetsight\[rtx\]"
+    ):
+        open_library()
+    board = machine.Jetson("Orin NX", "36.3.0", "6.0", "8.6", "0")
+    monkeypatch.setattr(machine, "jetson", lambda root: board)
+    with pytest.raises(EngineError, match=r"is too old, .*flash JetPack 6\.1 or newer"):
+        open_library()
+    old.__version__ = "10.3.0"  # the negative control
+    assert open_library().module is old
+
+
 def test_a_library_that_does_not_load_says_why(monkeypatch, tmp_path) -> None:
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open')")
     monkeypatch.syspath_prepend(tmp_path)
