@@ -356,3 +356,29 @@ print([name for name in sys.modules if name.startswith("openvino_telemetry.")])
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "[]\n"
+
+
+SIGNAL_AFTER_TWO = """
+import signal, sys, threading
+from jetsight.backends.openvino import OpenVinoBackend
+import live_bundle
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+first = [OpenVinoBackend().load(live_bundle.encode_graph())]
+second = [OpenVinoBackend().load(live_bundle.encode_graph())]
+first.clear()
+thread = threading.Thread(target=second.clear)
+thread.start()
+thread.join()
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_signal_still_arrives_after_openvino_was_used() -> None:
+    """A robot is stopped by signals; with two cores in one process the first one crashed it."""
+    pytest.importorskip("openvino")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNAL_AFTER_TWO], env=env, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +45,7 @@ class OpenVinoBackend:
         except ImportError:
             raise MissingDependency("openvino", "cpu", "running a bundle on the CPU") from None
         self._library = openvino
-        self._core = openvino.Core()
+        self._core = _core()
         self._options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
@@ -69,6 +70,19 @@ class OpenVinoBackend:
                 f"openvino {version} cannot load the graph: {first_line(error)}"
             ) from error
         return OpenVinoEngine(self._library, compiled)
+
+
+@functools.cache
+def _core() -> Any:
+    """The one core of this process, which is never released.
+
+    On CPUs with AMX its plugin gives the thread that loads it a stack for signal handlers, and
+    takes it away again when it is unloaded. With a second core, or when another thread unloads it,
+    the wrong one is left behind, and the next signal ends the process (openvino 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _silence_telemetry() -> None:
