@@ -13,7 +13,9 @@ import pytest
 
 from jetsight.backends import cuda as cuda_module
 from jetsight.backends.cuda import PyCudaDevice, require_pycuda
+from jetsight.backends.cuda_queue import CudaQueue
 from jetsight.errors import EngineError, MissingDependency
+from jetsight.testing import FakeClock
 
 # Every name of PyCUDA that is used; each was found in the sources of 2024.1 and 2026.1.
 PYCUDA = {
@@ -218,6 +220,23 @@ def test_errors_of_the_driver_are_one_line(pycuda: PyCuda) -> None:
     assert pycuda.stack == []
     with pytest.raises(EngineError, match=r"GPU 4 cannot be opened: cuDeviceGet failed"):
         PyCudaDevice(4)
+
+
+def test_a_failed_gpu_keeps_nothing_from_being_released(pycuda: PyCuda, monkeypatch) -> None:
+    device = PyCudaDevice()
+    queue = CudaQueue(device, "block", FakeClock())
+    queue.reserve(1000)
+
+    def fail(event: Thing, stream: Thing) -> None:
+        raise PyCuda.Error("cuEventRecord failed: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Thing, "record", fail)
+    queue.close()
+    device.close()
+    assert pycuda.log.count("free memory 1000") == 1
+    assert "drop stream 1" in pycuda.log
+    assert pycuda.log[-1] == "release"
+    assert pycuda.stack == []
 
 
 def test_what_is_no_error_of_the_driver_passes_as_it_is(pycuda: PyCuda) -> None:

@@ -90,7 +90,8 @@ class CudaQueue:
 
     def drain(self) -> None:
         """Wait before something is freed, in case a run was interrupted or never made."""
-        with suppress(EngineError):  # a GPU that failed has no work left
+        # A GPU that failed has no work left. Its driver's own errors become ours at the inner exit.
+        with suppress(EngineError), self.device:
             self.wait()
 
     def close(self) -> None:
