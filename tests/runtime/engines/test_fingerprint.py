@@ -31,6 +31,15 @@ def test_a_driver_update_within_its_major_version_keeps_engines() -> None:
     assert ORIN.differences(replace(ORIN, driver="580.4.0")) == ["driver 540.4.0 | 580.4.0"]
 
 
+def test_a_driver_that_is_not_said_yet_is_the_one_of_the_l4t_release() -> None:
+    """Its module may be loaded after the service that runs the engines has started."""
+    early = replace(ORIN, driver=None)
+    assert ORIN.differences(early) == early.differences(ORIN) == []
+    assert ORIN.differences(replace(early, l4t="36.5.0")) == ["l4t 36.4.3 | 36.5.0"]
+    card = replace(ORIN, l4t=None)  # elsewhere drivers come alone
+    assert card.differences(replace(card, driver=None)) == ["driver 540.4.0 | none"]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
