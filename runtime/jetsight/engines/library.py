@@ -96,7 +96,12 @@ def make_logger(library: Library) -> CollectingLogger:
     """
     base: Any = library.module.ILogger
     idle = _IDLE.setdefault(base, [])
-    return idle.pop() if idle else _new_logger(base, idle)
+    if not idle:
+        return _new_logger(base, idle)
+    logger = idle.pop()
+    logger.lines.clear()  # objects that went after `forget` had last words
+    logger.errors.clear()
+    return logger
 
 
 def _new_logger(base: Any, idle: list[CollectingLogger]) -> CollectingLogger:
