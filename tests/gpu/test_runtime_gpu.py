@@ -107,8 +107,10 @@ def test_thousand_frames_hold_no_more_memory(plans: Plans, device: PyCudaDevice)
         return _free_bytes(device)
 
     before = frames(50)
+    # On a Jetson every program of the board lives in that memory, this one's own heap included.
+    noise = MOST_BYTES if device.integrated else 0
     # Another program on the GPU may spoil one thousand; a leak spoils each.
-    assert any(frames(1000) >= before for _ in range(3))
+    assert any(frames(1000) >= before - noise for _ in range(3))
     with device:  # negative control: what is held shows
         address = device.allocate(4 * MOST_BYTES, "a leak")
         assert device.memory_info()[0] < before
@@ -117,15 +119,19 @@ def test_thousand_frames_hold_no_more_memory(plans: Plans, device: PyCudaDevice)
 
 
 def test_closing_gives_everything_back(plans: Plans, device: PyCudaDevice) -> None:
-    free = []
-    for _ in range(4):
-        backend = TensorRtBackend(device=device, timing=True)
-        encode = backend.load_plan(plans["encode"])
-        for frame in FRAMES[:3]:
-            _encode(encode, frame)
-        backend.close()
-        free.append(_free_bytes(device))
-    assert abs(free[-1] - free[1]) <= MOST_BYTES  # the first time, kernels stay loaded
+    def lost() -> int:
+        free = []
+        for _ in range(4):
+            backend = TensorRtBackend(device=device, timing=True)
+            encode = backend.load_plan(plans["encode"])
+            for frame in FRAMES[:3]:
+                _encode(encode, frame)
+            backend.close()
+            free.append(_free_bytes(device))
+        return free[1] - free[-1]  # the first time, kernels stay loaded
+
+    # Another program may spoil one round; a leak spoils each.
+    assert any(lost() <= MOST_BYTES for _ in range(3))
 
 
 def test_engines_share_arrays_scratch_and_one_launch(plans: Plans, device: PyCudaDevice) -> None:
@@ -162,11 +168,15 @@ def test_a_graph_is_captured_again_after_binding(plans: Plans, device: PyCudaDev
 
 def test_a_cut_engine_is_refused_with_tensorrts_words(plans: Plans, device: PyCudaDevice) -> None:
     TensorRtBackend(device=device).load_plan(plans["encode"]).close()  # kernels stay loaded
-    before = _free_bytes(device)
-    with pytest.raises(EngineError, match="cannot load the engine") as caught:
-        TensorRtBackend(device=device).load_plan(plans["encode"][:-100])
-    assert "\n" not in str(caught.value)
-    assert abs(_free_bytes(device) - before) <= MOST_BYTES
+
+    def lost() -> int:
+        before = _free_bytes(device)
+        with pytest.raises(EngineError, match="cannot load the engine") as caught:
+            TensorRtBackend(device=device).load_plan(plans["encode"][:-100])
+        assert "\n" not in str(caught.value)
+        return before - _free_bytes(device)
+
+    assert any(lost() <= MOST_BYTES for _ in range(3))
 
 
 def test_memory_that_is_not_there_is_counted(device: PyCudaDevice) -> None:
