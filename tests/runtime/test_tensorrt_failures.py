@@ -130,7 +130,7 @@ def test_an_engine_that_cannot_be_captured_runs_plain() -> None:
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("deserialize_cuda_engine", "cannot load the engine"),
+        ("deserialize_cuda_engine", "cannot load the engine .run: jetsight build BUNDLE --force"),
         ("create_execution_context", "cannot make an execution context"),
     ],
 )

@@ -121,7 +121,9 @@ class Plan:
         seen = shared.said()
         self.cuda_engine = shared.runtime.deserialize_cuda_engine(data)
         if self.cuda_engine is None:
-            raise shared.refused("cannot load the engine (run: jetsight build BUNDLE)", seen)
+            raise shared.refused(
+                "cannot load the engine (run: jetsight build BUNDLE --force)", seen
+            )
         shared.queue.reserve(self.cuda_engine.device_memory_size_v2)
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self.context = self.cuda_engine.create_execution_context(strategy)
