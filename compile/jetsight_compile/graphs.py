@@ -203,6 +203,7 @@ def finished(model: onnx.ModelProto, graph: str, sizes: Sizes) -> onnx.ModelProt
         EngineError: the graph breaks a promise of this module.
     """
     strip(model, graph)
+    _widen_byte_casts(model.graph)
     _merge_equal_weights(model.graph)
     check_graph(model, graph, sizes)
     return model
@@ -223,6 +224,29 @@ def strip(model: onnx.ModelProto, graph: str) -> onnx.ModelProto:
         del item.metadata_props[:]
         item.doc_string = ""
     return model
+
+
+def _widen_byte_casts(graph: onnx.GraphProto) -> None:
+    """Cast bytes to bfloat16 by way of float32: TensorRT documents float32 and float16 alone.
+
+    Exact, and free once compiled. Here and not in the module, because exporters join two casts.
+    """
+    direct = [node for node in graph.node if _casts_pixels(node, onnx.TensorProto.BFLOAT16)]
+    if not direct:
+        return
+    pixels, wide = direct[0].input[0], f"{direct[0].input[0]}_f32"
+    for node in direct:
+        node.input[0] = wide
+    first = helper.make_node("Cast", [pixels], [wide], name=wide, to=onnx.TensorProto.FLOAT)
+    graph.node.insert(0, first)
+
+
+def _casts_pixels(node: onnx.NodeProto, to: int) -> bool:
+    return (
+        node.op_type == "Cast"
+        and node.input[0] == "frame_hwc_u8"
+        and any(each.name == "to" and each.i == to for each in node.attribute)
+    )
 
 
 def _merge_equal_weights(graph: onnx.GraphProto) -> None:
@@ -271,6 +295,8 @@ def _first_problem(model: onnx.ModelProto, graph: str, sizes: Sizes) -> str | No
     readers = {n.op_type for n in nodes if "frame_hwc_u8" in n.input}
     if graph == "encode" and readers != {"Cast"}:
         return f"feeds uint8 pixels to {sorted(readers)}, expected a Cast alone"
+    if any(_casts_pixels(node, onnx.TensorProto.BFLOAT16) for node in nodes):
+        return "casts uint8 pixels to bfloat16, expected float32 or float16"
     return None
 
 

@@ -125,6 +125,26 @@ def test_tensorrt_families_compute_the_same(shop, family) -> None:
         np.testing.assert_allclose(future, naive_rollout(model, window), atol=atol)
 
 
+@pytest.mark.parametrize("opset", [20, 23])
+def test_bytes_reach_bfloat16_by_way_of_float32(shop, opset) -> None:
+    """TensorRT documents casts of uint8 to float32 and float16 alone; exporters join two casts."""
+    graph = onnx.ModelProto()
+    graph.CopyFrom(shop.graph("vit", "encode", Style(opset, gelu="erf", compute="bf16")))
+    sizes, single, bfloat = (
+        Sizes.of(shop.model("vit")), onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16,
+    )  # fmt: skip
+    casts = [node.attribute[0].i for node in graph.graph.node if node.op_type == "Cast"]
+    assert casts == [single, bfloat, single]
+    wide = next(node for node in graph.graph.node if node.input[0] == "frame_hwc_u8")
+    (narrow,) = (node for node in graph.graph.node if wide.output[0] in node.input)
+    narrow.input[0] = "frame_hwc_u8"
+    graph.graph.node.remove(wide)
+    with pytest.raises(EngineError, match="casts uint8 pixels to bfloat16"):  # negative control
+        check_graph(graph, "encode", sizes)
+    again = graphs.finished(graph, "encode", sizes)  # as after a quantizer that joins them
+    assert operator_counts(again)["Cast"] == 3
+
+
 def test_what_the_exporter_makes_is_pinned(shop) -> None:
     """A change here is a change of speed on some backend: look before you update it."""
     assert operator_counts(shop.graph("conv", "encode")) == {
