@@ -47,6 +47,10 @@ class StoredEngine:
     record: BuildRecord
 
 
+class _Gone(EngineError):
+    """An entry that was there a moment ago."""
+
+
 class EngineStore:
     """The engines of this user on this machine.
 
@@ -60,6 +64,8 @@ class EngineStore:
     def find(self, graph_sha256: str, host: HostFacts) -> StoredEngine:
         """The newest proven engine of a graph for a machine, whatever its build options.
 
+        One that a build replaces in this moment is looked for once more.
+
         A difference in power mode alone is accepted, and logged once.
 
         Args:
@@ -70,6 +76,12 @@ class EngineStore:
             EngineError: there is none, it is for another machine or TensorRT, or it is damaged;
                 with the differences and the rebuild command.
         """
+        try:
+            return self._find(graph_sha256, host)
+        except _Gone:
+            return self._find(graph_sha256, host)
+
+    def _find(self, graph_sha256: str, host: HostFacts) -> StoredEngine:
         known = [
             entry for entry in self._entries() if entry[1].fingerprint.graph_sha256 == graph_sha256
         ]
@@ -211,11 +223,12 @@ class EngineStore:
     def _read(self, folder: Path, record: BuildRecord, host: HostFacts) -> StoredEngine:
         """The engine of an entry, after every check that needs no TensorRT."""
         path = folder / PLAN
-        refuse_shared(folder)
         try:
+            refuse_shared(folder)
             plan = read_file(path, record.plan_bytes)
         except OSError as error:
-            raise EngineError(f"{path}: {error.strerror}; {_REBUILD}") from error
+            kind = EngineError if folder.exists() else _Gone
+            raise kind(f"{path}: {error.strerror}; {_REBUILD}") from error
         if len(plan) != record.plan_bytes:
             raise EngineError(
                 f"{path}: {len(plan)} bytes, its record says {record.plan_bytes}; it was cut or "

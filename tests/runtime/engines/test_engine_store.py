@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -231,6 +232,24 @@ def test_a_damaged_engine_gives_way_to_a_whole_one_of_other_options(store, caplo
     with caplog.at_level(logging.WARNING, "jetsight"):
         assert store.find(GRAPH, ORIN).record == whole
     assert "its record says" in caplog.text
+
+
+def test_an_engine_that_a_build_replaces_in_this_moment_is_found_anew(store, monkeypatch) -> None:
+    add(store)
+    entries, newer = store._entries, make_plan(body=b"built meanwhile")
+
+    def replaced_after_the_look() -> list:
+        found = entries()
+        monkeypatch.setattr(store, "_entries", entries)
+        add(store, newer)
+        return found
+
+    monkeypatch.setattr(store, "_entries", replaced_after_the_look)
+    assert store.find(GRAPH, ORIN).plan == newer
+    monkeypatch.setattr(store, "_entries", lambda found=entries(): found)
+    shutil.rmtree(next(store.root.glob("*/engine.plan")).parent)
+    with pytest.raises(EngineError, match="No such file or directory; build it here"):
+        store.find(GRAPH, ORIN)
 
 
 def test_the_cache_follows_the_xdg_standard(monkeypatch, tmp_path) -> None:
