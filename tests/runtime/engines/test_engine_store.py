@@ -246,7 +246,8 @@ def test_an_engine_that_a_build_replaces_in_this_moment_is_found_anew(store, mon
 
     monkeypatch.setattr(store, "_entries", replaced_after_the_look)
     assert store.find(GRAPH, ORIN).plan == newer
-    monkeypatch.setattr(store, "_entries", lambda found=entries(): found)
+    stale = entries()
+    monkeypatch.setattr(store, "_entries", lambda: stale)
     shutil.rmtree(next(store.root.glob("*/engine.plan")).parent)
     with pytest.raises(EngineError, match="No such file or directory; build it here"):
         store.find(GRAPH, ORIN)
