@@ -260,3 +260,13 @@ def test_the_cache_follows_the_xdg_standard(monkeypatch, tmp_path) -> None:
     for value in ("", "not/absolute"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
         assert default_root() == tmp_path / "me" / ".cache" / "jetsight" / "engines"
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setattr(Path, "home", nobody)
+    with pytest.raises(EngineError, match="no home folder .*; set XDG_CACHE_HOME"):
+        EngineStore()
