@@ -268,5 +268,5 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch) -> None:
 
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setattr(Path, "home", nobody)
-    with pytest.raises(EngineError, match="no home folder .*; set XDG_CACHE_HOME"):
+    with pytest.raises(EngineError, match=r"no home folder .*; set XDG_CACHE_HOME"):
         EngineStore()
