@@ -19,8 +19,9 @@ from jetsight.engines import reasons
 from jetsight.engines.fingerprint import BuildOptions
 from jetsight.engines.library import CollectingLogger, Library, make_logger, open_library, spoken
 from jetsight.engines.network import quantized_products
-from jetsight.engines.progress import Say, deferred_signals, make_monitor
+from jetsight.engines.progress import Say, make_monitor
 from jetsight.engines.timing import TimingCache
+from jetsight.signals import deferred_signals
 
 PortSpec = tuple[str, tuple[int, ...]]  # type and shape
 _MIB = 1 << 20

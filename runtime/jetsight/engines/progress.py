@@ -1,13 +1,11 @@
-"""What a build says while it runs, and how it is stopped: one line, and a deferred Ctrl-C."""
+"""What a build says while it runs: one line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from jetsight.engines.library import Library
@@ -119,35 +117,3 @@ def make_monitor(library: Library, say: Say, stop: Callable[[], bool]) -> Any | 
                 self._phases.finish(phase_name)
 
     return Monitor()
-
-
-@contextlib.contextmanager
-def deferred_signals() -> Iterator[Callable[[], bool]]:
-    """Hold back Ctrl-C and SIGTERM inside the block, and deliver the first one at its end.
-
-    TensorRT swallows what is raised in its callbacks, so a signal that arrives there would be
-    lost. Yields a function that says whether one is waiting; a second signal ends at once.
-    """
-    waiting: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def remember(number: int, _: FrameType | None) -> None:
-        if waiting:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        waiting.append(number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        if handler is not None:  # else it was installed outside Python, which cannot put it back
-            signal.signal(number, remember)
-    try:
-        yield lambda: bool(waiting)
-    finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
-        if waiting:
-            signal.raise_signal(waiting[0])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import signal
 
 import pytest
 
-from jetsight.engines.progress import Phases, ProgressLine, deferred_signals
+from jetsight.engines.progress import Phases, ProgressLine
 
 
 class Terminal(io.StringIO):
@@ -67,17 +66,3 @@ def test_phases_that_name_each_other_end() -> None:
     phases.start("c", "root", 2)
     phases.step("nobody", 3)
     assert 0.0 <= phases.part() <= 1.0
-
-
-def test_a_signal_waits_for_the_end_of_the_block() -> None:
-    seen: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
-    try:
-        with deferred_signals() as waiting:
-            assert not waiting()
-            signal.raise_signal(signal.SIGTERM)
-            assert waiting()
-            assert seen == []
-        assert seen == [signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, before)

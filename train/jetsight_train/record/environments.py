@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.errors import JetsightError, MissingDependency, UsageError
+from jetsight.signals import deferred_signals
 from jetsight_train.record.pusht import Scene
 from jetsight_train.record.video import resample
 
@@ -65,13 +66,16 @@ class PixelEnvironment:
 
     def reset(self, seed: int) -> Observation:
         """Start the episode that `seed` stands for."""
-        raw, _ = self._env.reset(seed=seed)
-        return self._observe(raw)
+        with deferred_signals():
+            raw, _ = self._env.reset(seed=seed)
+            return self._observe(raw)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool]:
         """Apply `action` [a] for one tick; returns what is seen next, the reward, and the end."""
-        raw, reward, terminated, truncated, _ = self._env.step(action)
-        return self._observe(raw), float(reward), bool(terminated or truncated)
+        # The simulator draws through C that calls Python back and drops what is raised there.
+        with deferred_signals():
+            raw, reward, terminated, truncated, _ = self._env.step(action)
+            return self._observe(raw), float(reward), bool(terminated or truncated)
 
     def close(self) -> None:
         """Release the simulator."""
