@@ -16,6 +16,7 @@ from jetsight.engine import Engine, NDArray
 from jetsight.errors import EngineError, JetsightError, UsageError
 from jetsight.manifest import Family
 
+_NEEDS_ENGINES = "tensorrt"  # a backend that runs only what was built before
 _LOGGER = logging.getLogger("jetsight")
 # Smallest cosine between a latent computed here and PyTorch's float32 one. Whether a precision is
 # good enough was judged when the bundle was compiled; this finds an engine that computes something
@@ -84,11 +85,14 @@ def _choose_family(bundle: Bundle, backend: str | None, name: str | None) -> Fam
             )
         return families[name]
     known = [info for info in backends.available() if backend in (None, info.name)]
-    built = _built_here(bundle) if any(i.name == "tensorrt" and not i.reason for i in known) else ""
-    if built:
-        return families[built]
+    usable = [info for info in known if info.reason is None]
+    if any(info.name == _NEEDS_ENGINES for info in usable):
+        built = _built_here(bundle)
+        if built is not None:
+            return families[built]
+        usable = [info for info in usable if info.name != _NEEDS_ENGINES]
     # One that can run here; else one whose backend, when it is opened, says what is missing.
-    for infos in ([info for info in known if info.reason is None], known):
+    for infos in (usable, known):
         for family in families.values():
             if any(info.runs(family.name) for info in infos):
                 return family
@@ -99,17 +103,20 @@ def _choose_family(bundle: Bundle, backend: str | None, name: str | None) -> Fam
 
 
 def _built_here(bundle: Bundle) -> str | None:
-    """The fastest family with engines of this machine; None, and a word in the log, if unknown."""
+    """The fastest family with engines of this machine; None, and a word in the log, without any."""
     from jetsight.engines.choice import fastest_family
     from jetsight.engines.fingerprint import host_facts
     from jetsight.engines.library import open_library
     from jetsight.engines.store import EngineStore
 
     try:
-        return fastest_family(bundle, EngineStore(), host_facts(open_library()))
+        found = fastest_family(bundle, EngineStore(), host_facts(open_library()))
     except JetsightError as error:
         _LOGGER.warning("no engines of this machine are used: %s", error)
         return None
+    if found is None:
+        _LOGGER.warning("no engines of %s were built here; run: jetsight build", bundle.path)
+    return found
 
 
 def parity(bundle: Bundle, loaded: Loaded) -> dict[str, float]:

@@ -61,6 +61,9 @@ class Robot:
         kind = backends._KINDS["tensorrt"]
         made = type(kind)(("numpy",), kind.families, lambda _: self.backend())
         monkeypatch.setitem(backends._KINDS, "tensorrt", made)
+        # Where a session looks for what is fastest here.
+        monkeypatch.setattr("jetsight.engines.store.default_root", lambda: self.store.root)
+        monkeypatch.setattr("jetsight.engines.library.open_library", lambda: self.trt.library)
 
     def backend(self) -> TensorRtBackend:
         return TensorRtBackend(device=self.device, library=self.trt.library, store=self.store)
@@ -121,9 +124,16 @@ def _upside_down(inputs: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) 
 
 def test_without_engines_the_command_that_builds_them_is_named(robot: Robot) -> None:
     with pytest.raises(EngineError, match=r"no engine was built .*: jetsight build BUNDLE"):
-        Session.open(robot.bundle)
+        Session.open(robot.bundle, "tensorrt")
     assert robot.trt.deserialized == 0
     assert robot.device.live == []
+
+
+def test_without_engines_the_cpu_family_runs_and_the_log_says_so(robot: Robot, caplog) -> None:
+    with Session.open(robot.bundle) as session:
+        assert session.family == "cpu-fp32"
+    assert "no engines of" in caplog.text
+    assert "run: jetsight build" in caplog.text
 
 
 def test_a_second_graph_without_engine_releases_the_first(robot: Robot) -> None:
@@ -133,7 +143,7 @@ def test_a_second_graph_without_engine_releases_the_first(robot: Robot) -> None:
             folder = next(robot.store.root.glob(f"{record.fingerprint.key}-*"))
             (folder / "record.json").unlink()
     with pytest.raises(EngineError, match="no engine was built for this graph"):
-        Session.open(robot.bundle)
+        Session.open(robot.bundle, "tensorrt")
     assert robot.trt.deserialized == 1
     assert robot.device.live == []
 

@@ -17,14 +17,14 @@ from jetsight.manifest import GRAPHS, graph_path
 def fastest_family(bundle: Bundle, store: EngineStore, host: HostFacts) -> str | None:
     """Name of the family whose proven engines take least time together; None if none is built.
 
-    A family that was built but not timed comes after those that were.
+    Of several engines of a graph the newest counts, which is the one a session loads. A family that
+    was built but not timed comes after those that were.
     """
     built: dict[str, float] = {}
     for record in store.records():
         if record.proven and not record.fingerprint.host.differences(host):
             p50 = math.inf if record.latency is None else record.latency.p50_ms
-            sha256 = record.fingerprint.graph_sha256
-            built[sha256] = min(p50, built.get(sha256, math.inf))
+            built[record.fingerprint.graph_sha256] = p50  # oldest come first
     totals: dict[str, float] = {}
     for family in bundle.manifest.families:
         digests = [bundle.manifest.files[graph_path(family.name, g)].sha256 for g in GRAPHS]

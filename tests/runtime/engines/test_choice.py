@@ -13,6 +13,7 @@ from jetsight.bundle import Bundle
 from jetsight.clocks import Clocks
 from jetsight.engines import fingerprint, library
 from jetsight.engines.choice import fastest_family
+from jetsight.engines.fingerprint import BuildOptions
 from jetsight.engines.record import Latency
 from jetsight.engines.store import EngineStore
 from jetsight.errors import EngineError
@@ -66,6 +67,36 @@ def test_the_family_that_was_measured_fastest_is_taken(
     assert fastest_family(bundle, store, ORIN) == fastest
 
 
+def test_the_newest_engine_of_a_graph_counts(bundle, tmp_path) -> None:
+    store = EngineStore(tmp_path / "engines")
+    for graph in ("encode", "forecast"):
+        add(store, bundle, FP16, graph, 5.0)
+        add(store, bundle, INT8, graph, 4.0)
+    assert fastest_family(bundle, store, ORIN) == INT8
+    later = {"options": BuildOptions(level=5), "built_utc": "2026-02-01T12:00:00.000Z"}
+    add(store, bundle, FP16, "encode", 1.0, **later)
+    assert fastest_family(bundle, store, ORIN) == FP16
+
+
+def test_a_bundle_whose_engines_come_first_still_runs_on_the_cpu(tmp_path, monkeypatch) -> None:
+    """TensorRT is usable and nothing was built: the CPU family runs."""
+    content = {graph_path(n, "encode"): encode(1).SerializeToString() for n in (FP16, "cpu-fp32")}
+    content |= {path.replace("encode", "forecast"): forecast().SerializeToString()
+                for path in list(content)}  # fmt: skip
+    families = tuple(
+        Family(n, 20, dict.fromkeys(("encode", "forecast"), n[-4:]), ("any",))
+        for n in (FP16, "cpu-fp32")
+    )
+    made = make_bundle(tmp_path / "x.jetsight", families=families, gates=(), graphs=content)
+    infos = [BackendInfo("onnxruntime", "1", ("cpu-",), None),
+             BackendInfo("tensorrt", "10.3", ("trt-",), None)]  # fmt: skip
+    monkeypatch.setattr(loading.backends, "available", lambda: infos)
+    monkeypatch.setattr(loading, "_built_here", lambda bundle: None)
+    assert loading._choose_family(made, None, None).name == "cpu-fp32"
+    monkeypatch.setattr(loading, "_built_here", lambda bundle: FP16)
+    assert loading._choose_family(made, None, None).name == FP16
+
+
 def test_what_was_built_elsewhere_or_without_a_gpu_does_not_count(bundle, tmp_path) -> None:
     store = EngineStore(tmp_path / "engines")
     for graph in ("encode", "forecast"):
@@ -95,6 +126,7 @@ def test_a_session_prefers_what_was_built_here(bundle, monkeypatch, reason) -> N
     assert loading._choose_family(bundle, "onnxruntime", None).name == "cpu-fp32"
     monkeypatch.setattr(loading, "_built_here", lambda bundle: None)
     assert loading._choose_family(bundle, None, None).name == "cpu-fp32"
+    assert loading._choose_family(bundle, "tensorrt", None).name == FP16  # and loading says why not
 
 
 def test_a_store_that_cannot_be_trusted_leaves_the_cpu(bundle, monkeypatch, caplog) -> None:
