@@ -8,7 +8,7 @@ READY  := $(VENV)/.jetsight-ready
 SYSTEM := $(if $(wildcard /etc/nv_tegra_release),--system-site-packages)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engines test-gpu test-lerobot lint format bench bench-compile clean
+.PHONY: help demo test test-engines test-wheels test-gpu test-lerobot lint format bench bench-compile clean
 
 help:
 	@echo "make demo    compile the shipped model, stream recorded frames, write build/demo/report.html"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench   measure this machine, as ratios to torch"
 	@echo "make bench-compile  what each TensorRT family costs to build and loses in numbers"
 	@echo "make test-engines   compile every family of every recipe with TensorRT-RTX; no GPU needed"
+	@echo "make test-wheels    resolve what a Jetson installs, for its Pythons; needs a package index"
 	@echo "make test-gpu       build, prove and measure engines on this machine's NVIDIA GPU"
 	@echo "make test-lerobot  prove with the LeRobot library itself that it reads our recordings"
 	@echo "make clean   remove what was built; the environment in $(VENV) stays"
@@ -36,6 +37,10 @@ test: lint
 # What the default tests leave out for time: the large recipe, and every unrolled forecast.
 test-engines: $(READY)
 	$(BIN)/pytest -m "not gpu and not jetson" tests/compile/test_pinned_engines.py
+
+# Wheels for aarch64, Python 3.10 and 3.12: what an installation on a board would find.
+test-wheels: $(READY)
+	$(BIN)/pytest -m slow -rs tests/test_install.py
 
 # On any NVIDIA GPU with TensorRT or TensorRT-RTX; everything is skipped, with the reason, elsewhere.
 # PyCUDA has to be compiled against this machine's CUDA, so it is only asked for where a driver is.
