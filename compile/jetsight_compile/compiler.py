@@ -17,7 +17,7 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle import Bundle
 from jetsight.engine import Backend
 from jetsight.errors import MissingDependency
-from jetsight_compile import gate, pack, quantize, quantizers
+from jetsight_compile import families, gate, pack, quantize, quantizers
 from jetsight_compile.calibration import load_episodes
 from jetsight_compile.dense import Compute
 from jetsight_compile.families import Made, Options, Workshop
@@ -92,12 +92,14 @@ def compile_checkpoint(request: Request, say: Say = lambda stage: None) -> Compi
     _check_tools(plans)
     say(f"read {request.checkpoint}")
     model, about = checkpoint.load(request.checkpoint)
+    for each in plans:
+        families.check(each, model)
     say(f"read and encode {request.calib}")
     episodes = load_episodes(request.calib, model)
     workshop = Workshop(model, episodes, Options(request.methods, request.keep_float), say)
-    families = [workshop.make(each) for each in plans]
+    all_made = [workshop.make(each) for each in plans]
     truth, gates = reference(model, episodes.held_out), []
-    for made in families:
+    for made in all_made:
         say(f"gate {made.plan.name}")
         gates += judged(made, truth)
     gate.require(gates)
@@ -106,13 +108,13 @@ def compile_checkpoint(request: Request, say: Say = lambda stage: None) -> Compi
         model,
         about,
         episodes,
-        [_entry(made) for made in families],
-        {(m.plan.name, g): x.SerializeToString() for m in families for g, x in m.graphs.items()},
+        [_entry(made) for made in all_made],
+        {(m.plan.name, g): x.SerializeToString() for m in all_made for g, x in m.graphs.items()},
         gates,
-        {key: text for made in families for key, text in _notes(made)},
+        {key: text for made in all_made for key, text in _notes(made)},
     )
     bundle = pack.write(request.out, contents, tar=request.tar, force=request.force)
-    return Compiled(bundle, {m.plan.name: m.trials for m in families if m.trials})
+    return Compiled(bundle, {m.plan.name: m.trials for m in all_made if m.trials})
 
 
 def _check_tools(plans: Sequence[FamilyPlan]) -> None:

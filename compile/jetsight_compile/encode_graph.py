@@ -41,15 +41,31 @@ from jetsight_train.preprocess import Preprocess
 _BFLOAT16_CONVOLUTION = 22  # the opset that allows it
 
 
+def why_no_form(model: WorldModel, style: Style) -> str | None:
+    """Why ONNX has no form of this encoder in that style; None if it has one."""
+    if model.config.conv is None or style.compute != "bf16":
+        return None
+    if style.opset >= _BFLOAT16_CONVOLUTION:
+        return None
+    return (
+        f"ONNX has bfloat16 convolutions from opset {_BFLOAT16_CONVOLUTION}, and this family is "
+        f"written in opset {style.opset}; compile the encoder in fp16: "
+        "--precision encode=fp16,forecast=bf16"
+    )
+
+
 class EncodeGraph(Layer):
     """`frame_hwc_u8 [h, w, 3] -> z [D]`, built from the weights of a `WorldModel`.
 
     Raises:
-        UsageError: the encoder is of a kind that has no compiled form.
+        UsageError: the encoder is of a kind, or the style, that has no compiled form.
     """
 
     def __init__(self, model: WorldModel, style: Style) -> None:
         super().__init__()
+        problem = why_no_form(model, style)
+        if problem is not None:
+            raise UsageError(problem)
         self.pixels = Pixels(model.preprocess)
         self.trunk: Layer
         if isinstance(model.encoder, ViTEncoder):
@@ -57,7 +73,6 @@ class EncodeGraph(Layer):
             self.trunk = VisionTransformer(model.encoder, model.preprocess, last, style)
         else:
             encoder = as_a(ConvEncoder, model.encoder)
-            _refuse_bfloat16_convolutions(style)
             self.trunk = Convolutions(encoder, model.preprocess, self.pixels.channels_last)
         self.dtype = style.dtype
         self.to(self.dtype)
@@ -235,15 +250,6 @@ class Convolutions(Layer):
         for layer in self.layers:
             x = torch.relu(layer(x))
         return self.out(torch.relu(self.hidden(x.reshape(1, -1))))
-
-
-def _refuse_bfloat16_convolutions(style: Style) -> None:
-    if style.compute == "bf16" and style.opset < _BFLOAT16_CONVOLUTION:
-        raise UsageError(
-            f"ONNX has bfloat16 convolutions from opset {_BFLOAT16_CONVOLUTION}, and this family "
-            f"is written in opset {style.opset}; compile the encoder in fp16: "
-            "--precision encode=fp16,forecast=bf16"
-        )
 
 
 def _patch_embedding(embed: nn.Conv2d, preprocess: Preprocess, channels_last: bool) -> Affine:

@@ -14,6 +14,7 @@ from typing import cast
 
 import onnx
 
+from jetsight.errors import UsageError
 from jetsight_compile import quantize, search
 from jetsight_compile.agreement import question
 from jetsight_compile.calibration import (
@@ -24,6 +25,7 @@ from jetsight_compile.calibration import (
     spread,
 )
 from jetsight_compile.dense import Compute, Style
+from jetsight_compile.encode_graph import why_no_form
 from jetsight_compile.graphs import Sizes, export_encode, export_forecast, finished
 from jetsight_compile.layers import matches_any
 from jetsight_compile.precisions import AUTO, FLOATS, QUANTIZED, WEIGHT_ONLY
@@ -186,6 +188,19 @@ class Workshop:
         ]
 
 
+def check(plan: FamilyPlan, model: WorldModel) -> None:
+    """Refuse before any work what this model has no graph for.
+
+    Raises:
+        UsageError: the family's float format has no form of the encoder.
+    """
+    precision = plan.precision["encode"]
+    compute = _float(precision) if precision in FLOATS else plan.style.compute
+    problem = why_no_form(model, plan.style.computing(compute))
+    if problem is not None:
+        raise UsageError(problem)
+
+
 def samples_of(side: Side) -> dict[str, Samples]:
     """Graph inputs out of the calibration episodes, evenly spread."""
     windows = side.windows.thinned(CALIBRATION_WINDOWS)
@@ -198,8 +213,9 @@ def samples_of(side: Side) -> dict[str, Samples]:
 
 def _searched(model: WorldModel, plan: FamilyPlan, graph: str) -> tuple[str, ...]:
     """Precisions worth trying: what the target runs and the model has a graph for."""
-    no_bfloat16 = graph == "encode" and model.config.conv is not None and plan.style.opset < 22
-    return tuple(p for p in plan.allowed if not (p == "bf16" and no_bfloat16))
+    if graph == "encode" and why_no_form(model, plan.style.computing("bf16")) is not None:
+        return tuple(precision for precision in plan.allowed if precision != "bf16")
+    return plan.allowed
 
 
 def _float(precision: str) -> Compute:

@@ -183,6 +183,10 @@ def test_mistakes_are_found_before_the_work(inputs, tmp_path) -> None:
         compile_checkpoint(request(inputs, tmp_path / "x", targets=("orin-jp6",),
                                    precisions=("fp8",)), said.append)  # fmt: skip
     assert said == []
+    with pytest.raises(UsageError, match="bfloat16 convolutions from opset 22"):
+        compile_checkpoint(request(inputs, tmp_path / "x", targets=("orin-jp6",),
+                                   precisions=("bf16",)), said.append)  # fmt: skip
+    assert [stage.split()[0] for stage in said] == ["read"], "known as soon as the model is"
     with pytest.raises(CheckpointError, match=r"calib.*no model\.json"):
         compile_checkpoint(Request(inputs / "calib", inputs / "calib", tmp_path / "x"))
 
