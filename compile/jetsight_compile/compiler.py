@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from jetsight import manifest
@@ -162,6 +163,8 @@ def _entry(made: Made) -> manifest.Family:
 
 def _notes(made: Made) -> Iterator[tuple[str, str]]:
     """How each quantized graph came to be, for the provenance."""
+    if any(each.recipe is not None and each.recipe.activations for each in made.quantized.values()):
+        yield "nvidia-modelopt", metadata.version("nvidia-modelopt")  # it placed the Q/DQ pairs
     for graph, each in made.quantized.items():
         text = f"{each.method}, {len(each.layers)} layers, {each.share:.1%} of the products"
         yield f"{made.plan.name}/{graph}", text

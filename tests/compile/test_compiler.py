@@ -253,3 +253,19 @@ def test_a_terminated_compile_ends_in_one_line_and_leaves_nothing(inputs, tmp_pa
     assert out == ""
     assert err.splitlines()[-1] == "jetsight: error: terminated"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tensorrt_family_says_how_it_was_quantized(inputs, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("modelopt")
+    monkeypatch.setattr(gate, "require", lambda gates: None)  # random weights may lose too much
+    made = compile_checkpoint(
+        request(inputs, tmp_path / "x.jetsight", targets=("orin-jp6",),
+                precisions=("encode=fp16,forecast=int8",))
+    ).bundle  # fmt: skip
+    (family,) = made.manifest.families
+    assert (family.name, family.opset) == ("trt-op20-fp16-int8", 20)
+    assert dict(family.precision) == {"encode": "fp16", "forecast": "int8"}
+    tool = made.manifest.provenance.tool
+    assert tool["nvidia-modelopt"]
+    assert tool["trt-op20-fp16-int8/forecast"].startswith("max")
+    assert "trt-op20-fp16-int8/encode" not in tool
