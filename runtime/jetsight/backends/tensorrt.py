@@ -133,7 +133,28 @@ class TensorRtBackend:
             engine.close()
 
 
-class TensorRtEngine:
+class _Replayed:
+    """What engine and chain tell about their runs."""
+
+    _runner: Runner
+
+    @property
+    def graph_problem(self) -> str | None:
+        """Why runs are not replayed as a CUDA graph; None while there is no reason."""
+        return self._runner.problem
+
+    @property
+    def replays(self) -> bool:
+        """Whether the last run was launched as a CUDA graph."""
+        return self._runner.replays
+
+    @property
+    def device_ms(self) -> float | None:
+        """How long the GPU took for the last run; None without `timing`."""
+        return self._runner.device_ms
+
+
+class TensorRtEngine(_Replayed):
     """One loaded engine with its arrays on the GPU; `TensorRtBackend.load` makes it."""
 
     def __init__(
@@ -177,21 +198,6 @@ class TensorRtEngine:
     def outputs(self) -> Mapping[str, CudaArray]:
         """Output arrays by name."""
         return self._outputs
-
-    @property
-    def graph_problem(self) -> str | None:
-        """Why runs are not replayed as a CUDA graph; None while there is no reason."""
-        return self._runner.problem
-
-    @property
-    def replays(self) -> bool:
-        """Whether the last run was launched as a CUDA graph."""
-        return self._runner.replays
-
-    @property
-    def device_ms(self) -> float | None:
-        """How long the GPU took for the last run; None without `timing`."""
-        return self._runner.device_ms
 
     def bind(self, name: str, array: Array) -> None:
         """Use `array` as input or output `name`, without a copy.
@@ -269,7 +275,7 @@ class TensorRtEngine:
         self._inputs, self._outputs, self._arrays = {}, {}, []
 
 
-class TensorRtChain:
+class TensorRtChain(_Replayed):
     """Several engines of one backend as one launch; `TensorRtBackend.capture` makes it.
 
     Args:
@@ -296,21 +302,6 @@ class TensorRtChain:
         # Whichever engine goes first takes the graph along: it would launch what is gone.
         for engine in set(engines):
             engine._owned.callback(self._runner.close)
-
-    @property
-    def graph_problem(self) -> str | None:
-        """Why runs are not replayed as a CUDA graph; None while there is no reason."""
-        return self._runner.problem
-
-    @property
-    def replays(self) -> bool:
-        """Whether the last run was launched as a CUDA graph."""
-        return self._runner.replays
-
-    @property
-    def device_ms(self) -> float | None:
-        """How long the GPU took for the last run; None without `timing`."""
-        return self._runner.device_ms
 
     def run(self) -> None:
         """Run every engine in turn; returns when the last one's outputs are ready.
