@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from jetsight_train.heads.modules import Heads
 from jetsight_train.model.config import ModelConfig
 from jetsight_train.model.encoder import ConvEncoder, ViTEncoder
 from jetsight_train.model.predictor import Predictor
@@ -82,6 +83,7 @@ class WorldModel(nn.Module):
         elif config.vit is not None:
             self.encoder = ViTEncoder(config.vit, frame.resize, size)
         self.predictor = Predictor(config.predictor, size, config.history, self.action_size)
+        self.heads = Heads()  # trained later, on the frozen model: `jetsight train --probe`
         block = timing.action_block
         for name, values in (("action_mean", action.mean), ("action_std", action.std)):
             tiled = torch.tensor(values * block, dtype=torch.float32)
