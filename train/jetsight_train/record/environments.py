@@ -132,6 +132,16 @@ class PushT(PixelEnvironment):
             float(world.block.angle),
         )
 
+    def physics(self) -> NDArray[np.float64]:
+        """What the simulator goes on from, exactly: poses and velocities of agent and block [10].
+
+        Equal numbers after equal actions from equal resets mean the same physical state.
+        """
+        world = self._env.unwrapped
+        bodies = (world.agent, world.block)
+        parts = [value for body in bodies for value in (*body.position, *body.velocity)]
+        return np.array([*parts, world.block.angle, world.block.angular_velocity])
+
     def _state(self, raw: Any) -> NDArray[np.float32]:
         del raw
         scene = self.scene()

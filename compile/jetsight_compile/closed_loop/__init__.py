@@ -1,0 +1,1 @@
+"""Closed loop: what a compiled planner does to a live simulator, beside PyTorch and baselines."""

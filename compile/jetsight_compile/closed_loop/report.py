@@ -1,0 +1,124 @@
+"""The results of an evaluation for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from jetsight.cli.table import table
+from jetsight_compile.closed_loop.results import BUNDLE, FREE, ArmSummary, Results
+from jetsight_compile.closed_loop.statistics import Rate
+
+_NONE = "-"
+
+
+def report_lines(results: Results) -> Iterator[str]:
+    """Success of every arm, what the planner did, and the bundle beside every other arm."""
+    arms = results.summary.arms
+    yield from table(
+        ("arm", "success %", "95 %", "joint %", "block moves %", "block rests %", "agent px",
+         "block px", "angle deg"),
+        ([name, *_success_cells(arm)] for name, arm in arms.items()),
+    )  # fmt: skip
+    yield from _planners(results)
+    yield from _pairs(results)
+    yield from _keep_out(results)
+
+
+def _success_cells(arm: ArmSummary) -> list[str]:
+    return [
+        _percent(arm.success),
+        _interval(arm.success.low, arm.success.high),
+        _percent(arm.joint_success),
+        f"{_percent(arm.success_block_moves)} of {arm.success_block_moves.of}",
+        f"{_percent(arm.success_block_rests)} of {arm.success_block_rests.of}",
+        f"{arm.mean_agent_px:.1f}",
+        f"{arm.mean_block_px:.1f}",
+        f"{math.degrees(arm.mean_angle_rad):.1f}",
+    ]
+
+
+def _planners(results: Results) -> Iterator[str]:
+    planning = {name: arm for name, arm in results.summary.arms.items() if arm.plans}
+    if not planning:
+        return
+    yield ""
+    yield from table(
+        ("planner", "plans", "valid %", "p50 ms", "p90 ms", "p99 ms", "max ms", "ticks held",
+         "no plan because"),
+        ([name, *_planner_cells(arm)] for name, arm in planning.items()),
+    )  # fmt: skip
+
+
+def _planner_cells(arm: ArmSummary) -> list[str]:
+    latency, reasons = arm.plan_ms, arm.no_plan_reasons
+    times = [_NONE] * 4
+    if latency is not None:
+        times = [f"{v:.1f}" for v in (latency.p50, latency.p90, latency.p99, latency.max)]
+    return [
+        str(arm.plans),
+        f"{100 * arm.valid_plans / arm.plans:.1f}",
+        *times,
+        str(arm.held_ticks),
+        ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items())) or _NONE,
+    ]
+
+
+def _pairs(results: Results) -> Iterator[str]:
+    if not results.summary.pairs:
+        return
+    yield ""
+    rows = []
+    for pair in results.summary.pairs:
+        found = pair.comparison
+        rows.append(
+            [
+                f"{pair.first} - {pair.second}",
+                f"{100 * found.difference:+.1f}",
+                _interval(found.low, found.high),
+                f"{found.only_first} : {found.only_second}",
+                f"{found.p_value:.2g}",
+            ]
+        )
+    yield from table(("success", "points", "95 %", "only one solved", "McNemar p"), rows)
+
+
+def _keep_out(results: Results) -> Iterator[str]:
+    watched = {name: arm for name, arm in results.summary.arms.items() if arm.violation}
+    if not watched:
+        return
+    yield ""
+    rows = []
+    for name, arm in watched.items():
+        assert arm.violation is not None
+        assert arm.violation_ticks is not None
+        ticks = arm.violation_ticks
+        rows.append(
+            [
+                name,
+                _percent(arm.violation),
+                _interval(arm.violation.low, arm.violation.high),
+                f"{100 * ticks.rate:.2f}",
+                _interval(ticks.low, ticks.high),
+            ]
+        )
+    yield from table(("violations", "episodes %", "95 %", "ticks %", "95 %"), rows)
+    found = results.summary.keep_out
+    if found is None:
+        return
+    cut = found.episodes
+    if cut.reduction is None or cut.low is None or cut.high is None:
+        yield f"{FREE} never entered the region, so there is nothing to reduce"
+        return
+    yield (
+        f"{BUNDLE} enters the region in {100 * cut.reduction:.1f} % fewer episodes than without "
+        f"the constraint (95 %: {_interval(cut.low, cut.high)})"
+    )
+
+
+def _percent(rate: Rate) -> str:
+    return f"{100 * rate.rate:.1f}" if rate.of else _NONE
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{100 * low:.1f} to {100 * high:.1f}"

@@ -1,0 +1,227 @@
+"""What an evaluation found, as one JSON file.
+
+    format, version   "jetsight-eval", "1.0"
+    settings          what was asked for; with the same versions it gives the same rows
+    versions          of jetsight, the simulator and every library that computed
+    machine           what it ran on; latencies mean nothing without it
+    bundle, against   which artefacts: name, digest of the checkpoint, family, precision, backend
+    summary.arms      per arm: success and joint_success as {count, of, rate, low, high} (Wilson,
+                      95 %), the same for episodes that need the block moved by 20 px or turned by
+                      20 deg and for the others, mean distance to the goal at the end of a trial,
+                      plans, share of valid ones, why there were none, latency in ms, ticks on which
+                      an action was held for want of a plan; with a region also `violation`
+                      (episodes with the agent inside at any tick) and `violation_ticks` (share of
+                      ticks inside, bootstrap over episodes)
+    summary.pairs     the bundle beside every other arm on the same episodes: difference of success
+                      rates with its interval, discordant episodes, exact McNemar p-value
+    summary.keep_out  by how much the constraint reduces violations; null without a region
+    rows              one per episode and arm, see `jetsight_compile.closed_loop.trial.Trial`:
+                      `start_sha256` is a digest of the exact physical state the arm started from,
+                      equal in every arm; distances are those of the last tick; `success_tick`
+                      counts from the start, null without success
+
+Success: at any tick after the start agent and block are each within 20 px and the block's angle
+within pi/9 of the goal. Joint success, as stable-worldmodel judges: one distance over both
+positions below 20 px, and the angle. A trial ends with joint success or with the budget.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jetsight_compile.closed_loop.statistics import (
+    Paired,
+    Rate,
+    Reduction,
+    clustered,
+    paired,
+    reduction,
+    wilson,
+)
+from jetsight_compile.closed_loop.trial import Trial
+
+FORMAT, VERSION = "jetsight-eval", "1.0"
+BUNDLE, FREE = "bundle", "bundle unconstrained"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one plan in ms, call to return."""
+
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of ticks with a bootstrap interval over episodes."""
+
+    rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One arm over all episodes; see the module."""
+
+    success: Rate
+    joint_success: Rate
+    success_block_moves: Rate
+    success_block_rests: Rate
+    mean_agent_px: float
+    mean_block_px: float
+    mean_angle_rad: float
+    mean_success_tick: float | None
+    plans: int
+    valid_plans: int
+    no_plan_reasons: Mapping[str, int]
+    held_ticks: int
+    surprising_ticks: int
+    plan_ms: Latency | None
+    violation: Rate | None
+    violation_ticks: Share | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The comparison of two arms by name."""
+
+    first: str
+    second: str
+    comparison: Paired
+
+
+@dataclass(frozen=True)
+class KeepOut:
+    """Violations without (`free`) and with (`constrained`) the constraint."""
+
+    episodes: Reduction
+    ticks_reduction: float | None
+    comparison: Paired
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything that is said about the rows."""
+
+    arms: Mapping[str, ArmSummary]
+    pairs: tuple[Pair, ...]
+    keep_out: KeepOut | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """The whole file."""
+
+    format: str
+    version: str
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    machine: Mapping[str, Any]
+    bundle: Mapping[str, Any]
+    against: Mapping[str, Any] | None
+    summary: Summary
+    rows: tuple[Trial, ...]
+
+
+def summarize(rows: Sequence[Trial], *, seed: int, region: bool) -> Summary:
+    """Condense rows of paired arms.
+
+    Args:
+        rows: every arm has the same episodes in the same order.
+        seed: of bootstrap intervals.
+        region: a keep-out region was watched.
+    """
+    by_arm: dict[str, list[Trial]] = {}
+    for row in rows:
+        by_arm.setdefault(row.arm, []).append(row)
+    arms = {name: _arm(trials, seed, region) for name, trials in by_arm.items()}
+    first = BUNDLE if BUNDLE in by_arm else next(iter(by_arm))
+    pairs = tuple(
+        Pair(first, other, paired(_solved(by_arm[first]), _solved(by_arm[other])))
+        for other in by_arm
+        if other != first
+    )
+    keep_out = None
+    if region and BUNDLE in by_arm and FREE in by_arm:
+        keep_out = _keep_out(by_arm[FREE], by_arm[BUNDLE], arms[FREE], arms[BUNDLE])
+    return Summary(arms, pairs, keep_out)
+
+
+def _solved(trials: Sequence[Trial]) -> list[bool]:
+    return [trial.success for trial in trials]
+
+
+def _arm(trials: Sequence[Trial], seed: int, region: bool) -> ArmSummary:
+    moving = [trial for trial in trials if trial.moves_block]
+    resting = [trial for trial in trials if not trial.moves_block]
+    reached = [trial.success_tick for trial in trials if trial.success_tick is not None]
+    reasons: Counter[str] = Counter()
+    for trial in trials:
+        reasons.update(trial.no_plan_reasons)
+    return ArmSummary(
+        success=_success(trials),
+        joint_success=wilson(sum(trial.joint_success for trial in trials), len(trials)),
+        success_block_moves=_success(moving),
+        success_block_rests=_success(resting),
+        mean_agent_px=_mean([trial.agent_px for trial in trials]),
+        mean_block_px=_mean([trial.block_px for trial in trials]),
+        mean_angle_rad=_mean([trial.angle_rad for trial in trials]),
+        mean_success_tick=_mean(reached) if reached else None,
+        plans=sum(trial.plans for trial in trials),
+        valid_plans=sum(trial.valid_plans for trial in trials),
+        no_plan_reasons=dict(reasons),
+        held_ticks=sum(trial.held_ticks for trial in trials),
+        surprising_ticks=sum(trial.surprising_ticks for trial in trials),
+        plan_ms=_latency([value for trial in trials for value in trial.plan_ms]),
+        violation=wilson(sum(_entered(trials)), len(trials)) if region else None,
+        violation_ticks=_ticks_inside(trials, seed) if region else None,
+    )
+
+
+def _success(trials: Sequence[Trial]) -> Rate:
+    return wilson(sum(_solved(trials)), len(trials))
+
+
+def _entered(trials: Sequence[Trial]) -> list[bool]:
+    return [trial.inside_ticks > 0 for trial in trials]
+
+
+def _ticks_inside(trials: Sequence[Trial], seed: int) -> Share:
+    inside, ticks = [trial.inside_ticks for trial in trials], [trial.ticks for trial in trials]
+    return Share(*clustered(inside, ticks, seed))
+
+
+def _keep_out(
+    free: Sequence[Trial], constrained: Sequence[Trial], base: ArmSummary, after: ArmSummary
+) -> KeepOut:
+    assert base.violation is not None
+    assert after.violation is not None
+    ticks = None
+    if base.violation_ticks is not None and after.violation_ticks is not None:
+        before = base.violation_ticks.rate
+        ticks = 1.0 - after.violation_ticks.rate / before if before > 0 else None
+    return KeepOut(
+        reduction(base.violation, after.violation),
+        ticks,
+        paired(_entered(free), _entered(constrained)),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _latency(values: Sequence[float]) -> Latency | None:
+    if not values:
+        return None
+    p50, p90, p99 = (float(value) for value in np.percentile(values, (50, 90, 99)))
+    return Latency(p50, p90, p99, max(values))

@@ -1,0 +1,84 @@
+"""What an evaluation was asked for, checked before anything long begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from jetsight.errors import UsageError
+from jetsight_compile.closed_loop.deployed import PlannerUse
+from jetsight_compile.closed_loop.task import Region
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One evaluation.
+
+    Args:
+        bundle: path of the bundle.
+        env_id: Gymnasium id.
+        episodes: how many.
+        seed: base seed of everything.
+        against: checkpoint to run as PyTorch eager beside it; None for no such arm.
+        baselines: also run no-op, random and replay.
+        keep_out: choose episodes that a region lies in the way of, and also run the bundle without
+            its constraint.
+        region: keep-out region; None to take it from the checkpoint of `against`.
+        use: how plans are asked for.
+        backend: as in `Session.open`.
+        family: as in `Session.open`.
+        threads: CPU threads of every engine and of torch; more make results depend on the machine.
+        workers: processes that share the episodes.
+        films: how many of the first episodes are kept as pictures.
+
+    Raises:
+        UsageError: a number is out of range, or two settings exclude each other.
+    """
+
+    bundle: str
+    env_id: str
+    episodes: int
+    seed: int
+    against: str | None = None
+    baselines: bool = True
+    keep_out: bool = False
+    region: Region | None = None
+    use: PlannerUse = field(default_factory=PlannerUse)
+    backend: str | None = None
+    family: str | None = None
+    threads: int = 1
+    workers: int = 1
+    films: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("episodes", self.episodes, 1), ("seed", self.seed, 0), ("workers", self.workers, 1),
+            ("threads", self.threads, 1), ("iterations", self.use.iterations, 1),
+            ("replan-every", self.use.replan_every, 1),
+        ):  # fmt: skip
+            if value is not None and value < least:
+                raise UsageError(f"--{name} is {value}, expected at least {least}")
+        if self.use.budget_ms is not None and not self.use.budget_ms > 0:
+            raise UsageError(f"--budget-ms is {self.use.budget_ms:g}, expected more than 0")
+        if self.use.budget_ms is not None and self.use.iterations is not None:
+            raise UsageError("--budget-ms and --iterations exclude each other; give one of them")
+        if self.region is not None and not self.keep_out:
+            raise UsageError("--region is for a keep-out run; add --keep-out")
+
+    def facts(self) -> dict[str, Any]:
+        """The settings as results keep them; paths by their last name, they mean nothing later."""
+        region, use = self.region, self.use
+        return {
+            "env": self.env_id,
+            "episodes": self.episodes,
+            "seed": self.seed,
+            "baselines": self.baselines,
+            "keep_out": self.keep_out,
+            "region": None if region is None else [region.x, region.y, region.radius],
+            "planner": use.planner,
+            "iterations": use.iterations,
+            "budget_ms": use.budget_ms,
+            "replan_every": use.replan_every,
+            "threads": self.threads,
+            "workers": self.workers,
+        }
