@@ -127,6 +127,30 @@ class Forecaster:
         self._assumed.put(frame.tick + self._spec.action_block, block.reshape(-1))
         return Reason.OK if planned else Reason.PLAN_UNKNOWN
 
+    def context(
+        self, tick: int, z_hist: NDArray, a_hist: NDArray, a_last: NDArray
+    ) -> tuple[Reason | None, bool]:
+        """What a planner starts from: the newest latents and what was done between them.
+
+        Args:
+            tick: of the newest latent.
+            z_hist: `[C, D]`, C <= K, filled with latents one block apart, oldest first.
+            a_hist: `[(C - 1) * B, a]` filled with the actions between them.
+            a_last: `[1, a]` filled with the action before `tick`.
+
+        Returns:
+            Why there are no such latents, None if there are; and whether the action before `tick`
+            is known. Unknown actions in between are `ACTIONS_UNKNOWN`.
+        """
+        if not _finite(self.z):
+            return Reason.LATENT_NOT_FINITE, False
+        a_last[:] = self._spec.neutral
+        known = self._actions.window(tick - 1, a_last) == 0
+        reason = self._latents.history(tick, z_hist)
+        if reason is None and self._actions.window(tick - len(a_hist), a_hist) > 0:
+            reason = Reason.ACTIONS_UNKNOWN
+        return reason, known
+
     def _expected(self, tick: int) -> NDArray | None:
         """What the executed actions should have led to at `tick`; None if it cannot be known."""
         assumed, predicted = self._assumed.get(tick), self._predicted.get(tick)

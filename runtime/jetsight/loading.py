@@ -12,9 +12,11 @@ import numpy as np
 
 from jetsight import backends, onnx_scan
 from jetsight.bundle import Bundle
-from jetsight.engine import Engine, NDArray
+from jetsight.engine import Backend, Engine, NDArray
 from jetsight.errors import EngineError, JetsightError, UsageError
+from jetsight.imagination import Planning
 from jetsight.manifest import Family
+from jetsight.stream_spec import PlanSpec
 
 _NEEDS_ENGINES = "tensorrt"  # a backend that runs only what was built before
 _LOGGER = logging.getLogger("jetsight")
@@ -27,12 +29,17 @@ _SMALLEST_COSINE_ELSE = 0.9
 
 @dataclass(slots=True)
 class Loaded:
-    """Two loaded graphs of one family, and what loaded them."""
+    """Two loaded graphs of one family, and what loaded them and can load more."""
 
     encode: Engine
     forecast: Engine
-    backend: str
+    maker: Backend
     family: Family
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend."""
+        return self.maker.name
 
     def close(self) -> None:
         """Release both engines."""
@@ -66,7 +73,17 @@ def load(
     except BaseException:
         encode.close()
         raise
-    return Loaded(encode, forecast, engine_maker.name, chosen)
+    return Loaded(encode, forecast, engine_maker, chosen)
+
+
+def planning(bundle: Bundle, loaded: Loaded) -> Planning:
+    """What to plan with: graphs of the same family and backend, loaded when a planner is used."""
+    family = loaded.family.name
+    return Planning(
+        PlanSpec.from_manifest(bundle.manifest, family),
+        loaded.maker,
+        lambda graph: _self_contained(bundle, family, graph),
+    )
 
 
 def _self_contained(bundle: Bundle, family: str, graph: str) -> bytes:

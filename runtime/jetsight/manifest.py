@@ -17,11 +17,13 @@ from typing import Literal
 from jetsight import strict_json
 from jetsight.errors import BundleError
 from jetsight.facts import ActionSpec, FrameSpec, ModelFacts, Timing, vector, within
+from jetsight.planner_facts import HeadFacts, PlannerFacts, check_planners
 
 FORMAT = "jetsight-bundle"
-VERSION = "1.1"
+VERSION = "1.2"
 GOLDEN = "golden.npz"
-GRAPHS = ("encode", "forecast")  # every family has these; `imagine` may come with them
+GRAPHS = ("encode", "forecast")  # every family has these; planners may come with them
+IMAGINE = "imagine_"  # how their graphs are called (since version 1.2)
 
 FILE_NAME = "manifest.json"
 _MAX_FILES = 256
@@ -67,6 +69,7 @@ class LatentStats:
 class Family:
     """One set of graphs: opset, precision of each graph, and the targets it is for.
 
+    Of the planners' graphs it has those that `precision` names.
     `tensors` counts the tensors that are quantized (have Q/DQ); None if that was not recorded.
     """
 
@@ -176,7 +179,7 @@ class Manifest:
     """Everything a robot must know about a bundle before it opens any other file of it.
 
     `files` lists every other file, keyed by path with forward slashes; empty until
-    `jetsight.bundle.write_bundle` fills it in.
+    `jetsight.bundle.write_bundle` fills it in. `heads` and `planners` came with version 1.2.
     """
 
     format: Literal["jetsight-bundle"] = "jetsight-bundle"
@@ -191,10 +194,19 @@ class Manifest:
     gates: tuple[Gate, ...]
     provenance: Provenance
     files: Mapping[str, FileEntry] = dataclasses.field(default_factory=dict)
+    heads: HeadFacts | None = None
+    planners: tuple[PlannerFacts, ...] = ()
 
     def __post_init__(self) -> None:
         _name("name", self.name)
         self._check_sizes()
+        check_planners(
+            self.planners,
+            self.heads,
+            history=self.model.history,
+            horizon=self.model.horizon,
+            step_size=len(self.action.names),
+        )
         names = [family.name for family in self.families]
         if not names or len(set(names)) != len(names):
             raise BundleError(f"families {names} are empty or repeat themselves")
@@ -231,6 +243,26 @@ class Manifest:
         for path in [*required, GOLDEN]:
             if path not in self.files:
                 raise BundleError(f"files does not list {path}")
+        self._check_planner_files()
+
+    def _check_planner_files(self) -> None:
+        """Raise unless every planner can run in some family, and each is said to be what it is."""
+        known = {planner.graph for planner in self.planners}
+        for family in self.families:
+            prefix = f"graphs/{family.name}/"
+            listed = {
+                path.removeprefix(prefix).removesuffix(".onnx")
+                for path in self.files
+                if path.startswith(prefix + IMAGINE)
+            }
+            named = {graph for graph in family.precision if graph.startswith(IMAGINE)}
+            if odd := sorted(listed ^ named) or sorted(named - known):
+                raise BundleError(
+                    f"{odd[0]} of {family.name} must have a file, a precision and a planner"
+                )
+        carried = {graph for family in self.families for graph in family.precision}
+        if missing := sorted(known - carried):
+            raise BundleError(f"no family has the graph of planner {missing[0]}")
 
 
 def graph_path(family: str, graph: str) -> str:

@@ -81,7 +81,6 @@ class LatentRing:
     def __init__(self, history: int, block: int, size: int, patience: int) -> None:
         # One block more than a history spans, to look at the history as it was one block ago.
         self._ring = TickRing(history * block + 1, size)
-        self._span = (history - 1) * block
         self._block = block
         self._patience = patience
         self._last: int | None = None
@@ -109,12 +108,12 @@ class LatentRing:
         self._ring.put(tick, z)
 
     def history(self, tick: int, out: NDArray) -> Reason | None:
-        """Copy the K latents ending at `tick` into `out [K, D]`, oldest first.
+        """Copy the latents ending at `tick` into `out [n, D]`, n <= K, oldest first.
 
         Returns:
             None when all were there, else why not; `out` is then unspecified.
         """
-        first = tick - self._span
+        first = tick - (len(out) - 1) * self._block
         if self._ring.window(first, self._block, out) == 0:
             return None
         return Reason.WARMING_UP if first < self._since else Reason.HISTORY_GAP

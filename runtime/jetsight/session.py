@@ -14,7 +14,11 @@ from jetsight.engine import Engine, NDArray
 from jetsight.errors import EngineError
 from jetsight.forecaster import Forecaster
 from jetsight.frames import Forecast, Frame, Mode, Reason
+from jetsight.goal import GoalLike, Limits
 from jetsight.health import HealthLimits, HealthMonitor
+from jetsight.imagination import Imagination, Planning, Wish
+from jetsight.plan import Plan
+from jetsight.planner_facts import PlannerFacts
 from jetsight.stream_spec import StreamSpec
 from jetsight.tally import Tally
 
@@ -38,6 +42,7 @@ class Session:
         forecast: engine of graph `forecast`.
         clock: shared with the camera.
         limits: when a stream is stale, lost or broken.
+        planning: what `imagine` plans with; None if nothing shall.
 
     Attributes:
         health: judge of the running stream.
@@ -62,6 +67,7 @@ class Session:
         *,
         clock: Clock | None = None,
         limits: HealthLimits | None = None,
+        planning: Planning | None = None,
     ) -> None:
         self.spec = spec
         self.clock = clock or MonotonicClock()
@@ -70,6 +76,7 @@ class Session:
         self.precision: Mapping[str, str] = {}
         self._encode, self._forecast = encode, forecast
         self._limits = limits or HealthLimits()
+        self._imagination = Imagination(planning, encode, self.clock)
         self._tally = Tally()
         self._index = self._tick = -1
         self._failures = 0
@@ -105,7 +112,8 @@ class Session:
         loaded = loading.load(opened, backend, family, threads)
         try:
             spec = StreamSpec.from_manifest(opened.manifest)
-            session = cls(spec, loaded.encode, loaded.forecast, clock=clock)
+            planning = loading.planning(opened, loaded)
+            session = cls(spec, loaded.encode, loaded.forecast, clock=clock, planning=planning)
             session.parity = loading.parity(opened, loaded)
         except BaseException:
             loaded.close()
@@ -140,7 +148,7 @@ class Session:
         self._reset(period_ns)
         try:
             while frames is None or self._tally.frames < frames:
-                frame = camera.next(period_ns)
+                frame = self._next(camera, period_ns)
                 forecast = None if frame is None else self.step(frame, frozen=camera.frozen)
                 if forecast is None:
                     if camera.ended:
@@ -154,6 +162,82 @@ class Session:
             camera.close()
         if frames is None or self._tally.frames < frames:
             camera.raise_for_error()
+
+    def _next(self, camera: FrameStream, period_ns: int) -> Frame | None:
+        """The next frame; while there is none yet, noise for the next plan is drawn."""
+        while self._imagination.prepare():
+            frame = camera.next(0)
+            if frame is not None:
+                return frame
+        return camera.next(period_ns)
+
+    @property
+    def planners(self) -> tuple[PlannerFacts, ...]:
+        """The planners that `imagine` can use; empty if the bundle was compiled without."""
+        return self._imagination.facts
+
+    def imagine(
+        self,
+        goal: GoalLike,
+        deadline_ms: float | None = None,
+        *,
+        planner: str | None = None,
+        iterations: int | None = None,
+        limits: Limits | None = None,
+        weights: Mapping[str, float] | None = None,
+        constrain: bool = True,
+        seed: int | None = None,
+        warm: bool = True,
+    ) -> Plan:
+        """Plan actions from the newest frame on, until they converge or the deadline comes.
+
+        What the world does never raises: without a history, with a goal that is not finite or no
+        time, the plan says why it is none. The first call loads the planner's graph, which the
+        deadline does not cover; `load_planner` does so ahead.
+
+        Args:
+            goal: `Goal`, image `uint8 [h, w, 3]`, latent `float32 [D]`, or target values by
+                quantity of the probe, angles in radians.
+            deadline_ms: from now; the best plan so far is handed back in time.
+            planner: name of a graph; None for the one that makes most of the deadline here.
+            iterations: exactly so many; None for as many as it takes to converge.
+            limits: tighter than the robot's own.
+            weights: by `"terminal"`, `"running"`, `"support"` or quantity; the planner's if None.
+            constrain: obey the hazard heads.
+            seed: of the draws; the same histories, plan before and seed give the same plan.
+            warm: start from the plan before.
+
+        Raises:
+            UsageError: the call is wrong: a goal of another size, unknown quantities, limits that
+                are inverted or wider than the robot's, or no planner.
+            EngineError: the planner's graph cannot be loaded.
+
+        Example:
+            >>> plan = session.imagine({"block_x": 300.0, "block_y": 250.0}, deadline_ms=80)
+            >>> if plan.valid:
+            ...     robot.execute(plan.actions[:5])
+        """
+        start_ns = self.clock.now_ns()
+        wish = Wish(goal, deadline_ms, planner, iterations, limits, weights, constrain, seed, warm)
+        stale = self.health.is_stale(start_ns - self._captured_ns)
+        return self._imagination.imagine(wish, self._forecaster, self._tick, start_ns, stale)
+
+    def load_planner(self, planner: str | None = None) -> None:
+        """Load the graph of a planner now, so that the first `imagine` need not.
+
+        Raises:
+            UsageError: there is no such planner.
+            EngineError: its graph cannot be loaded.
+        """
+        self._imagination.planner(planner)
+
+    def prepare(self) -> bool:
+        """Draw a piece of the next plan's noise; for robots with their own loop, while they wait.
+
+        Returns:
+            False when all of it is there.
+        """
+        return self._imagination.prepare()
 
     def step(self, frame: Frame, *, frozen: bool = False) -> Forecast | None:
         """Forecast one frame; for robots that bring their own loop.
@@ -279,6 +363,7 @@ class Session:
 
     def close(self) -> None:
         """Release the engines; the session must not be used afterwards."""
+        self._imagination.close()
         self._encode.close()
         self._forecast.close()
 
@@ -291,6 +376,7 @@ class Session:
     def _reset(self, period_ns: int) -> None:
         """Forget the last stream."""
         self._forecaster = Forecaster(self.spec, self._encode, self._forecast, self.clock)
+        self._imagination.forget()
         self._z = _read_only(self._forecaster.z)
         self._z_future = _read_only(self._forecaster.z_future)
         self.health = HealthMonitor(period_ns, self._limits)

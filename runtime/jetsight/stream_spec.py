@@ -1,6 +1,7 @@
-"""The numbers a stream runs by, taken from a manifest once.
+"""The numbers a stream and its planners run by, taken from a manifest once.
 
-Shapes: K history, H horizon, B action block, A = B * a, a size of one robot action, D latent size.
+Shapes: K history, H horizon, B action block, A = B * a, a size of one robot action, D latent size,
+C context, N samples, Q kept elites, P quantities, G hazards.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jetsight.engine import NDArray
+from jetsight.planner_facts import HeadFacts, PlannerFacts
 
 if TYPE_CHECKING:
     from jetsight.manifest import Manifest
@@ -82,3 +84,85 @@ class StreamSpec:
     def plan_ticks(self) -> int:
         """Ticks one forecast looks ahead."""
         return self.horizon * self.action_block
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSpec:
+    """What planning needs beside a stream: the robot's limits, the heads, and the planners.
+
+    Args:
+        stream: of the same model.
+        names: of the numbers of one robot action.
+        low: `[a]` smallest allowed action.
+        high: `[a]` largest.
+        rate_per_tick: `[a]` largest change from one tick to the next; None without a limit.
+        heads: what the graphs can read out of a latent.
+        planners: one per imagine graph.
+    """
+
+    stream: StreamSpec
+    names: tuple[str, ...]
+    low: NDArray
+    high: NDArray
+    rate_per_tick: NDArray | None
+    heads: HeadFacts
+    planners: tuple[PlannerFacts, ...]
+
+    @classmethod
+    def from_manifest(cls, manifest: Manifest, family: str) -> PlanSpec:
+        """What `manifest` says, with those planners whose graphs `family` has."""
+        action = manifest.action
+        rate = action.rate_limit_per_s
+        hz = manifest.timing.camera_hz
+        carried = next(f.precision for f in manifest.families if f.name == family)
+        return cls(
+            stream=StreamSpec.from_manifest(manifest),
+            names=action.names,
+            low=np.asarray(action.low, np.float32),
+            high=np.asarray(action.high, np.float32),
+            rate_per_tick=None if rate is None else np.asarray(rate, np.float32) / np.float32(hz),
+            heads=manifest.heads or HeadFacts(),
+            planners=tuple(p for p in manifest.planners if p.graph in carried),
+        )
+
+    def inputs(self, planner: PlannerFacts) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every input of a planner's graph, all of them float32."""
+        stream, plan = self.stream, (planner.horizon, self.stream.action_block * len(self.low))
+        step, count = (len(self.low),), (len(self.heads.quantities),)
+        every = {
+            "z_hist": (planner.context, stream.latent_size),
+            "a_hist": (planner.context - 1, plan[1]),
+            "a_last": step,
+            "z_goal": (stream.latent_size,),
+            "mean": plan,
+            "std": plan,
+            "noise": (planner.samples, *plan),
+            "incumbent": plan,
+            "kept": (planner.kept, *plan),
+            "temperature": (int(planner.kind == "mppi"),),
+            "low": step,
+            "high": step,
+            "rate": step if planner.rate_limited else (0,),
+            "weights": (3,),
+            "probe_target": count,
+            "probe_given": count,
+            "probe_weight": count,
+            "hazard_limit": (len(self.heads.hazards),),
+        }
+        return {name: shape for name, shape in every.items() if 0 not in shape}
+
+    def outputs(self, planner: PlannerFacts) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every output of a planner's graph, all of them float32."""
+        plan = self.inputs(planner)["mean"]
+        every = {
+            "mean_next": plan,
+            "std_next": plan,
+            "actions": plan,
+            "cost": (1,),
+            "violation": (1,),
+            "costs": (planner.samples,),
+            "z_future": (planner.horizon, self.stream.latent_size),
+            "invalid": (1,),
+            "kept_next": (planner.kept, *plan),
+        }
+        return {name: shape for name, shape in every.items() if 0 not in shape}

@@ -66,10 +66,10 @@ ENTRY_JSON = dataclasses.asdict(ENTRY)
 DEFECTS: list[tuple[str, Any, str]] = [
     ("format", "zip", "format is not 'jetsight-bundle'"),
     ("format", REMOVE, "format is not 'jetsight-bundle'"),
-    ("version", "2.0", "newer than this jetsight reads (1.1); upgrade"),
+    ("version", "2.0", "newer than this jetsight reads (1.2); upgrade"),
     ("version", "0.9", "no longer read"),
-    ("version", "1", "version is missing or not like '1.1'"),
-    ("version", 1.0, "version is missing or not like '1.1'"),
+    ("version", "1", "version is missing or not like '1.2'"),
+    ("version", 1.0, "version is missing or not like '1.2'"),
     ("version", "1.0\n", "unprintable character"),
     ("name", "../up", "name is '../up', expected letters"),
     ("name", "", "name is ''"),
@@ -157,7 +157,7 @@ def test_value_of_a_wrong_type_is_refused_in_every_field(place: tuple[Any, ...])
 
 @pytest.mark.parametrize("place", [p for p in _places(GOOD) if isinstance(p[-1], str)], ids=str)
 def test_removed_key_is_refused_in_every_field(place: tuple[Any, ...]) -> None:
-    optional = {"tensors", "detail", "jetsight", "torch"}
+    optional = {"tensors", "detail", "jetsight", "torch", "heads", "planners"}
     data = _replaced(place, REMOVE)
     if place[-1] in optional:
         manifest.parse(data)
@@ -174,12 +174,19 @@ def test_untouched_manifest_parses_and_round_trips() -> None:
 
 def test_newer_minor_version_may_add_keys_and_older_readers_ignore_them() -> None:
     newer = copy.deepcopy(GOOD)
-    newer["version"], newer["heads"], newer["model"]["depth"] = "1.7", ["pose"], 6
+    newer["version"], newer["weather"], newer["model"]["depth"] = "1.7", ["dry"], 6
     parsed = manifest.parse(json.dumps(newer).encode())
     assert parsed.version == "1.7"
     newer["version"] = "1.0"
-    with pytest.raises(BundleError, match="unknown key 'heads'"):
+    with pytest.raises(BundleError, match="unknown key 'weather'"):
         manifest.parse(json.dumps(newer).encode())
+
+
+def test_a_manifest_from_before_planners_has_none() -> None:
+    older = copy.deepcopy(GOOD)
+    older["version"] = "1.1"
+    del older["planners"], older["heads"]
+    assert manifest.parse(json.dumps(older).encode()).planners == ()
 
 
 def test_a_manifest_from_before_gates_had_details_is_read() -> None:

@@ -19,6 +19,7 @@ from jetsight.testing.camera import ScriptedCamera, Shot, lost, shots
 from jetsight.testing.clock import FakeClock
 from jetsight.testing.device import FakeDevice
 from jetsight.testing.engine import FakeArray, FakeBackend, FakeEngine, tiny_spec
+from jetsight.testing.imagine import FakeImagine, tiny_plan_spec, tiny_planner
 from jetsight.testing.overhead import Overhead, loop_memory, loop_overhead
 from jetsight.testing.tensorrt import FakeTensorRt
 
@@ -28,6 +29,7 @@ __all__ = [
     "FakeClock",
     "FakeDevice",
     "FakeEngine",
+    "FakeImagine",
     "FakeTensorRt",
     "Overhead",
     "ScriptedCamera",
@@ -36,5 +38,7 @@ __all__ = [
     "loop_overhead",
     "lost",
     "shots",
+    "tiny_plan_spec",
+    "tiny_planner",
     "tiny_spec",
 ]

@@ -13,7 +13,9 @@ import numpy as np
 from jetsight.clock import Clock
 from jetsight.engine import Array, NDArray
 from jetsight.errors import EngineError
-from jetsight.stream_spec import StreamSpec
+from jetsight.planner_facts import PlannerFacts
+from jetsight.stream_spec import PlanSpec, StreamSpec
+from jetsight.testing.imagine import Arrays, FakeImagine
 
 
 def tiny_spec(**changes: Any) -> StreamSpec:
@@ -66,7 +68,6 @@ class FakeArray:
         return out
 
 
-Arrays = Mapping[str, tuple[tuple[int, ...], type]]
 Compute = Callable[[Mapping[str, NDArray], Mapping[str, NDArray]], None]
 
 
@@ -135,7 +136,7 @@ class FakeEngine:
 
 
 class FakeBackend:
-    """Loads `b"encode"` and `b"forecast"` as a little world that the pair predicts exactly.
+    """Loads `b"encode"`, `b"forecast"` and planners as a little world that all predict exactly.
 
     The latent is the picture's mean brightness (in every dimension), and the model believes that a
     unit of the first action number brightens the picture by one per tick.
@@ -143,12 +144,20 @@ class FakeBackend:
     Args:
         spec: sizes of the model.
         script: per graph name, keyword arguments for its `FakeEngine`.
+        planning: of the planners; their graphs are `FakeImagine`.
     """
 
     name = "fake"
 
-    def __init__(self, spec: StreamSpec, script: Mapping[str, Mapping[str, Any]] | None = None):
+    def __init__(
+        self,
+        spec: StreamSpec,
+        script: Mapping[str, Mapping[str, Any]] | None = None,
+        planning: PlanSpec | None = None,
+    ) -> None:
         self._spec = spec
+        self._planners = () if planning is None else planning.planners
+        self._planning = planning
         self._script = script or {}
         self.engines: dict[str, FakeEngine] = {}
 
@@ -156,9 +165,12 @@ class FakeBackend:
         """The engine called `graph`.
 
         Raises:
-            EngineError: it is neither `b"encode"` nor `b"forecast"`.
+            EngineError: there is no such graph.
         """
         name = graph.decode(errors="replace")
+        for planner in self._planners:
+            if planner.graph == name:
+                return self._imagine(planner)
         if name not in ("encode", "forecast"):
             raise EngineError(f"the fake backend has no graph {name[:20]!r}; load b'encode'")
         spec = self._spec
@@ -175,6 +187,13 @@ class FakeBackend:
         script = {"compute": getattr(self, f"_{name}"), **self._script.get(name, {})}
         self.engines[name] = FakeEngine(inputs, outputs, **script)
         return self.engines[name]
+
+    def _imagine(self, planner: PlannerFacts) -> FakeEngine:
+        assert self._planning is not None
+        world = FakeImagine(self._planning, planner)
+        script = {"compute": world, **self._script.get(planner.graph, {})}
+        self.engines[planner.graph] = FakeEngine(*world.arrays(), **script)
+        return self.engines[planner.graph]
 
     def _encode(self, inputs: Mapping[str, NDArray], outputs: Mapping[str, NDArray]) -> None:
         outputs["z"][...] = inputs["frame_hwc_u8"].mean(dtype=np.float32)

@@ -18,7 +18,8 @@ import numpy as np
 from jetsight.engine import NDArray
 from jetsight.engines.library import TENSORRT, Library
 from jetsight.testing.device import FakeDevice
-from jetsight.testing.engine import Arrays, Compute
+from jetsight.testing.engine import Compute
+from jetsight.testing.imagine import Arrays
 
 _VERSION = (10, 3, 0, 26)  # JetPack 6
 _KINDS = {

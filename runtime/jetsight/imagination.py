@@ -1,0 +1,270 @@
+"""From what a user wants to a plan: goal, limits and weights, planners loaded when first needed.
+
+Shapes: C context, B ticks per block, D latent size, a size of one robot action, P quantities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from jetsight.clock import Clock
+from jetsight.engine import Backend, Engine, NDArray
+from jetsight.errors import EngineError, UsageError
+from jetsight.forecaster import Forecaster
+from jetsight.frames import Reason
+from jetsight.goal import NO_LIMIT, Goal, GoalLike, Limits, unknown
+from jetsight.iterations import HostIterations
+from jetsight.noise import Noise
+from jetsight.plan import OF_HISTORY, Plan, PlanReason
+from jetsight.planner import Planner
+from jetsight.planner_facts import PlannerFacts
+from jetsight.stream_spec import PlanSpec
+
+_LATENT_WEIGHTS = ("terminal", "running", "support")
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """What a session needs to plan.
+
+    Args:
+        spec: of the model and the robot, with its planners.
+        backend: loads their graphs.
+        graph: the checked bytes of a graph by name.
+        seed: of the draws of plans that name none.
+    """
+
+    spec: PlanSpec
+    backend: Backend
+    graph: Callable[[str], bytes]
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One call of `Session.imagine`; see there."""
+
+    goal: GoalLike
+    deadline_ms: float | None = None
+    planner: str | None = None
+    iterations: int | None = None
+    limits: Limits | None = None
+    weights: Mapping[str, float] | None = None
+    constrain: bool = True
+    seed: int | None = None
+    warm: bool = True
+
+
+class Imagination:
+    """The planners of one session.
+
+    Args:
+        planning: what it plans with; None if the bundle has no planners.
+        encode: engine of graph `encode`, for goals that are images.
+        clock: the session's clock.
+    """
+
+    def __init__(self, planning: Planning | None, encode: Engine, clock: Clock) -> None:
+        self._planning, self._encode, self._clock = planning, encode, clock
+        self._loaded: dict[str, Planner] = {}
+        self._used: Planner | None = None
+        self._goal_image: NDArray | None = None  # a copy of the last one, to encode it once
+        self._goal_z: NDArray | None = None
+
+    @property
+    def facts(self) -> tuple[PlannerFacts, ...]:
+        """The planners there are."""
+        return () if self._planning is None else self._planning.spec.planners
+
+    def imagine(
+        self, wish: Wish, forecaster: Forecaster, tick: int, start_ns: int, stale: bool
+    ) -> Plan:
+        """Plan from the newest histories of a stream.
+
+        Args:
+            wish: what for, and how long it may take.
+            forecaster: holds the histories.
+            tick: of the newest frame; -1 before the first one.
+            start_ns: when the call was made.
+            stale: the newest frame is too old to plan from.
+
+        Raises:
+            UsageError: the call is wrong, whatever the world looks like.
+        """
+        spec = self._require().spec
+        goal, limits = Goal.of(wish.goal), wish.limits or Limits()
+        goal.check(spec)
+        deadline_ns = _deadline(wish.deadline_ms, start_ns)
+        load_ns = self._clock.now_ns()
+        planner = self.planner(wish.planner)
+        load_ns = self._clock.now_ns() - load_ns  # no deadline covers what happens only once
+        self._used = planner
+        _fill_wishes(spec, planner, goal, limits, wish)
+        reason, goal_ns = self._fill_world(planner, goal, forecaster, tick), 0
+        if reason is None and stale:
+            reason = PlanReason.FRAME_STALE
+        if reason is None:
+            before_ns = self._clock.now_ns()
+            reason = self._fill_goal(planner, goal)
+            goal_ns = self._clock.now_ns() - before_ns
+        if reason is not None:
+            plan = Plan(tick=tick, planner=planner.facts.graph, reason=reason)
+        else:
+            if deadline_ns is not None:
+                deadline_ns += load_ns
+            plan = planner.plan(tick, deadline_ns, wish.iterations, wish.seed, wish.warm)
+        plan.planned_ms = (self._clock.now_ns() - start_ns) / 1e6
+        plan.parts_ms.update(load=load_ns / 1e6, goal=goal_ns / 1e6)
+        return plan
+
+    def planner(self, name: str | None = None) -> Planner:
+        """The planner of a graph, loaded and warmed up; the first one if None.
+
+        Raises:
+            UsageError: there is none.
+            EngineError: its graph cannot be loaded or has other arrays than the manifest says.
+        """
+        facts = {facts.graph: facts for facts in self._require().spec.planners}
+        if name is None:
+            name = next(iter(facts))
+        if name not in facts:
+            raise unknown("planner", name, facts)
+        if name not in self._loaded:
+            self._loaded[name] = self._load(facts[name])
+        return self._loaded[name]
+
+    def prepare(self) -> bool:
+        """Draw a piece of the noise that the planner used last will need; False if it is there."""
+        return self._used is not None and self._used.prepare()
+
+    def forget(self) -> None:
+        """Another stream begins: no plan goes on."""
+        for planner in self._loaded.values():
+            planner.forget()
+
+    def close(self) -> None:
+        """Release the engines."""
+        loaded, self._loaded, self._used = self._loaded, {}, None
+        for planner in loaded.values():
+            planner.close()
+
+    def _require(self) -> Planning:
+        if self._planning is None or not self._planning.spec.planners:
+            raise UsageError(
+                "there is no planner to imagine with; compile the bundle again with --planner, for "
+                "the family of this session"
+            )
+        return self._planning
+
+    def _load(self, facts: PlannerFacts) -> Planner:
+        planning = self._require()
+        spec = planning.spec
+        noise = Noise(
+            facts.iterations, facts.samples, facts.horizon, spec.stream.action_block,
+            len(spec.low), facts.noise_beta,
+        )  # fmt: skip
+        engine = planning.backend.load(planning.graph(facts.graph))
+        try:
+            iterations = HostIterations(engine, noise, spec, facts)
+            planner = Planner(spec, facts, iterations, noise, self._clock, planning.seed)
+            planner.warm_up()
+        except BaseException:
+            engine.close()
+            raise
+        return planner
+
+    def _fill_world(
+        self, planner: Planner, goal: Goal, forecaster: Forecaster, tick: int
+    ) -> PlanReason | None:
+        """Where the robot is, and what it did last; the reason if nobody knows."""
+        if tick < 0:
+            return PlanReason.WARMING_UP
+        facts, inputs = planner.facts, planner.inputs
+        actions = planner.past_actions
+        reason, known = forecaster.context(
+            tick, inputs["z_hist"], actions, inputs["a_last"].reshape(1, -1)
+        )
+        if reason is None and not known and (facts.rate_limited or facts.start == "hold"):
+            reason = Reason.ACTIONS_UNKNOWN
+        return None if reason is None else OF_HISTORY[reason]
+
+    def _fill_goal(self, planner: Planner, goal: Goal) -> PlanReason | None:
+        z_goal, inputs = planner.inputs["z_goal"], planner.inputs
+        if goal.image_hwc_u8 is not None:
+            try:
+                z_goal[:] = self._encoded(goal.image_hwc_u8)
+            except EngineError:
+                return PlanReason.ENGINE_FAILED
+        elif goal.z is not None:
+            z_goal[:] = goal.z
+        else:
+            z_goal.fill(0.0)
+        target = inputs.get("probe_target", z_goal)
+        finite = np.isfinite(z_goal).all() and np.isfinite(target).all()
+        return None if finite else PlanReason.GOAL_NOT_FINITE
+
+    def _encoded(self, image: NDArray) -> NDArray:
+        """The latent of a goal image; one image is encoded once."""
+        if self._goal_image is None or not np.array_equal(self._goal_image, image):
+            self._encode.inputs["frame_hwc_u8"].write(np.ascontiguousarray(image))
+            self._encode.run()
+            self._goal_z = self._encode.outputs["z"].read().copy()
+            self._goal_image = image.copy()
+        assert self._goal_z is not None
+        return self._goal_z
+
+
+def _deadline(deadline_ms: float | None, start_ns: int) -> int | None:
+    if deadline_ms is None:
+        return None
+    if not (math.isfinite(deadline_ms) and deadline_ms >= 0):
+        raise UsageError(f"deadline_ms is {deadline_ms}, expected milliseconds from 0")
+    return start_ns + round(deadline_ms * 1e6)
+
+
+def _fill_wishes(spec: PlanSpec, planner: Planner, goal: Goal, limits: Limits, wish: Wish) -> None:
+    """Everything that is said in the call, and nothing that is measured."""
+    inputs, facts, heads = planner.inputs, planner.facts, spec.heads
+    if limits.rate_per_s is not None and not facts.rate_limited:
+        raise UsageError(
+            f"planner {facts.graph} takes no rate limit; compile the bundle again with one that "
+            "does, or give none"
+        )
+    rate = inputs.get("rate", np.zeros_like(spec.low))
+    limits.fill(spec, inputs["low"], inputs["high"], rate)
+    nothing = np.zeros(0, np.float32)  # what there is no probe for has no array
+    given = inputs.get("probe_given", nothing)
+    goal.fill_targets(heads, inputs.get("probe_target", nothing), given)
+    _fill_weights(spec, planner, goal, given, wish.weights or {})
+    if "hazard_limit" in inputs:
+        thresholds = [hazard.threshold for hazard in heads.hazards]
+        inputs["hazard_limit"][:] = thresholds if wish.constrain else NO_LIMIT
+    if "temperature" in inputs:
+        inputs["temperature"][:] = facts.temperature
+
+
+def _fill_weights(
+    spec: PlanSpec, planner: Planner, goal: Goal, given: NDArray, wanted: Mapping[str, float]
+) -> None:
+    """Weights of the call, else the planner's; without a latent to reach, only targets count."""
+    facts, quantities = planner.facts, spec.heads.quantities
+    for name, weight in wanted.items():
+        if name not in (*_LATENT_WEIGHTS, *quantities):
+            raise unknown("weight", name, [*_LATENT_WEIGHTS, *quantities])
+        if not (math.isfinite(weight) and weight >= 0):
+            raise UsageError(f"the weight of {name!r} is {weight}, expected a number from 0")
+    only_targets = goal.image_hwc_u8 is None and goal.z is None
+    for i, name in enumerate(_LATENT_WEIGHTS):
+        default = 0.0 if only_targets and name != "support" else getattr(facts.weights, name)
+        planner.inputs["weights"][i] = wanted.get(name, default)
+    for i, name in enumerate(quantities):
+        default = facts.probe_weight.get(name, 0.0)
+        if given[i]:
+            default = default or 1.0
+        elif only_targets:
+            default = 0.0
+        planner.inputs["probe_weight"][i] = wanted.get(name, default)

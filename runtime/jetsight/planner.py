@@ -1,0 +1,285 @@
+"""The planner: iterations of a compiled graph until they converge or the deadline comes.
+
+Shapes: H horizon in blocks, B ticks per block, T = H * B ticks, a size of one robot action,
+A = B * a, N samples, Q kept elites, I iterations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jetsight.clock import Clock
+from jetsight.engine import NDArray
+from jetsight.errors import EngineError, UsageError
+from jetsight.iterations import Iterations, Trace
+from jetsight.noise import Noise
+from jetsight.pace import Pace
+from jetsight.plan import Plan, PlanReason
+from jetsight.plan_memory import PlanMemory
+from jetsight.planner_facts import MOST_ITERATIONS, PlannerFacts
+from jetsight.stream_spec import PlanSpec
+
+_CONVERGED = 0.05  # mean spread, as a share of the first iteration's
+_NARROW = 0.3  # a wider search that finds nothing better has only just begun
+_PATIENCE = 4  # iterations that together improve the plan by less than `_IMPROVEMENT`
+_IMPROVEMENT = 1e-3
+_BROKEN_COST = 1e38  # graphs say 3e38 for a cost that is not finite
+_ROUNDING = 1e-3  # of an action's range: what a half precision engine may be off its bounds
+
+
+class Planner:
+    """One planner of a bundle on loaded engines, with what it remembers from plan to plan.
+
+    Fill `inputs`, then call `plan`; `Session.imagine` does. From plan to plan nothing is allocated
+    that stays.
+
+    Args:
+        spec: of the model and the robot.
+        facts: of the planner.
+        iterations: runs them.
+        noise: their draws.
+        clock: the session's clock.
+        seed: of the draws of plans that name none.
+
+    Attributes:
+        inputs: by name, what stays the same during one plan: to be filled before it.
+        past_actions: `[(C - 1) * B, a]` the same memory as `a_hist`.
+    """
+
+    def __init__(
+        self, spec: PlanSpec, facts: PlannerFacts, iterations: Iterations, noise: Noise,
+        clock: Clock, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.facts, self._spec, self._clock = facts, spec, clock
+        self._iterations, self._noise = iterations, noise
+        self._seed, self._number = seed, 0
+        shapes, changing = spec.inputs(facts), ("mean", "std", "noise", "incumbent", "kept")
+        self.inputs = {n: np.zeros(s, np.float32) for n, s in shapes.items() if n not in changing}
+        ticks, step = facts.horizon * spec.stream.action_block, len(spec.low)
+        past: NDArray = self.inputs.get("a_hist", np.zeros(0, np.float32))
+        self.past_actions = past.reshape(-1, step)
+        self._shape = shapes["mean"]  # [H, A], the same memory as [T, a]
+        by_tick = [np.zeros((ticks, step), np.float32) for _ in range(5)]
+        self._mean, self._std, self._actions, self._before, self._spread_now = by_tick
+        self._std[:] = facts.std_start
+        self._kept: NDArray = np.zeros((facts.kept, ticks, step), np.float32)
+        self._z_future = np.zeros((facts.horizon, spec.stream.latent_size), np.float32)
+        self._costs = np.zeros(facts.samples, np.float32)
+        self._memory = PlanMemory(ticks, step, facts.kept, self.inputs)
+        self._pace, self._after_ns = Pace(), 0
+        self._trace = Trace(facts.iterations, self._shape)
+        self._spread = np.zeros(facts.iterations, np.float32)
+        self._noise.use(self._key(None))
+
+    def plan(
+        self, tick: int, deadline_ns: int | None = None, iterations: int | None = None,
+        seed: int | None = None, warm: bool = True,
+    ) -> Plan:  # fmt: skip
+        """Plan from `inputs` as they are now.
+
+        Args:
+            tick: of the newest latent in them.
+            deadline_ns: on the session's clock; no iteration is begun that would end after it.
+            iterations: exactly so many unless the deadline comes first; None for as many as it
+                takes to converge, at most those of the facts.
+            seed: of the draws; None goes on with the planner's own.
+            warm: start from the plan before, shifted by the ticks that have passed.
+
+        Returns:
+            The best plan found, or the reason why there is none.
+
+        Raises:
+            UsageError: iterations or seed are out of range.
+        """
+        most = self._reserve(iterations)
+        self._noise.use(self._key(seed))
+        age = self._memory.age(tick) if warm else None
+        plan, done = Plan(tick=tick, planner=self.facts.graph), 0
+        try:
+            self._begin(age)
+            while done < most and (count := self._next(done, most, deadline_ns)):
+                started_ns = self._clock.now_ns()
+                for iteration in range(done, done + count):
+                    self._draw(iteration)
+                self._iterations.run(done, count, self._trace)
+                self._pace.add(self._clock.now_ns() - started_ns, count)
+                done = self._note(done, count)
+                if iterations is None and self._has_converged(done):
+                    break
+            read_ns = self._clock.now_ns()
+            self._judge(plan, done, age)
+            self._after_ns = self._clock.now_ns() - read_ns
+        except EngineError:
+            plan.reason = PlanReason.ENGINE_FAILED
+        if seed is None:
+            self._number += 1
+            self._noise.use(self._key(None))
+        return plan
+
+    def prepare(self) -> bool:
+        """Draw a piece of the next plan's noise; False when all of it is there."""
+        iteration = self._noise.prepare()
+        if iteration is not None:
+            self._iterations.upload(self._noise.slot(iteration))
+        return iteration is not None
+
+    def warm_up(self, runs: int = 2) -> list[int]:
+        """Run iterations on the inputs as they are; nanoseconds of each but the first."""
+        self._begin(None)
+        times = []
+        for run in range(runs):
+            started_ns = self._clock.now_ns()
+            self._draw(0)
+            self._iterations.run(0, 1, self._trace)
+            times.append(self._clock.now_ns() - started_ns)
+            if run:
+                self._pace.add(times[-1], 1)
+        return times[1:]
+
+    def forget(self) -> None:
+        """Start the next plan from nothing, and its draws with the first: another stream begins."""
+        self._memory.forget()
+        self._number = 0
+        self._noise.use(self._key(None))
+
+    def close(self) -> None:
+        """Release the engines."""
+        self._iterations.close()
+
+    def _key(self, seed: int | None) -> tuple[int, ...]:
+        if seed is None:
+            return 0, self._seed, self._number
+        if not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise UsageError(f"seed is {seed!r}, expected an integer from 0")
+        return 1, int(seed), 0
+
+    def _reserve(self, iterations: int | None) -> int:
+        """Room to note that many iterations."""
+        most = self.facts.iterations if iterations is None else iterations
+        if not 1 <= most <= MOST_ITERATIONS:
+            raise UsageError(f"iterations is {most}, expected 1 to {MOST_ITERATIONS}")
+        if most > len(self._trace.cost):
+            self._trace = Trace(most, self._shape)
+            self._spread = np.zeros(most, np.float32)
+        return most
+
+    def _begin(self, age: int | None) -> None:
+        """Hand everything to the engine that the first iteration starts from."""
+        if age is not None:
+            self._memory.shifted(age, self._mean, self._kept)
+        else:
+            hold = self.facts.start == "hold"
+            self._mean[:] = self.inputs["a_last"] if hold else self._spec.stream.neutral
+            if self.facts.kept:  # no elites yet: samples like all the others
+                self._draw(0)
+                drawn = self._noise.by_tick[self._noise.slot(0), -self.facts.kept :]
+                np.multiply(drawn, self._std, out=self._kept)
+                np.add(self._kept, self._mean, out=self._kept)
+        for name, values in self.inputs.items():
+            self._iterations.write(name, values)
+        mean, std = self._mean.reshape(self._shape), self._std.reshape(self._shape)
+        for name, values in (("mean", mean), ("std", std), ("incumbent", mean)):
+            self._iterations.write(name, values)
+        if self.facts.kept:
+            self._iterations.write("kept", self._kept.reshape(-1, *self._shape))
+
+    def _draw(self, iteration: int) -> None:
+        if self._noise.draw(iteration):
+            self._iterations.upload(self._noise.slot(iteration))
+
+    def _next(self, done: int, most: int, deadline_ns: int | None) -> int:
+        """How many iterations to run now; 0 when time is up."""
+        left = most - done
+        if deadline_ns is not None:
+            left_ns = deadline_ns - self._after_ns - self._clock.now_ns()
+            fitting = self._pace.affordable(left_ns, started=done > 0)
+            left = left if fitting is None else min(left, fitting)
+        return self._iterations.chunk(done, left) if left > 0 else 0
+
+    def _note(self, done: int, count: int) -> int:
+        """Work out the spread after the iterations from `done` on; how many there are now."""
+        for iteration in range(done, done + count):
+            std = self._trace.std[iteration].reshape(self._std.shape)
+            np.divide(std, self._std, out=self._spread_now)
+            self._spread[iteration] = self._spread_now.mean()
+        return done + count
+
+    def _has_converged(self, done: int) -> bool:
+        if self._spread[done - 1] < _CONVERGED:
+            return True
+        if done <= _PATIENCE or self._spread[done - 1] > _NARROW:
+            return False
+        trace, then, now = self._trace, done - 1 - _PATIENCE, done - 1
+        if trace.violation[now] > 0:
+            return not trace.violation[now] < trace.violation[then] * (1 - _IMPROVEMENT)
+        if trace.violation[then] > 0:
+            return False
+        gain = trace.cost[then] - trace.cost[now]
+        return not gain > _IMPROVEMENT * abs(trace.cost[then])
+
+    def _judge(self, plan: Plan, done: int, age: int | None) -> None:
+        """Fill in what came out, if it may be executed; anything else is said and thrown away."""
+        trace = self._trace
+        plan.iterations = done
+        plan.costs, plan.spread = trace.cost[:done].copy(), self._spread[:done].copy()
+        if done == 0:
+            self._hand_on(plan, age)
+            return
+        plan.cost, plan.violation = float(trace.cost[done - 1]), float(trace.violation[done - 1])
+        plan.invalid = round(float(np.nan_to_num(trace.invalid[:done]).sum()))
+        self._iterations.read("costs", self._costs)
+        plan.candidate_costs = read_only(self._costs)
+        self._iterations.read("actions", self._actions.reshape(self._shape))
+        self._iterations.read("z_future", self._z_future)
+        plan.reason = self._verdict(plan)
+        if plan.reason is not PlanReason.OK:
+            return
+        if self.facts.kept:
+            self._iterations.read("kept_next", self._kept.reshape(-1, *self._shape))
+        self._memory.keep(plan.tick, self._actions, self._kept, plan.cost, plan.violation)
+        plan.valid = True
+        plan.actions, plan.z_future = read_only(self._actions), read_only(self._z_future)
+
+    def _verdict(self, plan: Plan) -> PlanReason:
+        if plan.cost >= _BROKEN_COST:
+            return PlanReason.ALL_INVALID
+        if plan.violation > 0:
+            return PlanReason.INFEASIBLE
+        finite = np.isfinite(plan.cost + plan.violation) and np.isfinite(self._z_future).all()
+        return PlanReason.OK if finite and self._admit() else PlanReason.PLAN_REFUSED
+
+    def _hand_on(self, plan: Plan, age: int | None) -> None:
+        """There was no time: the plan before is as good as it was, if it still is for this."""
+        plan.reason = PlanReason.DEADLINE
+        if age is None or not self._memory.same_purpose:
+            return
+        self._actions[:] = self._mean  # the plan before, shifted; see `_begin`
+        if self._memory.violation <= 0 and self._admit():
+            plan.reason, plan.valid, plan.ticks_old = PlanReason.HANDED_ON, True, age
+            plan.cost, plan.violation = self._memory.cost, self._memory.violation
+            plan.actions = read_only(self._actions)
+
+    def _admit(self) -> bool:
+        """The last look at `_actions`: finite, within bounds, no faster than allowed.
+
+        What rounding put outside the bounds is put back; anything else is refused.
+        """
+        actions, low, high = self._actions, self.inputs["low"], self.inputs["high"]
+        if not np.isfinite(actions).all():
+            return False
+        slack = _ROUNDING * (self._spec.high - self._spec.low)
+        before = self._before
+        before[0], before[1:] = self.inputs["a_last"], actions[:-1]
+        rate = self.inputs.get("rate", np.inf)
+        lower, upper = np.clip(before - rate, low, high), np.clip(before + rate, low, high)
+        if (actions < lower - slack).any() or (actions > upper + slack).any():
+            return False
+        np.clip(actions, low, high, out=actions)
+        return True
+
+
+def read_only(array: NDArray) -> NDArray:
+    """A view that cannot be written through."""
+    view: NDArray = array.view()
+    view.flags.writeable = False
+    return view

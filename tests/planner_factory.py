@@ -1,0 +1,91 @@
+"""Planners over fakes: a world where every tick adds its action to the latent, and who plans in it.
+
+The scripted robot rests in front of a grey camera, so its latent is 101 in every dimension at the
+end of an even number of frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jetsight.imagination import Planning
+from jetsight.planner_facts import PlannerFacts
+from jetsight.session import Session
+from jetsight.stream_spec import PlanSpec
+from jetsight.testing import (
+    FakeBackend,
+    FakeClock,
+    ScriptedCamera,
+    Shot,
+    shots,
+    tiny_plan_spec,
+    tiny_planner,
+    tiny_spec,
+)
+
+NDArray = np.ndarray[Any, Any]
+SPEC = tiny_spec()
+HERE = 101.0  # the latent of the last of 20 frames
+KINDS = {
+    "cem": tiny_planner(),
+    "icem": tiny_planner(kind="icem", kept=3, noise_beta=2.0),
+    "mppi": tiny_planner(kind="mppi", elites=0, temperature=1.0),
+}
+
+
+def latent(value: float) -> NDArray:
+    """A goal: every dimension has this value."""
+    return np.full(SPEC.latent_size, value, np.float32)
+
+
+class Rig:
+    """A session over fakes that has seen `frames`.
+
+    Args:
+        planners: of the bundle; CEM if none.
+        script: of the engines, by graph.
+        frames: what the camera showed; 20 grey frames of a robot at rest by default.
+        changes: of the `PlanSpec`.
+    """
+
+    def __init__(
+        self,
+        *planners: PlannerFacts,
+        script: Mapping[str, Mapping[str, Any]] | None = None,
+        frames: list[Shot] | None = None,
+        latency_ns: int = 0,
+        **changes: Any,
+    ) -> None:
+        self.clock = FakeClock()
+        self.spec: PlanSpec = tiny_plan_spec(SPEC, *planners, **changes)
+        timed = {
+            p.graph: {"clock": self.clock, "latency_ns": latency_ns} for p in self.spec.planners
+        }
+        both = {name: {**timed.get(name, {}), **more} for name, more in (script or {}).items()}
+        self.backend = FakeBackend(SPEC, {**timed, **both}, self.spec)
+        self.session = Session(
+            SPEC,
+            self.backend.load(b"encode"),
+            self.backend.load(b"forecast"),
+            clock=self.clock,
+            planning=Planning(self.spec, self.backend, str.encode),
+        )
+        self.watch(shots(20) if frames is None else frames)
+
+    def watch(self, frames: list[Shot]) -> None:
+        """Stream these frames."""
+        for _ in self.session.stream(ScriptedCamera(SPEC, frames, self.clock)):
+            pass
+
+    @property
+    def graph(self) -> str:
+        """Name of the first planner's graph."""
+        return self.spec.planners[0].graph
+
+    @property
+    def runs(self) -> int:
+        """How often the first planner's engine ran."""
+        return self.backend.engines[self.graph].runs
