@@ -44,6 +44,7 @@ COMMANDS = {
     "compile": _Lazy("jetsight_compile.cli.compile_:compile_", "Turn a checkpoint into a bundle."),
     "build": _Lazy("jetsight.cli.build:build", "Build and prove TensorRT engines here."),
     "run": _Lazy("jetsight.cli.run:run", "Stream frames through a bundle."),
+    "eval": _Lazy("jetsight_compile.cli.eval_:eval_", "Let a bundle act in a simulator."),
     "demo": _Lazy("jetsight_compile.cli.demo:demo", "Compile, stream and report, in one go."),
     "bench": _Lazy("jetsight_compile.cli.bench:bench", "Measure this machine against torch."),
     "bench-compile": _Lazy(
