@@ -16,6 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import onnx
 import torch
@@ -30,12 +31,14 @@ from jetsight_train.model.world_model import WorldModel
 
 # JetPack 6's TensorRT 10.3 parses ONNX 1.16 files, whose IR version is 10.
 _IR_VERSION = 10
+# What a planner's ranking is made of; its graphs are named imagine_*.
+_PLANNING = {"Where", "Expand", "Tile"}
 # Operators that make a graph dynamic, slow or unreadable for one of the backends.
 _REFUSED = {
     "If", "Loop", "Scan", "Shape", "Size", "NonZero", "Range", "ConstantOfShape", "Identity",
     "Dropout", "BatchNormalization", "Einsum", "GatherND", "ScatterND", "Where", "Expand", "Tile",
 }  # fmt: skip
-_Port = tuple[int, tuple[int, ...]]  # element type and shape
+Port = tuple[int, tuple[int, ...]]  # element type and shape
 _SCOPES = "pkg.torch.onnx.name_scopes"
 # It warns, once per operator and export, that torchvision is absent; nothing here wants it.
 logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
@@ -61,17 +64,25 @@ class Sizes:
             config.history, config.horizon, model.action_size, config.latent_size,
         )  # fmt: skip
 
-    def signature(self, graph: str) -> tuple[dict[str, _Port], dict[str, _Port]]:
+    def signature(self, graph: str) -> tuple[dict[str, Port], dict[str, Port]]:
         """Inputs and outputs of `encode` or `forecast`: name to element type and shape."""
         f32, u8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
         if graph == "encode":
             return {"frame_hwc_u8": (u8, (self.h, self.w, 3))}, {"z": (f32, (self.D,))}
-        inputs: dict[str, _Port] = {
+        inputs: dict[str, Port] = {
             "z_hist": (f32, (self.K, self.D)),
             "a_hist": (f32, (self.K - 1, self.A)),
             "actions": (f32, (self.H, self.A)),
         }
         return inputs, {"z_future": (f32, (self.H, self.D))}
+
+
+class Ports(Protocol):
+    """Whatever knows the inputs and outputs of a graph."""
+
+    def signature(self, graph: str) -> tuple[dict[str, Port], dict[str, Port]]:
+        """Inputs and outputs of a graph: name to element type and shape."""
+        ...
 
 
 def export_encode(model: WorldModel, style: Style) -> onnx.ModelProto:
@@ -83,7 +94,7 @@ def export_encode(model: WorldModel, style: Style) -> onnx.ModelProto:
     """
     sizes = Sizes.of(model)
     frame = torch.zeros(sizes.h, sizes.w, 3, dtype=torch.uint8)
-    graph = _export(EncodeGraph(model, style), {"frame_hwc_u8": frame}, ["z"], style.opset)
+    graph = export_part(EncodeGraph(model, style), {"frame_hwc_u8": frame}, ["z"], style.opset)
     return finished(graph, "encode", sizes)
 
 
@@ -96,14 +107,14 @@ def export_forecast(model: WorldModel, style: Style) -> onnx.ModelProto:
     sizes, module = Sizes.of(model), ForecastGraph(model, style)
     a_hist, actions = torch.zeros(sizes.K - 1, sizes.A), torch.zeros(sizes.H, sizes.A)
     pieces = [f"modulation_{i}" for i in range(len(module.modulation.sizes))]
-    modulation = _export(
+    modulation = export_part(
         module.modulation, {"a_hist": a_hist, "actions": actions}, pieces, style.opset
     )
     each = len(pieces) // sizes.H
     inputs = {"window": torch.zeros(sizes.K, sizes.D)}
     for name, rows in zip(pieces[:each], module.modulation.sizes, strict=False):
         inputs[name] = torch.zeros(rows, sizes.D, dtype=module.step.dtype)
-    step = _export(module.step, inputs, ["z", "window_next"], style.opset)
+    step = export_part(module.step, inputs, ["z", "window_next"], style.opset)
     return finished(_unrolled(modulation, step, sizes), "forecast", sizes)
 
 
@@ -112,9 +123,14 @@ def operator_counts(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
-def _export(
+def export_part(
     module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], opset: int
 ) -> onnx.ModelProto:
+    """One module as a graph of its own, its nodes named after its modules.
+
+    Raises:
+        EngineError: the exporter wrote something else than it was asked for.
+    """
     with warnings.catch_warnings(), torch.no_grad():
         # torch 2.13 calls its own deprecated helpers here.
         warnings.simplefilter("ignore")
@@ -151,14 +167,14 @@ def _unrolled(modulation: onnx.ModelProto, step: onnx.ModelProto, sizes: Sizes) 
     graph = onnx.GraphProto(name="forecast")
     window = helper.make_tensor_value_info("z_hist", onnx.TensorProto.FLOAT, (sizes.K, sizes.D))
     graph.input.extend([window, *modulation.graph.input])
-    _splice(graph, modulation.graph, "", {value.name: value.name for value in graph.input})
+    splice(graph, modulation.graph, "", {value.name: value.name for value in graph.input})
     pieces = [value.name for value in modulation.graph.output]
     current, future = "z_hist", []
     each = len(step.graph.input) - 1
     for index in range(sizes.H):
         sources = [current, *pieces[index * each : (index + 1) * each]]
         bound = {v.name: s for v, s in zip(step.graph.input, sources, strict=True)}
-        renamed = _splice(graph, step.graph, f"step{index}/", bound)
+        renamed = splice(graph, step.graph, f"step{index}/", bound)
         future.append(renamed["z"])
         current = renamed["window_next"]
     graph.node.append(helper.make_node("Concat", future, ["z_future"], name="future", axis=0))
@@ -170,15 +186,27 @@ def _unrolled(modulation: onnx.ModelProto, step: onnx.ModelProto, sizes: Sizes) 
     return model
 
 
-def _splice(
-    graph: onnx.GraphProto, part: onnx.GraphProto, prefix: str, names: dict[str, str]
+def splice(
+    graph: onnx.GraphProto,
+    part: onnx.GraphProto,
+    prefix: str,
+    names: dict[str, str],
+    owner: str | None = None,
 ) -> dict[str, str]:
     """Append the nodes of `part`, its weights once; `names` maps its inputs to values of `graph`.
 
+    Args:
+        graph: where to.
+        part: what.
+        prefix: of the names of its nodes and values.
+        names: every input of `part` to a value of `graph`; the other values are added.
+        owner: prefix of its weights, the same for all copies.
+
     Returns:
-        Every value of `part` to its name in `graph`.
+        `names`, with every value of `part`.
     """
-    owner = "" if prefix == "" else "step/"
+    if owner is None:
+        owner = "" if prefix == "" else "step/"
     present = {tensor.name for tensor in graph.initializer}
     for tensor in part.initializer:
         names[tensor.name] = owner + tensor.name
@@ -196,7 +224,7 @@ def _splice(
     return names
 
 
-def finished(model: onnx.ModelProto, graph: str, sizes: Sizes) -> onnx.ModelProto:
+def finished(model: onnx.ModelProto, graph: str, sizes: Ports) -> onnx.ModelProto:
     """Strip what is not computation, then check what is.
 
     Raises:
@@ -265,7 +293,7 @@ def _merge_equal_weights(graph: onnx.GraphProto) -> None:
     graph.initializer.extend(kept)
 
 
-def check_graph(model: onnx.ModelProto, graph: str, sizes: Sizes) -> None:
+def check_graph(model: onnx.ModelProto, graph: str, sizes: Ports) -> None:
     """Refuse a graph that not every backend of its family could run.
 
     Raises:
@@ -278,11 +306,12 @@ def check_graph(model: onnx.ModelProto, graph: str, sizes: Sizes) -> None:
     onnx.checker.check_model(model, full_check=True)
 
 
-def _first_problem(model: onnx.ModelProto, graph: str, sizes: Sizes) -> str | None:
+def _first_problem(model: onnx.ModelProto, graph: str, sizes: Ports) -> str | None:
     nodes = model.graph.node
     if domains := sorted({n.domain for n in nodes} - {"", "ai.onnx"}):
         return f"uses operators of the domain {domains[0]!r}"
-    if refused := sorted({n.op_type for n in nodes} & _REFUSED):
+    allowed = _PLANNING if graph.startswith("imagine_") else set()
+    if refused := sorted({n.op_type for n in nodes} & (_REFUSED - allowed)):
         return f"has a {refused[0]} node"
     if model.functions or any(tensor.external_data for tensor in model.graph.initializer):
         return "keeps local functions or external data"
@@ -300,6 +329,6 @@ def _first_problem(model: onnx.ModelProto, graph: str, sizes: Sizes) -> str | No
     return None
 
 
-def _port(value: onnx.ValueInfoProto) -> _Port:
+def _port(value: onnx.ValueInfoProto) -> Port:
     tensor = value.type.tensor_type
     return tensor.elem_type, tuple(dim.dim_value for dim in tensor.shape.dim)

@@ -1,0 +1,1 @@
+"""One planner iteration as one static graph: candidates, rollout, costs, ranking, refit."""

@@ -1,0 +1,87 @@
+"""Costs, violations and validity of all rollouts, as `jetsight_train.planning.costs` has them.
+
+Always in float32. What is no number is found by comparing: a comparison with NaN is false on every
+backend, while clamps and maxima drop NaN on some.
+
+Shapes: M rollouts, H horizon, A action-block size, D latent size, P probe quantities, G hazards.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from jetsight_train.model.world_model import WorldModel
+
+LARGEST = torch.finfo(torch.float32).max
+
+
+class Asked(NamedTuple):
+    """Inputs of the graph that say what to plan for; absent ones are None."""
+
+    z_newest: Tensor
+    a_last: Tensor
+    z_goal: Tensor
+    weights: Tensor
+    probe_target: Tensor | None = None
+    probe_given: Tensor | None = None
+    probe_weight: Tensor | None = None
+    hazard_limit: Tensor | None = None
+
+
+class Judged(NamedTuple):
+    """`cost [M]`, `violation [M]`, `valid [M]`."""
+
+    cost: Tensor
+    violation: Tensor
+    valid: Tensor
+
+
+class Score(nn.Module):
+    """Scores all rollouts, with the heads the model has."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        heads = model.heads
+        self.probe, self.hazard, self.support = heads.probe, heads.hazard, heads.support
+        if heads.probe_spec is not None:
+            scale = torch.tensor(heads.probe_spec.scale, dtype=torch.float32)
+            self.register_buffer("scale", scale)
+
+    def forward(self, proposals: Tensor, actions: Tensor, z_future: Tensor, asked: Asked) -> Judged:
+        """`proposals, actions [M, H, A]`, `z_future [H, M, D]`."""
+        terminal, running, support = asked.weights.split(1)
+        distance = (z_future - asked.z_goal).square().sum(-1)
+        cost = terminal * distance[-1] + running * distance.mean(0)
+        if self.support is not None:
+            cost = cost + support * (self.support(z_future) - 1.0).relu().mean(0)
+        if self.probe is not None:
+            cost = cost + self._probe_cost(z_future[-1], asked)
+        valid = _finite(cost) & _finite(distance, 0) & _finite(proposals, (1, 2))
+        valid = valid & _finite(asked.a_last, 0)
+        if self.hazard is None:
+            return Judged(cost, torch.zeros_like(cost), valid)
+        above = self._above(actions, z_future, asked)
+        broken = above.relu().sum((0, 2))
+        return Judged(cost, broken, valid & _finite(broken) & _finite(above, (0, 2)))
+
+    def _probe_cost(self, z_end: Tensor, asked: Asked) -> Tensor:
+        assert self.probe is not None
+        read = self.probe(asked.z_goal[None])
+        target = torch.where(asked.probe_given > 0.5, asked.probe_target, read)
+        off = (self.probe(z_end) - target) / self.scale
+        return (asked.probe_weight * off.square()).sum(-1)
+
+    def _above(self, actions: Tensor, z_future: Tensor, asked: Asked) -> Tensor:
+        assert self.hazard is not None
+        newest = asked.z_newest.expand(1, z_future.shape[1], -1)
+        before = torch.cat([newest, z_future[:-1]])
+        logits: Tensor = self.hazard(before, actions.transpose(0, 1), z_future)
+        return logits - asked.hazard_limit
+
+
+def _finite(x: Tensor, over: int | tuple[int, ...] = ()) -> Tensor:
+    good = x.abs() <= LARGEST
+    return good if over == () else good.float().amin(over) > 0.5

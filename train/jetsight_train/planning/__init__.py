@@ -1,0 +1,1 @@
+"""Planners as PyTorch references: what the compiled `imagine` graphs must equal."""

@@ -1,0 +1,92 @@
+"""What a rollout costs, by how much it breaks a constraint, and whether it is a number at all.
+
+Shapes: M rollouts, H horizon, A action-block size, D latent size, P probe quantities, G hazards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jetsight_train.model.world_model import WorldModel
+from jetsight_train.planning.problem import Problem
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good each rollout is.
+
+    Attributes:
+        z_future: `[M, H, D]`.
+        cost: `[M]`.
+        violation: `[M]`, 0 where no constraint is broken.
+        valid: `[M]` whether all of it is finite; nothing else may be read where it is False.
+    """
+
+    z_future: Tensor
+    cost: Tensor
+    violation: Tensor
+    valid: Tensor
+
+    @property
+    def feasible(self) -> Tensor:
+        """`[M]` valid, and no constraint is broken."""
+        return self.valid & (self.violation <= 0.0)
+
+
+def scored(model: WorldModel, problem: Problem, proposals: Tensor, candidates: Tensor) -> Scores:
+    """Roll candidates `[M, H, A]` out and score them.
+
+    Args:
+        model: the world model, with its heads.
+        problem: what to plan for.
+        proposals: the candidates before the limits; clamping can hide that one was no number.
+        candidates: the candidates.
+    """
+    m = len(candidates)
+    z_hist, a_hist = (x.expand(m, *x.shape) for x in (problem.z_hist, problem.a_hist))
+    z_future = model.rollout(z_hist, a_hist, candidates)
+    cost = latent_cost(model, problem, z_future) + probe_cost(model, problem, z_future[:, -1])
+    broken = violation(model, problem, candidates, z_future)
+    valid = torch.isfinite(cost) & torch.isfinite(broken) & torch.isfinite(problem.a_last).all()
+    for values in (proposals, z_future):
+        valid = valid & torch.isfinite(values).flatten(1).all(1)
+    return Scores(z_future, cost, broken, valid)
+
+
+def latent_cost(model: WorldModel, problem: Problem, z_future: Tensor) -> Tensor:
+    """Terminal, running and support cost: `[M, H, D] -> [M]`."""
+    terminal, running, support = problem.weights
+    distance = model.cost(z_future, problem.z_goal)
+    cost = terminal * distance[:, -1] + running * distance.mean(1)
+    if model.heads.support is not None:
+        # About 1 on the training data; only what is beyond it costs.
+        cost = cost + support * (model.heads.support(z_future) - 1.0).relu().mean(1)
+    return cost
+
+
+def probe_cost(model: WorldModel, problem: Problem, z_end: Tensor) -> Tensor:
+    """Weighted squares of how far the end's quantities are from their targets: `[M, D] -> [M]`."""
+    heads = model.heads
+    if heads.probe is None or heads.probe_spec is None:
+        return z_end.new_zeros(len(z_end))
+    assert problem.probe_target is not None
+    assert problem.probe_given is not None
+    assert problem.probe_weight is not None
+    given = problem.probe_given > 0.5
+    target = torch.where(given, problem.probe_target, heads.probe(problem.z_goal))
+    off = (heads.probe(z_end) - target) / z_end.new_tensor(heads.probe_spec.scale)
+    return (problem.probe_weight * off.square()).sum(-1)
+
+
+def violation(model: WorldModel, problem: Problem, actions: Tensor, z_future: Tensor) -> Tensor:
+    """How far hazard logits are above their limits, summed: `[M, H, A], [M, H, D] -> [M]`."""
+    if model.heads.hazard is None:
+        return z_future.new_zeros(len(z_future))
+    assert problem.hazard_limit is not None
+    newest = problem.z_hist[-1].expand(len(z_future), 1, -1)
+    before = torch.cat([newest, z_future[:, :-1]], 1)
+    above = model.heads.hazard(before, actions, z_future) - problem.hazard_limit
+    return above.relu().sum((1, 2))

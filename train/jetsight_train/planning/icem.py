@@ -1,0 +1,46 @@
+"""The improved cross-entropy method (Pinneri et al., arXiv 2008.06389).
+
+Against CEM: the caller draws coloured noise, a few elites take part again, and the refit keeps
+some of what it had.
+
+Shapes: N samples, E elites, Q kept elites, H horizon, A action-block size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from jetsight_train.model.world_model import WorldModel
+from jetsight_train.planning.candidates import limited, proposed
+from jetsight_train.planning.costs import scored
+from jetsight_train.planning.problem import Problem, State
+from jetsight_train.planning.ranking import fitted, of_samples, order, with_best
+
+
+def step(model: WorldModel, problem: Problem, state: State, noise: Tensor) -> State:
+    """One iteration: sample beside the kept elites, imagine, rank, refit slowly, keep the best Q."""
+    spec = problem.spec
+    proposals = proposed(problem, state, noise)
+    candidates = limited(problem, proposals)
+    scores = scored(model, problem, proposals, candidates)
+    ranked = order(of_samples(scores))
+    mean, std = fitted(state, candidates[ranked[: spec.elites]])
+    kept = state.kept
+    if len(ranked):
+        # With fewer valid ones than Q, the worst of them fills the rest.
+        best = [ranked[min(q, len(ranked) - 1)] for q in range(spec.kept)]
+        kept = candidates[best]
+    return with_best(state, candidates, scores).following(
+        mean=spec.momentum * state.mean + (1.0 - spec.momentum) * mean,
+        std=spec.momentum * state.std + (1.0 - spec.momentum) * std,
+        kept=kept,
+    )
+
+
+def plan(model: WorldModel, problem: Problem, state: State, draws: Iterable[Tensor]) -> State:
+    """Iterate once per draw; the best plan so far is `state.actions` at any time."""
+    for noise in draws:
+        state = step(model, problem, state, noise)
+    return state

@@ -1,0 +1,54 @@
+"""Model predictive path integral control (Williams et al., arXiv 1509.01149).
+
+Every candidate counts, with a weight that falls exponentially with its cost.
+
+Shapes: N samples, H horizon, A action-block size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from jetsight_train.model.world_model import WorldModel
+from jetsight_train.planning.candidates import limited, proposed
+from jetsight_train.planning.costs import Scores, scored
+from jetsight_train.planning.problem import Problem, State
+from jetsight_train.planning.ranking import of_samples, with_best
+
+# Of an action's own std over the training set: below it, the search has ended for good.
+STD_FLOOR = 0.05
+
+
+def step(model: WorldModel, problem: Problem, state: State, noise: Tensor) -> State:
+    """One iteration: sample, imagine, weigh, refit to the weighted candidates."""
+    proposals = proposed(problem, state, noise)
+    candidates = limited(problem, proposals)
+    scores = scored(model, problem, proposals, candidates)
+    state, before = with_best(state, candidates, scores), state
+    samples = of_samples(scores)
+    if not samples.valid.any():
+        return state.following(mean=before.mean, std=before.std)
+    weight = weights(problem, samples)[:, None, None]
+    tried = torch.where(weight > 0.0, candidates[:-1], 0.0)
+    mean = (weight * tried).sum(0)
+    variance = (weight * (tried - mean).square()).sum(0)
+    return state.following(mean=mean, std=variance.sqrt().maximum(STD_FLOOR * model.action_std))
+
+
+def weights(problem: Problem, samples: Scores) -> Tensor:
+    """`[N]` that sum to 1: of the feasible ones by cost, or of all by violation if there is none."""
+    assert problem.temperature is not None
+    some = samples.feasible.any()
+    taking_part = samples.feasible if some else samples.valid
+    value = torch.where(taking_part, samples.cost if some else samples.violation, torch.inf)
+    return torch.softmax((value.min() - value) / problem.temperature, 0)
+
+
+def plan(model: WorldModel, problem: Problem, state: State, draws: Iterable[Tensor]) -> State:
+    """Iterate once per draw; the best plan so far is `state.actions` at any time."""
+    for noise in draws:
+        state = step(model, problem, state, noise)
+    return state
