@@ -112,7 +112,7 @@ def imagine_engine(model: WorldModel, spec: PlanSpec, planner: PlannerFacts) -> 
     def compute(x: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         problem = Problem(
             settings, x["z_hist"], x.get("a_hist", none), x["z_goal"], x["low"], x["high"],
-            x["weights"], x.get("a_last"), x.get("rate"), x.get("probe_target"),
+            x["weights"], x["a_last"], x.get("rate"), x.get("probe_target"),
             x.get("probe_given"), x.get("probe_weight"), x.get("hazard_limit"),
             x.get("temperature"),
         )  # fmt: skip

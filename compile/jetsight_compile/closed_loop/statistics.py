@@ -8,6 +8,7 @@ in its exact form.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -162,7 +163,6 @@ def _ratio_interval(top: Rate, bottom: Rate) -> tuple[float, float]:
 
 def _scipy_stats() -> Any:
     try:
-        from scipy import stats
+        return importlib.import_module("scipy.stats")
     except ImportError as problem:
         raise MissingDependency("scipy", "sim", "the statistics of an evaluation") from problem
-    return stats

@@ -137,8 +137,8 @@ def encode(pictures: Iterable[NDArray], fps: int) -> bytes:
     """H.264 mp4 of `uint8 [h, w, 3]` pictures, all of `SIZE`, one at a time in memory."""
     av = _av()
     file = io.BytesIO()
-    options = {"crf": "20", "preset": "medium", "movflags": "+faststart"}
-    with av.open(file, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    options = {"crf": "20", "preset": "medium"}
+    with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height = SIZE
         stream.pix_fmt = "yuv420p"
