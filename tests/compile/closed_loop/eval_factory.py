@@ -1,0 +1,92 @@
+"""Short episodes of the real simulator, and a session over fakes that drives in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from jetsight.imagination import Planning
+from jetsight.session import Session
+from jetsight.testing import FakeBackend, tiny_plan_spec, tiny_planner, tiny_spec
+from jetsight_compile.closed_loop.deployed import TickClock
+from jetsight_compile.closed_loop.episodes import Rules
+from jetsight_compile.closed_loop.pilots import Log
+from jetsight_compile.closed_loop.trial import Trial
+from jetsight_train.record.environments import PUSHT, PixelEnvironment, open_environment
+
+SPEC = tiny_spec(action_block=2, horizon=2)
+SIDE = SPEC.height_px
+
+
+def short_rules(**changes: Any) -> Rules:
+    """Episodes of 30 ticks: 12 to warm up, the goal 6 ticks on, 8 to reach it; with `changes`."""
+    facts: dict[str, Any] = {
+        "env_id": PUSHT, "seed": 3, "size_hw": (SIDE, SIDE), "warm_up": 12, "goal_offset": 6,
+        "budget": 8, "driver_ticks": 30, **changes,
+    }  # fmt: skip
+    return Rules(**facts)
+
+
+@contextmanager
+def pusht() -> Iterator[PixelEnvironment]:
+    environment = open_environment(PUSHT, (SIDE, SIDE), 60)
+    try:
+        yield environment
+    finally:
+        environment.close()
+
+
+def fake_session(script: Mapping[str, Mapping[str, Any]] | None = None) -> Session:
+    """A model whose latent is the brightness of the picture, and CEM on top of it."""
+    spec = tiny_plan_spec(
+        SPEC, tiny_planner(), low=np.zeros(2, np.float32), high=np.full(2, 512, np.float32)
+    )
+    backend = FakeBackend(SPEC, script, spec)
+    return Session(
+        SPEC,
+        backend.load(b"encode"),
+        backend.load(b"forecast"),
+        clock=TickClock(),
+        planning=Planning(spec, backend, str.encode),
+    )
+
+
+GRAPH = tiny_planner().graph
+
+
+def trial(episode: int, arm: str, success: bool, **changes: Any) -> Trial:
+    """A row of the results; with `changes`."""
+    facts: dict[str, Any] = {
+        "episode": episode, "arm": arm, "start_sha256": "0" * 64, "start_tick": 30,
+        "moves_block": episode % 2 == 0, "success": success, "joint_success": False,
+        "success_tick": 7 if success else None, "ticks": 50, "agent_px": 10.0, "block_px": 5.0,
+        "angle_rad": 0.1, "inside_ticks": 0, "plans": 0, "valid_plans": 0, "held_ticks": 0,
+        "surprising_ticks": 0, "no_plan_reasons": {}, "plan_ms": (),
+    }  # fmt: skip
+    return Trial(**{**facts, **changes})
+
+
+class Steady:
+    """A pilot that always commands the same; remembers what it saw."""
+
+    def __init__(self, action: tuple[float, float] = (256.0, 256.0)) -> None:
+        self.log = Log()
+        self._action = np.asarray(action, np.float32)
+        self.seen: list[tuple[int, bool]] = []
+        self.ended = False
+
+    def begin(self, episode: object) -> None:
+        self.log, self.seen, self.ended = Log(), [], False
+
+    def watch(self, glance: Any) -> None:
+        self.seen.append((glance.tick, False))
+
+    def act(self, glance: Any) -> Any:
+        self.seen.append((glance.tick, True))
+        return self._action
+
+    def end(self) -> None:
+        self.ended = True
