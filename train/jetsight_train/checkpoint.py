@@ -19,12 +19,13 @@ from torch import Tensor
 from jetsight.atomic import new_directory
 from jetsight.errors import CheckpointError
 from jetsight.strict_json import dump, parse
+from jetsight_train.heads.describe import HeadsDescription
 from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
 from jetsight_train.preprocess import FrameSpec
 from jetsight_train.recipe import Recipe
 
 FORMAT = "jetsight-checkpoint"
-VERSION = "1.0"
+VERSION = "1.1"  # 1.1 added heads
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 # PyTorch's zip container, and the pickle protocols 2 to 5 of everything older.
@@ -60,7 +61,10 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class Description:
-    """`model.json`: all that is needed to rebuild the model around its weights."""
+    """`model.json`: all that is needed to rebuild the model around its weights.
+
+    `heads` is None for a model without any, as in files of version 1.0.
+    """
 
     format: str
     version: str
@@ -72,18 +76,24 @@ class Description:
     latent: LatentSpec
     trained: Trained
     weights: WeightsFile
+    heads: HeadsDescription | None = None
 
 
-def save(target: Path, model: WorldModel, recipe: Recipe, latent: LatentSpec, how: Trained) -> None:
-    """Write a checkpoint folder atomically.
+def save(
+    target: Path, model: WorldModel, recipe: Recipe, latent: LatentSpec, how: Trained,
+    heads: HeadsDescription | None = None,
+) -> None:  # fmt: skip
+    """Write a checkpoint folder atomically; `heads` describes the heads that `model` has, if any.
 
     Raises:
         StorageError: `target` exists and is not empty, or cannot be written.
     """
+    if model.heads.is_empty != (heads is None):
+        raise ValueError("a model with heads is saved with their description, one without is not")
     weights = save_tensors({k: v.contiguous() for k, v in model.state_dict().items()})
     description = Description(
         FORMAT, VERSION, recipe.name, recipe, model.frame, model.timing, model.action, latent, how,
-        WeightsFile(len(weights), hashlib.sha256(weights).hexdigest()),
+        WeightsFile(len(weights), hashlib.sha256(weights).hexdigest()), heads,
     )  # fmt: skip
     with new_directory(target) as folder:
         (folder / WEIGHTS).write_bytes(weights)
@@ -109,6 +119,8 @@ def load(path: Path) -> tuple[WorldModel, Description]:
     model = WorldModel(
         description.recipe.model, description.frame, description.timing, description.action
     )
+    if description.heads is not None:
+        model.heads = description.heads.build(model.config.latent_size, model.action_size)
     _fill(model, _tensors(folder / WEIGHTS, weights), folder / WEIGHTS)
     return model.eval(), description
 

@@ -9,6 +9,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from jetsight.errors import UsageError
 from jetsight.strict_json import parse
@@ -22,6 +23,7 @@ else:
     import tomli as tomllib
 
 RECIPES = Path(__file__).parent / "recipes"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class OptimiserConfig:
     """AdamW with linear warm-up and cosine decay to zero.
 
     `stop_step` ends the run before its schedule does, for a model that another recipe goes on with.
+    `frozen_encoder` trains the predictor alone, on latents that are encoded once: frames then cost
+    nothing, so it can roll out far and see every window many times. It needs `--init`.
+    `compute` is what the encoder's convolutions and products are trained in; with AMX or on a GPU,
+    bfloat16 is several times as fast.
     """
 
     steps: int
@@ -70,6 +76,8 @@ class OptimiserConfig:
     grad_clip: float = 1.0
     seed: int = 0
     stop_step: int | None = None
+    frozen_encoder: bool = False
+    compute: Literal["fp32", "bf16"] = "fp32"
 
     @property
     def last_step(self) -> int:
@@ -92,32 +100,38 @@ class Recipe:
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
 
 
-def find_recipe(name_or_path: str) -> Path:
-    """The file of a shipped recipe or of the user's own.
+def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:
+    """The file of a recipe in the folder `shipped`, or of the user's own.
 
     Raises:
         UsageError: neither exists; the message lists the shipped names.
     """
-    for candidate in (Path(name_or_path), RECIPES / f"{name_or_path}.toml"):
+    for candidate in (Path(name_or_path), shipped / f"{name_or_path}.toml"):
         if candidate.is_file():
             return candidate
-    shipped = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
-    raise UsageError(
-        f"recipe {name_or_path!r} was not found; give a TOML file or one of: {shipped}"
-    )
+    names = ", ".join(sorted(path.stem for path in shipped.glob("*.toml")))
+    raise UsageError(f"recipe {name_or_path!r} was not found; give a TOML file or one of: {names}")
 
 
-def load_recipe(name_or_path: str) -> Recipe:
-    """Read and check a recipe.
+def read_recipe(path: Path, kind: type[T]) -> T:
+    """Read a TOML file as a recipe of the given kind.
 
     Raises:
         UsageError: not TOML, an unknown key (the nearest known one is named), or a bad value.
     """
-    path = find_recipe(name_or_path)
     try:
         plain = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a readable TOML recipe: {error}; fix the file") from error
     # One strict reader serves recipes, checkpoints and manifests.
     text = json.dumps(plain, default=str).encode()
-    return parse(text, Recipe, str(path), error=UsageError)
+    return parse(text, kind, str(path), error=UsageError)
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read and check the recipe of a world model.
+
+    Raises:
+        UsageError: not found, not TOML, an unknown key (the nearest one is named), a bad value.
+    """
+    return read_recipe(find_recipe(name_or_path), Recipe)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from jetsight.errors import StorageError
-from jetsight_train.recipe import Recipe, load_recipe
+from jetsight.errors import StorageError, UsageError
+from jetsight.strict_json import dump
+from jetsight_train.recipe import RECIPES, Recipe, load_recipe
 
 
 @click.command()
@@ -26,6 +27,11 @@ from jetsight_train.recipe import Recipe, load_recipe
 @click.option(
     "--init", type=click.Path(path_type=Path), help="Start from the weights of this checkpoint."
 )
+@click.option(
+    "--probe",
+    type=click.Path(path_type=Path),
+    help="Train heads for this checkpoint instead, which stays as it is; RECIPE says which.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the newest state in the run folder.")
 @click.option("--steps", type=click.IntRange(min=1), help="Train this many steps instead.")
 @click.option("--save-every", default=500, show_default=True, type=click.IntRange(min=1))
@@ -37,32 +43,85 @@ from jetsight_train.recipe import Recipe, load_recipe
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def train(
-    recipe: str, data: Path, out: Path | None, init: Path | None, resume: bool, steps: int | None,
-    save_every: int, threads: int | None, no_anti_collapse: bool, as_json: bool,
+    recipe: str, data: Path, out: Path | None, init: Path | None, probe: Path | None, resume: bool,
+    steps: int | None, save_every: int, threads: int | None, no_anti_collapse: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Train the world model of RECIPE (a shipped name or a TOML file).
 
     The run folder holds metrics.jsonl, resumable states, and at the end checkpoint/.
+
+    With --probe, RECIPE describes heads: values, hazards and support read out of the latents of a
+    frozen model. OUT/checkpoint is then that model with these heads, in place of any it had.
     """
     import torch
 
     from jetsight_train.checkpoint import load
+    from jetsight_train.heads.modules import Heads
     from jetsight_train.trainer import CHECKPOINT, Trainer
     from jetsight_train.windows import load_recording
 
+    if threads:
+        torch.set_num_threads(threads)
+    if probe is not None:
+        if init or resume or no_anti_collapse:
+            raise UsageError(
+                "--probe trains heads from scratch in one go; leave out --init, --resume and "
+                "--no-anti-collapse"
+            )
+        train_probe(recipe, data, out, probe, steps, as_json)
+        return
+    _refuse_heads(recipe)
     plan = _adjusted(load_recipe(recipe), steps, no_anti_collapse)
     folder = out or Path("runs") / plan.name
     _refuse_used(folder, resume, CHECKPOINT)
-    if threads:
-        torch.set_num_threads(threads)
     trainer = Trainer(plan, load_recording(data), folder)
     if init:
-        trainer.start_from(load(init)[0])
+        weights = load(init)[0]
+        weights.heads = Heads()  # they read the latents of the old weights
+        trainer.start_from(weights)
     if resume:
         trainer.resume()
     target = trainer.run(save_every, _Bar(plan.optimiser.last_step, trainer.step).update)
     result = {"checkpoint": str(target), "steps": trainer.step, "wall_s": round(trainer.wall_s, 1)}
     click.echo(json.dumps(result) if as_json else f"{target}: {trainer.step} steps")
+
+
+def train_probe(
+    recipe: str, data: Path, out: Path | None, frozen: Path, steps: int | None, as_json: bool
+) -> None:
+    """Train heads on a frozen checkpoint and write it, with them, to `out/checkpoint`."""
+    from jetsight_train import checkpoint
+    from jetsight_train.heads import tracks
+    from jetsight_train.heads.recipe import load_heads_recipe
+    from jetsight_train.heads.summary import lines
+    from jetsight_train.heads.train import train_heads
+    from jetsight_train.trainer import CHECKPOINT
+
+    plan = load_heads_recipe(recipe)
+    if steps:
+        optimiser = dataclasses.replace(plan.optimiser, steps=steps)
+        plan = dataclasses.replace(plan, optimiser=optimiser)
+    folder = out or Path("runs") / plan.name
+    _refuse_used(folder, False, CHECKPOINT)
+    model, about = checkpoint.load(frozen)
+    had_heads = not model.heads.is_empty
+    heads = train_heads(model, about, tracks.read_tracks(model, data, plan.columns), plan)
+    target = folder / CHECKPOINT
+    checkpoint.save(target, model, about.recipe, about.latent, about.trained, heads)
+    scores = json.loads(dump(heads.scores))
+    result = {"checkpoint": str(target), "wall_s": round(heads.trained.wall_s, 1), **scores}
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    of = f"{about.name}, in place of its earlier ones" if had_heads else about.name
+    click.echo("\n".join([f"{target}: heads of {of}", *lines(heads)]))
+
+
+def _refuse_heads(recipe: str) -> None:
+    if not Path(recipe).is_file() and (RECIPES / "heads" / f"{recipe}.toml").is_file():
+        raise UsageError(
+            f"recipe {recipe!r} describes heads for a trained model; add --probe CHECKPOINT"
+        )
 
 
 def _adjusted(plan: Recipe, steps: int | None, no_anti_collapse: bool) -> Recipe:
