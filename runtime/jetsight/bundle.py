@@ -80,7 +80,8 @@ class Bundle:
         """Reference inputs and outputs in float32, keyed like the graphs' inputs and outputs.
 
         Arrays are read-only: `frame_hwc_u8 [n,h,w,3]`, `z [n,D]`, `z_hist [n,K,D]`,
-        `a_hist [n,K-1,A]`, `actions [n,H,A]`, `z_future [n,H,D]`.
+        `a_hist [n,K-1,A]`, `actions [n,H,A]`, `z_future [n,H,D]`, and perhaps iterations of the
+        planners, see `jetsight.golden`.
 
         Raises:
             BundleError: the file does not fit the manifest, or changed since opening.

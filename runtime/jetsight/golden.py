@@ -1,6 +1,9 @@
 """`golden.npz`: float32 inputs and outputs of the PyTorch model, so a robot proves parity alone.
 
 n samples, h x w camera pixels, D latent size, K history, H horizon, A model action size.
+Since manifest 1.2 there may also be planner iterations: for a planner's graph either nothing, or
+`<graph>__<tensor>` for each of its inputs, for `mean_next` and for `costs`, with a first axis that
+counts problems, e.g. `imagine_icem_256x5__noise [problems, N, H, A]`.
 Headers are checked before any array is allocated; nothing is ever unpickled.
 """
 
@@ -20,6 +23,7 @@ import numpy.typing as npt
 
 from jetsight.errors import BundleError
 from jetsight.manifest import Manifest
+from jetsight.stream_spec import PlanSpec
 
 NDArray = npt.NDArray[Any]
 
@@ -30,6 +34,7 @@ _HEADER = re.compile(
     rb"\{'descr': '([^']{1,16})', 'fortran_order': (False|True), "
     rb"'shape': \(([\d, ]{0,99})\), \} *\n"
 )
+PLANNER_OUTPUTS = ("mean_next", "costs")  # the float model's, of a planner's iteration
 # What the standard library raises when a zip is not what it says.
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError),
@@ -65,6 +70,21 @@ def layout(manifest: Manifest) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]
     }
 
 
+def planner_layout(manifest: Manifest) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Name and shape (without the leading axis) of every array of each planner, all float32."""
+    spec, found = PlanSpec.from_manifest(manifest), {}
+    for planner in manifest.planners:
+        outputs = spec.outputs(planner)
+        shapes = {**spec.inputs(planner), **{name: outputs[name] for name in PLANNER_OUTPUTS}}
+        found[planner.graph] = {planner_key(planner.graph, n): s for n, s in shapes.items()}
+    return found
+
+
+def planner_key(graph: str, tensor: str) -> str:
+    """Name of a tensor of a planner's graph."""
+    return f"{graph}__{tensor}"
+
+
 def load(data: bytes, manifest: Manifest, what: str) -> dict[str, NDArray]:
     """Arrays of a golden file, each checked against the sizes in the manifest.
 
@@ -85,16 +105,22 @@ def _load_all(archive: zipfile.ZipFile, manifest: Manifest, what: str) -> dict[s
         e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for e in archive.filelist
     ):
         raise BundleError(f"{what}: compressed in a way that is not supported; use deflate")
-    names = sorted(archive.namelist())
-    if names != sorted(f"{name}.npy" for name in expected):
-        raise BundleError(f"{what}: holds {names[:10]}, expected arrays {sorted(expected)}")
+    names = archive.namelist()
+    groups = [list(expected)]
+    for planner in planner_layout(manifest).values():
+        if any(f"{name}.npy" in names for name in planner):
+            expected.update((name, (np.dtype(np.float32), tail)) for name, tail in planner.items())
+            groups.append(list(planner))
+    if sorted(names) != sorted(f"{name}.npy" for name in expected):
+        raise BundleError(f"{what}: holds {sorted(names)[:10]}, expected arrays {sorted(expected)}")
     arrays = {
         name: _load_one(archive, name, dtype, tail, what)
         for name, (dtype, tail) in expected.items()
     }
-    counts = {len(array) for name, array in arrays.items()}
-    if len(counts) != 1 or counts == {0}:
-        raise BundleError(f"{what}: arrays have {sorted(counts)} samples, expected one number")
+    for group in groups:
+        counts = {len(arrays[name]) for name in group}
+        if len(counts) != 1 or counts == {0}:
+            raise BundleError(f"{what}: arrays have {sorted(counts)} samples, expected one number")
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise BundleError(f"{what}: {name} holds values that are not finite")

@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
+from jetsight.budget import Choice, GraphTime, TimesFile, choose, percentiles
+from jetsight.chained import ChainedIterations, Recorder
 from jetsight.clock import Clock
 from jetsight.engine import Backend, Engine, NDArray
 from jetsight.errors import EngineError, UsageError
 from jetsight.forecaster import Forecaster
 from jetsight.frames import Reason
 from jetsight.goal import NO_LIMIT, Goal, GoalLike, Limits, unknown
-from jetsight.iterations import HostIterations
+from jetsight.iterations import HostIterations, Iterations, check_engine
 from jetsight.noise import Noise
 from jetsight.plan import OF_HISTORY, Plan, PlanReason
 from jetsight.planner import Planner
 from jetsight.planner_facts import PlannerFacts
 from jetsight.stream_spec import PlanSpec
 
+_MEASURED_RUNS = 10
 _LATENT_WEIGHTS = ("terminal", "running", "support")
 
 
@@ -35,12 +40,16 @@ class Planning:
         spec: of the model and the robot, with its planners.
         backend: loads their graphs.
         graph: the checked bytes of a graph by name.
+        prove: raises `EngineError` if the engine of a graph does not compute what it should.
+        times: what remembers how long iterations take here; None measures in every session.
         seed: of the draws of plans that name none.
     """
 
     spec: PlanSpec
     backend: Backend
     graph: Callable[[str], bytes]
+    prove: Callable[[str, Engine], None] | None = None
+    times: Callable[[], TimesFile] | None = None
     seed: int = 0
 
 
@@ -59,6 +68,21 @@ class Wish:
     warm: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """Where a stream is.
+
+    Args:
+        forecaster: holds its histories.
+        tick: of the newest frame; -1 before the first one.
+        stale: that frame is too old to plan from.
+    """
+
+    forecaster: Forecaster
+    tick: int
+    stale: bool
+
+
 class Imagination:
     """The planners of one session.
 
@@ -72,6 +96,7 @@ class Imagination:
         self._planning, self._encode, self._clock = planning, encode, clock
         self._loaded: dict[str, Planner] = {}
         self._used: Planner | None = None
+        self._times: tuple[GraphTime, ...] = ()
         self._goal_image: NDArray | None = None  # a copy of the last one, to encode it once
         self._goal_z: NDArray | None = None
 
@@ -80,17 +105,13 @@ class Imagination:
         """The planners there are."""
         return () if self._planning is None else self._planning.spec.planners
 
-    def imagine(
-        self, wish: Wish, forecaster: Forecaster, tick: int, start_ns: int, stale: bool
-    ) -> Plan:
+    def imagine(self, wish: Wish, newest: Newest, start_ns: int) -> Plan:
         """Plan from the newest histories of a stream.
 
         Args:
             wish: what for, and how long it may take.
-            forecaster: holds the histories.
-            tick: of the newest frame; -1 before the first one.
+            newest: where the stream is.
             start_ns: when the call was made.
-            stale: the newest frame is too old to plan from.
 
         Raises:
             UsageError: the call is wrong, whatever the world looks like.
@@ -100,42 +121,64 @@ class Imagination:
         goal.check(spec)
         deadline_ns = _deadline(wish.deadline_ms, start_ns)
         load_ns = self._clock.now_ns()
-        planner = self.planner(wish.planner)
+        planner = self.planner(wish.planner, wish.deadline_ms)
         load_ns = self._clock.now_ns() - load_ns  # no deadline covers what happens only once
         self._used = planner
+        planner.check(wish.iterations, wish.seed)
         _fill_wishes(spec, planner, goal, limits, wish)
-        reason, goal_ns = self._fill_world(planner, goal, forecaster, tick), 0
-        if reason is None and stale:
-            reason = PlanReason.FRAME_STALE
-        if reason is None:
-            before_ns = self._clock.now_ns()
-            reason = self._fill_goal(planner, goal)
-            goal_ns = self._clock.now_ns() - before_ns
+        before_ns = self._clock.now_ns()
+        reason = _fill_world(planner, newest) or self._fill_goal(planner, goal)
+        goal_ns = self._clock.now_ns() - before_ns
         if reason is not None:
-            plan = Plan(tick=tick, planner=planner.facts.graph, reason=reason)
+            plan = Plan(tick=newest.tick, planner=planner.facts.graph, reason=reason)
         else:
-            if deadline_ns is not None:
-                deadline_ns += load_ns
-            plan = planner.plan(tick, deadline_ns, wish.iterations, wish.seed, wish.warm)
+            latest_ns = None if deadline_ns is None else deadline_ns + load_ns
+            plan = planner.plan(newest.tick, latest_ns, wish.iterations, wish.seed, wish.warm)
         plan.planned_ms = (self._clock.now_ns() - start_ns) / 1e6
         plan.parts_ms.update(load=load_ns / 1e6, goal=goal_ns / 1e6)
         return plan
 
-    def planner(self, name: str | None = None) -> Planner:
-        """The planner of a graph, loaded and warmed up; the first one if None.
+    def planner(self, name: str | None = None, budget_ms: float | None = None) -> Planner:
+        """The planner of a graph, loaded and warmed up.
+
+        Args:
+            name: of the graph; None for the best one for the budget.
+            budget_ms: None for the first planner in the bundle.
 
         Raises:
             UsageError: there is none.
             EngineError: its graph cannot be loaded or has other arrays than the manifest says.
         """
         facts = {facts.graph: facts for facts in self._require().spec.planners}
-        if name is None:
+        if name is None and (budget_ms is None or len(facts) == 1):
             name = next(iter(facts))
+        if name is None:
+            name = self.tune(budget_ms or 0.0).planner
         if name not in facts:
             raise unknown("planner", name, facts)
         if name not in self._loaded:
             self._loaded[name] = self._load(facts[name])
         return self._loaded[name]
+
+    def tune(self, budget_ms: float) -> Choice:
+        """The planner that makes most of a budget here; all are measured once on this machine."""
+        planning = self._require()
+        if not self._times:
+            file = None if planning.times is None else planning.times()
+            kept = None if file is None else file.read()
+            self._times = kept or tuple(self._measured(facts) for facts in planning.spec.planners)
+            if file is not None and kept is None:
+                file.write(self._times)
+        return choose(self._times, planning.spec.planners, budget_ms)
+
+    def _measured(self, facts: PlannerFacts) -> GraphTime:
+        known = self._loaded.get(facts.graph)
+        planner = known or self._load(facts)
+        try:
+            return percentiles(facts.graph, planner.warm_up(_MEASURED_RUNS + 1))
+        finally:
+            if known is None:
+                planner.close()
 
     def prepare(self) -> bool:
         """Draw a piece of the noise that the planner used last will need; False if it is there."""
@@ -167,30 +210,26 @@ class Imagination:
             facts.iterations, facts.samples, facts.horizon, spec.stream.action_block,
             len(spec.low), facts.noise_beta,
         )  # fmt: skip
-        engine = planning.backend.load(planning.graph(facts.graph))
-        try:
-            iterations = HostIterations(engine, noise, spec, facts)
+        with ExitStack() as undo:
+            engines = self._engines(facts, undo)
+            if planning.prove is not None:
+                planning.prove(facts.graph, engines[0])
+            iterations = _iterations(planning.backend, engines, noise, spec, facts)
+            undo.callback(iterations.close)
             planner = Planner(spec, facts, iterations, noise, self._clock, planning.seed)
             planner.warm_up()
-        except BaseException:
-            engine.close()
-            raise
+            undo.pop_all()
         return planner
 
-    def _fill_world(
-        self, planner: Planner, goal: Goal, forecaster: Forecaster, tick: int
-    ) -> PlanReason | None:
-        """Where the robot is, and what it did last; the reason if nobody knows."""
-        if tick < 0:
-            return PlanReason.WARMING_UP
-        facts, inputs = planner.facts, planner.inputs
-        actions = planner.past_actions
-        reason, known = forecaster.context(
-            tick, inputs["z_hist"], actions, inputs["a_last"].reshape(1, -1)
-        )
-        if reason is None and not known and (facts.rate_limited or facts.start == "hold"):
-            reason = Reason.ACTIONS_UNKNOWN
-        return None if reason is None else OF_HISTORY[reason]
+    def _engines(self, facts: PlannerFacts, undo: ExitStack) -> list[Engine]:
+        """One engine of the planner's graph; two that take turns where work can be recorded."""
+        planning, engines = self._require(), []
+        graph = planning.graph(facts.graph)
+        for _ in range(2 if hasattr(planning.backend, "capture") else 1):
+            engines.append(planning.backend.load(graph))
+            undo.callback(engines[-1].close)
+        check_engine(engines[0], planning.spec, facts)
+        return engines
 
     def _fill_goal(self, planner: Planner, goal: Goal) -> PlanReason | None:
         z_goal, inputs = planner.inputs["z_goal"], planner.inputs
@@ -216,6 +255,31 @@ class Imagination:
             self._goal_image = image.copy()
         assert self._goal_z is not None
         return self._goal_z
+
+
+def _iterations(
+    backend: Backend, engines: list[Engine], noise: Noise, spec: PlanSpec, facts: PlannerFacts
+) -> Iterations:
+    if len(engines) == 1:
+        return HostIterations(engines[0], noise, spec, facts)
+    first, second = engines
+    return ChainedIterations(cast(Recorder, backend), (first, second), noise, spec, facts)
+
+
+def _fill_world(planner: Planner, newest: Newest) -> PlanReason | None:
+    """Where the robot is, and what it did last; the reason if nobody knows."""
+    if newest.tick < 0:
+        return PlanReason.WARMING_UP
+    facts, inputs = planner.facts, planner.inputs
+    last = inputs["a_last"].reshape(1, -1)
+    reason, known = newest.forecaster.context(
+        newest.tick, inputs["z_hist"], planner.past_actions, last
+    )
+    if reason is None and not known and (facts.rate_limited or facts.start == "hold"):
+        reason = Reason.ACTIONS_UNKNOWN
+    if reason is not None:
+        return OF_HISTORY[reason]
+    return PlanReason.FRAME_STALE if newest.stale else None
 
 
 def _deadline(deadline_ms: float | None, start_ns: int) -> int | None:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from jetsight import backends, onnx_scan
+from jetsight.budget import TimesFile, measured_on
 from jetsight.bundle import Bundle
 from jetsight.engine import Backend, Engine, NDArray
 from jetsight.errors import EngineError, JetsightError, UsageError
+from jetsight.golden import planner_key
 from jetsight.imagination import Planning
-from jetsight.manifest import Family
+from jetsight.manifest import Family, graph_path
 from jetsight.stream_spec import PlanSpec
 
 _NEEDS_ENGINES = "tensorrt"  # a backend that runs only what was built before
@@ -25,6 +27,9 @@ _LOGGER = logging.getLogger("jetsight")
 # else on this machine, e.g. saturating INT8 kernels or a silent bfloat16.
 _SMALLEST_COSINE = {"fp32": 0.9999, "fp16": 0.999}
 _SMALLEST_COSINE_ELSE = 0.9
+# The same for the ranks of a planner's candidates: neighbours may change places.
+_SMALLEST_AGREEMENT = {"fp32": 0.999, "fp16": 0.99}
+_SMALLEST_AGREEMENT_ELSE = 0.9
 
 
 @dataclass(slots=True)
@@ -35,6 +40,7 @@ class Loaded:
     forecast: Engine
     maker: Backend
     family: Family
+    threads: int | None = None
 
     @property
     def backend(self) -> str:
@@ -73,17 +79,40 @@ def load(
     except BaseException:
         encode.close()
         raise
-    return Loaded(encode, forecast, engine_maker, chosen)
+    return Loaded(encode, forecast, engine_maker, chosen, threads)
 
 
 def planning(bundle: Bundle, loaded: Loaded) -> Planning:
     """What to plan with: graphs of the same family and backend, loaded when a planner is used."""
     family = loaded.family.name
+    spec = PlanSpec.from_manifest(bundle.manifest, family)
     return Planning(
-        PlanSpec.from_manifest(bundle.manifest, family),
+        spec,
         loaded.maker,
         lambda graph: _self_contained(bundle, family, graph),
+        lambda graph, engine: _prove_planner(bundle, loaded, graph, engine),
+        lambda: _times_file(bundle, loaded, spec),
     )
+
+
+def _times_file(bundle: Bundle, loaded: Loaded, spec: PlanSpec) -> TimesFile:
+    files, family = bundle.manifest.files, loaded.family.name
+    graphs = {p.graph: files[graph_path(family, p.graph)].sha256 for p in spec.planners}
+    versions = {info.name: info.version for info in backends.available()}
+    on = measured_on(graphs, loaded.backend, versions.get(loaded.backend), loaded.threads)
+    return TimesFile(on)
+
+
+def _prove_planner(bundle: Bundle, loaded: Loaded, graph: str, engine: Engine) -> None:
+    """Raise `EngineError` if a planner ranks its candidates otherwise than PyTorch did."""
+    agreement = rank_agreement(engine, bundle.golden(), graph)
+    limit = smallest_agreement(loaded.family.precision[graph])
+    if agreement is not None and not agreement >= limit:
+        raise EngineError(
+            f"graph {graph!r} of {loaded.family.name} on {loaded.backend} does not rank plans as "
+            f"PyTorch did: rank correlation {agreement:.4f} on the bundle's reference data, "
+            f"expected at least {limit}; try another --backend or --family"
+        )
 
 
 def _self_contained(bundle: Bundle, family: str, graph: str) -> bytes:
@@ -175,6 +204,45 @@ def worst_cosine(engine: Engine, golden: dict[str, NDArray], output: str) -> flo
         cosine = _cosine(engine.outputs[output].read(), expected)
         worst = cosine if not cosine >= worst else worst  # NaN wins
     return worst
+
+
+def smallest_agreement(precision: str) -> float:
+    """Smallest rank correlation with PyTorch that a planner's graph of that precision may have."""
+    return _SMALLEST_AGREEMENT.get(precision, _SMALLEST_AGREEMENT_ELSE)
+
+
+def rank_agreement(engine: Engine, golden: dict[str, NDArray], graph: str) -> float | None:
+    """Smallest Spearman correlation of candidate costs with PyTorch's, over all golden problems.
+
+    Returns:
+        None without reference data for the graph; NaN when a cost is not finite.
+    """
+    wanted = golden.get(planner_key(graph, "costs"))
+    if wanted is None:
+        return None
+    worst = 1.0
+    for i, expected in enumerate(wanted):
+        for name, array in engine.inputs.items():
+            array.write(golden[planner_key(graph, name)][i])
+        engine.run()
+        found = engine.outputs["costs"].read()
+        correlation = spearman(found, expected) if np.isfinite(found).all() else float("nan")
+        worst = correlation if not correlation >= worst else worst  # NaN wins
+    return worst
+
+
+def spearman(a: NDArray, b: NDArray) -> float:
+    """Rank correlation of two vectors; equal values share their mean rank."""
+    ranks = [_ranks(values) for values in (a, b)]
+    first, second = (r - r.mean() for r in ranks)
+    size = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / size if size else 0.0
+
+
+def _ranks(values: NDArray) -> NDArray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: NDArray = (np.cumsum(counts) - (counts - 1) / 2.0)[place]
+    return ranks
 
 
 def _cosine(found: NDArray, expected: NDArray) -> float:

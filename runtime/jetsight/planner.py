@@ -11,6 +11,7 @@ import numpy as np
 from jetsight.clock import Clock
 from jetsight.engine import NDArray
 from jetsight.errors import EngineError, UsageError
+from jetsight.goal import NO_LIMIT
 from jetsight.iterations import Iterations, Trace
 from jetsight.noise import Noise
 from jetsight.pace import Pace
@@ -55,6 +56,7 @@ class Planner:
         self._seed, self._number = seed, 0
         shapes, changing = spec.inputs(facts), ("mean", "std", "noise", "incumbent", "kept")
         self.inputs = {n: np.zeros(s, np.float32) for n, s in shapes.items() if n not in changing}
+        _fill_with_sense(self.inputs, spec, facts)
         ticks, step = facts.horizon * spec.stream.action_block, len(spec.low)
         past: NDArray = self.inputs.get("a_hist", np.zeros(0, np.float32))
         self.past_actions = past.reshape(-1, step)
@@ -91,24 +93,17 @@ class Planner:
         Raises:
             UsageError: iterations or seed are out of range.
         """
-        most = self._reserve(iterations)
+        most = self.check(iterations, seed)
         self._noise.use(self._key(seed))
         age = self._memory.age(tick) if warm else None
-        plan, done = Plan(tick=tick, planner=self.facts.graph), 0
+        plan = Plan(tick=tick, planner=self.facts.graph)
         try:
             self._begin(age)
-            while done < most and (count := self._next(done, most, deadline_ns)):
-                started_ns = self._clock.now_ns()
-                for iteration in range(done, done + count):
-                    self._draw(iteration)
-                self._iterations.run(done, count, self._trace)
-                self._pace.add(self._clock.now_ns() - started_ns, count)
-                done = self._note(done, count)
-                if iterations is None and self._has_converged(done):
-                    break
-            read_ns = self._clock.now_ns()
+            done = self._iterate(plan, most, deadline_ns, iterations is not None)
+            began_ns = self._clock.now_ns()
             self._judge(plan, done, age)
-            self._after_ns = self._clock.now_ns() - read_ns
+            self._after_ns = self._clock.now_ns() - began_ns
+            plan.parts_ms["result"] = self._after_ns / 1e6
         except EngineError:
             plan.reason = PlanReason.ENGINE_FAILED
         if seed is None:
@@ -116,12 +111,49 @@ class Planner:
             self._noise.use(self._key(None))
         return plan
 
+    def _iterate(self, plan: Plan, most: int, deadline_ns: int | None, exactly: bool) -> int:
+        """Run iterations while they pay and there is time; how many it were."""
+        done = noise_ns = work_ns = 0
+        while done < most and (count := self._next(done, most, deadline_ns)):
+            began_ns = self._clock.now_ns()
+            for iteration in range(done, done + count):
+                self._draw(iteration)
+            drawn_ns = self._clock.now_ns()
+            self._iterations.run(done, count, self._trace)
+            ended_ns = self._clock.now_ns()
+            noise_ns, work_ns = noise_ns + drawn_ns - began_ns, work_ns + ended_ns - drawn_ns
+            self._pace.add(ended_ns - began_ns, count)
+            done = self._note(done, count)
+            if not exactly and self._has_converged(done):
+                break
+        plan.parts_ms.update(noise=noise_ns / 1e6, iterations=work_ns / 1e6)
+        return done
+
+    def check(self, iterations: int | None, seed: int | None) -> int:
+        """How many iterations a plan may take; there is room to note them then.
+
+        Raises:
+            UsageError: iterations or seed are out of range.
+        """
+        self._key(seed)
+        most = self.facts.iterations if iterations is None else iterations
+        if not isinstance(most, (int, np.integer)) or not 1 <= most <= MOST_ITERATIONS:
+            raise UsageError(f"iterations is {most}, expected 1 to {MOST_ITERATIONS}")
+        if most > len(self._trace.cost):
+            self._trace = Trace(most, self._shape)
+            self._spread = np.zeros(most, np.float32)
+        return int(most)
+
     def prepare(self) -> bool:
         """Draw a piece of the next plan's noise; False when all of it is there."""
         iteration = self._noise.prepare()
-        if iteration is not None:
+        if iteration is None:
+            return False
+        try:
             self._iterations.upload(self._noise.slot(iteration))
-        return iteration is not None
+        except EngineError:  # the plan itself will say so
+            return False
+        return True
 
     def warm_up(self, runs: int = 2) -> list[int]:
         """Run iterations on the inputs as they are; nanoseconds of each but the first."""
@@ -152,16 +184,6 @@ class Planner:
         if not isinstance(seed, (int, np.integer)) or seed < 0:
             raise UsageError(f"seed is {seed!r}, expected an integer from 0")
         return 1, int(seed), 0
-
-    def _reserve(self, iterations: int | None) -> int:
-        """Room to note that many iterations."""
-        most = self.facts.iterations if iterations is None else iterations
-        if not 1 <= most <= MOST_ITERATIONS:
-            raise UsageError(f"iterations is {most}, expected 1 to {MOST_ITERATIONS}")
-        if most > len(self._trace.cost):
-            self._trace = Trace(most, self._shape)
-            self._spread = np.zeros(most, np.float32)
-        return most
 
     def _begin(self, age: int | None) -> None:
         """Hand everything to the engine that the first iteration starts from."""
@@ -209,13 +231,15 @@ class Planner:
             return True
         if done <= _PATIENCE or self._spread[done - 1] > _NARROW:
             return False
-        trace, then, now = self._trace, done - 1 - _PATIENCE, done - 1
-        if trace.violation[now] > 0:
-            return not trace.violation[now] < trace.violation[then] * (1 - _IMPROVEMENT)
-        if trace.violation[then] > 0:
+        now, then = done - 1, done - 1 - _PATIENCE
+        # As Python floats, which know no warnings where a broken engine says infinity.
+        broken_now, broken_then = (float(self._trace.violation[i]) for i in (now, then))
+        if broken_now > 0:
+            return not broken_now < broken_then * (1 - _IMPROVEMENT)
+        if broken_then > 0:
             return False
-        gain = trace.cost[then] - trace.cost[now]
-        return not gain > _IMPROVEMENT * abs(trace.cost[then])
+        cost_now, cost_then = (float(self._trace.cost[i]) for i in (now, then))
+        return not cost_now < cost_then - _IMPROVEMENT * abs(cost_then)
 
     def _judge(self, plan: Plan, done: int, age: int | None) -> None:
         """Fill in what came out, if it may be executed; anything else is said and thrown away."""
@@ -276,6 +300,14 @@ class Planner:
             return False
         np.clip(actions, low, high, out=actions)
         return True
+
+
+def _fill_with_sense(inputs: dict[str, NDArray], spec: PlanSpec, facts: PlannerFacts) -> None:
+    """What an engine is warmed up with: zeros would be bounds that hold nothing."""
+    inputs["low"][:], inputs["high"][:] = spec.low, spec.high
+    for name, value in (("rate", NO_LIMIT), ("hazard_limit", NO_LIMIT), ("weights", 1.0)):
+        inputs.get(name, np.zeros(1)).fill(value)
+    inputs.get("temperature", np.zeros(1)).fill(facts.temperature)
 
 
 def read_only(array: NDArray) -> NDArray:

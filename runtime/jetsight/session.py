@@ -14,11 +14,9 @@ from jetsight.engine import Engine, NDArray
 from jetsight.errors import EngineError
 from jetsight.forecaster import Forecaster
 from jetsight.frames import Forecast, Frame, Mode, Reason
-from jetsight.goal import GoalLike, Limits
 from jetsight.health import HealthLimits, HealthMonitor
-from jetsight.imagination import Imagination, Planning, Wish
-from jetsight.plan import Plan
-from jetsight.planner_facts import PlannerFacts
+from jetsight.imagination import Imagination, Newest, Planning
+from jetsight.imagining import Imagining
 from jetsight.stream_spec import StreamSpec
 from jetsight.tally import Tally
 
@@ -31,7 +29,7 @@ _BROKEN = frozenset(
 )
 
 
-class Session:
+class Session(Imagining):
     """Two engines, the histories of one stream, and its health.
 
     Use `Session.open`; the constructor takes engines of your own, or fakes.
@@ -171,74 +169,6 @@ class Session:
                 return frame
         return camera.next(period_ns)
 
-    @property
-    def planners(self) -> tuple[PlannerFacts, ...]:
-        """The planners that `imagine` can use; empty if the bundle was compiled without."""
-        return self._imagination.facts
-
-    def imagine(
-        self,
-        goal: GoalLike,
-        deadline_ms: float | None = None,
-        *,
-        planner: str | None = None,
-        iterations: int | None = None,
-        limits: Limits | None = None,
-        weights: Mapping[str, float] | None = None,
-        constrain: bool = True,
-        seed: int | None = None,
-        warm: bool = True,
-    ) -> Plan:
-        """Plan actions from the newest frame on, until they converge or the deadline comes.
-
-        What the world does never raises: without a history, with a goal that is not finite or no
-        time, the plan says why it is none. The first call loads the planner's graph, which the
-        deadline does not cover; `load_planner` does so ahead.
-
-        Args:
-            goal: `Goal`, image `uint8 [h, w, 3]`, latent `float32 [D]`, or target values by
-                quantity of the probe, angles in radians.
-            deadline_ms: from now; the best plan so far is handed back in time.
-            planner: name of a graph; None for the one that makes most of the deadline here.
-            iterations: exactly so many; None for as many as it takes to converge.
-            limits: tighter than the robot's own.
-            weights: by `"terminal"`, `"running"`, `"support"` or quantity; the planner's if None.
-            constrain: obey the hazard heads.
-            seed: of the draws; the same histories, plan before and seed give the same plan.
-            warm: start from the plan before.
-
-        Raises:
-            UsageError: the call is wrong: a goal of another size, unknown quantities, limits that
-                are inverted or wider than the robot's, or no planner.
-            EngineError: the planner's graph cannot be loaded.
-
-        Example:
-            >>> plan = session.imagine({"block_x": 300.0, "block_y": 250.0}, deadline_ms=80)
-            >>> if plan.valid:
-            ...     robot.execute(plan.actions[:5])
-        """
-        start_ns = self.clock.now_ns()
-        wish = Wish(goal, deadline_ms, planner, iterations, limits, weights, constrain, seed, warm)
-        stale = self.health.is_stale(start_ns - self._captured_ns)
-        return self._imagination.imagine(wish, self._forecaster, self._tick, start_ns, stale)
-
-    def load_planner(self, planner: str | None = None) -> None:
-        """Load the graph of a planner now, so that the first `imagine` need not.
-
-        Raises:
-            UsageError: there is no such planner.
-            EngineError: its graph cannot be loaded.
-        """
-        self._imagination.planner(planner)
-
-    def prepare(self) -> bool:
-        """Draw a piece of the next plan's noise; for robots with their own loop, while they wait.
-
-        Returns:
-            False when all of it is there.
-        """
-        return self._imagination.prepare()
-
     def step(self, frame: Frame, *, frozen: bool = False) -> Forecast | None:
         """Forecast one frame; for robots that bring their own loop.
 
@@ -334,6 +264,11 @@ class Session:
             mode=self.health.mode,
             drops=self.drops,
         )
+
+    def _newest(self, now_ns: int) -> Newest:
+        """What `imagine` plans from."""
+        stale = self.health.is_stale(now_ns - self._captured_ns)
+        return Newest(self._forecaster, self._tick, stale)
 
     def summary(self) -> dict[str, Any]:
         """What the last stream was like: counts, and percentiles over every frame of it.

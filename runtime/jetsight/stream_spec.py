@@ -109,12 +109,13 @@ class PlanSpec:
     planners: tuple[PlannerFacts, ...]
 
     @classmethod
-    def from_manifest(cls, manifest: Manifest, family: str) -> PlanSpec:
-        """What `manifest` says, with those planners whose graphs `family` has."""
+    def from_manifest(cls, manifest: Manifest, family: str | None = None) -> PlanSpec:
+        """What `manifest` says; with a `family`, only the planners whose graphs it has."""
         action = manifest.action
         rate = action.rate_limit_per_s
         hz = manifest.timing.camera_hz
-        carried = next(f.precision for f in manifest.families if f.name == family)
+        families = [f for f in manifest.families if family in (None, f.name)]
+        carried = {graph for f in families for graph in f.precision}
         return cls(
             stream=StreamSpec.from_manifest(manifest),
             names=action.names,

@@ -91,6 +91,10 @@ class Device(Protocol):
         """Enqueue a copy from the GPU to page-locked bytes."""
         ...
 
+    def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        """Enqueue a copy from one place on the GPU to another."""
+        ...
+
     def create_stream(self) -> int:
         """A stream that does not wait for the default one."""
         ...
@@ -290,6 +294,10 @@ class PyCudaDevice:
     def download(self, host: NDArray, address: int, stream: int) -> None:
         """Enqueue a copy from the GPU to page-locked bytes."""
         self._cuda.memcpy_dtoh_async(host, address, self._streams[stream])
+
+    def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        """Enqueue a copy from one place on the GPU to another."""
+        self._cuda.memcpy_dtod_async(target, source, nbytes, self._streams[stream])
 
     def create_stream(self) -> int:
         """A stream that does not wait for the default one."""

@@ -98,6 +98,25 @@ class CudaArray:
             with self.queue.device as device:
                 device.upload(self._device_address, self._bytes, self.queue.stream)
 
+    def write_row(self, row: int, value: NDArray) -> None:
+        """Copy `value` in as one row of the first axis, and no other.
+
+        Raises:
+            EngineError: its shape or dtype differs.
+        """
+        self._require_open()
+        if value.shape != self._shape[1:] or value.dtype != self._dtype:
+            raise EngineError(
+                f"a row of {self._what} is {self._dtype} {list(self._shape[1:])}, but was given "
+                f"{value.dtype} {list(value.shape)}"
+            )
+        self._host[row] = value
+        if self._device_address:
+            size = self._nbytes // self._shape[0]
+            piece = self._bytes[row * size : (row + 1) * size]
+            with self.queue.device as device:
+                device.upload(self._device_address + row * size, piece, self.queue.stream)
+
     def read(self, out: NDArray | None = None) -> NDArray:
         """Copy into `out`, or return a read-only view valid until the next `run` or `write`."""
         self._require_open()
@@ -140,6 +159,18 @@ class CudaArray:
     def enqueue_download(self) -> None:
         """Enqueue the copy back to the host; call it inside `with device:`."""
         self.queue.device.download(self._bytes, self._device_address, self.queue.stream)
+
+    def place(self, row: int | None) -> tuple[int, int]:
+        """Address and bytes of one row of the first axis; of all of it if None."""
+        self._require_open()
+        if row is None:
+            return self.address, self._nbytes
+        size = self._nbytes // self._shape[0]
+        return self.address + row * size, size
+
+    def was_fetched(self) -> None:
+        """The host has what the GPU wrote last."""
+        self._stale = False
 
     def was_written(self) -> None:
         """The GPU has written it; `read` has to fetch it unless the run did."""

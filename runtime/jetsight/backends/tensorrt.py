@@ -18,10 +18,11 @@ import numpy as np
 
 from jetsight.backends.cuda import Device, require_gpu
 from jetsight.backends.cuda_array import CudaArray, matching
-from jetsight.backends.cuda_queue import Parameters, Runner, checked_sync
+from jetsight.backends.cuda_queue import CudaQueue, Parameters, Runner, checked_sync
+from jetsight.backends.cuda_work import CudaCopy, CudaFetch, Work
 from jetsight.backends.tensorrt_plan import Plan, SharedRuntime
 from jetsight.clock import Clock, MonotonicClock
-from jetsight.engine import Array
+from jetsight.engine import Array, Engine
 from jetsight.engines.fingerprint import HostFacts, host_facts
 from jetsight.engines.library import Library, open_library
 from jetsight.engines.store import EngineStore
@@ -113,18 +114,48 @@ class TensorRtBackend:
         owned.callback(self._shared.leave)
         return self._shared
 
-    def capture(self, engines: Sequence[TensorRtEngine]) -> TensorRtChain:
+    def capture(self, work: Sequence[Work]) -> TensorRtChain:
         """Engines of this backend as one piece of work: one launch for all, in this order.
 
         Args:
-            engines: bound to one another as needed; one may appear more than once.
+            work: engines, bound to one another as needed, and what `copy` and `fetch` return; each
+                may appear more than once.
 
         Example: encode and forecast of a frame as one graph.
             >>> forecast.bind("z_hist", encode.outputs["z"])
             >>> both = backend.capture([encode, forecast])
             >>> both.run()
         """
-        return TensorRtChain(engines, **self._options)
+        return TensorRtChain(work, **self._options)
+
+    def array(self, engine: Engine, shape: tuple[int, ...], what: str) -> CudaArray:
+        """A float32 array on the GPU for `copy`, released with `engine`.
+
+        Raises:
+            EngineError: out of memory, or the engine is of another backend or was closed.
+        """
+        if not isinstance(engine, TensorRtEngine):
+            raise EngineError(f"{what} needs an engine of backend {self.name!r}; load one with it")
+        return engine.beside(shape, what)
+
+    def copy(
+        self, source: Array, target: Array, source_row: int | None = None,
+        target_row: int | None = None,
+    ) -> Work:  # fmt: skip
+        """A copy on the GPU for `capture`, of whole arrays or of one row of their first axis.
+
+        Raises:
+            EngineError: the sides differ in size, or belong to another backend.
+        """
+        return CudaCopy(_own(source), _own(target), source_row, target_row)
+
+    def fetch(self, array: Array) -> Work:
+        """A copy of an array to the host for `capture`; reading it afterwards need not wait.
+
+        Raises:
+            EngineError: it belongs to another backend.
+        """
+        return CudaFetch(_own(array))
 
     def close(self) -> None:
         """Close every engine and release what they shared. Idempotent."""
@@ -209,7 +240,7 @@ class TensorRtEngine(_Replayed):
             EngineError: no such name, another shape or dtype, an array of another backend, or no
                 memory.
         """
-        self._require_open()
+        self.require_open()
         side = self._inputs if name in self._inputs else self._outputs
         own = side.get(name)
         bound = matching(name, array, own, list(self._names))
@@ -224,18 +255,30 @@ class TensorRtEngine(_Replayed):
         if own is not None and own is not bound and not own.shared:
             own.free()  # nobody else reads it
 
+    @property
+    def queue(self) -> CudaQueue:
+        """Where its runs are enqueued."""
+        return self._queue
+
+    def beside(self, shape: tuple[int, ...], what: str) -> CudaArray:
+        """A float32 array in device memory, released with the engine."""
+        self.require_open()
+        array = CudaArray(self._queue, shape, np.dtype(np.float32), what, mapped=False)
+        self._owned.callback(array.free)
+        return array
+
     def run(self) -> None:
         """Compute the outputs; returns when they are ready.
 
         Raises:
             EngineError: TensorRT or the GPU failed, or something it needs was closed.
         """
-        self._require_open()
+        self.require_open()
         with self._queue.device:
-            self._runner.run(self._prepare(), self._enqueue)
-        self._finish()
+            self._runner.run(self.prepare(), self.enqueue)
+        self.finish()
 
-    def _prepare(self) -> Parameters:
+    def prepare(self) -> Parameters:
         """Everything a graph of this engine would freeze, after telling it to TensorRT."""
         queue = self._queue
         parameters: Parameters = (
@@ -255,17 +298,20 @@ class TensorRtEngine(_Replayed):
             self._pointed = parameters
         return parameters
 
-    def _enqueue(self) -> None:
+    def enqueue(self) -> None:
+        """Put one run on the stream."""
         self._plan.enqueue()
         for array in self._outputs.values():
             if array.eager:
                 array.enqueue_download()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """A run was done: what the host has of the outputs is old unless it was copied along."""
         for array in self._outputs.values():
             array.was_written()
 
-    def _require_open(self) -> None:
+    def require_open(self) -> None:
+        """Raise `EngineError` once the engine was closed."""
         if not self._release.alive:
             raise EngineError("the engine was closed and cannot run; load the graph again")
 
@@ -276,54 +322,61 @@ class TensorRtEngine(_Replayed):
 
 
 class TensorRtChain(_Replayed):
-    """Several engines of one backend as one launch; `TensorRtBackend.capture` makes it.
+    """Engines and copies of one backend as one launch; `TensorRtBackend.capture` makes it.
 
     Args:
-        engines: what runs, in this order.
+        work: what is done, in this order.
         graphs: replay it as one CUDA graph.
         timing: measure every run.
 
     Raises:
-        UsageError: no engines, or engines of different backends.
+        UsageError: no engines, or work of different backends.
     """
 
-    def __init__(self, engines: Sequence[TensorRtEngine], *, graphs: bool, timing: bool) -> None:
-        queues = {id(engine._queue) for engine in engines}
-        if len(queues) != 1:
+    def __init__(self, work: Sequence[Work], *, graphs: bool, timing: bool) -> None:
+        queues = {id(each.queue) for each in work}
+        engines = [each for each in work if isinstance(each, TensorRtEngine)]
+        if len(queues) != 1 or not engines:
             raise UsageError(
                 f"{len(engines)} engines on {len(queues)} streams cannot run as one; pass engines "
                 "of one backend"
             )
-        self._engines = tuple(engines)
-        for engine in engines:
-            engine._require_open()
-        self._queue = engines[0]._queue
+        self._work = tuple(work)
+        for each in work:
+            each.require_open()
+        self._queue = engines[0].queue
         self._runner = Runner(self._queue, graphs=graphs, timing=timing)
         # Whichever engine goes first takes the graph along: it would launch what is gone.
         for engine in set(engines):
             engine._owned.callback(self._runner.close)
 
     def run(self) -> None:
-        """Run every engine in turn; returns when the last one's outputs are ready.
+        """Do everything in turn; returns when the last output is ready.
 
         Raises:
-            EngineError: TensorRT or the GPU failed, or an engine was closed.
+            EngineError: TensorRT or the GPU failed, or something was closed.
         """
-        for engine in self._engines:
-            engine._require_open()
+        for each in self._work:
+            each.require_open()
         with self._queue.device:
-            parameters = tuple(engine._prepare() for engine in self._engines)
+            parameters = tuple(each.prepare() for each in self._work)
             self._runner.run(parameters, self._enqueue)
-        for engine in self._engines:
-            engine._finish()
+        for each in self._work:
+            each.finish()
 
     def _enqueue(self) -> None:
-        for engine in self._engines:
-            engine._enqueue()
+        for each in self._work:
+            each.enqueue()
 
     def close(self) -> None:
         """Release the graph; the engines stay open."""
         self._runner.close()
+
+
+def _own(array: Array) -> CudaArray:
+    if not isinstance(array, CudaArray):
+        raise EngineError("only arrays of engines of backend 'tensorrt' can be copied on the GPU")
+    return array
 
 
 def used_once(is_input: bool, dtype: np.dtype[Any]) -> bool:

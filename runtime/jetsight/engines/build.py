@@ -124,8 +124,12 @@ class _Job:
         """Whether everything that can be checked here was."""
         if self._workshop.host.gpu is None:
             return True
-        compared = record.parity is not None or self._graph not in measure.REFERENCE
+        compared = record.parity is not None or not self._can_compare
         return compared and (record.latency is not None or not self._request.measure)
+
+    @property
+    def _can_compare(self) -> bool:
+        return measure.can_compare(self._bundle.golden(), self._graph)
 
     def _waiting(self, holder: str) -> None:
         self._progress.step(f"{self._what}: waiting for another build (process {holder})")
@@ -229,7 +233,7 @@ class _Job:
         self._progress.step(f"{self._what}: comparing with PyTorch")
         with self._loaded(made) as engine:
             parity = latency = None
-            if self._graph in measure.REFERENCE:
+            if self._can_compare:
                 golden = self._bundle.golden()
                 parity = measure.parity(engine, golden, self._graph, self._precision, self._what)
             else:

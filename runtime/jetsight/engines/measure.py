@@ -9,13 +9,19 @@ from jetsight.clock import Clock
 from jetsight.engine import Engine, NDArray
 from jetsight.engines.record import Latency, Parity
 from jetsight.errors import EngineError
+from jetsight.golden import planner_key
 from jetsight.stats import Recorder
 
-# The output of each graph that golden.npz has a reference for.
+# The output of each graph that golden.npz always has a reference for.
 REFERENCE = {"encode": "z", "forecast": "z_future"}
 _WARM_UP, _RUNS = 50, 500
 _LONGEST_NS = 10_000_000_000  # a slow engine gets fewer runs, never fewer than _FEWEST
 _FEWEST = 20
+
+
+def can_compare(golden: dict[str, NDArray], graph: str) -> bool:
+    """Whether there is something to compare a graph with; planners may come without."""
+    return graph in REFERENCE or planner_key(graph, "costs") in golden
 
 
 def parity(
@@ -26,20 +32,24 @@ def parity(
     Args:
         engine: loaded.
         golden: the bundle's reference data.
-        graph: a key of `REFERENCE`.
+        graph: one that `can_compare` knows; of planners, the ranks of candidates are compared.
         precision: of the graph, which decides the limit.
         what: how messages call the engine.
 
     Raises:
         EngineError: another signature, or an output that points elsewhere than PyTorch's.
     """
-    output, limit = REFERENCE[graph], loading.smallest_cosine(precision)
-    unknown = sorted(name for name in engine.inputs if name not in golden)
-    if unknown or output not in engine.outputs:
+    planner = graph not in REFERENCE
+    output = "costs" if planner else REFERENCE[graph]
+    names = [planner_key(graph, n) for n in engine.inputs] if planner else list(engine.inputs)
+    if not golden.keys() >= set(names) or output not in engine.outputs:
         raise EngineError(
             f"{what}: inputs {sorted(engine.inputs)} and outputs {sorted(engine.outputs)} are not "
             f"those of graph {graph!r}; compile the bundle again: jetsight compile"
         )
+    if planner:
+        return _planner_parity(engine, golden, graph, precision, what)
+    limit = loading.smallest_cosine(precision)
     worst = loading.worst_cosine(engine, golden, output)
     if not worst >= limit:  # also when it is NaN
         raise EngineError(
@@ -48,6 +58,20 @@ def parity(
             "higher precision (--family), or compile with more layers in float (--keep-float)"
         )
     return Parity(len(golden[output]), worst, limit)
+
+
+def _planner_parity(
+    engine: Engine, golden: dict[str, NDArray], graph: str, precision: str, what: str
+) -> Parity:
+    limit = loading.smallest_agreement(precision)
+    worst = loading.rank_agreement(engine, golden, graph)
+    if worst is None or not worst >= limit:
+        raise EngineError(
+            f"{what}: does not rank plans as PyTorch did, rank correlation {worst} on the bundle's "
+            f"reference data, expected at least {limit}; nothing was kept, build a family of "
+            "higher precision (--family)"
+        )
+    return Parity(len(golden[planner_key(graph, "costs")]), worst, limit)
 
 
 def latency(engine: Engine, clock: Clock, root: Path) -> Latency:

@@ -53,7 +53,10 @@ class Proof:
 
 @dataclass(frozen=True)
 class Parity:
-    """Smallest cosine to PyTorch's float32 outputs over the bundle's golden samples."""
+    """Smallest cosine to PyTorch's float32 outputs over the bundle's golden samples.
+
+    Of a planner's graph it is the smallest rank correlation of its candidates' costs.
+    """
 
     samples: int
     smallest_cosine: float

@@ -147,6 +147,11 @@ class FakeDevice:
         target, nbytes = host.ctypes.data, host.nbytes
         self._enqueue(stream, lambda: self._copy(target, address, nbytes))
 
+    def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        """Enqueue a copy."""
+        self._note("copy", target)
+        self._enqueue(stream, lambda: self._copy(target, source, nbytes))
+
     def _copy(self, target: int, source: int, nbytes: int) -> None:
         self.view(target, nbytes)[...] = self.view(source, nbytes)
 

@@ -18,6 +18,7 @@ from jetsight.stream_spec import PlanSpec, StreamSpec
 
 Arrays = Mapping[str, tuple[tuple[int, ...], type]]
 BROKEN = np.float32(3e38)  # what stands for a cost that is not finite
+_FLOOR = 0.1  # of the standard deviation of MPPI, which would stop to look around
 
 
 def tiny_planner(**changes: Any) -> PlannerFacts:
@@ -168,8 +169,11 @@ class FakeImagine:
         self, plans: NDArray, cost: NDArray, violation: NDArray, valid: NDArray,
         given: Mapping[str, NDArray], out: Mapping[str, NDArray],
     ) -> None:  # fmt: skip
+        if self.planner.kind == "mppi":
+            self._weigh(plans, cost, violation, valid, given, out)
+            return
         order = _order(cost, violation, valid)
-        elites = plans[order[: self.planner.elites or len(plans)]]
+        elites = plans[order[: self.planner.elites]]
         elites = elites[: valid.sum()]
         if self.planner.kept:
             out["kept_next"][...] = given["kept"]
@@ -179,6 +183,23 @@ class FakeImagine:
         else:
             out["mean_next"][...] = elites.mean(axis=0)
             out["std_next"][...] = elites.std(axis=0, ddof=1)
+
+    def _weigh(
+        self, plans: NDArray, cost: NDArray, violation: NDArray, valid: NDArray,
+        given: Mapping[str, NDArray], out: Mapping[str, NDArray],
+    ) -> None:  # fmt: skip
+        """MPPI: every feasible candidate counts by how little it costs."""
+        feasible = valid & (violation <= 0)
+        chosen, score = (feasible, cost) if feasible.any() else (valid, violation)
+        if not chosen.any():
+            out["mean_next"][...], out["std_next"][...] = given["mean"], given["std"]
+            return
+        lowest = score[chosen].min()
+        weight = np.where(chosen, np.exp((lowest - score) / given["temperature"]), 0)
+        weight = (weight / weight.sum())[:, None, None]
+        mean = (weight * plans).sum(axis=0)
+        out["mean_next"][...] = mean
+        out["std_next"][...] = np.sqrt((weight * (plans - mean) ** 2).sum(axis=0)) + _FLOOR
 
 
 def _order(cost: NDArray, violation: NDArray, valid: NDArray) -> NDArray:
