@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 
 from jetsight.imagination import Planning
+from jetsight.iterations import HostIterations
+from jetsight.noise import Noise
+from jetsight.planner import Planner
 from jetsight.planner_facts import PlannerFacts
 from jetsight.session import Session
 from jetsight.stream_spec import PlanSpec
 from jetsight.testing import (
     FakeBackend,
     FakeClock,
+    FakeEngine,
     ScriptedCamera,
     Shot,
     shots,
@@ -39,6 +43,20 @@ KINDS = {
 def latent(value: float) -> NDArray:
     """A goal: every dimension has this value."""
     return np.full(SPEC.latent_size, value, np.float32)
+
+
+def bare_planner(
+    engine: FakeEngine, facts: PlannerFacts, spec: PlanSpec, clock: FakeClock | None = None
+) -> Planner:
+    """A planner without a session that stands at `HERE` and wants to get 10 farther."""
+    block = spec.stream.action_block
+    sizes = (facts.iterations, facts.samples, facts.horizon, block, len(spec.low))
+    noise = Noise(*sizes, facts.noise_beta)
+    iterations = HostIterations(engine, noise, spec, facts)
+    planner = Planner(spec, facts, iterations, noise, clock or FakeClock())
+    planner.inputs["z_hist"][:], planner.inputs["z_goal"][:] = HERE, HERE + 10
+    planner.inputs["weights"][:] = 1, 0, 0
+    return planner
 
 
 class Rig:

@@ -29,6 +29,7 @@ PYCUDA = {
     "init",
     "mem_alloc",
     "mem_get_info",
+    "memcpy_dtod_async",
     "memcpy_dtoh_async",
     "memcpy_htod_async",
     "pagelocked_empty",
