@@ -110,10 +110,12 @@ class ChainedIterations:
             name: np.zeros((self._slots, *size), np.float32) for name, size in sizes.items()
         }
         self._connect()
+        self._inputs = dict(engines[0].inputs)
+        self._outputs = [dict(engine.outputs) for engine in engines]
         # Outputs come back to the host where a chain says so, not after every run.
         self._fetches = [
-            {name: recorder.fetch(array) for name, array in engine.outputs.items()}
-            for engine in engines
+            {name: recorder.fetch(array) for name, array in outputs.items()}
+            for outputs in self._outputs
         ]
         self._fetches_remembered = [recorder.fetch(a) for a in self._remembered.values()]
         self._chains: dict[tuple[int, int, int], Chain] = {}
@@ -132,7 +134,7 @@ class ChainedIterations:
 
     def write(self, name: str, value: NDArray) -> None:
         """Set an input of the first iteration."""
-        self._engines[0].inputs[name].write(value)
+        self._inputs[name].write(value)
 
     def upload(self, slot: int) -> None:
         """Put a draw where the chains find it."""
@@ -175,7 +177,7 @@ class ChainedIterations:
 
     def read(self, name: str, out: NDArray) -> None:
         """Copy an output of the last iteration."""
-        self._engines[self._last].outputs[name].read(out)
+        self._outputs[self._last][name].read(out)
 
     def close(self) -> None:
         """Release the chains and the engines."""

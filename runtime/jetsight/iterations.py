@@ -89,13 +89,14 @@ class HostIterations:
     def __init__(self, engine: Engine, noise: Noise, spec: PlanSpec, planner: PlannerFacts) -> None:
         check_engine(engine, spec, planner)
         self._engine, self._noise = engine, noise
+        self._inputs, self._outputs = dict(engine.inputs), dict(engine.outputs)
         self._pairs = [(engine.outputs[o], engine.inputs[i]) for o, i in handed_on(engine)]
         self._one = np.zeros(1, np.float32)
         self._fresh = True
 
     def write(self, name: str, value: NDArray) -> None:
         """Set an input of the first iteration."""
-        self._engine.inputs[name].write(value)
+        self._inputs[name].write(value)
         self._fresh = True
 
     def upload(self, slot: int) -> None:
@@ -112,7 +113,7 @@ class HostIterations:
                 for output, into in self._pairs:
                     into.write(output.read())
             self._fresh = False
-            self._engine.inputs["noise"].write(self._noise.values[self._noise.slot(iteration)])
+            self._inputs["noise"].write(self._noise.values[self._noise.slot(iteration)])
             self._engine.run()
             trace.cost[iteration] = self._scalar("cost")
             trace.violation[iteration] = self._scalar("violation")
@@ -120,11 +121,11 @@ class HostIterations:
             self.read("std_next", trace.std[iteration])
 
     def _scalar(self, name: str) -> float:
-        return float(self._engine.outputs[name].read(self._one)[0])
+        return float(self._outputs[name].read(self._one)[0])
 
     def read(self, name: str, out: NDArray) -> None:
         """Copy an output of the last iteration."""
-        self._engine.outputs[name].read(out)
+        self._outputs[name].read(out)
 
     def close(self) -> None:
         """Release the engine."""
