@@ -134,7 +134,8 @@ class ChainedIterations:
 
     def write(self, name: str, value: NDArray) -> None:
         """Set an input of the first iteration."""
-        self._inputs[name].write(value)
+        if name in self._inputs:
+            self._inputs[name].write(value)
 
     def upload(self, slot: int) -> None:
         """Put a draw where the chains find it."""

@@ -14,6 +14,7 @@ from jetsight.bundle import Bundle
 from jetsight.cli.table import fields, human_bytes, table
 from jetsight.gates import meaning
 from jetsight.manifest import DataDigest, Manifest
+from jetsight.planner_facts import HeadFacts
 
 
 @click.command()
@@ -41,6 +42,10 @@ def describe(facts: Manifest) -> Iterator[str]:
     yield from _section("Camera", fields(_camera(facts)))
     yield from _section("Action", _actions(facts))
     yield from _section("Surprise", fields(_surprise(facts)))
+    if facts.heads is not None:
+        yield from _section("Heads", fields(_heads(facts.heads)))
+    if facts.planners:
+        yield from _section("Planners", _planners(facts))
     yield from _section("Families", _families(facts))
     yield from _section("Gates", _gates(facts))
     if known := list(_meanings(facts)):
@@ -96,6 +101,31 @@ def _surprise(facts: Manifest) -> Iterator[tuple[str, str]]:
             f"p99.9 {quantiles.p999:.2f}"
         ),
     )
+
+
+def _heads(heads: HeadFacts) -> Iterator[tuple[str, str]]:
+    read = [f"{n} ({u})" if u else n for n, u in zip(heads.quantities, heads.units, strict=True)]
+    yield "probe reads", ", ".join(read) or "nothing"
+    for hazard in heads.hazards:
+        yield f"hazard {hazard.name}", f"misses at most {hazard.miss_rate:.2g} of held-out harm"
+    yield "support", "says how far from the training data" if heads.support else "none"
+
+
+def _planners(facts: Manifest) -> Iterator[str]:
+    seconds = facts.timing.action_block / facts.timing.camera_hz
+    rows = [
+        (
+            planner.graph,
+            f"{planner.samples} x {planner.iterations}",
+            f"{planner.horizon} blocks, {planner.horizon * seconds:g} s",
+            str(planner.context),
+            "yes" if planner.rate_limited else "no",
+            f"{planner.start}, noise 1/f^{planner.noise_beta:g}",
+        )
+        for planner in facts.planners
+    ]
+    head = ("graph", "samples x iterations", "looks ahead", "latents", "rate limits", "starts from")
+    return table(head, rows)
 
 
 def _families(facts: Manifest) -> Iterator[str]:
