@@ -98,6 +98,11 @@ class Affine:
         gain, offset = batch_norm_affine(as_a(nn.BatchNorm1d, module))
         return Affine(self.weight * gain, self.bias * gain + offset)
 
+    def after_batch_norm(self, module: nn.Module) -> Affine:
+        """This layer and the evaluation-mode BatchNorm before it, as one."""
+        gain, offset = batch_norm_affine(as_a(nn.BatchNorm1d, module))
+        return Affine(gain[:, None] * self.weight, self.bias + offset @ self.weight)
+
     def scaled(self, factor: float) -> Affine:
         """The output times `factor`."""
         return Affine(self.weight * factor, self.bias * factor)
@@ -130,6 +135,20 @@ class Dense(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Product and bias in one node."""
         return torch.addmm(self.bias, x, self.weight)
+
+
+class Product(Layer):
+    """One `MatMul`: `[P, I] -> [P, O]`, for where a bias has no effect or is added elsewhere."""
+
+    weight: Tensor
+
+    def __init__(self, affine: Affine) -> None:
+        super().__init__()
+        self.register_buffer("weight", affine.weight.float().contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The product alone."""
+        return x @ self.weight
 
 
 class Gelu(Layer):

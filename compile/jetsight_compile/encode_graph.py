@@ -34,7 +34,13 @@ from jetsight_compile.dense import (
     as_a,
     batch_norm_affine,
 )
-from jetsight_train.model.encoder import ConvEncoder, Projector, ViTBlock, ViTEncoder
+from jetsight_train.model.encoder import (
+    ConvEncoder,
+    Projector,
+    SpatialSoftmax,
+    ViTBlock,
+    ViTEncoder,
+)
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.preprocess import Preprocess
 
@@ -240,16 +246,43 @@ class Convolutions(Layer):
             folded = _folded_convolution(as_a(nn.Conv2d, conv), as_a(nn.BatchNorm2d, norm), gain)
             self.layers.append(folded)
             gain = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-        self.hidden = Dense(Affine.of(encoder.head[0]).before_batch_norm(encoder.head[1]))
-        self.out = Dense(Affine.of(encoder.head[3]))
+        self.points = PointsGraph(encoder.read) if encoder.config.points else None
+        self.hidden: Layer | None = None
+        if encoder.config.hidden:
+            self.hidden = Dense(Affine.of(encoder.head[0]).before_batch_norm(encoder.head[1]))
+            self.out = Dense(Affine.of(encoder.head[3]))
+        else:
+            self.out = Dense(Affine.of(encoder.head[1]).after_batch_norm(encoder.head[0]))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Convolve, flatten, project."""
+        """Convolve, flatten or find points, project."""
         x = pixels.permute(2, 0, 1) if self.channels_last else pixels
         x = (x - self.mean_px)[None]
         for layer in self.layers:
             x = torch.relu(layer(x))
-        return self.out(torch.relu(self.hidden(x.reshape(1, -1))))
+        if self.points is not None:
+            x = self.points(x)
+        x = x.reshape(1, -1)
+        return self.out(x if self.hidden is None else torch.relu(self.hidden(x)))
+
+
+class PointsGraph(Layer):
+    """A `SpatialSoftmax` whose moments are one product: `[1, C, h, w] -> [1, 3 * points]`."""
+
+    grid: Tensor
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        spatial = as_a(SpatialSoftmax, module)
+        self.score = copy.deepcopy(spatial.score)
+        self.register_buffer("grid", spatial.grid.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores, softmax over positions, mean and spread."""
+        moments = torch.softmax(self.score(x).flatten(2)[0], dim=-1) @ self.grid
+        mean = moments[:, :2]
+        spread = moments[:, 2:] - (mean * mean).sum(-1, keepdim=True)
+        return torch.cat([mean, spread], dim=-1)
 
 
 def _patch_embedding(embed: nn.Conv2d, preprocess: Preprocess, channels_last: bool) -> Affine:

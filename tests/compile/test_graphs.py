@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from onnx import helper
-from tiny import model_of
+from tiny import POINTS, model_of
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.errors import EngineError, UsageError
@@ -16,7 +17,7 @@ from jetsight_compile.dense import Affine, Attention, Style
 from jetsight_compile.encode_graph import EncodeGraph
 from jetsight_compile.engines import run_all
 from jetsight_compile.forecast_graph import ForecastGraph
-from jetsight_compile.graphs import Sizes, check_graph, operator_counts
+from jetsight_compile.graphs import Sizes, check_graph, export_encode, operator_counts
 
 KINDS = ("conv", "vit", "conv-resize", "vit-resize")
 ROUNDING = 2e-5
@@ -92,6 +93,21 @@ def test_a_rewrite_that_forgot_a_weight_would_be_seen(forgotten) -> None:
         np.abs(naive_rollout(whole, window) - naive_rollout(changed, window)).max(),
     )
     assert moved > 20 * ROUNDING
+
+
+@pytest.mark.parametrize("hidden", [32, 0])
+def test_an_encoder_that_finds_points_is_compiled_too(hidden) -> None:
+    model = model_of(conv=replace(POINTS, hidden=hidden))
+    frame = random_frame(model)
+    expected = naive_encode(model, frame)
+    with torch.inference_mode():
+        z = EncodeGraph(model, Style(20))(torch.from_numpy(frame)).numpy()
+    np.testing.assert_allclose(z, expected, atol=ROUNDING)
+    graph = export_encode(model, Style(20)).SerializeToString()
+    z = run_all(OnnxRuntimeBackend(), graph, [{"frame_hwc_u8": frame}])[0]
+    np.testing.assert_allclose(z, expected, atol=ROUNDING)
+    model.encoder.read.score.weight.data *= 1.5
+    assert np.abs(naive_encode(model, frame) - expected).max() > 20 * ROUNDING
 
 
 @pytest.mark.parametrize("kind", ["conv", "vit", "vit-resize"])

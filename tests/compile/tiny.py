@@ -24,17 +24,19 @@ from jetsight_train.record import dataset, episode, stats, video
 SIDE, BLOCK, HISTORY, HORIZON, LATENT = 24, 2, 3, 2, 16
 NAMES, FPS = ("dy", "dx"), 10
 CONV = ConvConfig((12, 16), (4, 3), (2, 2), 32)
+POINTS = ConvConfig((12, 16), (5, 3), (2, 1), 32, points=6)
 VIT = ViTConfig(width=16, depth=2, heads=2, mlp=32, patch=8, projector=24)
 
 
 def model_of(
-    *, vit: bool = False, projector: int = 0, camera: tuple[int, int] = (SIDE, SIDE)
-) -> WorldModel:
+    *, vit: bool = False, projector: int = 0, camera: tuple[int, int] = (SIDE, SIDE),
+    conv: ConvConfig = CONV,
+) -> WorldModel:  # fmt: skip
     """A random model in which every weight, bias, norm and statistic has its own value."""
     torch.manual_seed(0)
     predictor = PredictorConfig(2, 2, 8, 24, 16, projector, 0.1)
     config = ModelConfig(
-        LATENT, HISTORY, HORIZON, predictor, conv=None if vit else CONV, vit=VIT if vit else None
+        LATENT, HISTORY, HORIZON, predictor, conv=None if vit else conv, vit=VIT if vit else None
     )
     action = ActionSpec(
         NAMES, ("px", "px"), (-3.0, -3.0), (3.0, 3.0), None, (0.0, 0.0), (0.3, -0.2), (1.7, 1.4)

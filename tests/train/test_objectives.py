@@ -9,6 +9,7 @@ from jetsight_train.objectives import (
     barlow_twins,
     covariance_term,
     cross_correlation,
+    motion_term,
     objective_terms,
     off_diagonal,
     temporal_term,
@@ -89,3 +90,30 @@ def test_the_slowness_prior_is_off_unless_asked_for() -> None:
     slow = objective_terms(predicted, predicted, windows, ObjectiveConfig("vicreg", temporal=2.0))
     assert "temporal" not in plain
     assert slow["temporal"].item() == pytest.approx(2.0 * temporal_term(windows).item())
+
+
+def test_motion_term_is_paid_by_what_stays_and_not_by_what_moves() -> None:
+    moves = torch.randn(512, 2, 3) * 1.5
+    stays = torch.randn(512, 1, 3).expand(-1, 2, -1) * 1.5
+    assert motion_term(moves).item() == 0.0
+    assert motion_term(stays).item() == pytest.approx(0.99, abs=1e-6)  # 1 - sqrt(eps)
+
+
+def test_slow_and_moving_dimensions_are_apart() -> None:
+    windows = torch.randn(64, 2, 8)
+    windows[..., :4] = windows[:, :1, :4]  # the slow half does not move, the other does
+    config = ObjectiveConfig("vicreg", temporal=1.0, slow_share=0.5, motion=1.0)
+    terms = objective_terms(windows[:, 0], windows[:, 1], windows, config)
+    swapped = objective_terms(windows[:, 0], windows[:, 1], windows.flip(-1), config)
+    assert terms["temporal"].item() == 0.0
+    assert terms["motion"].item() < 0.2
+    assert swapped["temporal"].item() > 0.5
+    assert swapped["motion"].item() > 0.9
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rollout_steps": 0}, {"context": -1}, {"motion": 1.0, "slow_share": 1.0}]
+)
+def test_objectives_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be|below 1"):
+        ObjectiveConfig("vicreg", **wrong)

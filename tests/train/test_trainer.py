@@ -11,6 +11,7 @@ from toy import toy_recipe, toy_recording
 from jetsight.errors import CollapseError, DataError, UsageError
 from jetsight_train.checkpoint import load
 from jetsight_train.evaluate import encode_recording, linear_probe_r2, prediction_skill
+from jetsight_train.recipe import Recipe
 from jetsight_train.trainer import METRICS, Trainer, learning_rate
 from jetsight_train.windows import WindowSampler, split
 
@@ -160,3 +161,74 @@ def test_stop_step_is_a_prefix_of_the_whole_run(tmp_path: Path) -> None:
     assert stopped.step == 3
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(stopped)[name]), name
+
+
+def test_a_context_of_one_trains_on_pairs(tmp_path: Path) -> None:
+    recipe = toy_recipe(steps=2, context=1, rollout_steps=1)
+    trainer = Trainer(recipe, toy_recording(), tmp_path)
+    assert trainer.sampler.length == 2
+    before = weights(trainer)["predictor.positions"]
+    trainer.train_step()
+    after = weights(trainer)["predictor.positions"]
+    assert not torch.equal(after[:, 0], before[:, 0])
+
+
+def frozen(steps: int = 4) -> Recipe:
+    recipe = toy_recipe(steps, kind="none")
+    return replace(recipe, optimiser=replace(recipe.optimiser, frozen_encoder=True))
+
+
+def test_a_frozen_encoder_stays_and_its_predictor_learns(tmp_path: Path) -> None:
+    data = toy_recording()
+    first = Trainer(toy_recipe(steps=40), data, tmp_path / "first")
+    first.run()
+    trainer = Trainer(frozen(150), data, tmp_path / "second")
+    trainer.start_from(first.model)
+    start = trainer.train_step().loss
+    target = trainer.run()
+    model, _ = load(target)
+    for name, value in first.model.encoder.state_dict().items():
+        assert torch.equal(value, model.encoder.state_dict()[name]), name
+    lines = (trainer.folder / METRICS).read_text().splitlines()
+    last = [json.loads(line)["loss"] for line in lines[-5:]]
+    assert sum(last) / 5 < 0.5 * start
+    z = encode_recording(model, data)
+    assert prediction_skill(model, data, z).skill[0] > 0.3
+
+
+def test_resuming_with_a_frozen_encoder_ends_in_the_same_bits(tmp_path: Path) -> None:
+    data, source = toy_recording(), Trainer(toy_recipe(), toy_recording(), tmp_path / "source")
+    whole = Trainer(frozen(), data, tmp_path / "whole")
+    whole.start_from(source.model)
+    whole.run()
+    parts = Trainer(frozen(), data, tmp_path / "parts")
+    parts.start_from(source.model)
+    parts.folder.mkdir()
+    parts.train_step()
+    parts.save_state()
+    again = Trainer(frozen(), data, tmp_path / "parts")
+    again.resume()
+    again.run()
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(again)[name]), name
+
+
+def test_a_frozen_encoder_needs_a_trained_one_of_its_kind(tmp_path: Path) -> None:
+    data = toy_recording()
+    with pytest.raises(UsageError, match="--init"):
+        Trainer(frozen(), data, tmp_path / "none").run()
+    other = toy_recipe()
+    other = replace(other, model=replace(other.model, latent_size=8))
+    with pytest.raises(UsageError, match="another one"):
+        Trainer(frozen(), data, tmp_path / "other").start_from(
+            Trainer(other, data, tmp_path / "wrong").model
+        )
+
+
+def test_bfloat16_trains_to_about_the_same_loss(tmp_path: Path) -> None:
+    data, recipe = toy_recording(), toy_recipe(steps=1)
+    half = replace(recipe, optimiser=replace(recipe.optimiser, compute="bf16"))
+    exact = Trainer(recipe, data, tmp_path / "a").train_step().loss
+    rounded = Trainer(half, data, tmp_path / "b").train_step().loss
+    assert rounded == pytest.approx(exact, rel=0.02)
+    assert rounded != exact  # it really was rounded

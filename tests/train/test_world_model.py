@@ -7,6 +7,7 @@ import torch
 from toy import HISTORY, HORIZON, toy_recipe, toy_recording
 
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig, ViTConfig
+from jetsight_train.model.encoder import SpatialSoftmax
 from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
 from jetsight_train.preprocess import FrameSpec
 from jetsight_train.recipe import load_recipe
@@ -105,3 +106,17 @@ def test_cost_is_squared_distance(model: WorldModel) -> None:
 def test_two_encoders_are_refused() -> None:
     with pytest.raises(ValueError, match="exactly one encoder"):
         ModelConfig(16, 3, 2, PredictorConfig(), conv=ConvConfig(), vit=ViTConfig())
+
+
+def test_spatial_softmax_finds_a_bright_spot_and_its_spread() -> None:
+    read = SpatialSoftmax(1, 1, (9, 9))
+    with torch.no_grad():
+        read.score.weight.fill_(40.0)
+        read.score.bias.zero_()
+    spot = torch.zeros(2, 1, 9, 9)
+    spot[0, 0, 2, 6] = 1.0  # row 2 is y = -0.5, column 6 is x = +0.5
+    spot[1, 0, 0, 0] = spot[1, 0, 8, 8] = 1.0  # two spots: their middle, far apart
+    x, y, spread = read(spot).T
+    torch.testing.assert_close(x, torch.tensor([0.5, 0.0]), atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(y, torch.tensor([-0.5, 0.0]), atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(spread, torch.tensor([0.0, 2.0]), atol=1e-4, rtol=0.0)

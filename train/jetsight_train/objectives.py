@@ -5,6 +5,7 @@ Shapes: N samples, D latent size, K prediction steps; `predicted` and `target` a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +41,17 @@ def temporal_term(z: Tensor) -> Tensor:
     return (z[:, 1:] - z[:, :-1]).square().mean()
 
 
+def motion_term(z: Tensor, margin: float = VICREG_MARGIN) -> Tensor:
+    """VICReg's variance term on the change from one frame to the next; `z [N, T, D]`.
+
+    PLDM's variance over time (arXiv 2502.14819), per step: dimensions that have to change keep what
+    moves, and leave what stays to the others. Two independent draws differ by sqrt(2) times their
+    spread, so the change is scaled by that.
+    """
+    change = (z[:, 1:] - z[:, :-1]).flatten(0, 1) / math.sqrt(2.0)
+    return variance_term(change, margin)
+
+
 def cross_correlation(first: Tensor, second: Tensor, eps: float = BARLOW_EPS) -> Tensor:
     """Correlation of every dimension of `first` with every one of `second`: `[D, D]`."""
 
@@ -62,8 +74,11 @@ class ObjectiveConfig:
     The defaults of `prediction`, `variance`, `covariance` are VICReg's 25, 25, 1; `redundancy`
     is Barlow Twins' lambda, and `barlow` the weight of its whole loss. `temporal` weighs the
     slowness prior, which either objective may add, and `slow_share` is the share of the dimensions
-    it acts on: those keep what stays, the others are free for what moves. `rollout_steps` is how
+    it acts on: those keep what stays, the others are free for what moves; `motion` makes them keep
+    it. `rollout_steps` is how
     far training rolls the predictor out; two serve simulated robots best (arXiv 2512.24497).
+    `context` is how many frames a rollout starts from, 0 for all K of the model: with one, a window
+    is a pair of frames, and a batch of the same cost shows several times as many scenes.
     """
 
     kind: Literal["vicreg", "barlow", "none"]
@@ -74,7 +89,16 @@ class ObjectiveConfig:
     redundancy: float = BARLOW_REDUNDANCY
     temporal: float = 0.0
     slow_share: float = 1.0
+    motion: float = 0.0
     rollout_steps: int = 2
+    context: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse windows without a frame to start from, or to predict."""
+        if self.rollout_steps < 1 or self.context < 0:
+            raise ValueError("rollout_steps must be at least 1, and context at least 0")
+        if self.motion and not 0.0 <= self.slow_share < 1.0:
+            raise ValueError("motion acts on the share slow_share leaves over: make that below 1")
 
 
 def vicreg(
@@ -132,7 +156,9 @@ def objective_terms(
         terms = vicreg(predicted, target, windows.flatten(0, 1), config)
     else:
         terms = barlow_twins(predicted, target, config)
+    slow = round(config.slow_share * windows.shape[-1])
     if config.temporal:
-        slow = round(config.slow_share * windows.shape[-1])
         terms["temporal"] = config.temporal * temporal_term(windows[..., :slow])
+    if config.motion:
+        terms["motion"] = config.motion * motion_term(windows[..., slow:])
     return terms

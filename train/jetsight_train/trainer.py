@@ -3,7 +3,8 @@
 What a step does depends only on the recipe, the data and the step number (batches and dropout are
 drawn from generators seeded with it), so a run that was stopped and resumed ends in the same bits.
 
-Shapes: N windows, T = K + rollout steps frames per window, D latent size.
+Shapes: N windows, T = context + rollout steps frames per window, F frames of the recording,
+A action-block size, D latent size.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from jetsight_train.objectives import ObjectiveConfig, objective_terms
 from jetsight_train.preprocess import FrameSpec
 from jetsight_train.recipe import OptimiserConfig, Recipe
 from jetsight_train.run_state import RunState
-from jetsight_train.windows import Recording, Windows, WindowSampler
+from jetsight_train.windows import Recording, WindowSampler
 
 MIN_ACTION_STD = 1e-6
 CHECKPOINT = "checkpoint"
@@ -78,23 +79,19 @@ def learning_rate(config: OptimiserConfig, step: int) -> float:
 
 
 def window_terms(
-    model: WorldModel, batch: Windows, objective: ObjectiveConfig
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Loss terms of a batch of windows, and its latents `[N, T, D]`.
+    model: WorldModel, z: Tensor, blocks: Tensor, objective: ObjectiveConfig
+) -> dict[str, Tensor]:
+    """Loss terms of a batch of windows of latents `z [N, T, D]` and the `blocks [N, T-1, A]`.
 
     Every context frame predicts its successor (teacher forcing), and a rollout from the context
     predicts what follows with the model's own latents as input. Gradients reach both the predicted
     and the encoded side; the anti-collapse terms hold the encoder up.
     """
-    n, t = batch.frames_u8.shape[:2]
-    history = model.config.history
-    z = model.encode(batch.frames_u8.flatten(0, 1)).view(n, t, -1)
-    forced = model.predict_each(z[:, :history], batch.blocks[:, :history])
-    imagined = model.rollout(
-        z[:, :history], batch.blocks[:, : history - 1], batch.blocks[:, history - 1 :]
-    )
+    context = objective.context or model.config.history
+    forced = model.predict_each(z[:, :context], blocks[:, :context])
+    imagined = model.rollout(z[:, :context], blocks[:, : context - 1], blocks[:, context - 1 :])
     predicted = torch.cat([forced[:, :-1], imagined], dim=1).flatten(0, 1)
-    return objective_terms(predicted, z[:, 1:].flatten(0, 1), z, objective), z
+    return objective_terms(predicted, z[:, 1:].flatten(0, 1), z, objective)
 
 
 class Trainer:
@@ -106,10 +103,13 @@ class Trainer:
         self.recipe, self.recording, self.folder = recipe, recording, folder
         self.clock = clock or MonotonicClock()
         self.model = build_model(recipe, recording)
+        self.frozen = recipe.optimiser.frozen_encoder
+        trained = self.model.predictor if self.frozen else self.model
         self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), weight_decay=recipe.optimiser.weight_decay
+            trained.parameters(), weight_decay=recipe.optimiser.weight_decay
         )
-        length = recipe.model.history + recipe.objective.rollout_steps
+        context = recipe.objective.context or recipe.model.history
+        length = context + recipe.objective.rollout_steps
         self.sampler = WindowSampler(
             recording, length, recipe.timing.action_block, recipe.optimiser.seed
         )
@@ -117,20 +117,29 @@ class Trainer:
         self.state = RunState(folder, recipe, recording.digest)
         self.step = 0
         self.wall_s = 0.0
+        self.begun = False  # with weights that were trained before
+        self.latents: Tensor | None = None  # [F, D] of all frames, once the encoder stays as it is
 
     def resume(self) -> None:
         """Go on from the newest complete state of the run folder; a fresh folder starts at 0."""
         found = self.state.load(self.model, self.optimiser)
         if found is not None:
+            self.begun = True
             self.step, self.wall_s, self.monitor.bad_checks = found
         self._trim_metrics()
 
     def start_from(self, weights: WorldModel) -> None:
         """Begin with the weights of a trained model of the same geometry; moments start at zero.
 
+        With a frozen encoder only that is taken, and the predictor may be another one.
+
         Raises:
             UsageError: the geometry differs.
         """
+        self.begun = True
+        if self.frozen:
+            self._take_encoder(weights)
+            return
         if weights.config != self.recipe.model:
             raise UsageError(
                 f"recipe {self.recipe.name!r} describes another model than the checkpoint to start "
@@ -138,14 +147,30 @@ class Trainer:
             )
         self.model.load_state_dict(weights.state_dict())
 
+    def _take_encoder(self, weights: WorldModel) -> None:
+        own, theirs = self.recipe.model, weights.config
+        same = (own.conv, own.vit, own.latent_size) == (theirs.conv, theirs.vit, theirs.latent_size)
+        if not same or self.model.frame != weights.frame:
+            raise UsageError(
+                f"recipe {self.recipe.name!r} keeps an encoder frozen that is another one than the "
+                "checkpoint's; give both the same frame, latent_size and [model.conv] or [model.vit]"
+            )
+        self.model.encoder.load_state_dict(weights.encoder.state_dict())
+
     def run(
         self, save_every: int = 500, report: Callable[[StepReport], None] | None = None
     ) -> Path:
         """Train to the recipe's last step and write the checkpoint; returns its folder.
 
         Raises:
+            UsageError: the encoder is to stay frozen, but nothing was taken from a checkpoint.
             CollapseError: the monitor stopped the run.
         """
+        if self.frozen and not self.begun:
+            raise UsageError(
+                f"recipe {self.recipe.name!r} keeps the encoder frozen, so it needs a trained one; "
+                "give its checkpoint with --init"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / METRICS).open("a", encoding="utf-8") as metrics:
             while self.step < self.recipe.optimiser.last_step:
@@ -171,9 +196,8 @@ class Trainer:
         self.model.train()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(config, step)
-        terms, z = window_terms(
-            self.model, self.sampler.batch(step, config.batch), self.recipe.objective
-        )
+        z, blocks = self._windows(step)
+        terms = window_terms(self.model, z, blocks, self.recipe.objective)
         loss = torch.stack(list(terms.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -185,15 +209,33 @@ class Trainer:
             step,
             float(loss.detach()),
             {name: float(value.detach()) for name, value in terms.items()},
-            latent_health(z.detach().flatten(0, 1)) if looked_at else None,
+            latent_health(z.detach().flatten(0, 1)) if looked_at and not self.frozen else None,
         )
+
+    def _windows(self, step: int) -> tuple[Tensor, Tensor]:
+        """Latents `[N, T, D]` of a step's windows and the action blocks `[N, T-1, A]` between."""
+        firsts = self.sampler.draw(step, self.recipe.optimiser.batch)
+        if not self.frozen:
+            batch = self.sampler.at(firsts)
+            n, t = batch.frames_u8.shape[:2]
+            half = self.recipe.optimiser.compute == "bf16"
+            with torch.autocast(batch.blocks.device.type, torch.bfloat16, enabled=half):
+                z = self.model.encode(batch.frames_u8.flatten(0, 1))
+            return z.float().view(n, t, -1), batch.blocks
+        if self.latents is None:
+            self.latents = encode_recording(self.model, self.recording)
+            self.model.train()
+        rows = self.sampler.rows(firsts)
+        return self.latents[torch.from_numpy(rows)], self.sampler.blocks(rows)
 
     def save_state(self) -> None:
         """Write everything that resuming needs, atomically; the one before is kept."""
         self.state.save(self.model, self.optimiser, self.step, self.wall_s, self.monitor.bad_checks)
 
     def _finish(self) -> Path:
-        z = encode_recording(self.model, self.recording)
+        z = self.latents
+        if z is None:
+            z = encode_recording(self.model, self.recording)
         latent = checkpoint.LatentSpec(tuple(z.mean(0).tolist()), tuple(z.std(0).tolist()))
         how = checkpoint.Trained(
             self.step, self.recording.digest, self.recording.name, torch.__version__, self.wall_s

@@ -121,8 +121,12 @@ class WindowSampler:
 
     def batch(self, step: int, size: int) -> Windows:
         """The random batch of a training step."""
+        return self.at(self.draw(step, size))
+
+    def draw(self, step: int, size: int) -> npt.NDArray[np.int64]:
+        """Rows at which the windows of a training step begin: `[size]`."""
         rng = np.random.default_rng((self.seed, step))
-        return self.at(rng.choice(self.firsts, size=size, replace=size > len(self.firsts)))
+        return rng.choice(self.firsts, size=size, replace=size > len(self.firsts))
 
     def at(self, firsts: npt.NDArray[Any] | Sequence[int]) -> Windows:
         """The windows that begin at the given rows of the recording."""

@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ConvConfig:
-    """Strided convolutions, then one hidden layer; one entry per layer in the first three."""
+    """Strided convolutions, then one hidden layer; one entry per layer in the first three.
+
+    With `points`, the last map is read by a spatial softmax of that many channels, else flattened;
+    with `hidden` 0, what was read becomes the latent by one linear layer.
+    """
 
     widths: tuple[int, ...] = (32, 64, 128, 128)
     kernels: tuple[int, ...] = (8, 3, 3, 3)
     strides: tuple[int, ...] = (4, 2, 2, 1)
     hidden: int = 256
+    points: int = 0
 
     def __post_init__(self) -> None:
         """Refuse layer lists of different lengths."""

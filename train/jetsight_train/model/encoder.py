@@ -11,9 +11,14 @@ from torch.nn import functional
 
 from jetsight_train.model.config import ConvConfig, ViTConfig
 
+MOMENTS = 3  # of each point: mean x, mean y, spread
+
 
 class ConvEncoder(nn.Module):
-    """A plain strided convolutional encoder whose flattened last map keeps positions apart.
+    """A plain strided convolutional encoder whose last map keeps positions apart.
+
+    Flattened, positions stay apart by their place; read by a spatial softmax, they become numbers,
+    which is how a small object's place and a block's angle survive into the latent.
 
     The stem reads large patches with a large stride: at the sizes of this project the first two
     full-resolution layers of the usual pyramid cost more than all the others together.
@@ -21,6 +26,7 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, config: ConvConfig, input_hw: tuple[int, int], latent_size: int) -> None:
         super().__init__()
+        self.config = config
         layers: list[nn.Module] = []
         previous = 3
         for width, kernel, stride in zip(
@@ -35,20 +41,55 @@ class ConvEncoder(nn.Module):
         self.trunk = nn.Sequential(*layers)
         with torch.no_grad():
             self.trunk.eval()
-            flat = self.trunk(torch.zeros(1, 3, *input_hw)).numel()
+            shape = self.trunk(torch.zeros(1, 3, *input_hw)).shape
             self.trunk.train()
-        self.head = nn.Sequential(
-            nn.Linear(flat, config.hidden, bias=False),
-            nn.BatchNorm1d(config.hidden),
-            nn.ReLU(),
-            nn.Linear(config.hidden, latent_size),
-        )
+        flat = shape.numel()
+        self.read: nn.Module = nn.Flatten()
+        if config.points:
+            self.read = SpatialSoftmax(previous, config.points, (shape[2], shape[3]))
+            flat = config.points * MOMENTS
+        if config.hidden:
+            self.head = nn.Sequential(
+                nn.Linear(flat, config.hidden, bias=False),
+                nn.BatchNorm1d(config.hidden),
+                nn.ReLU(),
+                nn.Linear(config.hidden, latent_size),
+            )
+        else:
+            self.head = nn.Sequential(nn.BatchNorm1d(flat), nn.Linear(flat, latent_size))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, 3, H, W] -> [N, D]`."""
         # NHWC is the layout oneDNN convolves fastest in.
         x = self.trunk(x.contiguous(memory_format=torch.channels_last))
-        return self.head(x.flatten(1))
+        # Training may run the convolutions in bfloat16, whose 8 bits are too few for a coordinate.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head(self.read(x.float()))
+
+
+class SpatialSoftmax(nn.Module):
+    """Where each of several learned features is: a softmax over positions, and its moments.
+
+    Levine et al., arXiv 1504.00702, section 5.2, with the spread beside the mean. Coordinates run
+    from -1 to 1 over the map.
+    """
+
+    grid: Tensor
+
+    def __init__(self, channels: int, points: int, map_hw: tuple[int, int]) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(channels, points, 1)
+        rows, columns = (torch.linspace(-1.0, 1.0, side) for side in map_hw)
+        y, x = torch.meshgrid(rows, columns, indexing="ij")
+        grid = torch.stack([x, y, x.square() + y.square()], dim=-1).reshape(-1, MOMENTS)
+        self.register_buffer("grid", grid, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, h, w] -> [N, 3 * points]`: mean x, mean y and spread of every point."""
+        moments = torch.softmax(self.score(x).flatten(2), dim=-1) @ self.grid
+        mean = moments[..., :2]
+        spread = moments[..., 2:] - mean.square().sum(-1, keepdim=True)
+        return torch.cat([mean, spread], dim=-1).flatten(1)
 
 
 class ViTBlock(nn.Module):
