@@ -6,6 +6,7 @@ import torch
 
 from jetsight_train.objectives import (
     ObjectiveConfig,
+    anchor_term,
     barlow_twins,
     covariance_term,
     cross_correlation,
@@ -115,5 +116,12 @@ def test_slow_and_moving_dimensions_are_apart() -> None:
     "wrong", [{"rollout_steps": 0}, {"context": -1}, {"motion": 1.0, "slow_share": 1.0}]
 )
 def test_objectives_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must be|below 1"):
+    with pytest.raises(ValueError, match=r"must be|below 1"):
         ObjectiveConfig("vicreg", **wrong)
+
+
+def test_anchor_term_looks_at_the_first_dimensions_only() -> None:
+    wanted = torch.randn(5, 2, 3)
+    z = torch.cat([wanted, torch.randn(5, 2, 4)], dim=-1)
+    assert anchor_term(z, wanted).item() == 0.0
+    assert anchor_term(z.flip(-1), wanted).item() > 0.1

@@ -4,16 +4,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from toy import toy_recipe, toy_recording
 
 from jetsight.errors import CollapseError, DataError, UsageError
 from jetsight_train.checkpoint import load
+from jetsight_train.columns import ProbeColumn
 from jetsight_train.evaluate import encode_recording, linear_probe_r2, prediction_skill
 from jetsight_train.recipe import Recipe
 from jetsight_train.trainer import METRICS, Trainer, learning_rate
-from jetsight_train.windows import WindowSampler, split
+from jetsight_train.windows import Recording, WindowSampler, split
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -232,3 +234,36 @@ def test_bfloat16_trains_to_about_the_same_loss(tmp_path: Path) -> None:
     rounded = Trainer(half, data, tmp_path / "b").train_step().loss
     assert rounded == pytest.approx(exact, rel=0.02)
     assert rounded != exact  # it really was rounded
+
+
+def anchored(weight: float) -> Recipe:
+    recipe = toy_recipe(steps=120, context=1, rollout_steps=1)
+    return replace(
+        recipe,
+        objective=replace(recipe.objective, anchor=weight),
+        anchors=(ProbeColumn("y", "px"), ProbeColumn("x", "px")),
+    )
+
+
+def read_off(trainer: Trainer, data: Recording) -> float:
+    """Correlation of the first dimension with the row the square is at."""
+    z = encode_recording(trainer.model, data).numpy()
+    return abs(float(np.corrcoef(z[:, 0], data.states[:, 0])[0, 1]))
+
+
+def test_anchored_dimensions_are_the_recorded_quantities(tmp_path: Path) -> None:
+    data, held_out = toy_recording(), toy_recording(seed=1)
+    trainer = Trainer(anchored(25.0), data, tmp_path / "with")
+    trainer.run()
+    free = Trainer(toy_recipe(120, context=1, rollout_steps=1), data, tmp_path / "without")
+    free.run()
+    assert read_off(trainer, held_out) > 0.95
+    assert read_off(free, held_out) < 0.9  # nothing else makes it so
+
+
+def test_anchors_name_columns_and_have_a_weight(tmp_path: Path) -> None:
+    wrong = replace(anchored(1.0), anchors=(ProbeColumn("z", "px"),))
+    with pytest.raises(DataError, match="no column 'z'"):
+        Trainer(wrong, toy_recording(), tmp_path)
+    with pytest.raises(ValueError, match="come together"):
+        replace(anchored(1.0), anchors=())

@@ -52,6 +52,15 @@ def motion_term(z: Tensor, margin: float = VICREG_MARGIN) -> Tensor:
     return variance_term(change, margin)
 
 
+def anchor_term(z: Tensor, anchors: Tensor) -> Tensor:
+    """Squared distance of the first dimensions from recorded quantities; `z [..., D]`, `[..., P]`.
+
+    Where a robot records what its task is about (its own pose, a tracked object's), that much of
+    the latent need not be found without labels; the other dimensions still are.
+    """
+    return functional.mse_loss(z[..., : anchors.shape[-1]], anchors)
+
+
 def cross_correlation(first: Tensor, second: Tensor, eps: float = BARLOW_EPS) -> Tensor:
     """Correlation of every dimension of `first` with every one of `second`: `[D, D]`."""
 
@@ -79,6 +88,7 @@ class ObjectiveConfig:
     far training rolls the predictor out; two serve simulated robots best (arXiv 2512.24497).
     `context` is how many frames a rollout starts from, 0 for all K of the model: with one, a window
     is a pair of frames, and a batch of the same cost shows several times as many scenes.
+    `anchor` weighs the recipe's anchors: recorded quantities that the first dimensions have to be.
     """
 
     kind: Literal["vicreg", "barlow", "none"]
@@ -92,6 +102,7 @@ class ObjectiveConfig:
     motion: float = 0.0
     rollout_steps: int = 2
     context: int = 0
+    anchor: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse windows without a frame to start from, or to predict."""

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 from jetsight.errors import UsageError
 from jetsight.strict_json import parse
 from jetsight_train.collapse import MonitorConfig
+from jetsight_train.columns import ProbeColumn
 from jetsight_train.model.config import ModelConfig
 from jetsight_train.objectives import ObjectiveConfig
 
@@ -87,7 +88,11 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a training run produces, apart from the data."""
+    """Everything that decides what a training run produces, apart from the data.
+
+    `anchors` are state columns which the first latent dimensions have to be, standardised; an angle
+    takes two, its cosine and sine.
+    """
 
     name: str
     license: str
@@ -98,6 +103,12 @@ class Recipe:
     objective: ObjectiveConfig
     optimiser: OptimiserConfig
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    anchors: tuple[ProbeColumn, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse anchors without a weight, and a weight without anchors."""
+        if bool(self.anchors) != bool(self.objective.anchor):
+            raise ValueError("[[anchors]] and objective.anchor come together or not at all")
 
 
 def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -23,14 +25,16 @@ from jetsight.errors import UsageError
 from jetsight_train import checkpoint
 from jetsight_train.collapse import CollapseMonitor, LatentHealth, latent_health
 from jetsight_train.evaluate import encode_recording
+from jetsight_train.heads.targets import quantities
+from jetsight_train.heads.tracks import check_known
 from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
-from jetsight_train.objectives import ObjectiveConfig, objective_terms
+from jetsight_train.objectives import ObjectiveConfig, anchor_term, objective_terms
 from jetsight_train.preprocess import FrameSpec
 from jetsight_train.recipe import OptimiserConfig, Recipe
 from jetsight_train.run_state import RunState
 from jetsight_train.windows import Recording, WindowSampler
 
-MIN_ACTION_STD = 1e-6
+MIN_ACTION_STD = MIN_ANCHOR_STD = 1e-6
 CHECKPOINT = "checkpoint"
 METRICS = "metrics.jsonl"
 
@@ -68,6 +72,17 @@ def build_model(recipe: Recipe, recording: Recording) -> WorldModel:
         TimingSpec(recipe.timing.camera_hz, recipe.timing.action_block),
         action,
     )
+
+
+def _anchors(recipe: Recipe, recording: Recording) -> Tensor | None:
+    """What the first dimensions have to be, for every frame: `[F, P]`, standardised."""
+    if not (recipe.objective.anchor and recipe.anchors):
+        return None
+    columns = {name: recording.states[:, i] for i, name in enumerate(recording.state_names)}
+    for entry in recipe.anchors:
+        check_known(entry.column, list(columns), recording.name)
+    values = torch.from_numpy(quantities(recipe.anchors, columns)[2])
+    return (values - values.mean(0)) / values.std(0).clamp_min(MIN_ANCHOR_STD)
 
 
 def learning_rate(config: OptimiserConfig, step: int) -> float:
@@ -117,6 +132,7 @@ class Trainer:
         self.state = RunState(folder, recipe, recording.digest)
         self.step = 0
         self.wall_s = 0.0
+        self.anchors = _anchors(recipe, recording)
         self.begun = False  # with weights that were trained before
         self.latents: Tensor | None = None  # [F, D] of all frames, once the encoder stays as it is
 
@@ -153,7 +169,7 @@ class Trainer:
         if not same or self.model.frame != weights.frame:
             raise UsageError(
                 f"recipe {self.recipe.name!r} keeps an encoder frozen that is another one than the "
-                "checkpoint's; give both the same frame, latent_size and [model.conv] or [model.vit]"
+                "checkpoint's; give both the same frame, latent_size and encoder"
             )
         self.model.encoder.load_state_dict(weights.encoder.state_dict())
 
@@ -196,8 +212,12 @@ class Trainer:
         self.model.train()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(config, step)
-        z, blocks = self._windows(step)
+        rows = self.sampler.rows(self.sampler.draw(step, config.batch))
+        z, blocks = self._encoded(rows), self.sampler.blocks(rows)
         terms = window_terms(self.model, z, blocks, self.recipe.objective)
+        if self.anchors is not None:
+            weight, wanted = self.recipe.objective.anchor, self.anchors[torch.from_numpy(rows)]
+            terms["anchor"] = weight * anchor_term(z, wanted)
         loss = torch.stack(list(terms.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -212,21 +232,18 @@ class Trainer:
             latent_health(z.detach().flatten(0, 1)) if looked_at and not self.frozen else None,
         )
 
-    def _windows(self, step: int) -> tuple[Tensor, Tensor]:
-        """Latents `[N, T, D]` of a step's windows and the action blocks `[N, T-1, A]` between."""
-        firsts = self.sampler.draw(step, self.recipe.optimiser.batch)
-        if not self.frozen:
-            batch = self.sampler.at(firsts)
-            n, t = batch.frames_u8.shape[:2]
-            half = self.recipe.optimiser.compute == "bf16"
-            with torch.autocast(batch.blocks.device.type, torch.bfloat16, enabled=half):
-                z = self.model.encode(batch.frames_u8.flatten(0, 1))
-            return z.float().view(n, t, -1), batch.blocks
-        if self.latents is None:
-            self.latents = encode_recording(self.model, self.recording)
-            self.model.train()
-        rows = self.sampler.rows(firsts)
-        return self.latents[torch.from_numpy(rows)], self.sampler.blocks(rows)
+    def _encoded(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Latents `[N, T, D]` of the frames in `rows [N, T]`."""
+        if self.frozen:
+            if self.latents is None:
+                self.latents = encode_recording(self.model, self.recording)
+                self.model.train()
+            return self.latents[torch.from_numpy(rows)]
+        frames = torch.from_numpy(self.recording.frames_u8[rows])
+        half = self.recipe.optimiser.compute == "bf16"
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=half):
+            z = self.model.encode(frames.flatten(0, 1))
+        return z.float().view(*rows.shape, -1)
 
     def save_state(self) -> None:
         """Write everything that resuming needs, atomically; the one before is kept."""

@@ -7,24 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from jetsight_train.columns import ProbeColumn as ProbeColumn
 from jetsight_train.heads.modules import HIDDEN
 from jetsight_train.heads.rules import Box, Disc, HazardRule, Recorded
 from jetsight_train.recipe import RECIPES, find_recipe, read_recipe
 
 HEAD_RECIPES = RECIPES / "heads"
-
-
-@dataclass(frozen=True)
-class ProbeColumn:
-    """A recorded column the probe reads; one in `rad` or `deg` becomes its cosine and sine."""
-
-    column: str
-    unit: str
-
-    @property
-    def is_angle(self) -> bool:
-        """Whether its values come back to where they began after a turn."""
-        return self.unit in ("rad", "deg")
 
 
 @dataclass(frozen=True)
