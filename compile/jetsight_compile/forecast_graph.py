@@ -27,7 +27,7 @@ from jetsight_train.model.encoder import Projector
 from jetsight_train.model.predictor import ActionEmbedder, ConditionalBlock, Predictor
 from jetsight_train.model.world_model import WorldModel
 
-_PARTS = 6  # shift, scale, gate of the attention branch, then of the MLP branch
+PARTS = 6  # shift, scale, gate of the attention branch, then of the MLP branch
 _SCALES = (1, 4)
 # Added to scores that must not count: exp() of it is zero, and it is finite even in float16.
 _HIDDEN = -1e4
@@ -73,7 +73,7 @@ class Step(nn.Module):
         self.blocks = nn.ModuleList(Block(block, history, style) for block in blocks)
         self.last = LastBlock(last, style)
         self.norm = Norm(predictor.norm.eps)
-        self.project = _projection(predictor, style)
+        self.project = projection_of(predictor, style)
         self.dtype = style.dtype
         self.to(self.dtype)
 
@@ -82,7 +82,7 @@ class Step(nn.Module):
         pieces = iter(modulations)
         x = window.to(self.dtype) + self.positions
         for block in (*self.blocks, self.last):
-            x = block(x, *(next(pieces) for _ in range(_PARTS)))
+            x = block(x, *(next(pieces) for _ in range(PARTS)))
         z = self.project(self.norm(x)).float()
         return z, torch.cat([window[1:], z])
 
@@ -103,7 +103,7 @@ class Modulation(nn.Module):
         super().__init__()
         predictor = model.predictor
         self.action_embedding = ActionEmbedding(predictor.actions)
-        each = [_modulation(as_a(ConditionalBlock, block)) for block in predictor.blocks]
+        each = [modulation_of(as_a(ConditionalBlock, block)) for block in predictor.blocks]
         self.all = Dense(
             Affine(torch.cat([m.weight for m in each], 1), torch.cat([m.bias for m in each]))
         )
@@ -144,8 +144,8 @@ class Block(Layer):
     def __init__(self, block: ConditionalBlock, history: int, style: Style) -> None:
         super().__init__()
         inner = block.attention
-        self.norms_attention = _norms(block.norm_attention, inner.norm)
-        self.qkv = Dense(_query_key_value(block))
+        self.norms_attention = norms_of(block.norm_attention, inner.norm)
+        self.qkv = Dense(query_key_value(block))
         mask = torch.full((history, history), _HIDDEN).triu(1)
         self.attention = Attention(inner.heads, style, mask)
         self.out = Dense(Affine.of(inner.out[0]))
@@ -167,8 +167,8 @@ class LastBlock(Layer):
     def __init__(self, block: ConditionalBlock, style: Style) -> None:
         super().__init__()
         inner = block.attention
-        self.norms_attention = _norms(block.norm_attention, inner.norm)
-        qkv = _query_key_value(block)
+        self.norms_attention = norms_of(block.norm_attention, inner.norm)
+        qkv = query_key_value(block)
         size = qkv.weight.shape[1] // 3
         self.q = Dense(qkv.columns(0, size))
         self.kv = Dense(qkv.columns(size, 3 * size))
@@ -194,7 +194,7 @@ class Mlp(Layer):
     def __init__(self, block: ConditionalBlock, style: Style) -> None:
         super().__init__()
         norm, up, down = block.mlp[0], block.mlp[1], block.mlp[4]
-        self.norms = _norms(block.norm_mlp, norm)
+        self.norms = norms_of(block.norm_mlp, norm)
         self.up = Dense(Affine.of(up).after_norm(norm))
         self.gelu = Gelu(style)
         self.down = Dense(Affine.of(down))
@@ -205,19 +205,21 @@ class Mlp(Layer):
         return x + gate * self.down(self.gelu(self.up(second(first(x) * scale + shift))))
 
 
-def _norms(bare: nn.Module, affine: nn.Module) -> nn.ModuleList:
+def norms_of(bare: nn.Module, affine: nn.Module) -> nn.ModuleList:
+    """The two norms of a branch, without the affine part of the second."""
     # Two norms in series with a modulation between: LeWM's structure, not to be merged.
     return nn.ModuleList(Norm(as_a(nn.LayerNorm, norm).eps) for norm in (bare, affine))
 
 
-def _projection(predictor: Predictor, style: Style) -> Layer:
+def projection_of(predictor: Predictor, style: Style) -> Layer:
+    """What turns the last token into the next latent, the affine part of its norm included."""
     if isinstance(predictor.project, nn.Linear):
         return Dense(Affine.of(predictor.project).after_norm(predictor.norm))
     projector = as_a(Projector, predictor.project)
     return ProjectorGraph(projector, predictor.norm, style)
 
 
-def _query_key_value(block: ConditionalBlock) -> Affine:
+def query_key_value(block: ConditionalBlock) -> Affine:
     """The fused projection behind the bare norm; queries carry the attention scale."""
     qkv = Affine.of(block.attention.qkv).after_norm(block.attention.norm)
     size = qkv.weight.shape[1] // 3
@@ -226,10 +228,10 @@ def _query_key_value(block: ConditionalBlock) -> Affine:
     return Affine(torch.cat([q.weight, kv.weight], 1), torch.cat([q.bias, kv.bias]))
 
 
-def _modulation(block: ConditionalBlock) -> Affine:
+def modulation_of(block: ConditionalBlock) -> Affine:
     """A block's modulation with `1 +` added to its two scales."""
     affine = Affine.of(block.modulation[1])
-    bias = affine.bias.reshape(_PARTS, -1).clone()
+    bias = affine.bias.reshape(PARTS, -1).clone()
     bias[list(_SCALES)] += 1.0
     return Affine(affine.weight, bias.reshape(-1))
 
@@ -243,9 +245,9 @@ def _layout(blocks: int, history: int, horizon: int) -> tuple[list[int], list[in
     sizes: list[int] = []
     for step in range(horizon):
         for block in range(blocks):
-            for part in range(_PARTS):
+            for part in range(PARTS):
                 newest_only = block == blocks - 1 and part >= 2
                 window = range(step + history - 1 if newest_only else step, step + history)
-                order += [(t * blocks + block) * _PARTS + part for t in window]
+                order += [(t * blocks + block) * PARTS + part for t in window]
                 sizes.append(len(window))
     return order, sizes

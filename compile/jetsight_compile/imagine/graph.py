@@ -19,13 +19,16 @@ from jetsight_compile.imagine.ports import ImaginePorts
 from jetsight_compile.imagine.score import Asked, Score
 from jetsight_compile.imagine.select import Select
 from jetsight_compile.imagine.sheet import Sheet
-from jetsight_compile.imagine.tokens import Tokens
+from jetsight_compile.imagine.tokens import Rollout, TokenParts
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning.problem import ImagineSpec
 
 
 class Judge(nn.Module):
     """Everything behind the rollout, from inputs in the order of `names`."""
+
+    # Of the graph's inputs; the others come from the parts before.
+    READ = frozenset({*Asked._fields[1:], "mean", "std", "kept", "temperature"})
 
     def __init__(self, model: WorldModel, spec: ImagineSpec, names: Sequence[str]) -> None:
         super().__init__()
@@ -44,33 +47,52 @@ class Judge(nn.Module):
         )
 
 
-def export_imagine(model: WorldModel, spec: ImagineSpec, style: Style) -> onnx.ModelProto:
-    """One iteration of a planner; inputs and outputs as `ImaginePorts` has them.
+class Imagination:
+    """The planner graphs of one model in one style; what they share is exported once."""
 
-    Raises:
-        UsageError: the planner does not fit the model.
-        EngineError: the exported graph breaks a promise of `jetsight_compile.graphs`.
-    """
-    ports = ImaginePorts.of(model, spec)
-    shapes, sheet = ports.inputs(), Sheet(ports)
-    rollouts, blocks = spec.samples + 1, [f"actions_{step}" for step in range(spec.horizon)]
-    order = ("mean", "std", "noise", "incumbent", "a_last", "low", "high", "kept", "rate")
-    examples = {name: torch.zeros(shapes[name]) for name in order if name in shapes}
-    front = export_part(
-        Candidates(spec), _given(examples), ["proposals", "candidates", *blocks], style.opset
-    )
-    made = sheet.add(front, list(examples), "candidates/", "candidates/")
-    tokens = Tokens(sheet, model, spec, style)
-    ends = tokens.rollout(made[2:])
-    tried = torch.zeros(rollouts, spec.horizon, ports.A)
-    unread = ("z_hist", "a_hist", "noise", "incumbent", "low", "high", "rate")
-    examples = {"proposals": tried, "candidates": tried, "z_newest": torch.zeros(1, ports.D)}
-    examples |= {name: torch.zeros(s) for name, s in shapes.items() if name not in unread}
-    examples |= {f"z_{step}": torch.zeros(rollouts, ports.D) for step in range(spec.horizon)}
-    judge = Judge(model, spec, list(examples))
-    back = export_part(judge, _given(examples), list(ports.outputs()), style.opset)
-    sources = [*made[:2], tokens.newest, *list(examples)[3 : -spec.horizon], *ends]
-    return finished(sheet.finished(back, sources, "judge/"), spec.graph, ports)
+    def __init__(self, model: WorldModel, style: Style) -> None:
+        self._model, self._style = model, style
+        self._parts = TokenParts(model, style)
+
+    def export(self, spec: ImagineSpec) -> onnx.ModelProto:
+        """One iteration of a planner; inputs and outputs as `ImaginePorts` has them.
+
+        Raises:
+            UsageError: the planner does not fit the model.
+            EngineError: the exported graph breaks a promise of `jetsight_compile.graphs`.
+        """
+        ports = ImaginePorts.of(self._model, spec)
+        sheet = Sheet(ports)
+        proposals, candidates, *blocks = self._lay_candidates(sheet, ports)
+        rollout = Rollout(sheet, self._parts)
+        latents = rollout.latents(blocks)
+        made = {"proposals": proposals, "candidates": candidates, "z_newest": rollout.newest}
+        made |= {f"z_{step}": latent for step, latent in enumerate(latents)}
+        return finished(self._judged(sheet, ports, made), spec.graph, ports)
+
+    def _lay_candidates(self, sheet: Sheet, ports: ImaginePorts) -> list[str]:
+        """Names of the proposals, of the candidates and of these block by block."""
+        shapes, spec = ports.inputs(), ports.spec
+        order = ("mean", "std", "noise", "incumbent", "a_last", "low", "high", "kept", "rate")
+        examples = {name: torch.zeros(shapes[name]) for name in order if name in shapes}
+        made = ["proposals", "candidates", *(f"block_{step}" for step in range(spec.horizon))]
+        part = export_part(Candidates(spec), _given(examples), made, self._style.opset)
+        return sheet.add(part, list(examples), "candidates/", "candidates/")
+
+    def _judged(
+        self, sheet: Sheet, ports: ImaginePorts, made: Mapping[str, str]
+    ) -> onnx.ModelProto:
+        """The whole graph, once what comes behind the rollout is laid on the sheet."""
+        spec = ports.spec
+        tried, latents = (spec.samples + 1, spec.horizon, ports.A), (spec.samples + 1, ports.D)
+        shapes = {name: latents if name.startswith("z_") else tried for name in made}
+        shapes["z_newest"] = (1, ports.D)
+        shapes |= {name: shape for name, shape in ports.inputs().items() if name in Judge.READ}
+        # A tensor each: the exporter takes two inputs that are one object for one input.
+        examples = {name: torch.zeros(shape) for name, shape in shapes.items()}
+        judge = Judge(self._model, spec, list(examples))
+        part = export_part(judge, _given(examples), list(ports.outputs()), self._style.opset)
+        return sheet.finished(part, [made.get(name, name) for name in examples], "judge/")
 
 
 def _given(examples: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -62,7 +62,7 @@ class Score(nn.Module):
         valid = _finite(cost) & _finite(distance, 0) & _finite(proposals, (1, 2))
         valid = valid & _finite(asked.a_last, 0)
         if self.hazard is None:
-            return Judged(cost, torch.zeros_like(cost), valid)
+            return Judged(cost, 0.0 * valid.float(), valid)
         above = self._above(actions, z_future, asked)
         broken = above.relu().sum((0, 2))
         return Judged(cost, broken, valid & _finite(broken) & _finite(above, (0, 2)))

@@ -10,7 +10,7 @@ from world import PLANNERS, draws, largest_difference, problem_of, run_graph, st
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.backends.openvino import OpenVinoBackend
 from jetsight_compile.dense import Style
-from jetsight_compile.imagine.graph import export_imagine
+from jetsight_compile.imagine.graph import Imagination
 from jetsight_train.planning.problem import ImagineSpec
 
 BACKENDS = {"onnxruntime": OnnxRuntimeBackend, "openvino": OpenVinoBackend}
@@ -26,7 +26,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def graphs(model):
-    return {name: export_imagine(model, spec, Style(20)) for name, spec in SPECS.items()}
+    return {name: Imagination(model, Style(20)).export(spec) for name, spec in SPECS.items()}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
