@@ -12,7 +12,7 @@ from typing import Any
 import live_bundle
 import numpy as np
 from bundle_factory import make_manifest
-from live_bundle import ACTIONS, D, A, H
+from live_bundle import ACTIONS, SUM, A, D, H
 from onnx import TensorProto, helper
 
 from jetsight import golden
@@ -52,7 +52,7 @@ def planner_graph(scale: float = 1.0, planner: PlannerFacts = PLANNER) -> bytes:
         ("Min", ["above", "high"], ["inside"], {}),
         ("Reshape", ["inside", "flat"], ["plans"], {}),
         ("MatMul", ["plans", "M"], ["moves"], {}),
-        ("CumSum", ["moves", "step"], ["way"], {}),
+        ("MatMul", ["sum", "moves"], ["way"], {}),
         ("Add", ["way", "z_hist"], ["z"], {}),
         ("Slice", ["z", "last", "ends", "axis"], ["end"], {}),
         ("Sub", ["end", "z_goal"], ["far"], {}),
@@ -78,7 +78,7 @@ def planner_graph(scale: float = 1.0, planner: PlannerFacts = PLANNER) -> bytes:
         ("Mul", ["cost", "zero"], ["violation"], {}),
         ("Mul", ["cost", "zero"], ["invalid"], {}),
     ]
-    constants.update(step=np.array(1, np.int64), ends=np.array([2], np.int64))
+    constants.update(sum=SUM, ends=np.array([2], np.int64))
     nodes = [helper.make_node(kind, given, out, **options) for kind, given, out, options in steps]
     spec = PlanSpec.from_manifest(make_manifest(planners=(planner,), families=families(planner)))
     inputs, outputs = (

@@ -67,6 +67,7 @@ class Planner:
         self._kept: NDArray = np.zeros((facts.kept, ticks, step), np.float32)
         self._z_future = np.zeros((facts.horizon, spec.stream.latent_size), np.float32)
         self._costs = np.zeros(facts.samples, np.float32)
+        self._seen = [read_only(v) for v in (self._actions, self._z_future, self._costs)]
         self._memory = PlanMemory(ticks, step, facts.kept, self.inputs)
         self._pace, self._after_ns = Pace(), 0
         self._trace = Trace(facts.iterations, self._shape)
@@ -252,7 +253,7 @@ class Planner:
         plan.cost, plan.violation = float(trace.cost[done - 1]), float(trace.violation[done - 1])
         plan.invalid = round(float(np.nan_to_num(trace.invalid[:done]).sum()))
         self._iterations.read("costs", self._costs)
-        plan.candidate_costs = read_only(self._costs)
+        plan.candidate_costs = self._seen[2]
         self._iterations.read("actions", self._actions.reshape(self._shape))
         self._iterations.read("z_future", self._z_future)
         plan.reason = self._verdict(plan)
@@ -262,7 +263,7 @@ class Planner:
             self._iterations.read("kept_next", self._kept.reshape(-1, *self._shape))
         self._memory.keep(plan.tick, self._actions, self._kept, plan.cost, plan.violation)
         plan.valid = True
-        plan.actions, plan.z_future = read_only(self._actions), read_only(self._z_future)
+        plan.actions, plan.z_future = self._seen[:2]
 
     def _verdict(self, plan: Plan) -> PlanReason:
         if plan.cost >= _BROKEN_COST:
@@ -281,7 +282,7 @@ class Planner:
         if self._memory.violation <= 0 and self._admit():
             plan.reason, plan.valid, plan.ticks_old = PlanReason.HANDED_ON, True, age
             plan.cost, plan.violation = self._memory.cost, self._memory.violation
-            plan.actions = read_only(self._actions)
+            plan.actions = self._seen[0]
 
     def _admit(self) -> bool:
         """The last look at `_actions`: finite, within bounds, no faster than allowed.

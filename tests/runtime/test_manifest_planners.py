@@ -1,4 +1,4 @@
-"""Manifest 1.2: heads and planners, what is refused, and what `inspect` and golden data make of it."""
+"""Manifest 1.2: heads and planners, what is refused, what `inspect` and golden data make of it."""
 
 from __future__ import annotations
 
