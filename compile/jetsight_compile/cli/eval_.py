@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,22 +57,36 @@ def eval_(video: Path | None, out: Path | None, **options: Any) -> None:
 
     data, as_json = options.pop("data"), options.pop("as_json")
     settings = _settings(options, films=_FILMS if video else 0)
+    for path, option in ((out, "--out"), (video, "--video")):
+        _check_place(path, option)
     studio = None if video is None else Studio.open(settings, video, data)
-    if out is not None and out.is_dir():
-        from jetsight.errors import StorageError
-
-        raise StorageError(f"{out} is a folder, expected a file name for --out")
     with _progress(settings.episodes) as progress:
         found: Evaluated = evaluate(settings, progress)
     file = strict_json.dump(found.results)
+    # Said before anything is written: a full disk must not cost an hour of simulation.
+    click.echo(file.decode() if as_json else "\n".join(report_lines(found.results)), nl=not as_json)
     if out is not None:
         atomic.write_file(out, file)
     if studio is not None:
         studio.publish(found.films, found.region)
-    click.echo(file.decode() if as_json else "\n".join(report_lines(found.results)), nl=not as_json)
     for path in (out, video):
         if path is not None and not as_json:
             click.echo(f"look at {path}")
+
+
+def _check_place(path: Path | None, option: str) -> None:
+    """Refuse in a second what would otherwise fail at the end."""
+    from jetsight.errors import StorageError
+
+    if path is None:
+        return
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder, expected a file name for {option}")
+    folder = next(place for place in path.absolute().parents if place.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"cannot write into {folder}; give a file in a folder of yours with {option}"
+        )
 
 
 def _settings(options: dict[str, Any], films: int) -> Settings:

@@ -20,7 +20,7 @@ import numpy as np
 from jetsight import atomic, backends
 from jetsight.bundle import Bundle
 from jetsight.engine import NDArray
-from jetsight.errors import DataError, MissingDependency, StorageError
+from jetsight.errors import DataError, MissingDependency
 from jetsight.lerobot import LeRobotDataset
 from jetsight.stream_spec import StreamSpec
 from jetsight_compile.closed_loop.results import BUNDLE, FREE
@@ -58,13 +58,10 @@ class Studio:
 
         Raises:
             DataError: there is no dataset, or its frames are of another size than the model's.
-            StorageError: `target` is a folder.
             MissingDependency: Pillow or PyAV is not installed.
         """
         check_pillow()
         _av()
-        if target.is_dir():
-            raise StorageError(f"{target} is a folder, expected a file name for --video")
         bundle = Bundle.open(settings.bundle)
         frame, dataset = bundle.manifest.frame, LeRobotDataset.open(find_data(data))
         if (dataset.height, dataset.width) != (frame.height_px, frame.width_px):

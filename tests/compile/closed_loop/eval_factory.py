@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jetsight.imagination import Planning
+from jetsight.planner_facts import HeadFacts
 from jetsight.session import Session
 from jetsight.testing import FakeBackend, tiny_plan_spec, tiny_planner, tiny_spec
 from jetsight_compile.closed_loop.deployed import TickClock
@@ -39,11 +40,12 @@ def pusht() -> Iterator[PixelEnvironment]:
         environment.close()
 
 
-def fake_session(script: Mapping[str, Mapping[str, Any]] | None = None) -> Session:
+def fake_session(
+    script: Mapping[str, Mapping[str, Any]] | None = None, heads: HeadFacts | None = None
+) -> Session:
     """A model whose latent is the brightness of the picture, and CEM on top of it."""
-    spec = tiny_plan_spec(
-        SPEC, tiny_planner(), low=np.zeros(2, np.float32), high=np.full(2, 512, np.float32)
-    )
+    low, high = np.zeros(2, np.float32), np.full(2, 512, np.float32)
+    spec = tiny_plan_spec(SPEC, tiny_planner(), low=low, high=high, heads=heads or HeadFacts())
     backend = FakeBackend(SPEC, script, spec)
     return Session(
         SPEC,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from eval_factory import GRAPH, SIDE, SPEC, fake_session, pusht, short_rules
 from gym_factory import needs_pusht
 
 from jetsight.frames import Frame
+from jetsight.planner_facts import HazardFacts, HeadFacts
 from jetsight_compile.closed_loop.deployed import Deployed, PlannerUse, SimulatorCamera, TickClock
 from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode
 from jetsight_compile.closed_loop.pilots import Glance
@@ -89,6 +92,16 @@ def test_one_bad_plan_is_held_over_and_the_next_one_counts() -> None:
     assert (pilot.log.plans, pilot.log.valid, pilot.log.held) == (4, 3, 1)
     np.testing.assert_array_equal(actions[0], [100.0, 100.0])
     assert not np.array_equal(actions[1], actions[0])
+
+
+def test_the_constraint_is_heeded_unless_it_is_switched_off() -> None:
+    """Every candidate leads to a latent above -1, which the hazard head calls harm."""
+    everywhere = HeadFacts(hazards=(HazardFacts("harm", -1.0, 0.05),))
+    for constrain, valid in ((True, 0), (False, 3)):
+        pilot = Deployed(fake_session(heads=everywhere), replace(USE, constrain=constrain))
+        drive(pilot)
+        assert pilot.log.valid == valid
+        assert ("infeasible" in pilot.log.reasons) is constrain
 
 
 def test_the_session_sees_the_actions_that_were_executed() -> None:
