@@ -6,7 +6,8 @@ Shapes: H horizon, S physical quantities.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from jetsight_train.evaluate import (
     linear_probe_r2,
     prediction_skill,
 )
+from jetsight_train.heads import scores as head_scores
+from jetsight_train.heads.describe import HeadScores, HeadsDescription
+from jetsight_train.heads.summary import lines as head_lines
+from jetsight_train.heads.tracks import tracks_of
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.windows import Recording
 
@@ -50,6 +55,7 @@ class Card:
     held_out_frames: int
     run: Curve | None
     control: Curve | None
+    heads: HeadScores | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The card's numbers for `report.json`."""
@@ -67,6 +73,7 @@ class Card:
             "control": control
             and {"steps": control.step[-1], "std_mean": control.std_mean[-1],
                  "effective_rank": control.effective_rank[-1]},
+            "heads": self.heads and asdict(self.heads),
         }  # fmt: skip
 
 
@@ -76,8 +83,23 @@ def measure(
     fit: Recording,
     run: Curve | None = None,
     control: Curve | None = None,
+    heads: HeadsDescription | None = None,
+    recorded: Mapping[str, npt.NDArray[np.float32]] | None = None,
 ) -> Card:
-    """Measure a model on `held_out`; the linear probe alone is fitted, on `fit`."""
+    """Measure a model on `held_out`; the linear probe alone is fitted, on `fit`.
+
+    Args:
+        model: the model.
+        held_out: episodes that training never saw.
+        fit: episodes for the linear probe.
+        run: latent health over the run that made the model.
+        control: the same of a run without the anti-collapse term.
+        heads: description of the model's heads, if it has any.
+        recorded: columns of `held_out` that its hazards read beside the states.
+
+    Raises:
+        DataError: `held_out` lacks a column that a head was trained to read.
+    """
     z, z_fit = encode_recording(model, held_out), encode_recording(model, fit)
     names, y = quantities(held_out)
     _, y_fit = quantities(fit)
@@ -91,6 +113,10 @@ def measure(
         len(held_out.frames_u8),
         run,
         control,
+        heads
+        and head_scores.measure(
+            model, heads.recipe, tracks_of(model, held_out, recorded, latents=z)
+        ),
     )
 
 
@@ -162,6 +188,7 @@ def markdown(card: Card, about: Description, parameters: int) -> str:
         "|---|---|",
         *(f"| {name} | {value:.3f} |" for name, value in card.probe_r2.items()),
         "",
+        *_head_lines(card, about),
         "## Is the representation alive?",
         "",
         f"Effective rank {card.health.effective_rank:.1f} of {recipe.model.latent_size}; mean "
@@ -182,6 +209,22 @@ def markdown(card: Card, about: Description, parameters: int) -> str:
         "camera, scene and light. For others the latent means nothing; surprise says so.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _head_lines(card: Card, about: Description) -> list[str]:
+    if card.heads is None or about.heads is None:
+        return []
+    how = about.heads.trained
+    return [
+        "## What its heads read",
+        "",
+        f"Trained on the frozen model with {how.train_episodes} episodes of `{how.data_name}` "
+        f"(SHA-256 {how.data_sha256[:16]}); thresholds set on {how.calibration_episodes} others. "
+        "Imagined: after rollouts of 1 to H blocks with the recorded actions.",
+        "",
+        *head_lines(about.heads, card.heads),
+        "",
+    ]
 
 
 def _missing_lines(card: Card) -> list[str]:

@@ -52,21 +52,24 @@ def report(
     from jetsight_train import report as cards
     from jetsight_train.card_picture import picture
     from jetsight_train.checkpoint import load
+    from jetsight_train.heads.tracks import read_recorded
     from jetsight_train.trainer import METRICS
     from jetsight_train.windows import load_recording, split
 
     model, about = load(checkpoint)
-    held_out = load_recording(data)
+    held_out, judged = load_recording(data), None
     if probe_data is None:
+        judged = range(1, len(held_out.starts) - 1, 2)  # the episodes that `split` leaves
         fit, held_out = split(held_out)
     else:
         fit = load_recording(probe_data, most=probe_episodes)
+    recorded = read_recorded(data, about.heads.recipe.columns, judged) if about.heads else {}
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     run = (run_folder or folder.parent) / METRICS
     card = cards.measure(
         model, held_out, fit,
         cards.read_curve(run) if run_folder or run.is_file() else None,
-        cards.read_curve(control / METRICS) if control else None,
+        cards.read_curve(control / METRICS) if control else None, about.heads, recorded,
     )  # fmt: skip
     target = out or folder
     target.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from jetsight_train.heads.describe import (
 )
 from jetsight_train.heads.modules import HazardHead, Heads, ProbeHead, SupportHead
 from jetsight_train.heads.recipe import HeadsRecipe
-from jetsight_train.heads.targets import block_hazards, quantities
+from jetsight_train.heads.targets import block_hazards, check_columns, quantities
 from jetsight_train.heads.tracks import FloatArray, Tracks
 from jetsight_train.model.world_model import WorldModel
 
@@ -32,7 +32,11 @@ def measure(model: WorldModel, recipe: HeadsRecipe, tracks: Tracks) -> HeadScore
         model: a world model with heads.
         recipe: what its heads were asked to read.
         tracks: held-out episodes with the recipe's columns, encoded by this model.
+
+    Raises:
+        DataError: the episodes lack a column, or are too short to roll out over.
     """
+    check_columns(recipe, tracks)
     heads, blocks = model.heads, imagined_blocks(model, tracks, None)
     readings: tuple[QuantityScore, ...] = ()
     angles: tuple[AngleScore, ...] = ()

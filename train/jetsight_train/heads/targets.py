@@ -11,9 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from jetsight_train.heads.blocks import IntArray
-from jetsight_train.heads.recipe import ProbeColumn
+from jetsight_train.heads.recipe import HeadsRecipe, ProbeColumn
 from jetsight_train.heads.rules import Columns, HazardRule
-from jetsight_train.heads.tracks import FloatArray
+from jetsight_train.heads.tracks import FloatArray, Tracks, check_known
+
+
+def check_columns(recipe: HeadsRecipe, tracks: Tracks) -> None:
+    """Refuse episodes that do not record what a recipe reads.
+
+    Raises:
+        DataError: a column is missing; the nearest one is named.
+    """
+    for name in recipe.columns:
+        check_known(name, list(tracks.columns), tracks.recording.name)
 
 
 def quantities(

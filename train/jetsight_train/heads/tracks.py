@@ -64,9 +64,16 @@ class Tracks:
 
 
 def tracks_of(
-    model: WorldModel, recording: Recording, recorded: Mapping[str, FloatArray] | None = None
-) -> Tracks:
-    """Encode a recording that is in memory; `recorded` are columns beside its states.
+    model: WorldModel, recording: Recording, recorded: Mapping[str, FloatArray] | None = None,
+    latents: Tensor | None = None,
+) -> Tracks:  # fmt: skip
+    """A recording that is in memory, encoded.
+
+    Args:
+        model: the frozen model.
+        recording: whole episodes.
+        recorded: columns of numbers beside its states, `[F]` each.
+        latents: `[F, D]` of its frames, where they are known already.
 
     Raises:
         DataError: the recording is not of this model's robot and camera, or has gaps.
@@ -78,7 +85,8 @@ def tracks_of(
     columns = dict(zip(recording.state_names, recording.states.T, strict=True))
     columns |= recorded or {}
     _check_finite(recording.name, {**columns, "action": recording.actions})
-    latents = encode_recording(model, recording)
+    if latents is None:
+        latents = encode_recording(model, recording)
     return Tracks(replace(recording, frames_u8=recording.frames_u8[:0]), latents, columns)
 
 

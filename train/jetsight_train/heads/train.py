@@ -29,8 +29,8 @@ from jetsight_train.heads.modules import (
     SupportHead,
 )
 from jetsight_train.heads.recipe import HeadsRecipe, SplitRecipe
-from jetsight_train.heads.targets import block_hazards, quantities
-from jetsight_train.heads.tracks import Tracks, check_known
+from jetsight_train.heads.targets import block_hazards, check_columns, quantities
+from jetsight_train.heads.tracks import Tracks
 from jetsight_train.model.world_model import WorldModel
 
 
@@ -57,8 +57,7 @@ def train_heads(
     clock = clock or MonotonicClock()
     began_ns = clock.now_ns()
     model.eval()
-    for name in recipe.columns:
-        check_known(name, list(tracks.columns), tracks.recording.name)
+    check_columns(recipe, tracks)
     train, calibration, held_out = split(tracks, recipe.split, recipe.optimiser.seed)
     _refuse_unpromisable(model, recipe, (train, calibration, held_out))
     with torch.random.fork_rng(devices=[]):
