@@ -5,8 +5,9 @@ arXiv 2107.07511, section 1. If the n calibration logits of hazardous blocks and
 hazardous block are exchangeable, the new one is below the k-th smallest of the n with probability
 at most k / (n + 1). With k = floor(miss_rate * (n + 1)) that is at most `miss_rate`, for any head.
 
-What it does not promise: the blocks of one episode resemble each other, so the rate on other
-episodes scatters more than that of n independent blocks. It is measured on a third split.
+The blocks of one episode resemble each other, so they are exchangeable only roughly: redrawing the
+calibration episodes of Push-T, the rate on others was 5.2 % on average for a promise of 5 %, with a
+standard deviation of 1.9 points. What one threshold achieves is measured on a third split.
 """
 
 from __future__ import annotations
