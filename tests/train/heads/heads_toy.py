@@ -28,6 +28,7 @@ from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Re
 from jetsight_train.windows import Recording
 
 D, K, H, B, SIDE, FPS = 8, 2, 3, 2, 8, 10.0
+A = 2 * B
 ROOM = 10.0  # positions are in [0, ROOM] metres
 KEEP_OUT = HazardRecipe("keep_out", disc=Disc(("x", "y"), (6.0, 4.0), 2.0), miss_rate=0.05)
 LATENT_OF = np.random.default_rng(7).normal(size=(2, D)).astype(np.float32)

@@ -46,6 +46,15 @@ def test_an_exact_model_imagines_what_came() -> None:
     assert not torch.allclose(wrong.after, came, atol=0.1)
 
 
+def test_rollouts_may_start_from_fewer_latents() -> None:
+    data = tracks(2, 20)
+    blocks = imagined_blocks(world(), data, None, context=1)
+    first = blocks.rows.reshape(-1, H)[:, 0]
+    assert first[0] == 0
+    assert torch.equal(blocks.before[::H], data.latents[torch.from_numpy(first)])
+    assert imagined_blocks(world(), data, None).rows[0] == (K - 1) * B
+
+
 def test_windows_are_side_by_side_or_drawn() -> None:
     data, model = tracks(2, 20), world()
     rows = window_rows(model, data)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from heads_toy import KEEP_OUT, B, D, heads_recipe, recording, saved, tracks, world
+from heads_toy import KEEP_OUT, B, D, K, heads_recipe, recording, saved, tracks, world
 
-from jetsight.errors import DataError
+from jetsight.errors import DataError, UsageError
 from jetsight_train.checkpoint import Description
 from jetsight_train.heads import conformal, fit, scores
 from jetsight_train.heads.blocks import imagined_blocks
@@ -168,6 +168,17 @@ def test_a_missing_column_names_the_nearest(about: Description) -> None:
     recipe = heads_recipe(probe=(ProbeColumn("headin", "rad"),))
     with pytest.raises(DataError, match=r"toy-0: no column 'headin' .* did you mean 'heading'"):
         train_heads(world(), about, tracks(), recipe)
+
+
+def test_rollouts_start_as_the_model_was_trained(about: Description) -> None:
+    pairs = replace(about.recipe, objective=replace(about.recipe.objective, context=1))
+    alone = replace(about, recipe=pairs)
+    plan = heads_recipe(2)
+    assert train_heads(world(), alone, tracks(), plan).recipe.context == 1
+    assert train_heads(world(), about, tracks(), plan).recipe.context == K
+    assert train_heads(world(), alone, tracks(), replace(plan, context=K)).recipe.context == K
+    with pytest.raises(UsageError, match="set context to at most that"):
+        train_heads(world(), about, tracks(), replace(plan, context=K + 1))
 
 
 def test_what_never_varies_is_refused(about: Description) -> None:

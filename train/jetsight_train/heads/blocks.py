@@ -1,6 +1,7 @@
 """Action blocks of recorded episodes, with the latents before and after each.
 
-Shapes: M blocks, W windows, K history, H horizon, B ticks per block, D latent, A = B * action size.
+Shapes: M blocks, W windows, K history, C context, H horizon, B ticks per block, D latent,
+A = B * action size.
 """
 
 from __future__ import annotations
@@ -50,14 +51,17 @@ def encoded_blocks(model: WorldModel, tracks: Tracks) -> Blocks:
 
 
 @torch.no_grad()
-def imagined_blocks(model: WorldModel, tracks: Tracks, most: int | None, seed: int = 0) -> Blocks:
-    """Blocks as a planner sees them: H steps rolled out from K encoded latents, as recorded.
+def imagined_blocks(
+    model: WorldModel, tracks: Tracks, most: int | None, seed: int = 0, context: int = 0
+) -> Blocks:
+    """Blocks as a planner sees them: rolled out with the recorded actions.
 
     Args:
         model: the frozen model.
         tracks: encoded episodes.
         most: that many windows drawn at random; None takes one window per block, side by side.
         seed: of the draw.
+        context: C, encoded latents each rollout starts from; 0 takes K.
 
     Returns:
         `W * H` blocks; those of one window follow one another.
@@ -65,28 +69,29 @@ def imagined_blocks(model: WorldModel, tracks: Tracks, most: int | None, seed: i
     Raises:
         DataError: no episode is as long as a window.
     """
-    history, horizon = model.config.history, model.config.horizon
-    rows, sampler = window_rows(model, tracks, most, seed), _sampler(model, tracks)
+    horizon, context = model.config.horizon, context or model.config.history
+    rows = window_rows(model, tracks, most, seed, context)
+    sampler = _sampler(model, tracks, context)
     parts = []
     bar = progress(range(0, len(rows), ROLLOUTS_AT_ONCE), "imagine", unit="batch")
     for first in bar:
         some = rows[first : first + ROLLOUTS_AT_ONCE]
-        z, a = tracks.latents[torch.from_numpy(some[:, :history])], sampler.blocks(some)
-        future = model.rollout(z, a[:, : history - 1], a[:, history - 1 :])
+        z, a = tracks.latents[torch.from_numpy(some[:, :context])], sampler.blocks(some)
+        future = model.rollout(z, a[:, : context - 1], a[:, context - 1 :])
         parts.append(torch.cat([z[:, -1:], future], dim=1))
     z = torch.cat(parts)
-    actions = sampler.blocks(rows)[:, history - 1 :]
+    actions = sampler.blocks(rows)[:, context - 1 :]
     return Blocks(
         z[:, :-1].flatten(0, 1), actions.flatten(0, 1), z[:, 1:].flatten(0, 1),
-        rows[:, history - 1 : -1].ravel(), np.tile(np.arange(1, horizon + 1), len(rows)),
+        rows[:, context - 1 : -1].ravel(), np.tile(np.arange(1, horizon + 1), len(rows)),
     )  # fmt: skip
 
 
 def window_rows(
-    model: WorldModel, tracks: Tracks, most: int | None = None, seed: int = 0
+    model: WorldModel, tracks: Tracks, most: int | None = None, seed: int = 0, context: int = 0
 ) -> IntArray:
-    """Rows `[W, K + H]` of the windows that `imagined_blocks` rolls out, with its arguments."""
-    sampler = _sampler(model, tracks)
+    """Rows `[W, C + H]` of the windows that `imagined_blocks` rolls out, with its arguments."""
+    sampler = _sampler(model, tracks, context)
     firsts = sampler.firsts
     if most is None:
         starts = tracks.recording.starts
@@ -97,6 +102,6 @@ def window_rows(
     return sampler.rows(firsts)
 
 
-def _sampler(model: WorldModel, tracks: Tracks) -> WindowSampler:
-    length = model.config.history + model.config.horizon
+def _sampler(model: WorldModel, tracks: Tracks, context: int) -> WindowSampler:
+    length = (context or model.config.history) + model.config.horizon
     return WindowSampler(tracks.recording, length, model.timing.action_block)

@@ -80,6 +80,7 @@ class HeadsRecipe:
         support: whether to measure how familiar a latent is.
         hidden: sizes of the hidden layers of probe and hazard head.
         windows: rollouts imagined to train on, at most.
+        context: latents that rollouts start from; 0 takes what the model was trained with.
         split: episodes that are not trained on.
         optimiser: how each head is trained.
     """
@@ -90,6 +91,7 @@ class HeadsRecipe:
     support: bool = True
     hidden: tuple[int, ...] = HIDDEN
     windows: int = 40_000
+    context: int = 0
     split: SplitRecipe = field(default_factory=SplitRecipe)
     optimiser: HeadOptimiser = field(default_factory=HeadOptimiser)
 
@@ -103,8 +105,8 @@ class HeadsRecipe:
         ):
             if len(set(names)) != len(names):
                 raise ValueError(f"a {what} appears twice in {', '.join(names)}")
-        if min((self.windows, *self.hidden)) < 1:
-            raise ValueError("windows and the hidden sizes must be at least 1")
+        if min((self.windows, *self.hidden)) < 1 or self.context < 0:
+            raise ValueError("windows and hidden sizes must be at least 1, context at least 0")
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def measure(model: WorldModel, recipe: HeadsRecipe, tracks: Tracks) -> HeadScore
         DataError: the episodes lack a column, or are too short to roll out over.
     """
     check_columns(recipe, tracks)
-    heads, blocks = model.heads, imagined_blocks(model, tracks, None)
+    heads, blocks = model.heads, imagined_blocks(model, tracks, None, context=recipe.context)
     readings: tuple[QuantityScore, ...] = ()
     angles: tuple[AngleScore, ...] = ()
     if heads.probe is not None:

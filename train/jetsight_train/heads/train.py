@@ -9,13 +9,14 @@ Shapes: E episodes, M blocks, P quantities, G hazards.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from jetsight.clock import Clock, MonotonicClock
-from jetsight.errors import DataError
+from jetsight.errors import DataError, UsageError
 from jetsight_train.checkpoint import Description
 from jetsight_train.heads import conformal, fit, scores
 from jetsight_train.heads.blocks import Blocks, encoded_blocks, imagined_blocks, window_rows
@@ -53,10 +54,12 @@ def train_heads(
     Raises:
         DataError: a column is missing or never varies, there are too few or too short episodes, or
             too few hazardous blocks for the promised rate.
+        UsageError: the recipe starts rollouts from more latents than the model keeps.
     """
     clock = clock or MonotonicClock()
     began_ns = clock.now_ns()
     model.eval()
+    recipe = replace(recipe, context=_context(recipe, about, model))
     check_columns(recipe, tracks)
     train, calibration, held_out = split(tracks, recipe.split, recipe.optimiser.seed)
     _refuse_unpromisable(model, recipe, (train, calibration, held_out))
@@ -72,6 +75,17 @@ def train_heads(
     return HeadsDescription(
         recipe, heads.probe_spec, heads.hazards, heads.support is not None, how, measured
     )
+
+
+def _context(recipe: HeadsRecipe, about: Description, model: WorldModel) -> int:
+    """Latents a rollout starts from: what the recipe says, else what the model was trained with."""
+    history = model.config.history
+    if recipe.context > history:
+        raise UsageError(
+            f"recipe {recipe.name!r} starts rollouts from {recipe.context} latents, but the model "
+            f"keeps {history}; set context to at most that, or to 0"
+        )
+    return recipe.context or about.recipe.objective.context or history
 
 
 def split(tracks: Tracks, shares: SplitRecipe, seed: int) -> tuple[Tracks, Tracks, Tracks]:
@@ -98,7 +112,7 @@ def _fitted(
 ) -> tuple[Heads, tuple[int, ...]]:
     """Trained heads, and how many hazardous blocks set each threshold."""
     size, plan = model.config.latent_size, recipe.optimiser
-    imagined = imagined_blocks(model, train, recipe.windows, plan.seed)
+    imagined = imagined_blocks(model, train, recipe.windows, plan.seed, recipe.context)
     probe = spec = hazard = support = None
     hazards: tuple[HazardSpec, ...] = ()
     counts: tuple[int, ...] = ()
@@ -141,7 +155,7 @@ def _calibrated(
     model: WorldModel, head: HazardHead, recipe: HeadsRecipe, tracks: Tracks
 ) -> tuple[tuple[HazardSpec, ...], tuple[int, ...]]:
     """A conformal threshold per hazard from imagined blocks of episodes not trained on."""
-    blocks = imagined_blocks(model, tracks, None)
+    blocks = imagined_blocks(model, tracks, None, context=recipe.context)
     logits = scores.hazard_logits(head, blocks)
     hazardous = _labels(model, recipe, tracks, blocks).numpy() > 0.5
     specs = tuple(
@@ -164,7 +178,8 @@ def _refuse_unpromisable(model: WorldModel, recipe: HeadsRecipe, parts: Sequence
     rules, block = [entry.rule for entry in recipe.hazard], model.timing.action_block
     counts = []
     for part in parts:
-        rows = np.unique(window_rows(model, part)[:, model.config.history - 1 : -1])
+        windows = window_rows(model, part, context=recipe.context)
+        rows = np.unique(windows[:, recipe.context - 1 : -1])
         counts.append(block_hazards(rules, part.columns, rows, block).sum(0).tolist())
     for i, entry in enumerate(recipe.hazard):
         need = (1, conformal.needed(entry.miss_rate), 1)
