@@ -94,12 +94,12 @@ def write_planner(folder: Path, *, real: bool = False) -> Compiled:
     manifest = replace(manifest, provenance=provenance)
     graphs = dict.fromkeys(("encode", "forecast", SPEC.graph), b"opaque")
     if real:
-        from jetsight_compile.imagine.graph import export_imagine
+        from jetsight_compile.imagine.graph import Imagination
 
         graphs = {
             "encode": export_encode(model, Style(20)).SerializeToString(),
             "forecast": export_forecast(model, Style(20)).SerializeToString(),
-            SPEC.graph: export_imagine(model, SPEC, Style(20)).SerializeToString(),
+            SPEC.graph: Imagination(model, Style(20)).export(SPEC).SerializeToString(),
         }
     files = {f"graphs/{FAMILY}/{name}.onnx": data for name, data in graphs.items()}
     files["golden.npz"] = golden.dump(reference(model))
