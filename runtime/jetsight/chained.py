@@ -16,10 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from jetsight.engine import Array, Engine, NDArray
-from jetsight.iterations import Trace, check_engine, handed_on
+from jetsight.iterations import check_engine, handed_on
 from jetsight.noise import Noise
 from jetsight.planner_facts import PlannerFacts
 from jetsight.stream_spec import PlanSpec
+from jetsight.trace import Trace
 
 LONGEST = 8  # iterations in one launch; a longer one would miss deadlines and save nothing
 _REMEMBERED = {"cost": "cost", "violation": "violation", "invalid": "invalid", "std": "std_next"}

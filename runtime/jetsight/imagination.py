@@ -279,6 +279,8 @@ def _fill_world(planner: Planner, newest: Newest) -> PlanReason | None:
         reason = Reason.ACTIONS_UNKNOWN
     if reason is not None:
         return OF_HISTORY[reason]
+    if not (np.isfinite(planner.past_actions).all() and np.isfinite(last).all()):
+        return PlanReason.ACTIONS_UNKNOWN
     return PlanReason.FRAME_STALE if newest.stale else None
 
 

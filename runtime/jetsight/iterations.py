@@ -16,6 +16,7 @@ from jetsight.errors import EngineError
 from jetsight.noise import Noise
 from jetsight.planner_facts import PlannerFacts
 from jetsight.stream_spec import PlanSpec
+from jetsight.trace import Trace
 
 # What an iteration hands on to the next one: output to input.
 HANDED_ON = {
@@ -24,27 +25,6 @@ HANDED_ON = {
     "actions": "incumbent",
     "kept_next": "kept",
 }
-
-
-class Trace:
-    """What is remembered of every iteration of a plan.
-
-    Args:
-        iterations: I.
-        shape: `[H, A]`.
-
-    Attributes:
-        cost: `[I]` best cost.
-        violation: `[I]` of that best.
-        invalid: `[I]` candidates that were not finite.
-        std: `[I, H, A]` standard deviation of the next iteration.
-    """
-
-    def __init__(self, iterations: int, shape: tuple[int, ...]) -> None:
-        self.cost = np.zeros(iterations, np.float32)
-        self.violation = np.zeros(iterations, np.float32)
-        self.invalid = np.zeros(iterations, np.float32)
-        self.std: NDArray = np.zeros((iterations, *shape), np.float32)
 
 
 class Iterations(Protocol):

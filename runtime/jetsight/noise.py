@@ -59,7 +59,11 @@ class Noise:
         """Draw for `key` from now on; forgets what was drawn for another one."""
         if key != self._key:
             self._key = key
-            self._held.fill(-1)
+            self.forget()
+
+    def forget(self) -> None:
+        """Draw all of it again: whoever was told of a draw may not have it."""
+        self._held.fill(-1)
 
     def draw(self, iteration: int) -> bool:
         """Make sure that the draw of `iteration` is there.

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from jetsight.admission import Admission
 from jetsight.clock import Clock
 from jetsight.engine import NDArray
 from jetsight.errors import EngineError, UsageError
 from jetsight.goal import NO_LIMIT
-from jetsight.iterations import Iterations, Trace
+from jetsight.iterations import Iterations
 from jetsight.noise import Noise
 from jetsight.pace import Pace
 from jetsight.plan import Plan, PlanReason
 from jetsight.plan_memory import PlanMemory
 from jetsight.planner_facts import MOST_ITERATIONS, PlannerFacts
 from jetsight.stream_spec import PlanSpec
+from jetsight.trace import Trace
 
-_CONVERGED = 0.05  # mean spread, as a share of the first iteration's
-_NARROW = 0.3  # a wider search that finds nothing better has only just begun
-_PATIENCE = 4  # iterations that together improve the plan by less than `_IMPROVEMENT`
-_IMPROVEMENT = 1e-3
 _BROKEN_COST = 1e38  # graphs say 3e38 for a cost that is not finite
-_ROUNDING = 1e-3  # of an action's range: what a half precision engine may be off its bounds
 
 
 class Planner:
@@ -61,8 +58,8 @@ class Planner:
         past: NDArray = self.inputs.get("a_hist", np.zeros(0, np.float32))
         self.past_actions = past.reshape(-1, step)
         self._shape = shapes["mean"]  # [H, A], the same memory as [T, a]
-        by_tick = [np.zeros((ticks, step), np.float32) for _ in range(5)]
-        self._mean, self._std, self._actions, self._before, self._spread_now = by_tick
+        by_tick = [np.zeros((ticks, step), np.float32) for _ in range(3)]
+        self._mean, self._std, self._actions = by_tick
         self._std[:] = facts.std_start
         self._kept: NDArray = np.zeros((facts.kept, ticks, step), np.float32)
         self._z_future = np.zeros((facts.horizon, spec.stream.latent_size), np.float32)
@@ -70,8 +67,8 @@ class Planner:
         self._seen = [read_only(v) for v in (self._actions, self._z_future, self._costs)]
         self._memory = PlanMemory(ticks, step, facts.kept, self.inputs)
         self._pace, self._after_ns = Pace(), 0
-        self._trace = Trace(facts.iterations, self._shape)
-        self._spread = np.zeros(facts.iterations, np.float32)
+        self._trace = Trace(facts.iterations, self._std.reshape(self._shape))
+        self._admission = Admission(spec, self.inputs, ticks)
         self._noise.use(self._key(None))
 
     def plan(
@@ -106,6 +103,7 @@ class Planner:
             self._after_ns = self._clock.now_ns() - began_ns
             plan.parts_ms["result"] = self._after_ns / 1e6
         except EngineError:
+            self._noise.forget()
             plan.reason = PlanReason.ENGINE_FAILED
         if seed is None:
             self._number += 1
@@ -124,8 +122,8 @@ class Planner:
             ended_ns = self._clock.now_ns()
             noise_ns, work_ns = noise_ns + drawn_ns - began_ns, work_ns + ended_ns - drawn_ns
             self._pace.add(ended_ns - began_ns, count)
-            done = self._note(done, count)
-            if not exactly and self._has_converged(done):
+            done = self._trace.note(done, count)
+            if not exactly and self._trace.has_converged(done):
                 break
         plan.parts_ms.update(noise=noise_ns / 1e6, iterations=work_ns / 1e6)
         return done
@@ -141,8 +139,7 @@ class Planner:
         if not isinstance(most, (int, np.integer)) or not 1 <= most <= MOST_ITERATIONS:
             raise UsageError(f"iterations is {most}, expected 1 to {MOST_ITERATIONS}")
         if most > len(self._trace.cost):
-            self._trace = Trace(most, self._shape)
-            self._spread = np.zeros(most, np.float32)
+            self._trace = Trace(int(most), self._std.reshape(self._shape))
         return int(most)
 
     def prepare(self) -> bool:
@@ -153,6 +150,7 @@ class Planner:
         try:
             self._iterations.upload(self._noise.slot(iteration))
         except EngineError:  # the plan itself will say so
+            self._noise.forget()
             return False
         return True
 
@@ -219,34 +217,11 @@ class Planner:
             left = left if fitting is None else min(left, fitting)
         return self._iterations.chunk(done, left) if left > 0 else 0
 
-    def _note(self, done: int, count: int) -> int:
-        """Work out the spread after the iterations from `done` on; how many there are now."""
-        for iteration in range(done, done + count):
-            std = self._trace.std[iteration].reshape(self._std.shape)
-            np.divide(std, self._std, out=self._spread_now)
-            self._spread[iteration] = self._spread_now.mean()
-        return done + count
-
-    def _has_converged(self, done: int) -> bool:
-        if self._spread[done - 1] < _CONVERGED:
-            return True
-        if done <= _PATIENCE or self._spread[done - 1] > _NARROW:
-            return False
-        now, then = done - 1, done - 1 - _PATIENCE
-        # As Python floats, which know no warnings where a broken engine says infinity.
-        broken_now, broken_then = (float(self._trace.violation[i]) for i in (now, then))
-        if broken_now > 0:
-            return not broken_now < broken_then * (1 - _IMPROVEMENT)
-        if broken_then > 0:
-            return False
-        cost_now, cost_then = (float(self._trace.cost[i]) for i in (now, then))
-        return not cost_now < cost_then - _IMPROVEMENT * abs(cost_then)
-
     def _judge(self, plan: Plan, done: int, age: int | None) -> None:
         """Fill in what came out, if it may be executed; anything else is said and thrown away."""
         trace = self._trace
         plan.iterations = done
-        plan.costs, plan.spread = trace.cost[:done].copy(), self._spread[:done].copy()
+        plan.costs, plan.spread = trace.cost[:done].copy(), trace.spread[:done].copy()
         if done == 0:
             self._hand_on(plan, age)
             return
@@ -271,7 +246,11 @@ class Planner:
         if plan.violation > 0:
             return PlanReason.INFEASIBLE
         finite = np.isfinite(plan.cost + plan.violation) and np.isfinite(self._z_future).all()
-        return PlanReason.OK if finite and self._admit() else PlanReason.PLAN_REFUSED
+        return (
+            PlanReason.OK
+            if finite and self._admission.admits(self._actions)
+            else PlanReason.PLAN_REFUSED
+        )
 
     def _hand_on(self, plan: Plan, age: int | None) -> None:
         """There was no time: the plan before is as good as it was, if it still is for this."""
@@ -279,28 +258,10 @@ class Planner:
         if age is None or not self._memory.same_purpose:
             return
         self._actions[:] = self._mean  # the plan before, shifted; see `_begin`
-        if self._memory.violation <= 0 and self._admit():
+        if self._memory.violation <= 0 and self._admission.admits(self._actions):
             plan.reason, plan.valid, plan.ticks_old = PlanReason.HANDED_ON, True, age
             plan.cost, plan.violation = self._memory.cost, self._memory.violation
             plan.actions = self._seen[0]
-
-    def _admit(self) -> bool:
-        """The last look at `_actions`: finite, within bounds, no faster than allowed.
-
-        What rounding put outside the bounds is put back; anything else is refused.
-        """
-        actions, low, high = self._actions, self.inputs["low"], self.inputs["high"]
-        if not np.isfinite(actions).all():
-            return False
-        slack = _ROUNDING * (self._spec.high - self._spec.low)
-        before = self._before
-        before[0], before[1:] = self.inputs["a_last"], actions[:-1]
-        rate = self.inputs.get("rate", np.inf)
-        lower, upper = np.clip(before - rate, low, high), np.clip(before + rate, low, high)
-        if (actions < lower - slack).any() or (actions > upper + slack).any():
-            return False
-        np.clip(actions, low, high, out=actions)
-        return True
 
 
 def _fill_with_sense(inputs: dict[str, NDArray], spec: PlanSpec, facts: PlannerFacts) -> None:

@@ -90,6 +90,7 @@ class PlannerFacts:
         horizon: H; at most what the model was trained for.
         elites: E; for `mppi`, which weighs all candidates, without meaning.
         kept: Q elites handed on to the next iteration (`icem`).
+        momentum: share of the old mean and std that stays; part of the graph, noted here (`icem`).
         context: C latents it starts from.
         rate_limited: it takes `rate`.
         start: the mean of the first iteration, the last action held or the neutral one.
@@ -107,6 +108,7 @@ class PlannerFacts:
     horizon: int
     elites: int
     kept: int = 0
+    momentum: float = 0.0
     context: int
     rate_limited: bool
     start: Literal["hold", "neutral"] = "hold"
@@ -128,6 +130,8 @@ class PlannerFacts:
         within("iterations", self.iterations, 1, MOST_ITERATIONS)
         vector("std_start", self.std_start, len(self.std_start), positive=True)
         vector("temperature", (self.temperature,), 1, positive=True)
+        if not 0 <= self.momentum < 1:
+            raise ArtefactError(f"momentum is {self.momentum}, expected 0 to below 1")
         if not 0 <= self.noise_beta <= 10:
             raise ArtefactError(f"noise_beta is {self.noise_beta}, expected 0 to 10")
         for name, weight in self.probe_weight.items():

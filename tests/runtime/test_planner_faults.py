@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planner_factory import HERE, SPEC, NDArray, Rig, bare_planner, latent
 
+from jetsight.admission import Admission
 from jetsight.plan import Plan, PlanReason
 from jetsight.planner_facts import HazardFacts, HeadFacts
 from jetsight.testing import FakeEngine, FakeImagine, shots, tiny_plan_spec, tiny_planner
@@ -147,3 +148,48 @@ def test_an_engine_that_fails_is_no_plan_and_the_loop_goes_on() -> None:
     assert rig.session.imagine(GOAL).valid
     check_is_none(rig.session.imagine(GOAL, iterations=8), PlanReason.ENGINE_FAILED)
     assert rig.session.imagine(image).valid
+
+
+@pytest.mark.parametrize("planner", [PLANNER, tiny_planner(context=1)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_action_that_was_reported_broken_is_unknown(planner: Any, value: float) -> None:
+    broken = np.array([0.0, value], np.float32)
+    rig = Rig(planner, frames=[*shots(19), *shots(1, action=broken)])
+    check_is_none(rig.session.imagine(GOAL), PlanReason.ACTIONS_UNKNOWN)
+
+
+@pytest.mark.parametrize("name", ["a_last", "low", "high", "rate"])
+def test_limits_that_are_broken_admit_nothing(name: str) -> None:
+    facts = tiny_planner(rate_limited=True)
+    spec = tiny_plan_spec(SPEC, facts)
+    given = {key: np.full(2, value, np.float32) for key, value in LIMITS.items()}
+    admission, actions = Admission(spec, given, 4), np.ones((4, 2), np.float32)
+    assert admission.admits(actions)  # negative control
+    given[name][1] = np.nan
+    assert not admission.admits(actions)
+
+
+LIMITS = {"a_last": 0.0, "low": -2.0, "high": 2.0, "rate": 1.0}
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.floats(-9, 9, width=32), min_size=4, max_size=4),
+    st.floats(-9, 9, width=32),
+    st.floats(0.125, 9, width=32),
+)
+def test_what_is_admitted_is_inside_and_no_faster_than_allowed(
+    path: list[float], last: float, rate: float
+) -> None:
+    spec = tiny_plan_spec(SPEC, tiny_planner())
+    limits = {**LIMITS, "a_last": last, "rate": rate}
+    given = {key: np.full(2, value, np.float32) for key, value in limits.items()}
+    actions = np.repeat(np.float32(path)[:, None], 2, axis=1)
+    if not Admission(spec, given, 4).admits(actions):
+        return
+    assert (actions >= -2).all()
+    assert (actions <= 2).all()
+    steps = np.abs(np.diff(np.concatenate([[last], actions[:, 0]])))
+    allowed = np.full(4, rate + 0.04)
+    allowed[0] = max(rate, abs(last) - 2) + 0.04  # the way back into bounds may be long
+    assert (steps <= allowed).all()
