@@ -103,7 +103,7 @@ def imagine_engine(model: WorldModel, spec: PlanSpec, planner: PlannerFacts) -> 
     """One iteration of `planner`, by its readable reference."""
     settings = ImagineSpec(
         planner.kind, planner.samples, planner.horizon, planner.elites, planner.kept,
-        context=planner.context, rate_limited=planner.rate_limited,
+        planner.momentum, planner.context, planner.rate_limited,
     )  # fmt: skip
     size = spec.stream.action_block * spec.stream.step_size
     none = torch.zeros(0, size)
