@@ -18,6 +18,7 @@ EXTRA_OF = {
     "pyarrow": "camera",
     "pycuda": "jetson",
     "safetensors": "train",
+    "scipy": "sim",
     "tensorrt_rtx": "rtx",
     "tomli": "train",
     "torch": "train",

@@ -134,5 +134,5 @@ def test_recipe_with_a_typo_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_recipe_lists_the_shipped_ones() -> None:
-    with pytest.raises(UsageError, match=r"lewm, pusht-nano, pusht-nano-fast, pusht-nano-vit"):
+    with pytest.raises(UsageError, match=r"lewm, pusht-nano, pusht-nano-encoder, pusht-nano-vit"):
         load_recipe("pusht-nanno")
