@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from bundle_factory import make_golden, make_manifest
 from fake_builder import FakePlanBackend
+from live_planner import PLANNER, golden_problem, planner_graph
 
+from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.engines import measure
 from jetsight.errors import EngineError
 from jetsight.testing import FakeClock
@@ -69,3 +71,19 @@ def test_another_signature_is_refused() -> None:
     engine = FakePlanBackend(golden, output="z_future").load_plan(b"")
     with pytest.raises(EngineError, match=r"are not those of graph 'encode'"):
         measure.parity(engine, golden, "encode", "fp16", "x")
+
+
+def test_a_planner_is_proven_by_how_it_ranks() -> None:
+    graph, golden = PLANNER.graph, golden_problem(PLANNER)
+    engine, turned = (OnnxRuntimeBackend(threads=1).load(planner_graph(s)) for s in (1.0, -1.0))
+    assert measure.can_compare(golden, graph)
+    assert not measure.can_compare({}, graph)  # planners may come without reference data
+    assert measure.can_compare({}, "encode")
+    found = measure.parity(engine, golden, graph, "fp16", "x")
+    assert (found.samples, found.limit) == (1, 0.99)
+    assert found.smallest_cosine == pytest.approx(1.0)
+    with pytest.raises(EngineError, match=r"^x: does not rank plans as PyTorch did, .* -1\.0"):
+        measure.parity(turned, golden, graph, "int8", "x")
+    del golden[f"{graph}__z_goal"]
+    with pytest.raises(EngineError, match="are not those of graph 'imagine_cem_16x2'"):
+        measure.parity(engine, golden, graph, "fp16", "x")
