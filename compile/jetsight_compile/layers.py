@@ -17,8 +17,9 @@ from jetsight.errors import EngineError, UsageError
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 # Never quantized: resizing is exact arithmetic on pixels, and the action embedding is a few
-# numbers through layers of ten columns, where rounding costs much and saves nothing.
-ALWAYS_FLOAT = ("pixels/*", "action_embedding.*")
+# numbers through layers of ten columns, where rounding costs much and saves nothing. What judges
+# the candidates of a planner must not add an error of its own.
+ALWAYS_FLOAT = ("pixels/*", "action_embedding.*", "judge/*")
 _STEP = re.compile(r"step\d+/")
 _BLOCK = re.compile(r"((?:\w+\.)?(?:blocks|layers)\.\d+|(?:\w+\.)?(?:last|projector|project))\b")
 

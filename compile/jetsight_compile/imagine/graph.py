@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from jetsight_compile.dense import Style
 from jetsight_compile.graphs import export_part, finished
 from jetsight_compile.imagine.candidates import Candidates
-from jetsight_compile.imagine.ports import ImaginePorts
+from jetsight_compile.imagine.ports import ImaginePorts, Shape
 from jetsight_compile.imagine.score import Asked, Score
 from jetsight_compile.imagine.select import Select
 from jetsight_compile.imagine.sheet import Sheet
@@ -42,9 +42,10 @@ class Judge(nn.Module):
         asked = Asked(**{name: given[name] for name in Asked._fields if name in given})
         judged = self.score(given["proposals"], given["candidates"], z_future, asked)
         rest = [given[name] for name in ("kept", "temperature") if name in given]
-        return self.select(
+        ends: tuple[Tensor, ...] = self.select(
             given["mean"], given["std"], given["candidates"], z_future, judged, *rest
         )
+        return ends
 
 
 class Imagination:
@@ -85,7 +86,9 @@ class Imagination:
         """The whole graph, once what comes behind the rollout is laid on the sheet."""
         spec = ports.spec
         tried, latents = (spec.samples + 1, spec.horizon, ports.A), (spec.samples + 1, ports.D)
-        shapes = {name: latents if name.startswith("z_") else tried for name in made}
+        shapes: dict[str, Shape] = {
+            name: latents if name.startswith("z_") else tried for name in made
+        }
         shapes["z_newest"] = (1, ports.D)
         shapes |= {name: shape for name, shape in ports.inputs().items() if name in Judge.READ}
         # A tensor each: the exporter takes two inputs that are one object for one input.

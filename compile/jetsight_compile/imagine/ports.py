@@ -39,8 +39,14 @@ class ImaginePorts:
         """Sizes of a planner of a model.
 
         Raises:
-            UsageError: the planner starts from more latents than the model looks back.
+            UsageError: the planner starts from more latents than the model looks back, or
+                imagines farther than it was trained for.
         """
+        if spec.horizon > model.config.horizon:
+            raise UsageError(
+                f"{spec.graph} imagines {spec.horizon} action blocks, but the model was trained "
+                f"for {model.config.horizon}; choose a horizon of 1 to {model.config.horizon}"
+            )
         if spec.context > model.config.history:
             raise UsageError(
                 f"{spec.graph} starts from {spec.context} latents, but the model looks back "

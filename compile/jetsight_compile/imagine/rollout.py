@@ -102,6 +102,7 @@ class Token(Several):
         self.blocks = nn.ModuleList(
             kind(as_a(ConditionalBlock, block), style) for block in predictor.blocks
         )
+        self.inner_size = _inner_size(predictor)
         self.norm = Norm(predictor.norm.eps)
         self.project = projection_of(predictor, style)
         self.dtype = style.dtype
@@ -222,3 +223,9 @@ def _columns(block: ConditionalBlock, part: int) -> Affine:
     fused = query_key_value(block)
     size = fused.weight.shape[1] // 3
     return fused.columns(part * size, (part + 1) * size)
+
+
+def _inner_size(predictor: Predictor) -> int:
+    """S: numbers in a query, key or value of all heads."""
+    out = as_a(ConditionalBlock, predictor.blocks[0]).attention.out[0]
+    return as_a(nn.Linear, out).in_features

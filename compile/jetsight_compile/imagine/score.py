@@ -52,7 +52,7 @@ class Score(nn.Module):
 
     def forward(self, proposals: Tensor, actions: Tensor, z_future: Tensor, asked: Asked) -> Judged:
         """`proposals, actions [M, H, A]`, `z_future [H, M, D]`."""
-        terminal, running, support = asked.weights.split(1)
+        terminal, running, support = torch.split(asked.weights, 1)
         distance = (z_future - asked.z_goal).square().sum(-1)
         cost = terminal * distance[-1] + running * distance.mean(0)
         if self.support is not None:
@@ -69,13 +69,18 @@ class Score(nn.Module):
 
     def _probe_cost(self, z_end: Tensor, asked: Asked) -> Tensor:
         assert self.probe is not None
+        assert asked.probe_given is not None
+        assert asked.probe_target is not None
+        assert asked.probe_weight is not None
         read = self.probe(asked.z_goal[None])
         target = torch.where(asked.probe_given > 0.5, asked.probe_target, read)
         off = (self.probe(z_end) - target) / self.scale
-        return (asked.probe_weight * off.square()).sum(-1)
+        cost: Tensor = (asked.probe_weight * off.square()).sum(-1)
+        return cost
 
     def _above(self, actions: Tensor, z_future: Tensor, asked: Asked) -> Tensor:
         assert self.hazard is not None
+        assert asked.hazard_limit is not None
         newest = asked.z_newest.expand(1, z_future.shape[1], -1)
         before = torch.cat([newest, z_future[:-1]])
         logits: Tensor = self.hazard(before, actions.transpose(0, 1), z_future)

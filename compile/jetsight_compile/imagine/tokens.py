@@ -51,7 +51,7 @@ class TokenParts:
     def _token(self, position: int) -> onnx.ModelProto:
         predictor, latent = self.model.predictor, self.model.config.latent_size
         token = Token(predictor, position, self._style)
-        depth, inner = len(token.blocks), predictor.blocks[0].attention.out[0].in_features
+        depth, inner = len(token.blocks), token.inner_size
         # Of the window's first token two latents are kept, of every other a key and a value.
         kept = [latent, latent, *(inner,) * (2 * position - 2)][: 2 * position]
         sizes = [latent] * len(PARTS) * depth + kept * depth

@@ -1,43 +1,78 @@
-"""A tiny problem for the planner tests, and a graph run beside its reference."""
+"""A tiny world model with heads, problems for its planners, and graphs run beside references."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
-import onnx
 import torch
+from tiny import model_of
 from torch import Tensor
 
-from jetsight.engine import Backend
-from jetsight_compile.engines import loaded
+from jetsight.engine import Engine
+from jetsight_train.heads.modules import (
+    HazardHead,
+    HazardSpec,
+    Heads,
+    ProbeHead,
+    ProbeSpec,
+    SupportHead,
+)
+from jetsight_train.heads.rules import Recorded
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning import cem, icem, mppi
-from jetsight_train.planning.problem import ImagineSpec, Problem, State
+from jetsight_train.planning.candidates import within
+from jetsight_train.planning.problem import NEVER, ImagineSpec, Problem, State
 
 PLANNERS: dict[str, ModuleType] = {"cem": cem, "icem": icem, "mppi": mppi}
 OUTPUTS = {"mean_next": "mean", "std_next": "std", "kept_next": "kept"}
 
 
+def imagining_model(*, heads: bool = True, horizon: int = 4) -> WorldModel:
+    """A random model that may imagine `horizon` blocks, with every head or none."""
+    model = model_of()
+    model.config = replace(model.config, horizon=horizon)
+    for block in model.predictor.blocks:
+        block.modulation[1].weight.data *= 4.0  # actions that matter
+    if heads:
+        torch.manual_seed(1)
+        latent, probe = model.config.latent_size, ProbeSpec(("x", "y"), ("px", "px"), (2.0, 0.5))
+        hazards = tuple(HazardSpec(name, 0.0, 0.1, Recorded(name)) for name in ("hit", "out"))
+        model.heads = Heads(
+            ProbeHead(latent, 2, (8,)), HazardHead(latent, model.action_size, 2, (8,)),
+            SupportHead(latent), probe, hazards,
+        )  # fmt: skip
+    return model.eval()
+
+
 def problem_of(model: WorldModel, spec: ImagineSpec, seed: int = 0, **changes: Tensor) -> Problem:
-    """Somewhere to start, somewhere that can be reached, and every input of the planner at some value."""
+    """Somewhere to start, a goal that can be reached, and some value for every other input."""
     rng = torch.Generator().manual_seed(seed)
     size, latent = len(model.action.names), model.config.latent_size
     z_hist = torch.randn(spec.context, latent, generator=rng)
     a_hist = torch.randn(spec.context - 1, model.action_size, generator=rng)
+    low, high = torch.tensor(model.action.low), torch.tensor(model.action.high)
+    a_last = torch.randn(size, generator=rng)
+    rate = torch.full((size,), 0.9) if spec.rate_limited else None
     there = torch.randn(spec.horizon, model.action_size, generator=rng)
     with torch.no_grad():
-        z_goal = model.rollout(z_hist[None], a_hist[None], there[None])[0, -1]
+        way = within(there, low, high, a_last, rate)
+        z_goal = model.rollout(z_hist[None], a_hist[None], way[None])[0, -1]
     given = {
         "z_hist": z_hist,
         "a_hist": a_hist,
-        "a_last": torch.randn(size, generator=rng),
+        "a_last": a_last,
         "z_goal": z_goal,
-        "low": torch.tensor(model.action.low),
-        "high": torch.tensor(model.action.high),
-        "rate": torch.full((size,), 0.9) if spec.rate_limited else None,
+        "low": low,
+        "high": high,
+        "rate": rate,
         "weights": torch.tensor([1.0, 0.3, 0.7]),
         "temperature": torch.tensor([0.5]) if spec.kind == "mppi" else None,
+        "probe_target": torch.tensor([0.1, 9.0]),
+        "probe_given": torch.tensor([1.0, 0.0]),
+        "probe_weight": torch.tensor([0.02, 0.5]),
+        "hazard_limit": torch.tensor([1e9, 1e9]),
     }
     return Problem(spec, **{**given, **changes})
 
@@ -68,22 +103,28 @@ def inputs_of(problem: Problem, state: State, noise: Tensor) -> dict[str, np.nda
     return {name: value.numpy() for name, value in values.items()}
 
 
-def run_graph(
-    backend: Backend, graph: onnx.ModelProto, problem: Problem, state: State, noises: list[Tensor]
-) -> State:
-    """The graph once per draw, its outputs fed back; as a state, to compare with the reference."""
-    with loaded(backend, graph.SerializeToString()) as engine:
-        for noise in noises:
-            given = inputs_of(problem, state, noise)
-            for name, array in engine.inputs.items():
-                array.write(given[name])
-            engine.run()
-            found = {n: torch.from_numpy(a.read().copy()) for n, a in engine.outputs.items()}
-            state = state.following(**{OUTPUTS.get(n, n): v for n, v in found.items()})
+def run_graph(engine: Engine, problem: Problem, state: State, noises: list[Tensor]) -> State:
+    """A graph once per draw, its outputs fed back; as a state, to compare with the reference."""
+    for noise in noises:
+        given = inputs_of(problem, state, noise)
+        for name, array in engine.inputs.items():
+            array.write(given[name])
+        engine.run()
+        found = {n: torch.from_numpy(a.read().copy()) for n, a in engine.outputs.items()}
+        state = state.following(**{OUTPUTS.get(n, n): v for n, v in found.items()})
     return state
 
 
 def largest_difference(found: State, expected: State) -> float:
-    """Over every field of two states, relative to the larger of 1 and what was expected."""
+    """Over every field of two states, relative to the largest number of the field."""
     pairs = [(getattr(found, name), value) for name, value in vars(expected).items()]
-    return max(float(((a - b).abs() / b.abs().clamp(min=1.0)).max()) for a, b in pairs if b.numel())
+    return max(
+        float((a - b).abs().max() / b[b.abs() < NEVER].abs().max().clamp(min=0.1))
+        for a, b in pairs
+        if (b.abs() < NEVER).any()
+    )
+
+
+# The cost of a goal that can be reached, and of nothing else: it falls to 0, so that the order of
+# the candidates stays above rounding for as long as a plan goes on.
+GOAL_ALONE = {"weights": torch.tensor([1.0, 0.0, 0.0]), "probe_given": torch.zeros(2)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 from jetsight_train.model.world_model import WorldModel
@@ -20,18 +21,16 @@ from jetsight_train.planning.ranking import fitted, of_samples, order, with_best
 
 
 def step(model: WorldModel, problem: Problem, state: State, noise: Tensor) -> State:
-    """One iteration: sample beside the kept elites, imagine, rank, refit slowly, keep the best Q."""
+    """One iteration: sample beside kept elites, imagine, rank, refit slowly, keep the best Q."""
     spec = problem.spec
     proposals = proposed(problem, state, noise)
     candidates = limited(problem, proposals)
     scores = scored(model, problem, proposals, candidates)
     ranked = order(of_samples(scores))
     mean, std = fitted(state, candidates[ranked[: spec.elites]])
-    kept = state.kept
-    if len(ranked):
-        # With fewer valid ones than Q, the worst of them fills the rest.
-        best = [ranked[min(q, len(ranked) - 1)] for q in range(spec.kept)]
-        kept = candidates[best]
+    # With fewer valid ones than Q, the worst of them fills the rest.
+    place = torch.arange(spec.kept).clamp(max=len(ranked) - 1)
+    kept = candidates[ranked[place]] if len(ranked) else state.kept
     return with_best(state, candidates, scores).following(
         mean=spec.momentum * state.mean + (1.0 - spec.momentum) * mean,
         std=spec.momentum * state.std + (1.0 - spec.momentum) * std,

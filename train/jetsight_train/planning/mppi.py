@@ -39,7 +39,7 @@ def step(model: WorldModel, problem: Problem, state: State, noise: Tensor) -> St
 
 
 def weights(problem: Problem, samples: Scores) -> Tensor:
-    """`[N]` that sum to 1: of the feasible ones by cost, or of all by violation if there is none."""
+    """`[N]` that sum to 1: of feasible ones by cost, or of all by violation if there is none."""
     assert problem.temperature is not None
     some = samples.feasible.any()
     taking_part = samples.feasible if some else samples.valid
