@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -18,11 +18,12 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle import Bundle
 from jetsight.engine import Backend
 from jetsight.errors import MissingDependency
-from jetsight_compile import families, gate, pack, quantize, quantizers
+from jetsight_compile import families, gate, pack, planners, quantize, quantizers
 from jetsight_compile.calibration import load_episodes
 from jetsight_compile.dense import Compute
 from jetsight_compile.families import Made, Options, Workshop
 from jetsight_compile.measure import Reference, reference
+from jetsight_compile.planners import Settings, Wish
 from jetsight_compile.precisions import AUTO, QUANTIZED, WEIGHT_ONLY
 from jetsight_compile.search import Trial
 from jetsight_compile.targets import FamilyPlan, plan
@@ -47,6 +48,8 @@ class Request:
         base: float format of what a quantization leaves float, on TensorRT targets.
         tar: one archive instead of a folder.
         force: replace an older bundle of that name.
+        planners: each becomes one graph of every family; none if empty.
+        settings: of the planners.
     """
 
     checkpoint: Path
@@ -59,6 +62,8 @@ class Request:
     base: Compute = "fp16"
     tar: bool = False
     force: bool = False
+    planners: Sequence[Wish] = ()
+    settings: Settings = field(default_factory=Settings)
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,11 @@ def compile_checkpoint(request: Request, say: Say = lambda stage: None) -> Compi
     model, about = checkpoint.load(request.checkpoint)
     for each in plans:
         families.check(each, model)
+    specs = planners.specs(request.planners, model, request.settings)
+    facts = tuple(planners.facts(spec, model, request.settings) for spec in specs)
     say(f"read and encode {request.calib}")
     episodes = load_episodes(request.calib, model)
-    workshop = Workshop(model, episodes, Options(request.methods, request.keep_float), say)
+    workshop = Workshop(model, episodes, Options(request.methods, request.keep_float), say, specs)
     all_made = [workshop.make(each) for each in plans]
     truth, gates = reference(model, episodes.held_out), []
     for made in all_made:
@@ -113,6 +120,7 @@ def compile_checkpoint(request: Request, say: Say = lambda stage: None) -> Compi
         {(m.plan.name, g): x.SerializeToString() for m in all_made for g, x in m.graphs.items()},
         gates,
         {key: text for made in all_made for key, text in _notes(made)},
+        facts,
     )
     bundle = pack.write(request.out, contents, tar=request.tar, force=request.force)
     return Compiled(bundle, {m.plan.name: m.trials for m in all_made if m.trials})
@@ -134,7 +142,8 @@ def judged(made: Made, truth: Reference) -> list[manifest.Gate]:
     Raises:
         EngineError: a graph cannot be run.
     """
-    family = gate.Family(made.plan.name, made.precision, **made.graphs, exact=made.exact)
+    pair = {graph: made.graphs[graph] for graph in manifest.GRAPHS}
+    family = gate.Family(made.plan.name, made.precision, **pair, exact=made.exact)
     return gate.judge(family, truth, _backends(made.plan.name))
 
 

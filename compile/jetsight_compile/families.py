@@ -26,11 +26,15 @@ from jetsight_compile.calibration import (
 )
 from jetsight_compile.dense import Compute, Style
 from jetsight_compile.encode_graph import why_no_form
-from jetsight_compile.graphs import Sizes, export_encode, export_forecast, finished
+from jetsight_compile.graphs import Ports, Sizes, export_encode, export_forecast, finished
+from jetsight_compile.imagine.graph import Imagination
+from jetsight_compile.imagine.ports import ImaginePorts
+from jetsight_compile.imagine.samples import imagine_samples
 from jetsight_compile.layers import matches_any
-from jetsight_compile.precisions import AUTO, FLOATS, QUANTIZED, WEIGHT_ONLY
+from jetsight_compile.precisions import AUTO, FLOATS, IMAGINE, QUANTIZED, WEIGHT_ONLY
 from jetsight_compile.targets import FamilyPlan
 from jetsight_train.model.world_model import WorldModel
+from jetsight_train.planning.problem import ImagineSpec
 
 Samples = Sequence[quantize.Sample]
 EXPORTS = {"encode": export_encode, "forecast": export_forecast}
@@ -72,12 +76,22 @@ class Made:
 
 @dataclass
 class Workshop:
-    """Makes families of one model; exports and quantizations are shared between them."""
+    """Makes families of one model; exports and quantizations are shared between them.
+
+    Attributes:
+        model: the model.
+        episodes: what to calibrate with.
+        options: how graphs are quantized.
+        say: told what is being made.
+        planners: one `imagine` graph is made for each.
+    """
 
     model: WorldModel
     episodes: Episodes
     options: Options
     say: Callable[[str], None]
+    planners: Sequence[ImagineSpec] = ()
+    _imaginations: dict[Style, Imagination] = field(default_factory=dict)
     _exported: dict[tuple[str, Style], onnx.ModelProto] = field(default_factory=dict)
     _found: dict[tuple[str, Style, str], quantize.Quantized] = field(default_factory=dict)
 
@@ -89,10 +103,12 @@ class Workshop:
             EngineError: a graph breaks a promise, or a quantizer did nothing.
             GateError: no precision passes the search.
         """
-        precision = dict(plan.precision)
+        precision = {graph: plan.precision[graph] for graph in EXPORTS}
         trials: list[search.Trial] = []
         quantized: dict[str, quantize.Quantized] = {}
-        for graph in EXPORTS:
+        for graph in self.graphs:
+            if graph in self._specs:
+                precision[graph] = plan.precision.get(IMAGINE, precision["forecast"])
             if precision[graph] == AUTO:
                 choice = self._search(plan, graph)
                 trials += choice.trials
@@ -100,23 +116,48 @@ class Workshop:
                 if choice.made is not None:
                     quantized[graph] = choice.made
             elif precision[graph] in QUANTIZED:
-                quantized[graph] = self._quantized(plan, graph)
+                quantized[graph] = self._quantized(plan, graph, precision[graph])
         quantized = {name: self._in_base(plan, name, made) for name, made in quantized.items()}
         return Made(
             plan,
             precision,
-            {graph: self._shipped(plan, graph, precision[graph], quantized) for graph in EXPORTS},
-            {graph: self.exported(graph, plan.style.computing("fp32")) for graph in EXPORTS},
+            {
+                graph: self._shipped(plan, graph, precision[graph], quantized)
+                for graph in self.graphs
+            },
+            {graph: self.exported(graph, plan.style.computing("fp32")) for graph in self.graphs},
             quantized,
             tuple(trials),
         )
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of the graphs of every family, in the order they are made."""
+        return (*EXPORTS, *self._specs)
 
     def exported(self, graph: str, style: Style) -> onnx.ModelProto:
         """A float graph, exported when it is first needed; not to be modified."""
         if (graph, style) not in self._exported:
             self.say(f"export {graph}, opset {style.opset}, {style.compute}")
-            self._exported[graph, style] = EXPORTS[graph](self.model, style)
+            self._exported[graph, style] = self._export(graph, style)
         return self._exported[graph, style]
+
+    def ports(self, graph: str) -> Ports:
+        """What knows the inputs and outputs of a graph."""
+        spec = self._specs.get(graph)
+        return Sizes.of(self.model) if spec is None else ImaginePorts.of(self.model, spec)
+
+    def _export(self, graph: str, style: Style) -> onnx.ModelProto:
+        spec = self._specs.get(graph)
+        if spec is None:
+            return EXPORTS[graph](self.model, style)
+        if style not in self._imaginations:
+            self._imaginations[style] = Imagination(self.model, style)
+        return self._imaginations[style].export(spec)
+
+    @functools.cached_property
+    def _specs(self) -> dict[str, ImagineSpec]:
+        return {spec.graph: spec for spec in self.planners}
 
     def _in_base(
         self, plan: FamilyPlan, graph: str, made: quantize.Quantized
@@ -131,11 +172,10 @@ class Workshop:
         quantized: Mapping[str, quantize.Quantized],
     ) -> onnx.ModelProto:  # fmt: skip
         if graph in quantized:
-            return finished(quantized[graph].model, graph, Sizes.of(self.model))
+            return finished(quantized[graph].model, graph, self.ports(graph))
         return self.exported(graph, plan.style.computing(_float(precision)))
 
-    def _quantized(self, plan: FamilyPlan, graph: str) -> quantize.Quantized:
-        precision = plan.precision[graph]
+    def _quantized(self, plan: FamilyPlan, graph: str, precision: str) -> quantize.Quantized:
         # The CPU's scheme and TensorRT's INT8 differ, but so do the styles of their graphs.
         key = (graph, plan.style.computing("fp32"), precision)
         if key not in self._found:
@@ -175,11 +215,16 @@ class Workshop:
 
     @functools.cached_property
     def _samples(self) -> dict[str, Samples]:
-        return samples_of(self.episodes.calibration)
+        calibration = self.episodes.calibration
+        of_planners = {
+            name: imagine_samples(calibration.windows, spec, self.model)
+            for name, spec in self._specs.items()
+        }
+        return {**samples_of(calibration), **of_planners}
 
     def _keep_float(self, plan: FamilyPlan, graph: str) -> list[str]:
         """Patterns about this graph; one that fits no graph goes to all, and fails there."""
-        exact = {name: self.exported(name, plan.style.computing("fp32")) for name in EXPORTS}
+        exact = {name: self.exported(name, plan.style.computing("fp32")) for name in self.graphs}
         return [
             pattern
             for pattern in self.options.keep_float

@@ -35,8 +35,10 @@ from jetsight.manifest import (
     SurpriseQuantiles,
     graph_path,
 )
+from jetsight.planner_facts import PlannerFacts
 from jetsight_compile.calibration import Episodes, Side
 from jetsight_compile.measure import rollout, surprise
+from jetsight_compile.planners import head_facts
 from jetsight_train.checkpoint import Description
 from jetsight_train.model.world_model import WorldModel
 
@@ -56,6 +58,7 @@ class Contents:
         graphs: ONNX bytes by family and graph name.
         gates: verdicts of all families.
         notes: tool versions and choices to add to the provenance.
+        planners: whose graphs the families have.
     """
 
     model: WorldModel
@@ -65,6 +68,7 @@ class Contents:
     graphs: Mapping[tuple[str, str], bytes]
     gates: Sequence[Gate]
     notes: Mapping[str, str]
+    planners: tuple[PlannerFacts, ...] = ()
 
 
 def write(target: Path, contents: Contents, *, tar: bool = False, force: bool = False) -> Bundle:
@@ -161,6 +165,8 @@ def _manifest(contents: Contents) -> Manifest:
         families=tuple(contents.families),
         gates=tuple(contents.gates),
         provenance=_provenance(contents),
+        heads=head_facts(model),
+        planners=contents.planners,
     )
 
 

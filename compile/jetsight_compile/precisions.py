@@ -12,6 +12,8 @@ FLOATS = ("fp32", "fp16", "bf16")
 QUANTIZED = ("fp8", "int8", "int4", "nvfp4")
 PRECISIONS = (*FLOATS, *QUANTIZED)
 WEIGHT_ONLY = ("int4", "nvfp4")
+# What planners' graphs are called where precisions are given; all of them share one.
+IMAGINE = "imagine"
 # Chosen by measurement: the cheapest that passes, block by block.
 AUTO = "auto"
 
@@ -20,7 +22,8 @@ def parse(text: str) -> dict[str, str]:
     """A precision per graph.
 
     Args:
-        text: one precision for all graphs, or one each: `encode=fp16,forecast=int8`.
+        text: one precision for all graphs, or one each: `encode=fp16,forecast=int8`. Planners'
+            graphs get that of `forecast`, which is most of them, unless `imagine=` says another.
 
     Raises:
         UsageError: a graph is unknown, missing or named twice, or the precision is unknown.
@@ -28,17 +31,22 @@ def parse(text: str) -> dict[str, str]:
     Example:
         >>> parse("int8"), parse("encode=fp16,forecast=int8")
         ({'encode': 'int8', 'forecast': 'int8'}, {'encode': 'fp16', 'forecast': 'int8'})
+        >>> parse("encode=fp16,forecast=fp16,imagine=int8")
+        {'encode': 'fp16', 'forecast': 'fp16', 'imagine': 'int8'}
     """
     if "=" not in text:
         return dict.fromkeys(GRAPHS, _known(text))
     pairs = [part.partition("=") for part in text.split(",")]
     chosen = {graph.strip(): _known(precision.strip()) for graph, _, precision in pairs}
-    if sorted(chosen) != sorted(GRAPHS) or len(pairs) != len(GRAPHS):
+    if sorted({*chosen} - {IMAGINE}) != sorted(GRAPHS) or len(pairs) != len(chosen):
         raise UsageError(
             f"precision {text!r} must name each of {', '.join(GRAPHS)} once, "
-            "like encode=fp16,forecast=int8"
+            f"like encode=fp16,forecast=int8; {IMAGINE}= may follow"
         )
-    return {graph: chosen[graph] for graph in GRAPHS}
+    each = {graph: chosen[graph] for graph in GRAPHS}
+    if chosen.get(IMAGINE, AUTO) not in (AUTO, each["forecast"]):
+        each[IMAGINE] = chosen[IMAGINE]
+    return each
 
 
 def family_suffix(precision: Mapping[str, str], base: str, usual: str) -> str:
@@ -53,7 +61,7 @@ def family_suffix(precision: Mapping[str, str], base: str, usual: str) -> str:
         >>> family_suffix({"encode": "fp16", "forecast": "int8"}, "bf16", usual="fp16")
         'fp16-int8-overbf16'
     """
-    each = [precision[graph] for graph in GRAPHS]
+    each = [precision[graph] for graph in (*GRAPHS, IMAGINE) if graph in precision]
     parts = each[:1] if len(set(each)) == 1 else each
     unusual = base != usual and not set(each) <= set(FLOATS)
     return "-".join([*parts, f"over{base}"] if unusual else parts)

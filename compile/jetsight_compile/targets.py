@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jetsight.errors import UsageError
-from jetsight.manifest import GRAPHS
 from jetsight_compile.dense import Compute, Style
 from jetsight_compile.precisions import AUTO, PRECISIONS, family_suffix, parse
 
@@ -112,7 +111,8 @@ class FamilyPlan:
     Attributes:
         name: e.g. `"cpu-int8"`, `"trt-op20-fp16-int8"` (encoder in fp16, predictor in int8).
         style: how its graphs are written, in the float format of what is not quantized.
-        precision: of each graph, out of `PRECISIONS`, or `AUTO`.
+        precision: of each graph, out of `PRECISIONS`, or `AUTO`; `imagine` where the planners'
+            graphs do not get that of `forecast`.
         targets: names of the targets that asked for it.
         allowed: precisions that all GPUs of these targets run, for `AUTO` to choose from.
     """
@@ -170,9 +170,9 @@ def _asked(target: Target, precisions: Sequence[str]) -> Iterator[str]:
 
 def _family(target: Target, asked: str, base: Compute) -> FamilyPlan:
     precision = parse(asked)
-    for graph in GRAPHS:
-        if precision[graph] != AUTO:
-            _check(target, precision[graph])
+    for each in precision.values():
+        if each != AUTO:
+            _check(target, each)
     is_cpu = target.prefix == "cpu"
     float_format: Compute = "fp32" if is_cpu else base
     _check(target, float_format)

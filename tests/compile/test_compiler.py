@@ -205,7 +205,7 @@ def test_a_kept_layer_is_counted_and_a_wrong_name_refused(inputs, tmp_path) -> N
 
 def test_the_command_prints_a_table_or_json(inputs, tmp_path, capsys) -> None:
     command = ["compile", str(inputs / "ckpt"), "--calib", str(inputs / "calib"),
-               "--precision", "fp32", "--out"]  # fmt: skip
+               "--precision", "fp32", "--no-planner", "--out"]  # fmt: skip
     assert main([*command, str(tmp_path / "a.jetsight")]) == 0
     shown = capsys.readouterr()
     assert "gate cpu-fp32" in shown.err

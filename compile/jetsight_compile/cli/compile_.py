@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from jetsight.errors import UsageError
+
 METHODS = ("max", "percentile", "entropy", "mse")
+_PLANNERS = ("planners", "no_planner", "planner_settings")
 
 
 @click.command("compile")
@@ -61,6 +65,20 @@ METHODS = ("max", "percentile", "entropy", "mse")
     metavar="PATTERN",
     help="Layers that a quantization leaves float, like 'trunk.layers.0/*'; repeatable.",
 )
+@click.option(
+    "--planner",
+    "planners",
+    multiple=True,
+    metavar="KIND[:NxH]",
+    help="cem, icem or mppi, with N candidates over H action blocks, like icem:256x5; repeatable, "
+    "the first one plans by default.  [default: icem:256 and icem:64]",
+)
+@click.option("--no-planner", is_flag=True, help="No planner: the bundle encodes and forecasts.")
+@click.option(
+    "--planner-settings",
+    type=click.Path(path_type=Path),
+    help="TOML file whose table [planner] sets elites, iterations, weights and so on.",
+)
 @click.option("--tar", is_flag=True, help="Write one .tar instead of a folder.")
 @click.option("--force", is_flag=True, help="Replace an older bundle of that name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
@@ -72,6 +90,7 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
     """  # fmt: skip
     from jetsight_compile.compiler import Request, compile_checkpoint
 
+    wishes, settings = _planners(**{name: options.pop(name) for name in _PLANNERS})
     request = Request(
         checkpoint,
         calib,
@@ -83,6 +102,8 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
         options["base"],
         options["tar"],
         options["force"],
+        wishes,
+        settings,
     )
     made = compile_checkpoint(request, lambda stage: click.echo(f"  {stage}", err=True))
     if as_json:
@@ -91,6 +112,18 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
     for family, trials in made.trials.items():
         _print_trials(family, trials)
     _print_table(made.bundle)
+
+
+def _planners(
+    planners: Sequence[str], no_planner: bool, planner_settings: Path | None
+) -> tuple[Any, Any]:
+    """Which planners, and their settings."""
+    from jetsight_compile.planners import DEFAULT, Settings, load_settings, parse
+
+    if no_planner and (planners or planner_settings):
+        raise UsageError("--no-planner is given together with planners; leave out one of them")
+    wishes = () if no_planner else tuple(map(parse, planners)) or DEFAULT
+    return wishes, load_settings(planner_settings) if planner_settings else Settings()
 
 
 def _summary(made: Any) -> dict[str, Any]:
