@@ -6,6 +6,9 @@
     for forecast in Session.open(bundle).stream(Camera.open("/dev/video0")):
         print(forecast.frame_index, forecast.surprise, forecast.z_future.shape)
 
+Between two frames, `session.imagine(goal, deadline_ms=...)` plans: it imagines what many sequences
+of actions would lead to, and returns the best as a `Plan`.
+
 Names are imported when first used, so `import jetsight` costs next to nothing.
 """
 
@@ -33,7 +36,9 @@ if TYPE_CHECKING:
     from jetsight.bundle import Bundle
     from jetsight.cameras import Camera
     from jetsight.frames import Forecast, Frame
+    from jetsight.goal import Goal, Limits
     from jetsight.lerobot import LeRobotDataset
+    from jetsight.plan import Plan, PlanReason
     from jetsight.session import Session
 
 __version__ = "0.1.0"
@@ -51,9 +56,13 @@ __all__ = [
     "Forecast",
     "Frame",
     "GateError",
+    "Goal",
     "JetsightError",
     "LeRobotDataset",
+    "Limits",
     "MissingDependency",
+    "Plan",
+    "PlanReason",
     "Session",
     "StorageError",
     "UsageError",
@@ -65,7 +74,11 @@ _HOME = {
     "Camera": "jetsight.cameras",
     "Forecast": "jetsight.frames",
     "Frame": "jetsight.frames",
+    "Goal": "jetsight.goal",
     "LeRobotDataset": "jetsight.lerobot",
+    "Limits": "jetsight.goal",
+    "Plan": "jetsight.plan",
+    "PlanReason": "jetsight.plan",
     "Session": "jetsight.session",
 }
 
