@@ -1,0 +1,1 @@
+"""The parts of `plan_vs_stable_worldmodel.py`."""
