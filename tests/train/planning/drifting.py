@@ -1,0 +1,56 @@
+"""A world whose next latent is the last one plus the action, so that plans can be worked out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jetsight_train.heads.modules import Heads
+from jetsight_train.planning.problem import ImagineSpec, Problem, State
+
+SIZE = 2
+
+
+class Drift:
+    """What the planners read of a world model: `z_next = z + a`, D = A = a = 2."""
+
+    action_std = torch.tensor([1.0, 2.0])
+
+    def __init__(self, heads: Any = None) -> None:
+        self.heads = heads or Heads()
+
+    def rollout(self, z_hist: Tensor, a_hist: Tensor, actions: Tensor) -> Tensor:
+        return z_hist[:, -1:] + actions.cumsum(1)
+
+    def cost(self, z: Tensor, z_goal: Tensor) -> Tensor:
+        return (z - z_goal).square().sum(-1)
+
+
+def drift(heads: Any = None) -> Any:
+    return Drift(heads)
+
+
+def asked(spec: ImagineSpec, **changes: Any) -> Problem:
+    """From the origin to (3, -1), nothing limited."""
+    given: dict[str, Any] = {
+        "z_hist": torch.zeros(spec.context, SIZE), "a_hist": torch.zeros(spec.context - 1, SIZE),
+        "z_goal": torch.tensor([3.0, -1.0]), "low": torch.full((SIZE,), -1e9),
+        "high": torch.full((SIZE,), 1e9), "weights": torch.tensor([1.0, 0.0, 0.0]),
+        "a_last": torch.zeros(SIZE),
+    }  # fmt: skip
+    return Problem(spec, **{**given, **changes})
+
+
+def begun(problem: Problem, std: float = 1.0) -> State:
+    plan = torch.zeros(problem.spec.horizon, SIZE)
+    return State.first(problem, plan, plan + std, plan + 100.0)
+
+
+def noises(spec: ImagineSpec, count: int, seed: int = 0) -> list[Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    drawn = [torch.randn(spec.samples, spec.horizon, SIZE, generator=rng) for _ in range(count)]
+    for each in drawn:
+        each[0] = 0.0
+    return drawn
