@@ -12,7 +12,7 @@ from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 class ImageFolderSource:
@@ -36,10 +36,10 @@ class ImageFolderSource:
             CameraError: there are no images, or the first one cannot be read.
         """
         self._av = import_av()
-        files = [p for p in self._folder.iterdir() if p.suffix.lower() in _SUFFIXES]
+        files = [p for p in self._folder.iterdir() if p.suffix.lower() in SUFFIXES]
         if not files:
             raise CameraError(
-                f"{self._folder} holds no images ({', '.join(_SUFFIXES)}); give a folder of "
+                f"{self._folder} holds no images ({', '.join(SUFFIXES)}); give a folder of "
                 "images, a video file or a dataset with meta/info.json"
             )
         self._files = sorted(files, key=natural_key)
@@ -47,10 +47,7 @@ class ImageFolderSource:
         self._period_ns = round(1e9 / request.camera_hz)
         first = self._decode(self._files[0])
         if first is None:
-            raise CameraError(
-                f"cannot read {self._files[0]} ({self._why}); it is truncated or no image, so "
-                "copy it again or remove it"
-            )
+            raise _unreadable(self._files[0], self._why)
         return SourceInfo(str(self._folder), first.shape[0], first.shape[1], None)
 
     def read(self) -> Reading | None:
@@ -66,17 +63,42 @@ class ImageFolderSource:
 
     def _decode(self, path: Path) -> NDArray | None:
         """The image; None, and why in `_why`, when it cannot be read whole."""
-        try:
-            # From memory: given a path, FFmpeg would take a % in it for a number pattern.
-            with self._av.open(io.BytesIO(path.read_bytes())) as container:
-                whole_only(container.streams.video[0])
-                picture = next(container.decode(video=0), None)
-                if picture is not None and not picture.is_corrupt:
-                    return rgb(picture)
-                self._why = "it holds no whole picture"
-        except (self._av.error.FFmpegError, OSError, IndexError) as error:
-            self._why = why(error)
-        return None
+        image, self._why = _decoded(self._av, path)
+        return image
+
+
+def read_image(path: Path) -> NDArray:
+    """One image file as `uint8 [h, w, 3]`, RGB.
+
+    Raises:
+        CameraError: it is no image, or not a whole one.
+        MissingDependency: PyAV is not installed.
+    """
+    image, problem = _decoded(import_av(), path)
+    if image is None:
+        raise _unreadable(path, problem)
+    return image
+
+
+def _decoded(av: Any, path: Path) -> tuple[NDArray | None, str]:
+    """The image in `path`; else None, and why it cannot be read whole."""
+    try:
+        # From memory: given a path, FFmpeg would take a % in it for a number pattern.
+        with av.open(io.BytesIO(path.read_bytes())) as container:
+            whole_only(container.streams.video[0])
+            picture = next(container.decode(video=0), None)
+            if picture is not None and not picture.is_corrupt:
+                return rgb(picture), ""
+            return None, "it holds no whole picture"
+    except (av.error.FFmpegError, OSError, IndexError) as error:
+        return None, why(error)
+
+
+def _unreadable(path: Path, problem: str) -> CameraError:
+    return CameraError(
+        f"cannot read {path} ({problem}); it is truncated or no image, so copy it again or "
+        "remove it"
+    )
 
 
 def natural_key(path: Path) -> tuple[list[Any], str]:
