@@ -12,6 +12,7 @@ from typing import Any
 
 from jetsight.errors import JetsightError
 
+NO_PLAN = 11  # no error: the command did its work, and the answer is that there is none
 INTERRUPTED, TERMINATED = 130, 143
 
 

@@ -25,6 +25,7 @@ Exit codes:
   8  disk full, not writable, or the target already exists
   9  training stopped: the representation collapsed
   10 a backend cannot load or run a graph
+  11 imagine: there is no plan, for the reason printed
   130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
 """
 
@@ -44,6 +45,7 @@ COMMANDS = {
     "compile": _Lazy("jetsight_compile.cli.compile_:compile_", "Turn a checkpoint into a bundle."),
     "build": _Lazy("jetsight.cli.build:build", "Build and prove TensorRT engines here."),
     "run": _Lazy("jetsight.cli.run:run", "Stream frames through a bundle."),
+    "imagine": _Lazy("jetsight.cli.imagine:imagine", "Plan actions towards a goal, once."),
     "eval": _Lazy("jetsight_compile.cli.eval_:eval_", "Let a bundle act in a simulator."),
     "demo": _Lazy("jetsight_compile.cli.demo:demo", "Compile, stream and report, in one go."),
     "bench": _Lazy("jetsight_compile.cli.bench:bench", "Measure this machine against torch."),

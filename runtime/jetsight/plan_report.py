@@ -1,0 +1,285 @@
+"""One plan in words and as JSON: what it does, what it costs, how far it gets, how long it took.
+
+Shapes: H horizon, B ticks per block, a size of one robot action, N samples, D latent size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from jetsight.engine import NDArray
+from jetsight.facts import ActionSpec
+from jetsight.nearest import Neighbour
+from jetsight.plan import Plan, PlanReason
+from jetsight.planner_facts import PlannerFacts
+from jetsight.stream_spec import PlanSpec
+
+BROKEN_COST = 1e38  # graphs say 3e38 for a cost that is not finite
+_SHOWN_ITERATIONS = 10
+_WHY = {
+    PlanReason.DEADLINE: "the budget is shorter than one iteration; raise --budget-ms",
+    PlanReason.INFEASIBLE: "every candidate violates a constraint; the scene or the goal is "
+    "inside a hazard, or see what --no-constraint finds",
+    PlanReason.ALL_INVALID: "no candidate has a finite cost; try another --family",
+    PlanReason.GOAL_NOT_FINITE: "the goal's latent is not finite; try another --family",
+    PlanReason.LATENT_NOT_FINITE: "a latent of the frames is not finite; try another --family",
+    PlanReason.ACTIONS_UNKNOWN: "nobody said what the robot did before --frame",
+    PlanReason.ENGINE_FAILED: "the engine failed; see: jetsight doctor",
+    PlanReason.PLAN_REFUSED: "what came out is not finite or breaks the limits",
+}
+
+
+@dataclass(frozen=True)
+class PlanReport:
+    """A plan, and everything needed to tell about it.
+
+    Args:
+        plan: what the planner said, a copy.
+        facts: of the planner that ran.
+        spec: of the model and the robot.
+        action: of the robot, with units.
+        ran_on: name of the bundle, backend, family, precision of the planner's graph.
+        told: what was planned from, and what was known about it; what was planned towards.
+        past: `[n, a]` actions before the first of the plan.
+        low: `[a]` smallest action that was asked for; None for the robot's own.
+        high: `[a]` largest.
+        z_now: `[D]` newest latent; None when it is not finite.
+        z_goal: `[D]` latent of the goal's image; None for a goal of targets alone.
+        targets: value by quantity.
+        heeds_hazards: the plan was asked to obey those there are.
+        neighbours: the recorded frame nearest to each imagined latent.
+        library: of which dataset.
+    """
+
+    plan: Plan
+    facts: PlannerFacts
+    spec: PlanSpec
+    action: ActionSpec
+    ran_on: tuple[str, str, str, str]
+    told: tuple[str, str]
+    past: NDArray
+    low: NDArray | None = None
+    high: NDArray | None = None
+    z_now: NDArray | None = None
+    z_goal: NDArray | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
+    heeds_hazards: bool = True
+    neighbours: Sequence[Neighbour] = ()
+    library: str = ""
+
+    @property
+    def block(self) -> int:
+        """B."""
+        return self.spec.stream.action_block
+
+    @property
+    def hz(self) -> float:
+        """Ticks per second."""
+        return self.spec.stream.camera_hz
+
+    @property
+    def bounds(self) -> tuple[NDArray, NDArray]:
+        """`[a]` smallest and largest action of the plan."""
+        low, high = self.low, self.high
+        return self.spec.low if low is None else low, self.spec.high if high is None else high
+
+    @property
+    def constrained(self) -> bool:
+        """There were hazards to obey."""
+        return self.heeds_hazards and bool(self.spec.heads.hazards)
+
+    @property
+    def distances(self) -> NDArray | None:
+        """`[H]` squared distance to the goal after each block; None without both ends."""
+        if self.z_goal is None or self.plan.z_future is None:
+            return None
+        return distance(self.plan.z_future, self.z_goal)
+
+    @property
+    def distance_now(self) -> float | None:
+        """Squared distance to the goal before the first action."""
+        if self.z_goal is None or self.z_now is None:
+            return None
+        return float(distance(self.z_now, self.z_goal))
+
+    @property
+    def cost_parts(self) -> dict[str, float]:
+        """The plan's cost: at its end, along the way, and the rest (targets, support)."""
+        far = self.distances
+        if far is None:
+            return {}
+        weights = self.facts.weights
+        terminal, running = weights.terminal * float(far[-1]), weights.running * float(far.mean())
+        rest = self.plan.cost - terminal - running
+        # What a quantized graph rounds off is no part of the cost.
+        visible = abs(rest) > 0.01 * abs(self.plan.cost)
+        parts = {"end": terminal, "way": running, "targets and support": rest if visible else 0.0}
+        return {name: value for name, value in parts.items() if value}
+
+    @property
+    def refused(self) -> NDArray:
+        """`[N]` candidates of the last iteration that are known to violate a constraint.
+
+        A graph says each candidate's cost, but by how much it violates only of the best. One that
+        is cheaper than a plan that was taken must have been refused, and where the best violates,
+        all do.
+        """
+        costs, plan = self.plan.candidate_costs, self.plan
+        finite = costs < BROKEN_COST
+        if not self.constrained or not plan.iterations:
+            return np.zeros(len(costs), bool)
+        if plan.violation > 0:
+            return finite
+        slack = 1e-5 * abs(plan.cost)
+        return np.asarray(finite & (costs < plan.cost - slack))
+
+
+def distance(z: NDArray, z_goal: NDArray) -> NDArray:
+    """Squared distance of latents `[..., D]`, as planners count it."""
+    return np.asarray(np.square(np.asarray(z, np.float64) - z_goal).sum(axis=-1))
+
+
+def lines(report: PlanReport) -> Iterator[str]:
+    """The readable page of a plan, line by line."""
+    yield from _head(report)
+    if report.plan.actions is not None:
+        yield ""
+        yield from _blocks(report)
+    if report.plan.iterations:
+        yield ""
+        yield from _iterations(report)
+    yield ""
+    yield from _verdict(report)
+    yield _times(report.plan)
+
+
+def _head(report: PlanReport) -> Iterator[str]:
+    name, backend, family, precision = report.ran_on
+    blocks = report.facts.horizon
+    yield (
+        f"{name}: {report.facts.graph} on {backend} {family} ({precision}), {blocks} blocks of "
+        f"{report.block} actions, {blocks * report.block / report.hz:g} s ahead"
+    )
+    yield f"from {report.told[0]}"
+    yield f"to   {report.told[1]}"
+
+
+def _blocks(report: PlanReport) -> Iterator[str]:
+    """First and last action of each block, and how far from the goal it ends."""
+    from jetsight.cli.table import table
+
+    plan, block, action = report.plan, report.block, report.action
+    assert plan.actions is not None
+    far, near = report.distances, report.neighbours
+    head = ["block", "seconds", *map(_with_unit, action.names, action.units)]
+    head += ["to goal"] * (far is not None) + ["looks like"] * bool(near)
+    rows = []
+    for k in range(report.facts.horizon):
+        of_block = plan.actions[k * block : (k + 1) * block]
+        start_s, end_s = (t * block / report.hz for t in (k, k + 1))
+        row = [str(k + 1), f"{start_s:.3g}-{end_s:.3g}"]
+        for i, (low, high) in enumerate(zip(action.low, action.high, strict=True)):
+            first, last = (_number(of_block[t, i], high - low) for t in (0, -1))
+            row.append(f"{first} .. {last}")
+        row += [] if far is None else [f"{far[k]:.4g}"]
+        row += [f"{near[k].episode}:{near[k].tick}, {near[k].distance:.2f} off"] if near else []
+        rows.append(row)
+    yield from table(head, rows)
+    if near:
+        yield f"looks like: episode:tick of {report.library}; off: RMS, in spreads of the latent"
+
+
+def _iterations(report: PlanReport) -> Iterator[str]:
+    from jetsight.cli.table import table
+
+    plan = report.plan
+    shown = np.unique(np.linspace(0, plan.iterations - 1, _SHOWN_ITERATIONS).round().astype(int))
+    rows = [(str(i + 1), _cost(plan.costs[i]), f"{100 * plan.spread[i]:.1f} %") for i in shown]
+    yield from table(("iteration", "best cost", "spread"), rows)
+
+
+def _verdict(report: PlanReport) -> Iterator[str]:
+    plan = report.plan
+    if plan.iterations:
+        tried = plan.iterations * report.facts.samples
+        parts = " + ".join(f"{value:.4g} {name}" for name, value in report.cost_parts.items())
+        of = f" = {parts}" if parts else ""
+        kept = _constraint(report)
+        yield f"cost {_cost(plan.cost)}{of}; {kept}; {plan.invalid} of {tried} candidates invalid"
+    far, now = report.distances, report.distance_now
+    if far is not None and now is not None:
+        share = f", {100 * far[-1] / now:.3g} % of it" if now > 0 else ""
+        yield f"distance to the goal: now {now:.4g}, imagined end {far[-1]:.4g}{share}"
+    if not plan.valid:
+        yield f"no plan: {plan.reason}: {_WHY.get(plan.reason, 'see the docs')}"
+
+
+def _constraint(report: PlanReport) -> str:
+    if not report.constrained:
+        return "no constraint"
+    refused = int(report.refused.sum())
+    if report.plan.violation > 0:
+        return f"violation {report.plan.violation:.3g}"
+    return f"violation 0, {refused} cheaper candidates of the last iteration refused"
+
+
+def _times(plan: Plan) -> str:
+    each = plan.parts_ms.get("iterations", 0.0) / max(plan.iterations, 1)
+    parts = ", ".join(
+        f"{name} {plan.parts_ms[name]:.2f}"
+        + (f" ({each:.2f} each)" if name == "iterations" else "")
+        for name in ("goal", "noise", "iterations", "result")
+        if name in plan.parts_ms
+    )
+    return f"{plan.iterations} iterations in {plan.planned_ms:.2f} ms: {parts or 'nothing was run'}"
+
+
+def as_json(report: PlanReport) -> dict[str, Any]:
+    """All of it, as `json.dumps` takes it; numbers that are not finite are null."""
+    plan, far = report.plan, report.distances
+    name, backend, family, precision = report.ran_on
+    costs = [None if c >= BROKEN_COST else float(c) for c in plan.candidate_costs]
+    return {
+        "bundle": name, "planner": report.facts.graph, "backend": backend, "family": family,
+        "precision": precision, "start": report.told[0], "goal": report.told[1],
+        "targets": dict(report.targets), "valid": plan.valid, "reason": str(plan.reason),
+        "tick": plan.tick, "actions": _list(plan.actions), "names": list(report.action.names),
+        "units": list(report.action.units), "camera_hz": report.hz,
+        "action_block": report.block, "cost": _finite(plan.cost),
+        "cost_parts": report.cost_parts, "violation": _finite(plan.violation),
+        "constrained": report.constrained, "iterations": plan.iterations,
+        "costs": [_finite(c) for c in plan.costs], "spread": [_finite(s) for s in plan.spread],
+        "candidate_costs": costs, "invalid": plan.invalid, "planned_ms": plan.planned_ms,
+        "parts_ms": plan.parts_ms, "distance_now": report.distance_now, "distances": _list(far),
+        "z_future": _list(plan.z_future), "library": report.library or None,
+        "nearest": [
+            {"episode": n.episode, "tick": n.tick, "distance": n.distance}
+            for n in report.neighbours
+        ],
+    }  # fmt: skip
+
+
+def _list(values: NDArray | None) -> list[Any] | None:
+    return None if values is None else values.tolist()
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) and value < BROKEN_COST else None
+
+
+def _cost(value: float) -> str:
+    return "invalid" if _finite(value) is None else f"{value:.4g}"
+
+
+def _with_unit(name: str, unit: str) -> str:
+    return f"{name} ({unit})" if unit else name
+
+
+def _number(value: float, span: float) -> str:
+    """As many decimals as tell a thousandth of the span apart."""
+    return f"{value:.{max(0, 3 - math.floor(math.log10(span)))}f}"
