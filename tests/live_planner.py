@@ -38,7 +38,7 @@ def planner_graph(scale: float = 1.0, planner: PlannerFacts = PLANNER) -> bytes:
         "first": np.array([0], np.int64), "samples": np.array([n], np.int64),
         "last": np.array([1], np.int64), "k": np.array([ELITES], np.int64),
         "two": np.float32(scale), "zero": np.zeros(1, np.float32),
-        "unbias": np.float32(ELITES / (ELITES - 1)), "both": np.array([1, 2], np.int64),
+        "unbias": np.float32(ELITES / (ELITES - 1)), "by_step": np.array([2], np.int64),
         "plan": np.array([H, A], np.int64), "latents": np.array([H, D], np.int64),
         "a0": np.array([0], np.int64),
     }  # fmt: skip
@@ -54,10 +54,10 @@ def planner_graph(scale: float = 1.0, planner: PlannerFacts = PLANNER) -> bytes:
         ("MatMul", ["plans", "M"], ["moves"], {}),
         ("MatMul", ["sum", "moves"], ["way"], {}),
         ("Add", ["way", "z_hist"], ["z"], {}),
-        ("Slice", ["z", "last", "ends", "axis"], ["end"], {}),
-        ("Sub", ["end", "z_goal"], ["far"], {}),
+        ("Sub", ["z", "z_goal"], ["far"], {}),
         ("Mul", ["far", "far"], ["square"], {}),
-        ("ReduceSum", ["square", "both"], ["distance"], {"keepdims": 0}),
+        ("ReduceSum", ["square", "by_step"], ["each"], {"keepdims": 0}),
+        ("MatMul", ["each", "when"], ["distance"], {}),
         ("Slice", ["weights", "a0", "last", "a0"], ["terminal"], {}),
         ("Mul", ["distance", "terminal"], ["weighed"], {}),
         ("Mul", ["weighed", "two"], ["every"], {}),
@@ -78,7 +78,7 @@ def planner_graph(scale: float = 1.0, planner: PlannerFacts = PLANNER) -> bytes:
         ("Mul", ["cost", "zero"], ["violation"], {}),
         ("Mul", ["cost", "zero"], ["invalid"], {}),
     ]
-    constants.update(sum=SUM, ends=np.array([2], np.int64))
+    constants.update(sum=SUM)
     nodes = [helper.make_node(kind, given, out, **options) for kind, given, out, options in steps]
     spec = PlanSpec.from_manifest(make_manifest(planners=(planner,), families=families(planner)))
     inputs, outputs = (
@@ -125,6 +125,7 @@ def golden_problem(planner: PlannerFacts) -> dict[str, NDArray]:
     given["mean"], given["std"] = given["mean"] * 50 + 256, np.full_like(given["std"], 60)
     given["low"], given["high"] = spec.low, spec.high
     given["weights"][:] = 1.0, 0.0, 0.0
+    given["when"][:] = np.eye(len(given["when"]))[-1]
     plans = np.clip(given["mean"] + given["std"] * given["noise"], 0, 512).astype(np.float32)
     z = given["z_hist"] + np.cumsum(plans @ ACTIONS, axis=1)
     costs = ((z[:, -1] - given["z_goal"]) ** 2).sum(axis=1).astype(np.float32)

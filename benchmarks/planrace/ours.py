@@ -45,6 +45,7 @@ def fixed_inputs(problem: Problem) -> dict[str, NDArray]:
         "low": np.full(size, -_FREE, np.float32),
         "high": np.full(size, _FREE, np.float32),
         "weights": np.array([1.0, 0.0, 0.0], np.float32),
+        "when": np.eye(problem.horizon, dtype=np.float32)[-1],
     }
 
 

@@ -66,6 +66,7 @@ class Wish:
     constrain: bool = True
     seed: int | None = None
     warm: bool = True
+    arrive_ticks: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,11 +307,24 @@ def _fill_wishes(spec: PlanSpec, planner: Planner, goal: Goal, limits: Limits, w
     given = inputs.get("probe_given", nothing)
     goal.fill_targets(heads, inputs.get("probe_target", nothing), given)
     _fill_weights(spec, planner, goal, given, wish.weights or {})
+    _fill_arrival(inputs["when"], wish.arrive_ticks, spec.stream.action_block)
     if "hazard_limit" in inputs:
         thresholds = [hazard.threshold for hazard in heads.hazards]
         inputs["hazard_limit"][:] = thresholds if wish.constrain else NO_LIMIT
     if "temperature" in inputs:
         inputs["temperature"][:] = facts.temperature
+
+
+def _fill_arrival(when: NDArray, ticks: int | None, block: int) -> None:
+    """Count the distance to the goal from the block on that ends at `ticks`, equally."""
+    horizon = len(when)
+    if ticks is None:
+        ticks = horizon * block
+    if not isinstance(ticks, (int, np.integer)) or ticks < 1:
+        raise UsageError(f"arrive_ticks is {ticks!r}, expected an integer from 1")
+    first = min(math.ceil(ticks / block), horizon) - 1
+    when[:] = 0.0
+    when[first:] = 1.0 / (horizon - first)
 
 
 def _fill_weights(

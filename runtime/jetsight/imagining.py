@@ -41,6 +41,7 @@ class Imagining:
         constrain: bool = True,
         seed: int | None = None,
         warm: bool = True,
+        arrive_ticks: int | None = None,
     ) -> Plan:
         """Plan actions from the newest frame on, until they converge or the deadline comes.
 
@@ -59,6 +60,8 @@ class Imagining:
             constrain: obey the hazard heads.
             seed: of the draws; the same histories, plan before and seed give the same plan.
             warm: start from the plan before.
+            arrive_ticks: when to be at the goal, and to stay from then on; None, or more than the horizon,
+                for its end. Count it down from plan to plan, else a plan arrives ever later.
 
         Raises:
             UsageError: the call is wrong: a goal of another size, unknown quantities, limits that
@@ -71,7 +74,10 @@ class Imagining:
             ...     robot.execute(plan.actions[:5])
         """
         start_ns = self.clock.now_ns()
-        wish = Wish(goal, deadline_ms, planner, iterations, limits, weights, constrain, seed, warm)
+        wish = Wish(
+            goal, deadline_ms, planner, iterations, limits, weights, constrain, seed, warm,
+            arrive_ticks,
+        )  # fmt: skip
         return self._imagination.imagine(wish, self._newest(start_ns), start_ns)
 
     def load_planner(self, planner: str | None = None) -> None:

@@ -270,6 +270,7 @@ def _fill_with_sense(inputs: dict[str, NDArray], spec: PlanSpec, facts: PlannerF
     for name, value in (("rate", NO_LIMIT), ("hazard_limit", NO_LIMIT), ("weights", 1.0)):
         inputs.get(name, np.zeros(1)).fill(value)
     inputs.get("temperature", np.zeros(1)).fill(facts.temperature)
+    inputs["when"][-1] = 1.0
 
 
 def read_only(array: NDArray) -> NDArray:

@@ -145,6 +145,7 @@ class PlanSpec:
             "high": step,
             "rate": step if planner.rate_limited else (0,),
             "weights": (3,),
+            "when": (planner.horizon,),
             "probe_target": count,
             "probe_given": count,
             "probe_weight": count,

@@ -34,6 +34,14 @@ _FILMS = 4
 @click.option("--iterations", type=int, help="Planner iterations.  [default: the planner's own]")
 @click.option("--budget-ms", type=float, help="Plan until this deadline instead.")
 @click.option("--replan-every", type=int, metavar="TICKS", help="[default: one action block]")
+@click.option(
+    "--arrive",
+    default=25,
+    show_default=True,
+    metavar="TICKS",
+    type=click.IntRange(min=0),
+    help="When to be at the goal, counted down over the plans; 0: a horizon after each plan.",
+)
 @click.option("--workers", default=1, show_default=True, help="Processes that share episodes.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each engine.")
 @click.option("--backend", help="As in `jetsight run`.")
@@ -95,7 +103,8 @@ def _settings(options: dict[str, Any], films: int) -> Settings:
     from jetsight_compile.closed_loop.task import Region
 
     planner, iterations = options.pop("planner"), options.pop("iterations")
-    use = PlannerUse(planner, iterations, options.pop("budget_ms"), options.pop("replan_every"))
+    budget_ms, every = options.pop("budget_ms"), options.pop("replan_every")
+    use = PlannerUse(planner, iterations, budget_ms, every, arrive=options.pop("arrive"))
     region = options.pop("region")
     return Settings(
         **options, films=films, use=use, region=None if region is None else Region.parse(region)

@@ -33,6 +33,8 @@ class PlannerUse:
         iterations: fixed number, so that results repeat; None for the planner's own.
         budget_ms: plan until this deadline instead; results then depend on the machine.
         replan_every: ticks of a plan that are executed; None for one action block.
+        arrive: ticks after which to be at the goal, counted down from plan to plan and begun again
+            when they are over; 0 to be there one horizon after each plan.
         constrain: heed the bundle's hazards.
         seed: of the evaluation; arms with equal seeds draw equal noise.
     """
@@ -43,6 +45,7 @@ class PlannerUse:
     replan_every: int | None = None
     constrain: bool = True
     seed: int = 0
+    arrive: int = 25
 
 
 class TickClock:
@@ -109,12 +112,14 @@ class Deployed:
         self._stream: Generator[Forecast, None, None] | None = None
         self._left: NDArray | None = None  # of the running plan, not yet executed
         self._steps = 0  # of it that may be executed before the next plan is due
+        self._acted = 0  # ticks since the warm-up
 
     def begin(self, episode: EvalEpisode) -> None:
         """Start a new stream, with empty histories."""
         self.end()
         self.log = Log()
         self._left, self._steps = None, 0
+        self._acted = 0
         self._goal = episode.goal_frame
         self._seeds = random_stream(self._use.seed, episode.number, _PLAN_STREAM)
         self._camera = SimulatorCamera()
@@ -131,6 +136,7 @@ class Deployed:
         self._see(glance, held if self._left is None else self._left)
         if self._steps == 0:
             self._plan(glance.tick)
+        self._acted += 1
         if self._left is None:
             self.log.held += 1
             return np.asarray(glance.executed)
@@ -158,13 +164,19 @@ class Deployed:
         forecast = next(self._stream)
         self.log.surprises += forecast.surprising and glance.upcoming is None
 
+    def _arrive_ticks(self) -> int | None:
+        """Ticks left until the goal should be reached; None for the end of the horizon."""
+        if self._use.arrive == 0:
+            return None
+        return self._use.arrive - self._acted % self._use.arrive
+
     def _plan(self, tick: int) -> None:
         use, log = self._use, self.log
         seed = int(self._seeds.integers(1 << 31))
         start_ns = self._clock.now_ns()
         plan = self._session.imagine(
             self._goal, use.budget_ms, planner=use.planner, iterations=use.iterations,
-            constrain=use.constrain, seed=seed,
+            constrain=use.constrain, seed=seed, arrive_ticks=self._arrive_ticks(),
         )  # fmt: skip
         log.plan_ms.append((self._clock.now_ns() - start_ns) / 1e6)
         log.plans += 1

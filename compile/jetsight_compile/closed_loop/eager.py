@@ -114,7 +114,7 @@ def imagine_engine(model: WorldModel, spec: PlanSpec, planner: PlannerFacts) -> 
             settings, x["z_hist"], x.get("a_hist", none), x["z_goal"], x["low"], x["high"],
             x["weights"], x["a_last"], x.get("rate"), x.get("probe_target"),
             x.get("probe_given"), x.get("probe_weight"), x.get("hazard_limit"),
-            x.get("temperature"),
+            x.get("temperature"), x["when"],
         )  # fmt: skip
         before = State.first(problem, x["mean"], x["std"], x["incumbent"])
         before = before.following(kept=x.get("kept", no_kept))

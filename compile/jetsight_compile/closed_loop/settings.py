@@ -79,6 +79,7 @@ class Settings:
             "iterations": use.iterations,
             "budget_ms": use.budget_ms,
             "replan_every": use.replan_every,
+            "arrive": use.arrive,
             "threads": self.threads,
             "workers": self.workers,
         }

@@ -77,6 +77,7 @@ class ImaginePorts:
             "high": (self.a,),
             "rate": (self.a * spec.rate_limited,),
             "weights": (3,),
+            "when": (spec.horizon,),
             "probe_target": (self.P,),
             "probe_given": (self.P,),
             "probe_weight": (self.P,),

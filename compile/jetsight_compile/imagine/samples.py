@@ -93,6 +93,7 @@ def _inputs(
         "high": model.action.high,
         "rate": np.full(ports.a, _NO_LIMIT),
         "weights": [1.0, 0.1, 0.0],
+        "when": np.eye(spec.horizon)[-1],
         "probe_target": np.zeros(ports.P),
         "probe_given": np.zeros(ports.P),
         "probe_weight": np.zeros(ports.P),

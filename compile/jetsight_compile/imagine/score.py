@@ -25,6 +25,7 @@ class Asked(NamedTuple):
     a_last: Tensor
     z_goal: Tensor
     weights: Tensor
+    when: Tensor
     probe_target: Tensor | None = None
     probe_given: Tensor | None = None
     probe_weight: Tensor | None = None
@@ -54,11 +55,12 @@ class Score(nn.Module):
         """`proposals, actions [M, H, A]`, `z_future [H, M, D]`."""
         terminal, running, support = torch.split(asked.weights, 1)
         distance = (z_future - asked.z_goal).square().sum(-1)
-        cost = terminal * distance[-1] + running * distance.mean(0)
+        when = asked.when[:, None]
+        cost = terminal * (when * distance).sum(0) + running * distance.mean(0)
         if self.support is not None:
             cost = cost + support * (self.support(z_future) - 1.0).relu().mean(0)
         if self.probe is not None:
-            cost = cost + self._probe_cost(z_future[-1], asked)
+            cost = cost + (when * self._probe_cost(z_future, asked)).sum(0)
         valid = _finite(cost) & _finite(distance, 0) & _finite(proposals, (1, 2))
         valid = valid & _finite(asked.a_last, 0)
         if self.hazard is None:
@@ -67,14 +69,15 @@ class Score(nn.Module):
         broken = above.relu().sum((0, 2))
         return Judged(cost, broken, valid & _finite(broken) & _finite(above, (0, 2)))
 
-    def _probe_cost(self, z_end: Tensor, asked: Asked) -> Tensor:
+    def _probe_cost(self, z_future: Tensor, asked: Asked) -> Tensor:
+        """Of every step: `[H, M, D] -> [H, M]`."""
         assert self.probe is not None
         assert asked.probe_given is not None
         assert asked.probe_target is not None
         assert asked.probe_weight is not None
         read = self.probe(asked.z_goal[None])
         target = torch.where(asked.probe_given > 0.5, asked.probe_target, read)
-        off = (self.probe(z_end) - target) / self.scale
+        off = (self.probe(z_future) - target) / self.scale
         cost: Tensor = (asked.probe_weight * off.square()).sum(-1)
         return cost
 

@@ -133,7 +133,7 @@ class FakeImagine:
     def _cost(self, z: NDArray, given: Mapping[str, NDArray]) -> NDArray:
         terminal, running, support = given["weights"]
         distance = ((z - given["z_goal"]) ** 2).sum(axis=2)
-        cost = terminal * distance[:, -1] + running * distance.mean(axis=1)
+        cost = terminal * (distance @ given["when"]) + running * distance.mean(axis=1)
         if self.spec.heads.support:
             away = (z**2).mean(axis=2)
             cost = cost + support * np.maximum(away - 1, 0).mean(axis=1)
@@ -143,8 +143,8 @@ class FakeImagine:
             wanted = np.where(
                 given["probe_given"] > 0, given["probe_target"], given["z_goal"] @ probe
             )
-            error = (z[:, -1] @ probe - wanted) / np.asarray(self.spec.heads.scale)
-            cost = cost + (given["probe_weight"] * error**2).sum(axis=1)
+            error = (z @ probe - wanted) / np.asarray(self.spec.heads.scale)
+            cost = cost + (given["probe_weight"] * error**2).sum(axis=2) @ given["when"]
         return np.asarray(cost, np.float32)
 
     def _violation(self, z: NDArray, given: Mapping[str, NDArray]) -> NDArray:

@@ -57,7 +57,7 @@ def test_an_iteration_is_the_readable_reference() -> None:
     engine.run()
     problem = Problem(
         ImagineSpec("cem", 8, HORIZON, 3, context=HISTORY), x["z_hist"], x["a_hist"], x["z_goal"],
-        x["low"], x["high"], x["weights"], x["a_last"],
+        x["low"], x["high"], x["weights"], x["a_last"], when=x["when"],
     )  # fmt: skip
     with torch.no_grad():
         after = cem.step(

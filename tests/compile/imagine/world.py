@@ -68,6 +68,7 @@ def problem_of(model: WorldModel, spec: ImagineSpec, seed: int = 0, **changes: T
         "high": high,
         "rate": rate,
         "weights": torch.tensor([1.0, 0.3, 0.7]),
+        "when": torch.linspace(0.1, 1.0, spec.horizon),
         "temperature": torch.tensor([0.5]) if spec.kind == "mppi" else None,
         "probe_target": torch.tensor([0.1, 9.0]),
         "probe_given": torch.tensor([1.0, 0.0]),
@@ -127,4 +128,8 @@ def largest_difference(found: State, expected: State) -> float:
 
 # The cost of a goal that can be reached, and of nothing else: it falls to 0, so that the order of
 # the candidates stays above rounding for as long as a plan goes on.
-GOAL_ALONE = {"weights": torch.tensor([1.0, 0.0, 0.0]), "probe_given": torch.zeros(2)}
+GOAL_ALONE = {
+    "weights": torch.tensor([1.0, 0.0, 0.0]),
+    "probe_given": torch.zeros(2),
+    "when": None,  # at the last step
+}

@@ -48,7 +48,7 @@ def scored(model: WorldModel, problem: Problem, proposals: Tensor, candidates: T
     m = len(candidates)
     z_hist, a_hist = (x.expand(m, *x.shape) for x in (problem.z_hist, problem.a_hist))
     z_future = model.rollout(z_hist, a_hist, candidates)
-    cost = latent_cost(model, problem, z_future) + probe_cost(model, problem, z_future[:, -1])
+    cost = latent_cost(model, problem, z_future) + probe_cost(model, problem, z_future)
     broken = violation(model, problem, candidates, z_future)
     valid = torch.isfinite(cost) & torch.isfinite(broken) & torch.isfinite(problem.a_last).all()
     for values in (proposals, z_future):
@@ -60,25 +60,27 @@ def latent_cost(model: WorldModel, problem: Problem, z_future: Tensor) -> Tensor
     """Terminal, running and support cost: `[M, H, D] -> [M]`."""
     terminal, running, support = problem.weights
     distance = model.cost(z_future, problem.z_goal)
-    cost = terminal * distance[:, -1] + running * distance.mean(1)
+    assert problem.when is not None
+    cost = terminal * (distance @ problem.when) + running * distance.mean(1)
     if model.heads.support is not None:
         # About 1 on the training data; only what is beyond it costs.
         cost = cost + support * (model.heads.support(z_future) - 1.0).relu().mean(1)
     return cost
 
 
-def probe_cost(model: WorldModel, problem: Problem, z_end: Tensor) -> Tensor:
-    """Weighted squares of how far the end's quantities are from their targets: `[M, D] -> [M]`."""
+def probe_cost(model: WorldModel, problem: Problem, z_future: Tensor) -> Tensor:
+    """Weighted squares of how far quantities are from their targets: `[M, H, D] -> [M]`."""
     heads = model.heads
     if heads.probe is None or heads.probe_spec is None:
-        return z_end.new_zeros(len(z_end))
+        return z_future.new_zeros(len(z_future))
     assert problem.probe_target is not None
     assert problem.probe_given is not None
     assert problem.probe_weight is not None
+    assert problem.when is not None
     given = problem.probe_given > 0.5
     target = torch.where(given, problem.probe_target, heads.probe(problem.z_goal))
-    off = (heads.probe(z_end) - target) / z_end.new_tensor(heads.probe_spec.scale)
-    return (problem.probe_weight * off.square()).sum(-1)
+    off = (heads.probe(z_future) - target) / z_future.new_tensor(heads.probe_spec.scale)
+    return (problem.probe_weight * off.square()).sum(-1) @ problem.when
 
 
 def violation(model: WorldModel, problem: Problem, actions: Tensor, z_future: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ class Problem:
         probe_weight: `[P]` weights of the probe cost.
         hazard_limit: `[G]` logit above which a hazard counts as a violation.
         temperature: `[1]` of mppi's weights.
+        when: `[H]` share of each step in the distance to the goal; all of it at the last if None.
     """
 
     spec: ImagineSpec
@@ -95,6 +96,14 @@ class Problem:
     probe_weight: Tensor | None = None
     hazard_limit: Tensor | None = None
     temperature: Tensor | None = None
+    when: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Arrive at the last step, unless another time was said."""
+        if self.when is None:
+            last = self.z_goal.new_zeros(self.spec.horizon)
+            last[-1] = 1.0
+            object.__setattr__(self, "when", last)
 
 
 @dataclass(frozen=True)
