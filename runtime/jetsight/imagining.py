@@ -60,8 +60,8 @@ class Imagining:
             constrain: obey the hazard heads.
             seed: of the draws; the same histories, plan before and seed give the same plan.
             warm: start from the plan before.
-            arrive_ticks: when to be at the goal, and to stay from then on; None, or more than the horizon,
-                for its end. Count it down from plan to plan, else a plan arrives ever later.
+            arrive_ticks: when to be at the goal, and to stay from then on; None, or more than the
+                horizon, for its end. Count it down from plan to plan, else plans arrive ever later.
 
         Raises:
             UsageError: the call is wrong: a goal of another size, unknown quantities, limits that
