@@ -75,7 +75,7 @@ def test_a_family_carries_a_graph_per_planner(made) -> None:
     assert found.exact[SPEC.graph] is found.graphs[SPEC.graph]
 
 
-@pytest.mark.parametrize("target", ["orin-jp6", "orin-jp7"])
+@pytest.mark.parametrize("target", ["orin-jp6", pytest.param("orin-jp7", marks=pytest.mark.slow)])
 def test_half_precision_rounds_and_only_that(made, target) -> None:
     graph = made.family(target, "fp16").graphs[SPEC.graph]
     halves = [t for t in graph.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16]
