@@ -23,17 +23,19 @@ from jetsight.errors import MissingDependency, StorageError, UsageError
 from jetsight.plan_report import BROKEN_COST, PlanReport
 
 INK, GREY, FAINT = "#22262b", "#7b818a", "#d9dce1"
-BLUE, ORANGE, GREEN, RED, PURPLE = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7"
+BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
+PURPLE, SKY = "#cc79a7", "#56b4e9"
 _LINES = (BLUE, ORANGE, GREEN, PURPLE, RED, INK)
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))
-_WIDE = 20.0  # a range of more than this ratio is drawn on a logarithmic axis
-_METADATA: dict[str, dict[str, None]] = {  # equal plans, equal files
+_WIDE = 5.0  # a range of more than this ratio is drawn on a logarithmic axis
+_METADATA: dict[str, dict[str, None]] = {  # nothing about when and by what it was made
     "png": {"Software": None},
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 _STYLE = {
     "text.parse_math": False,  # a path may hold dollar signs
+    "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "jetsight",
     "font.family": "sans-serif",
     "font.size": 8.5,
@@ -107,8 +109,9 @@ def draw(report: PlanReport, shown: Shown, kind: str = "png") -> bytes:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(11.0, 8.4), layout="constrained")
-        search, actions, strip = figure.subfigures(3, 1, height_ratios=[1.25, 1.0, 0.8])
+        figure = Figure(figsize=(11.0, 8.8), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.07)
+        search, actions, strip = figure.subfigures(3, 1, height_ratios=[1.2, 1.0, 0.95])
         _title(figure, report)
         left, right = search.subfigures(1, 2, width_ratios=[1.15, 1.0])
         _candidates(left.subplots(), report)
@@ -126,27 +129,29 @@ def _title(figure: Any, report: PlanReport) -> None:
     found = f"cost {plan.cost:.4g}" if plan.valid else f"no plan: {plan.reason}"
     words = (
         f"{name}: {report.facts.graph} on {backend} {family}, {plan.iterations} iterations in "
-        f"{plan.planned_ms:.1f} ms, {found}"
+        f"{plan.planned_ms:.1f} ms, {found}\nfrom {report.told[0]}\nto {report.told[1]}"
     )
-    figure.suptitle(words, x=0.01, ha="left", fontsize=11, color=INK)
+    figure.suptitle(words, x=0.012, ha="left", fontsize=9.5, color=INK, linespacing=1.4)
 
 
 def _candidates(axis: Any, report: PlanReport) -> None:
     """Costs in order, by what is known of each."""
     plan = report.plan
-    axis.set(title="Candidates of the last iteration", xlabel="rank by cost", ylabel="cost")
+    axis.set_title("Candidates of the last iteration")
     if not plan.iterations:
         _nothing(axis, "no iteration was run")
         return
+    axis.set(xlabel="rank by cost", ylabel="cost")
     order = np.argsort(plan.candidate_costs, kind="stable")
     costs, rank = plan.candidate_costs[order].astype(float), np.arange(1, len(order) + 1)
     broken, refused = costs >= BROKEN_COST, report.refused[order]
     valid = ~broken & ~refused
-    known = "valid" if report.constrained and plan.violation <= 0 else "feasible"
+    # Whether a dearer candidate is feasible too, no graph says.
+    known = "finite cost" if report.constrained else "feasible"
     _log_if_wide(axis, costs[~broken])
     for mask, color, marker, label in (
         (valid, BLUE, "o", known),
-        (refused, RED, "D", "infeasible"),
+        (refused, RED, "D", "infeasible" if plan.violation > 0 else "cheaper, but infeasible"),
     ):
         if mask.any():
             label = f"{label} ({mask.sum()})"
@@ -156,10 +161,14 @@ def _candidates(axis: Any, report: PlanReport) -> None:
             rank[broken], np.full(broken.sum(), 0.97), "x", color=INK, ms=4, clip_on=False,
             transform=axis.get_xaxis_transform(), label=f"invalid ({broken.sum()})",
         )  # fmt: skip
+    if report.facts.elites and not report.constrained:
+        count = report.facts.elites
+        how = {"color": SKY, "alpha": 0.25, "lw": 0, "zorder": 0}
+        axis.axvspan(0.5, count + 0.5, label=f"elites ({count})", **how)
     if plan.cost < BROKEN_COST:
         _mark_best(axis, report, costs, rank)
-    axis.set_xlim(0.5 - 0.02 * len(rank), len(rank) + 0.5)
-    axis.legend(loc="upper left", ncols=2)
+    axis.set_xlim(0.5 - 0.02 * len(rank), 0.5 + 1.02 * len(rank))
+    axis.legend(loc="upper left", handletextpad=0.4)  # costs ascend: nothing is there
 
 
 def _mark_best(axis: Any, report: PlanReport, costs: NDArray, rank: NDArray) -> None:
@@ -169,7 +178,8 @@ def _mark_best(axis: Any, report: PlanReport, costs: NDArray, rank: NDArray) -> 
     same = np.flatnonzero(np.isclose(costs, cost, rtol=1e-5))
     where = "" if len(same) else ", of an earlier iteration"
     at = rank[same[0]] if len(same) else 0.5
-    word = "the plan" if report.plan.valid else "best"
+    word = "the plan" if report.plan.valid else "refused"
+    word = "least violation" if report.plan.violation > 0 else word
     axis.plot(
         [at], [cost], "*", ms=13, color=ORANGE, mec=INK, mew=0.6, zorder=5,
         label=f"{word}: {cost:.4g}{where}",
@@ -180,12 +190,13 @@ def _iterations(axes: Any, report: PlanReport) -> None:
     """The best so far, and how wide the search still is."""
     plan = report.plan
     top, bottom = axes
-    top.set(title="The search, iteration by iteration", ylabel="best cost")
-    bottom.set(xlabel="iteration", ylabel="spread (% of start)")
+    top.set_title("The search")
     if not plan.iterations:
         _nothing(top, "no iteration was run")
         _nothing(bottom, "")
         return
+    top.set_ylabel("best cost")
+    bottom.set(xlabel="iteration", ylabel="spread (% of start)")
     number = np.arange(1, plan.iterations + 1)
     costs = np.where(plan.costs < BROKEN_COST, plan.costs, np.nan).astype(float)
     spread = 100.0 * plan.spread.astype(float)
@@ -199,27 +210,28 @@ def _iterations(axes: Any, report: PlanReport) -> None:
 
 
 def _actions(axis: Any, report: PlanReport) -> None:
-    """What was done, and what the plan does, with its bounds."""
-    plan, past, (low, high) = report.plan, report.past, report.bounds
+    """What was done, and what the plan does, within which bounds."""
+    plan, past, action = report.plan, report.past, report.action
+    low, high = report.bounds
     seconds = report.facts.horizon * report.block / report.hz
     axis.set(title="Actions", xlabel="seconds from now", xlim=(-len(past) / report.hz, seconds))
-    one_scale = len(set(report.action.units)) == 1 and np.ptp(low) == 0 and np.ptp(high) == 0
-    if one_scale:
-        axis.set_ylabel(report.action.units[0] or "robot units")
-        floor, scale = np.zeros_like(low), np.ones_like(low)
-    else:
-        axis.set_ylabel("share of bounds")
-        floor, scale = low, np.maximum(high - low, 1e-12)
-    for i, name in enumerate(report.action.names):
-        unit = report.action.units[i]
-        range_of = "" if one_scale else f" ({low[i]:g} to {high[i]:g} {unit}".rstrip() + ")"
+    own_low, own_high = np.asarray(action.low), np.asarray(action.high)
+    together = len(set(action.units)) == 1 and not any(
+        np.ptp(b) for b in (low, high, own_low, own_high)
+    )
+    axis.set_ylabel((action.units[0] or "robot units") if together else "share of bounds")
+    floor = 0.0 * own_low if together else low
+    scale = 1.0 + floor if together else np.maximum(high - low, 1e-12)
+    past = (past - floor) / scale
+    for i, (name, unit) in enumerate(zip(action.names, action.units, strict=True)):
+        label = name if together else f"{name} ({low[i]:g} to {high[i]:g} {unit})"
         how = {"color": _LINES[i % len(_LINES)], "ls": _DASHES[i // len(_LINES) % len(_DASHES)]}
-        before = (past[:, i] - floor[i]) / scale[i]
-        _held(axis, before, -len(past), report.hz, alpha=0.45, **how)
-        after = before[:0] if plan.actions is None else (plan.actions[:, i] - floor[i]) / scale[i]
-        _held(axis, after, 0, report.hz, label=name + range_of, lw=1.8, **how)
-    edges = (low[0], high[0]) if one_scale else (0.0, 1.0)
-    _frame_of(axis, report, edges)
+        _held(axis, past[:, i], -len(past), report.hz, alpha=0.45, **how)
+        if plan.actions is not None:
+            planned = (plan.actions[:, i] - floor[i]) / scale[i]
+            _held(axis, planned, 0, report.hz, label=label, lw=1.8, **how)
+    shown = (own_low[0], own_high[0]) if together else (0.0, 1.0)
+    _surroundings(axis, report, shown, (low[0], high[0]) if together else shown)
 
 
 def _held(axis: Any, values: NDArray, first: int, hz: float, **how: Any) -> None:
@@ -229,12 +241,14 @@ def _held(axis: Any, values: NDArray, first: int, hz: float, **how: Any) -> None
         axis.plot(edges, np.append(values, values[-1]), drawstyle="steps-post", **how)
 
 
-def _frame_of(axis: Any, report: PlanReport, edges: tuple[float, float]) -> None:
+def _surroundings(
+    axis: Any, report: PlanReport, shown: tuple[float, float], bounds: tuple[float, float]
+) -> None:
     """Bounds, block borders, and where the past ends."""
-    low, high = edges
-    room = 0.1 * (high - low) or 1.0
+    low, high = shown
+    room = 0.1 * (high - low)
     axis.set_ylim(low - room, high + room)
-    for start, end in ((low - room, low), (high, high + room)):
+    for start, end in ((low - room, bounds[0]), (bounds[1], high + room)):
         axis.axhspan(start, end, color=FAINT, alpha=0.6, lw=0, zorder=0)
     for block in range(report.facts.horizon):
         axis.axvline(block * report.block / report.hz, color=FAINT, lw=0.8, zorder=0)
@@ -250,49 +264,62 @@ def _frame_of(axis: Any, report: PlanReport, edges: tuple[float, float]) -> None
         )  # fmt: skip
     if report.plan.actions is None:
         axis.text(
-            0.6, 0.5, f"no plan: {report.plan.reason}", transform=axis.transAxes, color=RED,
-            ha="center", va="center", fontsize=11,
+            report.facts.horizon * report.block / report.hz / 2, (low + high) / 2,
+            f"no plan: {report.plan.reason}", color=RED, ha="center", va="center", fontsize=11,
         )  # fmt: skip
         return
-    axis.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderpad=0.0)
+    axis.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderpad=0.0, borderaxespad=0.3,
+        columnspacing=1.2, handletextpad=0.5,
+    )  # fmt: skip
 
 
 def _strip(figure: Any, report: PlanReport, shown: Shown) -> None:
     """Now, the recorded frames nearest to the imagined latents, the goal."""
     count, far = len(shown.nearest), report.distances
     axes = figure.subplots(1, count + 2 if count else 3, squeeze=False)[0]
+    _strip_title(figure, report, count > 0)
     now = "" if report.distance_now is None else f"to goal {report.distance_now:.4g}"
     _panel(axes[0], shown.now, "now", now, INK)
     for k, (image, near) in enumerate(zip(shown.nearest, report.neighbours, strict=True)):
         seconds = (k + 1) * report.block / report.hz
-        lines = [f"to goal {far[k]:.4g}"] if far is not None else []
-        lines += [f"frame {near.distance:.2f} off"]
-        _panel(axes[k + 1], image, f"imagined, +{seconds:.3g} s", "\n".join(lines), BLUE)
+        below = [] if far is None else [f"to goal {far[k]:.4g}"]
+        below.append(f"frame {near.distance:.2f} off")
+        _panel(axes[k + 1], image, f"imagined, +{seconds:.3g} s", "\n".join(below), BLUE)
     if not count:
         note = "name a dataset with --library to see\nrecorded frames along the imagined path"
-        _nothing(axes[1], note if report.plan.valid else "nothing was imagined that may be done")
+        _nothing(axes[1], note if report.plan.valid else "there is no plan, and so no path")
+    wanted = "\n".join(f"{name} = {value:g}" for name, value in report.targets.items())
     if shown.goal is not None:
-        _panel(axes[-1], shown.goal, "goal", "", GREEN)
-    else:
-        wanted = "\n".join(f"{name} = {value:g}" for name, value in report.targets.items())
-        _nothing(axes[-1], wanted, "goal")
+        _panel(axes[-1], shown.goal, "goal", wanted, GREEN)
+        return
+    _panel(axes[-1], np.full_like(shown.now, 255), "goal", "", GREEN)
+    axes[-1].text(0.5, 0.5, wanted, transform=axes[-1].transAxes, ha="center", va="center")
+
+
+def _strip_title(figure: Any, report: PlanReport, has_library: bool) -> None:
+    of = f": frames of {report.library} nearest to the imagined latents" if has_library else ""
+    figure.suptitle(
+        f"The imagined path{of}", x=0.012, ha="left", fontsize=9.5, weight="bold", color=INK
+    )
+    words = ["to goal: squared latent distance"] * (report.z_goal is not None)
+    words += ["off: RMS, in spreads of the latent"] * has_library
+    figure.text(0.988, 0.975, "; ".join(words), ha="right", va="top", fontsize=7.5, color=GREY)
 
 
 def _panel(axis: Any, image: NDArray, title: str, below: str, color: str) -> None:
     axis.imshow(image, interpolation="nearest" if max(image.shape) < 64 else "antialiased")
-    axis.set(xticks=[], yticks=[])
+    axis.set(xticks=[], yticks=[], anchor="N")
     axis.set_title(title, loc="center", color=color, fontsize=8.5)
     axis.set_xlabel(below, fontsize=7.5, color=GREY)
     for spine in axis.spines.values():
         spine.set(visible=True, color=color, lw=1.5)
 
 
-def _nothing(axis: Any, words: str, title: str = "") -> None:
+def _nothing(axis: Any, words: str) -> None:
     """An axis without data says why."""
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
-    if title:
-        axis.set_title(title, loc="center", color=GREEN, fontsize=8.5)
     axis.text(
         0.5, 0.5, words, transform=axis.transAxes, ha="center", va="center", color=GREY,
         fontsize=9,
@@ -303,7 +330,13 @@ def _log_if_wide(axis: Any, values: NDArray) -> bool:
     """A logarithmic y axis where the values ask for one."""
     wide = len(values) > 0 and values.min() > 0 and values.max() > _WIDE * values.min()
     if wide:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         axis.set_yscale("log")
+        steps = (1.0, 2.0, 5.0) if values.max() < 100 * values.min() else (1.0,)
+        axis.yaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
+        axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
     return bool(wide)
 
 

@@ -1,4 +1,4 @@
-"""One plan in words and as JSON: what it does, what it costs, how far it gets, how long it took.
+"""One plan with everything needed to tell about it, in words, as JSON or as a picture.
 
 Shapes: H horizon, B ticks per block, a size of one robot action, N samples, D latent size.
 """
@@ -6,7 +6,7 @@ Shapes: H horizon, B ticks per block, a size of one robot action, N samples, D l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,23 +15,11 @@ import numpy as np
 from jetsight.engine import NDArray
 from jetsight.facts import ActionSpec
 from jetsight.nearest import Neighbour
-from jetsight.plan import Plan, PlanReason
+from jetsight.plan import Plan
 from jetsight.planner_facts import PlannerFacts
 from jetsight.stream_spec import PlanSpec
 
 BROKEN_COST = 1e38  # graphs say 3e38 for a cost that is not finite
-_SHOWN_ITERATIONS = 10
-_WHY = {
-    PlanReason.DEADLINE: "the budget is shorter than one iteration; raise --budget-ms",
-    PlanReason.INFEASIBLE: "every candidate violates a constraint; the scene or the goal is "
-    "inside a hazard, or see what --no-constraint finds",
-    PlanReason.ALL_INVALID: "no candidate has a finite cost; try another --family",
-    PlanReason.GOAL_NOT_FINITE: "the goal's latent is not finite; try another --family",
-    PlanReason.LATENT_NOT_FINITE: "a latent of the frames is not finite; try another --family",
-    PlanReason.ACTIONS_UNKNOWN: "nobody said what the robot did before --frame",
-    PlanReason.ENGINE_FAILED: "the engine failed; see: jetsight doctor",
-    PlanReason.PLAN_REFUSED: "what came out is not finite or breaks the limits",
-}
 
 
 @dataclass(frozen=True)
@@ -109,7 +97,7 @@ class PlanReport:
 
     @property
     def cost_parts(self) -> dict[str, float]:
-        """The plan's cost: at its end, along the way, and the rest (targets, support)."""
+        """The plan's cost: at its end, along the way, and the rest (probe, support)."""
         far = self.distances
         if far is None:
             return {}
@@ -118,7 +106,7 @@ class PlanReport:
         rest = self.plan.cost - terminal - running
         # What a quantized graph rounds off is no part of the cost.
         visible = abs(rest) > 0.01 * abs(self.plan.cost)
-        parts = {"end": terminal, "way": running, "targets and support": rest if visible else 0.0}
+        parts = {"end": terminal, "way": running, "probe and support": rest if visible else 0.0}
         return {name: value for name, value in parts.items() if value}
 
     @property
@@ -142,101 +130,6 @@ class PlanReport:
 def distance(z: NDArray, z_goal: NDArray) -> NDArray:
     """Squared distance of latents `[..., D]`, as planners count it."""
     return np.asarray(np.square(np.asarray(z, np.float64) - z_goal).sum(axis=-1))
-
-
-def lines(report: PlanReport) -> Iterator[str]:
-    """The readable page of a plan, line by line."""
-    yield from _head(report)
-    if report.plan.actions is not None:
-        yield ""
-        yield from _blocks(report)
-    if report.plan.iterations:
-        yield ""
-        yield from _iterations(report)
-    yield ""
-    yield from _verdict(report)
-    yield _times(report.plan)
-
-
-def _head(report: PlanReport) -> Iterator[str]:
-    name, backend, family, precision = report.ran_on
-    blocks = report.facts.horizon
-    yield (
-        f"{name}: {report.facts.graph} on {backend} {family} ({precision}), {blocks} blocks of "
-        f"{report.block} actions, {blocks * report.block / report.hz:g} s ahead"
-    )
-    yield f"from {report.told[0]}"
-    yield f"to   {report.told[1]}"
-
-
-def _blocks(report: PlanReport) -> Iterator[str]:
-    """First and last action of each block, and how far from the goal it ends."""
-    from jetsight.cli.table import table
-
-    plan, block, action = report.plan, report.block, report.action
-    assert plan.actions is not None
-    far, near = report.distances, report.neighbours
-    head = ["block", "seconds", *map(_with_unit, action.names, action.units)]
-    head += ["to goal"] * (far is not None) + ["looks like"] * bool(near)
-    rows = []
-    for k in range(report.facts.horizon):
-        of_block = plan.actions[k * block : (k + 1) * block]
-        start_s, end_s = (t * block / report.hz for t in (k, k + 1))
-        row = [str(k + 1), f"{start_s:.3g}-{end_s:.3g}"]
-        for i, (low, high) in enumerate(zip(action.low, action.high, strict=True)):
-            first, last = (_number(of_block[t, i], high - low) for t in (0, -1))
-            row.append(f"{first} .. {last}")
-        row += [] if far is None else [f"{far[k]:.4g}"]
-        row += [f"{near[k].episode}:{near[k].tick}, {near[k].distance:.2f} off"] if near else []
-        rows.append(row)
-    yield from table(head, rows)
-    if near:
-        yield f"looks like: episode:tick of {report.library}; off: RMS, in spreads of the latent"
-
-
-def _iterations(report: PlanReport) -> Iterator[str]:
-    from jetsight.cli.table import table
-
-    plan = report.plan
-    shown = np.unique(np.linspace(0, plan.iterations - 1, _SHOWN_ITERATIONS).round().astype(int))
-    rows = [(str(i + 1), _cost(plan.costs[i]), f"{100 * plan.spread[i]:.1f} %") for i in shown]
-    yield from table(("iteration", "best cost", "spread"), rows)
-
-
-def _verdict(report: PlanReport) -> Iterator[str]:
-    plan = report.plan
-    if plan.iterations:
-        tried = plan.iterations * report.facts.samples
-        parts = " + ".join(f"{value:.4g} {name}" for name, value in report.cost_parts.items())
-        of = f" = {parts}" if parts else ""
-        kept = _constraint(report)
-        yield f"cost {_cost(plan.cost)}{of}; {kept}; {plan.invalid} of {tried} candidates invalid"
-    far, now = report.distances, report.distance_now
-    if far is not None and now is not None:
-        share = f", {100 * far[-1] / now:.3g} % of it" if now > 0 else ""
-        yield f"distance to the goal: now {now:.4g}, imagined end {far[-1]:.4g}{share}"
-    if not plan.valid:
-        yield f"no plan: {plan.reason}: {_WHY.get(plan.reason, 'see the docs')}"
-
-
-def _constraint(report: PlanReport) -> str:
-    if not report.constrained:
-        return "no constraint"
-    refused = int(report.refused.sum())
-    if report.plan.violation > 0:
-        return f"violation {report.plan.violation:.3g}"
-    return f"violation 0, {refused} cheaper candidates of the last iteration refused"
-
-
-def _times(plan: Plan) -> str:
-    each = plan.parts_ms.get("iterations", 0.0) / max(plan.iterations, 1)
-    parts = ", ".join(
-        f"{name} {plan.parts_ms[name]:.2f}"
-        + (f" ({each:.2f} each)" if name == "iterations" else "")
-        for name in ("goal", "noise", "iterations", "result")
-        if name in plan.parts_ms
-    )
-    return f"{plan.iterations} iterations in {plan.planned_ms:.2f} ms: {parts or 'nothing was run'}"
 
 
 def as_json(report: PlanReport) -> dict[str, Any]:
@@ -274,12 +167,3 @@ def _finite(value: float) -> float | None:
 
 def _cost(value: float) -> str:
     return "invalid" if _finite(value) is None else f"{value:.4g}"
-
-
-def _with_unit(name: str, unit: str) -> str:
-    return f"{name} ({unit})" if unit else name
-
-
-def _number(value: float, span: float) -> str:
-    """As many decimals as tell a thousandth of the span apart."""
-    return f"{value:.{max(0, 3 - math.floor(math.log10(span)))}f}"

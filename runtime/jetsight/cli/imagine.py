@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
+from jetsight.cli.table import fields, table
+from jetsight.plan import PlanReason
+from jetsight.plan_report import BROKEN_COST, PlanReport, as_json
 from jetsight.planner_facts import MOST_ITERATIONS
 
+_SHOWN_ITERATIONS = 10
+_PARTS = ("goal", "noise", "result", "iterations")
+_WHY = {
+    PlanReason.DEADLINE: "the budget is shorter than one iteration; raise --budget-ms",
+    PlanReason.INFEASIBLE: "every candidate violates a constraint; the scene or the goal may be "
+    "inside a hazard, see what --no-constraint finds",
+    PlanReason.ALL_INVALID: "no candidate has a finite cost; try another --family",
+    PlanReason.GOAL_NOT_FINITE: "the goal's latent is not finite; try another --family",
+    PlanReason.LATENT_NOT_FINITE: "a latent of the frames is not finite; try another --family",
+    PlanReason.ACTIONS_UNKNOWN: "nothing is recorded of what the robot did before this moment",
+    PlanReason.ENGINE_FAILED: "the engine failed; see: jetsight doctor",
+    PlanReason.PLAN_REFUSED: "what came out is not finite or breaks the limits",
+}
 _MOMENT = "an image, or DATASET#EPISODE:TICK for a recorded moment"
 
 
@@ -60,14 +78,14 @@ _MOMENT = "an image, or DATASET#EPISODE:TICK for a recorded moment"
 @click.option("--backend", help="As in `jetsight run`.")
 @click.option("--family", help="As in `jetsight run`.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
-def imagine(bundle: Path, picture: Path | None, as_json: bool, **options: Any) -> None:
+@click.option("--json", "json_wanted", is_flag=True, help="Print everything as one JSON object.")
+def imagine(bundle: Path, picture: Path | None, json_wanted: bool, **options: Any) -> None:
     """Plan from a camera frame towards a goal, once, and show how the planner got there.
 
     A frame alone means a scene at rest; a recorded moment comes with its history and the actions
     that were really executed. Exit code 11 means that there is no plan, for the reason printed.
     """
-    from jetsight import plan_picture, plan_report
+    from jetsight import plan_picture
     from jetsight.bundle import Bundle
     from jetsight.cli import NO_PLAN
     from jetsight.plan_desk import Wishes, plan_once
@@ -77,10 +95,10 @@ def imagine(bundle: Path, picture: Path | None, as_json: bool, **options: Any) -
     report, shown = plan_once(Bundle.open(bundle), Wishes(**options), _progress)
     if picture is not None:
         plan_picture.write(picture, report, shown)
-    if as_json:
-        click.echo(json.dumps(plan_report.as_json(report)))
+    if json_wanted:
+        click.echo(json.dumps(as_json(report)))
     else:
-        click.echo("\n".join(plan_report.lines(report)))
+        click.echo("\n".join(describe(report)))
         if picture is not None:
             click.echo(f"look at {picture}")
     if not report.plan.valid:
@@ -95,3 +113,93 @@ def _progress(frames: int) -> Iterator[Callable[[int], None]]:
         return
     with click.progressbar(length=frames, label="encode library", file=sys.stderr) as bar:
         yield bar.update
+
+
+def describe(report: PlanReport) -> Iterator[str]:
+    """The readable page of a plan, line by line."""
+    name, backend, family, precision = report.ran_on
+    blocks = report.facts.horizon
+    yield (
+        f"{name}: {report.facts.graph} on {backend} {family} ({precision}), {blocks} blocks of "
+        f"{report.block} actions, {blocks * report.block / report.hz:g} s ahead"
+    )
+    yield f"from {report.told[0]}"
+    yield f"to   {report.told[1]}"
+    if report.plan.actions is not None:
+        yield ""
+        yield from _blocks(report, report.plan.actions)
+    if report.plan.iterations:
+        yield ""
+        yield from _iterations(report)
+    yield ""
+    yield from fields(_verdict(report))
+
+
+def _blocks(report: PlanReport, actions: Any) -> Iterator[str]:
+    """First and last action of each block, and how far from the goal it ends."""
+    block, action = report.block, report.action
+    far, near = report.distances, report.neighbours
+    named = zip(action.names, action.units, strict=True)
+    head = ["block", "seconds", *(f"{n} ({u})" if u else n for n, u in named)]
+    head += ["to goal"] * (far is not None) + ["looks like"] * bool(near)
+    rows = []
+    for k in range(report.facts.horizon):
+        row = [str(k + 1), "-".join(f"{t * block / report.hz:.3g}" for t in (k, k + 1))]
+        for i, (low, high) in enumerate(zip(action.low, action.high, strict=True)):
+            ends = (actions[t, i] for t in (k * block, (k + 1) * block - 1))
+            row.append(" .. ".join(_number(value, high - low) for value in ends))
+        row += [] if far is None else [f"{far[k]:.4g}"]
+        row += [f"{near[k].episode}:{near[k].tick}, {near[k].distance:.2f} off"] if near else []
+        rows.append(row)
+    yield from table(head, rows)
+    if near:
+        yield f"looks like: episode:tick of {report.library}; off: RMS, in spreads of the latent"
+
+
+def _iterations(report: PlanReport) -> Iterator[str]:
+    plan = report.plan
+    shown = np.unique(np.linspace(0, plan.iterations - 1, _SHOWN_ITERATIONS).round().astype(int))
+    rows = [(str(i + 1), _cost(plan.costs[i]), f"{100 * plan.spread[i]:.1f} %") for i in shown]
+    return table(("iteration", "best cost", "spread"), rows)
+
+
+def _verdict(report: PlanReport) -> Iterator[tuple[str, str]]:
+    plan = report.plan
+    if plan.iterations:
+        parts = " + ".join(f"{value:.4g} {name}" for name, value in report.cost_parts.items())
+        yield "cost", _cost(plan.cost) + (f" = {parts}" if parts else "")
+        yield "constraint", _constraint(report)
+        tried = plan.iterations * report.facts.samples
+        yield "candidates", f"{tried} tried, {plan.invalid} invalid"
+    far, now = report.distances, report.distance_now
+    if far is not None and now is not None:
+        share = f", {100 * far[-1] / now:.3g} % of it" if now > 0 else ""
+        yield "to goal", f"{now:.4g} now, {far[-1]:.4g} at the imagined end{share}"
+    yield "time", _times(report)
+    if not plan.valid:
+        yield "no plan", f"{plan.reason}: {_WHY.get(plan.reason, 'see docs/imagination.md')}"
+
+
+def _constraint(report: PlanReport) -> str:
+    if not report.constrained:
+        return "none"
+    if report.plan.violation > 0:
+        return f"violated by {report.plan.violation:.3g}"
+    refused = int(report.refused.sum())
+    return f"kept; {refused} cheaper candidates of the last iteration were refused"
+
+
+def _times(report: PlanReport) -> str:
+    plan = report.plan
+    words = [f"{n} {plan.parts_ms[n]:.2f}" for n in _PARTS if n in plan.parts_ms]
+    each = f", {plan.parts_ms['iterations'] / plan.iterations:.2f} each" if plan.iterations else ""
+    return f"{plan.planned_ms:.2f} ms: {', '.join(words)} ({plan.iterations}{each})"
+
+
+def _cost(value: float) -> str:
+    return f"{value:.4g}" if value < BROKEN_COST else "invalid"
+
+
+def _number(value: float, span: float) -> str:
+    """As many decimals as tell a thousandth of the span apart."""
+    return f"{value:.{max(0, 3 - math.floor(math.log10(span)))}f}"

@@ -1,0 +1,153 @@
+"""The picture of a plan: everything it must say, whatever there is to say."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from imagine_factory import heads
+from planner_factory import KINDS, SPEC
+
+from jetsight import plan_picture
+from jetsight.facts import ActionSpec
+from jetsight.nearest import Neighbour
+from jetsight.plan import Plan, PlanReason
+from jetsight.plan_picture import Shown
+from jetsight.plan_report import PlanReport
+from jetsight.testing import tiny_plan_spec
+
+RNG = np.random.default_rng(0)
+COSTS = np.sort(RNG.uniform(1, 4, 32)).astype(np.float32)
+IMAGE = RNG.integers(0, 255, (8, 8, 3), np.uint8)
+ACTION = ActionSpec(
+    ("x", "y"), ("px", "px"), (-8.0, -8.0), (8.0, 8.0), None, (0.0, 0.0), (0.0, 0.0), (1.0, 1.0)
+)
+
+
+def report(plan: dict[str, Any] | None = None, **changes: Any) -> PlanReport:
+    """A valid plan of two blocks of five ticks; with changes."""
+    facts: dict[str, Any] = {
+        "actions": RNG.uniform(-8, 8, (10, 2)), "z_future": np.ones((2, 4), np.float32),
+        "cost": float(COSTS[0]), "violation": 0.0, "iterations": 3, "spread": np.ones(3) / 2,
+        "costs": np.array([9, 4, COSTS[0]], np.float32), "candidate_costs": COSTS, "valid": True,
+        "reason": PlanReason.OK, "planned_ms": 12.5,
+    }  # fmt: skip
+    fields: dict[str, Any] = {
+        "plan": Plan(**{**facts, **(plan or {})}),
+        "facts": KINDS["cem"],
+        "spec": tiny_plan_spec(SPEC, heads=heads()),
+        "action": ACTION,
+        "ran_on": ("nano", "openvino", "cpu-int8", "int8"),
+        "told": ("now.png (at rest)", "goal.png"),
+        "past": np.zeros((15, 2), np.float32),
+        "z_now": np.zeros(4),
+        "z_goal": np.full(4, 2.0),
+    }
+    return PlanReport(**{**fields, **changes})
+
+
+def words(found: PlanReport, shown: Shown | None = None) -> str:
+    return plan_picture.draw(found, shown or Shown(IMAGE, IMAGE), "svg").decode()
+
+
+def test_it_says_what_was_planned_and_how_it_went() -> None:
+    text = words(report())
+    for part in (
+        "nano: imagine_cem_32x2 on openvino cpu-int8, 3 iterations in 12.5 ms",
+        "from now.png (at rest)", "to goal.png", "finite cost (32)", "the plan: 1.",
+        "rank by cost", "spread (% of start)", "seconds from now", ">px<", ">x<", ">y<",
+        "out of bounds", "planned", "name a dataset with --library", ">goal<",
+    ):  # fmt: skip
+        assert part in text, part
+    assert "no plan" not in text
+
+
+def test_candidates_are_told_apart() -> None:
+    costs = COSTS.copy()
+    costs[[3, 7]] = 3e38
+    text = words(report({"cost": float(COSTS[5]), "candidate_costs": costs}))
+    for part in ("finite cost (26)", "cheaper, but infeasible (4)", "invalid (2)"):
+        assert part in text
+    assert "feasible (30)" in words(report({"candidate_costs": costs}, heeds_hazards=False))
+    worst = {"violation": 2.0, "valid": False, "actions": None, "reason": PlanReason.INFEASIBLE}
+    text = words(report(worst))
+    for part in ("infeasible (32)", "least violation", "no plan: infeasible", "no path"):
+        assert part in text
+
+
+def test_elites_are_shown_where_cost_alone_decides() -> None:
+    assert "elites (6)" in words(report(heeds_hazards=False))
+    assert "elites" not in words(report())
+    assert "elites" not in words(report(heeds_hazards=False, facts=KINDS["mppi"]))
+
+
+def test_a_library_fills_the_path() -> None:
+    near = [Neighbour(3, 5, 0.25), Neighbour(4, 6, 0.5)]
+    found = report(neighbours=near, library="some/ds")
+    text = words(found, Shown(IMAGE, IMAGE, [IMAGE, IMAGE]))
+    for part in ("imagined, +0.5 s", "imagined, +1 s", "frame 0.25 off", "some/ds nearest"):
+        assert part in text
+    assert "--library" not in text
+
+
+def test_a_goal_of_targets_is_written_out() -> None:
+    text = words(report(z_goal=None, targets={"block_x": 300.0}), Shown(IMAGE))
+    assert "block_x = 300" in text
+    assert "to goal 4" not in text
+
+
+def test_nothing_but_a_reason_is_a_picture_too() -> None:
+    plan = Plan(reason=PlanReason.DEADLINE)
+    text = words(report(plan=dataclasses.asdict(plan)))
+    assert text.count("no iteration was run") == 2
+    assert "no plan: deadline" in text
+
+
+def test_numbers_of_different_units_share_an_axis_by_their_bounds() -> None:
+    action = dataclasses.replace(ACTION, units=("rad", "mm"), low=(-8.0, 0.0), neutral=(0.0, 0.0))
+    text = words(report(action=action, low=np.array([-8.0, 0.0])))
+    assert "share of bounds" in text
+    assert "y (0 to 8 mm)" in text
+
+
+@pytest.mark.parametrize("costs", [[1e30, 1e20, 1e-20], [5, 5, 5], [0, 0, 0], [3e38, 3e38, 2]])
+def test_any_costs_can_be_drawn(costs: list[float]) -> None:
+    values = np.resize(np.array(costs, np.float32), 32)
+    plan = {"costs": np.array(costs, np.float32), "candidate_costs": values, "cost": costs[-1]}
+    assert "The search" in words(report(plan))
+
+
+def test_paths_are_no_formulas() -> None:
+    assert "$dir$/a_b.png" in words(report(told=("$dir$/a_b.png", "$x^2.png")))
+
+
+def test_equal_plans_give_equal_pictures() -> None:
+    found = report()
+    first, again = (plan_picture.draw(found, Shown(IMAGE, IMAGE)) for _ in range(2))
+    assert first == again
+    other = dataclasses.replace(found, past=np.ones((15, 2), np.float32))
+    assert first != plan_picture.draw(other, Shown(IMAGE, IMAGE))
+
+
+def test_no_file_says_when_it_was_made() -> None:
+    for kind in ("png", "svg", "pdf"):
+        data = plan_picture.draw(report(), Shown(IMAGE, IMAGE), kind)
+        assert not any(word in data for word in (b"CreationDate", b"dc:date", b"Software"))
+
+
+def test_a_png_is_a_picture_with_the_frame_in_it() -> None:
+    red = np.zeros((8, 8, 3), np.uint8)
+    red[..., 0] = 255
+    counts = []
+    for image in (red, IMAGE):
+        data = plan_picture.draw(report(), Shown(image, IMAGE))
+        with av.open(io.BytesIO(data)) as file:
+            pixels = next(file.decode(video=0)).to_ndarray(format="rgb24")
+        assert pixels.shape == (1320, 1650, 3)
+        counts.append(int((pixels == (255, 0, 0)).all(axis=-1).sum()))
+    assert counts[0] > 200 * 200
+    assert counts[1] < 1000

@@ -1,0 +1,64 @@
+"""What a report makes of a plan: distances, parts of the cost, and who must have been refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from test_plan_picture import report
+
+from jetsight.plan_report import as_json, distance
+from jetsight.planner_facts import CostWeights
+from jetsight.testing import tiny_planner
+
+RNG = np.random.default_rng(1)
+
+
+def test_refused_candidates_are_infeasible_ones() -> None:
+    """Of every ranking that a planner could have made; the control shuffles who violates."""
+    wrong = 0
+    for _ in range(50):
+        costs = RNG.uniform(1, 4, 16).astype(np.float32)
+        violates = RNG.uniform(size=16) < 0.4
+        best = float(costs[~violates].min())
+        refused = report({"candidate_costs": costs, "cost": best}).refused
+        assert not (refused & ~violates).any()
+        assert refused.sum() == (costs < best).sum()
+        wrong += int((refused & ~RNG.permutation(violates)).any())
+    assert wrong > 10
+
+
+def test_without_a_constraint_nobody_is_refused() -> None:
+    plan = {"candidate_costs": np.array([1, 2, 3e38], np.float32), "cost": 2.0}
+    assert report(plan).refused.tolist() == [True, False, False]
+    assert not report(plan, heeds_hazards=False).refused.any()
+    assert report({**plan, "violation": 1.0}).refused.tolist() == [True, True, False]
+    assert not report({**plan, "iterations": 0}).refused.any()
+
+
+def test_distances_are_squared_and_summed() -> None:
+    found = report()
+    assert found.distance_now == 16.0
+    assert found.distances is not None
+    assert found.distances.tolist() == [4.0, 4.0]
+    assert distance(np.zeros((2, 3)), np.ones(3)).tolist() == [3.0, 3.0]
+    for nothing in (report(z_goal=None), report({"z_future": None})):
+        assert nothing.distances is None
+        assert nothing.cost_parts == {}
+
+
+def test_a_cost_is_taken_apart() -> None:
+    facts = tiny_planner(weights=CostWeights(terminal=0.5, running=0.25))
+    found = report({"cost": 3.5}, facts=facts)
+    assert found.cost_parts == {"end": 2.0, "way": 1.0, "probe and support": pytest.approx(0.5)}
+    rounded = report({"cost": 3.001}, facts=facts)  # what INT8 rounds off is no part
+    assert rounded.cost_parts.keys() == {"end", "way"}
+
+
+def test_what_is_not_finite_is_null_in_json() -> None:
+    costs = np.array([1, 3e38, np.nan], np.float32)
+    found = as_json(report({"cost": float("nan"), "costs": costs, "candidate_costs": costs[:2]}))
+    text = json.dumps(found, allow_nan=False)
+    assert json.loads(text)["costs"] == [1.0, None, None]
+    assert (found["cost"], found["candidate_costs"]) == (None, [1.0, None])
