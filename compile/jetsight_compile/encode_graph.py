@@ -60,6 +60,18 @@ def why_no_form(model: WorldModel, style: Style) -> str | None:
     )
 
 
+def float_layers(model: WorldModel) -> tuple[str, ...]:
+    """Patterns of layers that no quantization takes, because the latent stands on them.
+
+    A spatial softmax turns an error of a score into one of a place, and the first convolution's
+    error goes through all of it; the few products behind it are not worth one of their own. What
+    is left, the other convolutions, is nearly all of the work.
+    """
+    if model.config.conv is None or not model.config.conv.points:
+        return ()
+    return ("trunk.layers.0[./]*", "trunk.points[./]*", "trunk.hidden[./]*", "trunk.out[./]*")
+
+
 class EncodeGraph(Layer):
     """`frame_hwc_u8 [h, w, 3] -> z [D]`, built from the weights of a `WorldModel`.
 

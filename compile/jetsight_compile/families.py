@@ -25,7 +25,7 @@ from jetsight_compile.calibration import (
     spread,
 )
 from jetsight_compile.dense import Compute, Style
-from jetsight_compile.encode_graph import why_no_form
+from jetsight_compile.encode_graph import float_layers, why_no_form
 from jetsight_compile.graphs import Ports, Sizes, export_encode, export_forecast, finished
 from jetsight_compile.imagine.graph import Imagination
 from jetsight_compile.imagine.ports import ImaginePorts
@@ -225,9 +225,10 @@ class Workshop:
     def _keep_float(self, plan: FamilyPlan, graph: str) -> list[str]:
         """Patterns about this graph; one that fits no graph goes to all, and fails there."""
         exact = {name: self.exported(name, plan.style.computing("fp32")) for name in self.graphs}
+        always = float_layers(self.model) if graph == "encode" else ()
         return [
             pattern
-            for pattern in self.options.keep_float
+            for pattern in (*self.options.keep_float, *always)
             if matches_any(exact[graph], pattern)
             or not any(matches_any(each, pattern) for each in exact.values())
         ]
