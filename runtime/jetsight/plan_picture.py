@@ -109,7 +109,7 @@ def draw(report: PlanReport, shown: Shown, kind: str = "png") -> bytes:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(11.0, 8.8), layout="constrained")
+        figure: Any = Figure(figsize=(11.0, 8.8), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.07)
         search, actions, strip = figure.subfigures(3, 1, height_ratios=[1.2, 1.0, 0.95])
         _title(figure, report)

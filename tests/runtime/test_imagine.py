@@ -93,6 +93,7 @@ def test_a_plan_in_words(room: Path, monkeypatch: pytest.MonkeyPatch, capsys: Ca
     heads = [line.split("  ")[0] for line in lines[-5:]]
     assert heads == ["cost", "constraint", "candidates", "to goal", "time"]
     assert "480 tried, 0 invalid" in lines[-3]
+    assert "% of it" in lines[-2]
 
 
 def test_the_same_seed_gives_the_same_plan(imagine: Imagine) -> None:
@@ -142,6 +143,16 @@ def test_no_plan_is_an_answer_with_its_own_code(imagine: Imagine) -> None:
     assert (broken["reason"], broken["violation"]) == ("infeasible", 1.0)
     free = imagine(*ask, "--iterations", "2", "--no-constraint", bundle="strict.jetsight")
     assert (free["reason"], free["violation"], free["constrained"]) == ("ok", 0.0, False)
+
+
+def test_a_plan_that_leads_away_says_so(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(room)
+    arguments = ["--frame", "a.png", "--goal", "a.png", "--low", "400,400", "--iterations", "1"]
+    assert cli.main(["imagine", "tiny.jetsight", *COMMON, *arguments]) == 0
+    assert "0 now" in (out := capsys.readouterr().out)
+    assert "at the imagined end, which is farther" in out
 
 
 def test_no_plan_in_words(room: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

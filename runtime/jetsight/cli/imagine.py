@@ -173,8 +173,11 @@ def _verdict(report: PlanReport) -> Iterator[tuple[str, str]]:
         yield "candidates", f"{tried} tried, {plan.invalid} invalid"
     far, now = report.distances, report.distance_now
     if far is not None and now is not None:
-        share = f", {100 * far[-1] / now:.3g} % of it" if now > 0 else ""
-        yield "to goal", f"{now:.4g} now, {far[-1]:.4g} at the imagined end{share}"
+        end = float(far[-1])
+        share = (
+            f", {100 * end / now:.3g} % of it" if end <= now and now > 0 else ", which is farther"
+        )
+        yield "to goal", f"{now:.4g} now, {end:.4g} at the imagined end{share}"
     yield "time", _times(report)
     if not plan.valid:
         yield "no plan", f"{plan.reason}: {_WHY.get(plan.reason, 'see docs/imagination.md')}"
