@@ -195,8 +195,11 @@ def _constraint(report: PlanReport) -> str:
 def _times(report: PlanReport) -> str:
     plan = report.plan
     words = [f"{n} {plan.parts_ms[n]:.2f}" for n in _PARTS if n in plan.parts_ms]
-    each = f", {plan.parts_ms['iterations'] / plan.iterations:.2f} each" if plan.iterations else ""
-    return f"{plan.planned_ms:.2f} ms: {', '.join(words)} ({plan.iterations}{each})"
+    work_ms = plan.parts_ms.get("iterations", 0.0)
+    each = f", {work_ms / plan.iterations:.2f} each" if plan.iterations else ""
+    return (
+        f"{plan.planned_ms:.2f} ms: {', '.join(words) or 'nothing ran'} ({plan.iterations}{each})"
+    )
 
 
 def _cost(value: float) -> str:
