@@ -37,7 +37,7 @@ ROWS = {
         ["collect", "gym_pusht/PushT-v0", "--episodes", "500", "--out", "ds"], ".ds*/*", "ds"
     ),
     "train": Interruption(
-        ["train", "pusht-nano", "--data", str(CALIBRATION), "--out", "run"],
+        ["train", "pusht-nano-encoder", "--data", str(CALIBRATION), "--out", "run"],
         "run/*",
         "run/checkpoint",
     ),

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from conftest import CPU
 from tiny import HISTORY, HORIZON, LATENT, SIDE, square_episode
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
@@ -15,6 +14,7 @@ from jetsight_compile.engines import run_all
 from jetsight_compile.layers import quantizable
 from jetsight_compile.quantize import cpu_int8
 
+CPU = Style(20)
 WRITTEN = OnnxRuntimeBackend(optimise=False)
 FUSED = Style(23, attention="fused")
 

@@ -29,6 +29,9 @@ _FILMS = 4
 @click.option("--against", metavar="CKPT", help="Checkpoint to run beside it in PyTorch.")
 @click.option("--baselines/--no-baselines", default=True, help="No-op, random, replay; on.")
 @click.option("--keep-out", is_flag=True, help="Measure violations with and without constraint.")
+@click.option(
+    "--constrain/--no-constrain", default=None, help="Heed hazards.  [default: with --keep-out]"
+)
 @click.option("--region", metavar="X,Y,RADIUS", help="Of the hazard, in px of the state.")
 @click.option("--planner", metavar="NAME", help="Graph to plan with.  [default: the first]")
 @click.option("--iterations", type=int, help="Planner iterations.  [default: the planner's own]")
@@ -104,7 +107,10 @@ def _settings(options: dict[str, Any], films: int) -> Settings:
 
     planner, iterations = options.pop("planner"), options.pop("iterations")
     budget_ms, every = options.pop("budget_ms"), options.pop("replan_every")
-    use = PlannerUse(planner, iterations, budget_ms, every, arrive=options.pop("arrive"))
+    constrain = options.pop("constrain")
+    # Without a region to keep out of there is nothing in the task that a hazard stands for.
+    constrain = options["keep_out"] if constrain is None else constrain
+    use = PlannerUse(planner, iterations, budget_ms, every, constrain, arrive=options.pop("arrive"))
     region = options.pop("region")
     return Settings(
         **options, films=films, use=use, region=None if region is None else Region.parse(region)

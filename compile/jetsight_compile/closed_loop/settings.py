@@ -80,6 +80,7 @@ class Settings:
             "budget_ms": use.budget_ms,
             "replan_every": use.replan_every,
             "arrive": use.arrive,
+            "constrain": use.constrain,
             "threads": self.threads,
             "workers": self.workers,
         }
