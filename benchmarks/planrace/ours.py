@@ -14,6 +14,7 @@ import torch
 from jetsight import backends
 from jetsight.clock import Clock
 from jetsight.engine import Engine, NDArray
+from jetsight.errors import EngineError
 from jetsight_compile.imagine.graph import Imagination
 from jetsight_compile.quantize import cpu_int8
 from jetsight_compile.targets import TARGETS
@@ -53,11 +54,17 @@ def states(engine: Engine, problem: Problem, seed: int) -> Iterator[dict[str, ND
     """Plan once; after each iteration its inputs `mean std noise` and outputs, as copies.
 
     The draws are made here, as their solver makes them inside its loop.
+
+    Raises:
+        EngineError: the graph reads something that is not given here.
     """
     inputs, outputs = engine.inputs, engine.outputs
-    for name, value in fixed_inputs(problem).items():
-        if name in inputs:
-            inputs[name].write(value)
+    given = fixed_inputs(problem)
+    unknown = set(inputs) - set(given) - {"mean", "std", "noise", "incumbent"}
+    if unknown:
+        raise EngineError(f"nothing is given for {sorted(unknown)}; extend planrace/ours.py")
+    for name in given.keys() & inputs.keys():
+        inputs[name].write(given[name])
     start = np.zeros((problem.horizon, problem.model.action_size), np.float32)
     state = {"mean": start, "std": np.ones_like(start), "incumbent": start}
     for draw in problem.draws(seed):
