@@ -8,7 +8,7 @@ READY  := $(VENV)/.jetsight-ready
 SYSTEM := $(if $(wildcard /etc/nv_tegra_release),--system-site-packages)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-engines test-wheels test-gpu test-lerobot lint format bench bench-compile clean
+.PHONY: help demo test test-engines test-wheels test-gpu test-lerobot lint format bench bench-compile bench-plan clean
 
 help:
 	@echo "make demo    compile the shipped model, stream recorded frames, write build/demo/report.html"
@@ -17,6 +17,7 @@ help:
 	@echo "make format  rewrite the code in the house format"
 	@echo "make bench   measure this machine, as ratios to torch"
 	@echo "make bench-compile  what each TensorRT family costs to build and loses in numbers"
+	@echo "make bench-plan  one CEM plan beside stable-worldmodel's own solver, same draws"
 	@echo "make test-engines   compile every family of every recipe with TensorRT-RTX; no GPU needed"
 	@echo "make test-wheels    resolve what a Jetson installs, for its Pythons; needs a package index"
 	@echo "make test-gpu       build, prove and measure engines on this machine's NVIDIA GPU"
@@ -72,6 +73,11 @@ bench: $(READY)
 
 bench-compile: $(READY)
 	$(BIN)/jetsight bench-compile
+
+# In an environment of its own: stable-worldmodel's requirements are not ours.
+bench-plan:
+	test -f build/swm-venv/.ready || PYTHON=$(PYTHON) sh benchmarks/swm_venv.sh build/swm-venv
+	build/swm-venv/bin/python benchmarks/plan_vs_stable_worldmodel.py
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
