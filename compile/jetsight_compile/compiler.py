@@ -7,7 +7,7 @@ has passed.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -18,10 +18,14 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle import Bundle
 from jetsight.engine import Backend
 from jetsight.errors import MissingDependency
-from jetsight_compile import families, gate, pack, planners, quantize, quantizers
+from jetsight.planner_facts import PlannerFacts
+from jetsight_compile import families, gate, imagine_gate, pack, planners, qdq, quantize, quantizers
 from jetsight_compile.calibration import load_episodes
 from jetsight_compile.dense import Compute
+from jetsight_compile.fallback import settled
 from jetsight_compile.families import Made, Options, Workshop
+from jetsight_compile.imagine_truth import Truth, truth_of
+from jetsight_compile.imagine_truth import reference as golden_of
 from jetsight_compile.measure import Reference, reference
 from jetsight_compile.planners import Settings, Wish
 from jetsight_compile.precisions import AUTO, QUANTIZED, WEIGHT_ONLY
@@ -106,10 +110,8 @@ def compile_checkpoint(request: Request, say: Say = lambda stage: None) -> Compi
     episodes = load_episodes(request.calib, model)
     workshop = Workshop(model, episodes, Options(request.methods, request.keep_float), say, specs)
     all_made = [workshop.make(each) for each in plans]
-    truth, gates = reference(model, episodes.held_out), []
-    for made in all_made:
-        say(f"gate {made.plan.name}")
-        gates += judged(made, truth)
+    truths = _truths(workshop, facts)
+    all_made, gates = _gated(workshop, all_made, truths, say)
     gate.require(gates)
     say(f"write {request.out}")
     contents = pack.Contents(
@@ -121,9 +123,40 @@ def compile_checkpoint(request: Request, say: Say = lambda stage: None) -> Compi
         gates,
         {key: text for made in all_made for key, text in _notes(made)},
         facts,
+        {
+            key: array
+            for spec in specs
+            for key, array in golden_of(truths[spec.graph], spec).items()
+        },
     )
     bundle = pack.write(request.out, contents, tar=request.tar, force=request.force)
     return Compiled(bundle, {m.plan.name: m.trials for m in all_made if m.trials})
+
+
+def _truths(shop: Workshop, facts: Sequence[PlannerFacts]) -> dict[str, Truth]:
+    """What the float planners do on held-out episodes, by graph."""
+    windows = shop.episodes.held_out.windows
+    truths = {}
+    for spec, each in zip(shop.planners, facts, strict=True):
+        shop.say(f"plan with {each.graph} in PyTorch")
+        truths[each.graph] = truth_of(shop.model, spec, each, windows)
+    return truths
+
+
+def _gated(
+    shop: Workshop, all_made: Sequence[Made], truths: Mapping[str, Truth], say: Say
+) -> tuple[list[Made], list[manifest.Gate]]:
+    """The families as they will be packed, and every gate, passed or not."""
+    truth = reference(shop.model, shop.episodes.held_out)
+    families: list[Made] = []
+    gates: list[manifest.Gate] = []
+    for made in all_made:
+        say(f"gate {made.plan.name}")
+        gates += judged(made, truth)
+        made, verdicts = settled(shop, made, truths, _backends(made.plan.name), say)
+        gates += imagine_gate.gates(made.plan.name, verdicts)
+        families.append(made)
+    return families, gates
 
 
 def _check_tools(plans: Sequence[FamilyPlan]) -> None:
@@ -172,8 +205,10 @@ def _entry(made: Made) -> manifest.Family:
 
 def _notes(made: Made) -> Iterator[tuple[str, str]]:
     """How each quantized graph came to be, for the provenance."""
-    if any(each.recipe is not None and each.recipe.activations for each in made.quantized.values()):
+    recipes = [each.recipe for each in made.quantized.values()]
+    if any(isinstance(recipe, qdq.Recipe) and recipe.activations for recipe in recipes):
         yield "nvidia-modelopt", metadata.version("nvidia-modelopt")  # it placed the Q/DQ pairs
     for graph, each in made.quantized.items():
         text = f"{each.method}, {len(each.layers)} layers, {each.share:.1%} of the products"
+        text += f"; float for the gates: {', '.join(each.kept)}" if each.kept else ""
         yield f"{made.plan.name}/{graph}", text

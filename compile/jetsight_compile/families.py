@@ -181,7 +181,7 @@ class Workshop:
         if key not in self._found:
             exact = self.exported(graph, plan.style.computing("fp32"))
             self.say(f"quantize {graph} for {plan.name}")
-            self._found[key] = self._by_scheme(plan, exact, precision, self._samples[graph])
+            self._found[key] = self._by_scheme(plan, exact, precision, self.samples[graph])
         return self._found[key]
 
     def _by_scheme(
@@ -189,6 +189,8 @@ class Workshop:
     ) -> quantize.Quantized:
         keep = self._keep_float(plan, exact.graph.name)
         methods = self.options.methods
+        if plan.targets == ("cpu",) and exact.graph.name in self._specs:
+            return quantize.cpu_rows(exact, samples, keep_float=keep)
         if plan.targets == ("cpu",):
             return quantize.cpu_int8(exact, samples, methods=methods, keep_float=keep)
         if precision in WEIGHT_ONLY:
@@ -204,7 +206,7 @@ class Workshop:
                 export=lambda compute: self.exported(graph, style.computing(_float(compute))),
                 allowed=_searched(self.model, plan, graph),
                 base=style.compute,
-                samples=self._samples[graph],
+                samples=self.samples[graph],
                 methods=self.options.methods,
                 keep_float=self._keep_float(plan, graph),
                 asked=question(windows) if graph == "forecast" else None,
@@ -214,7 +216,8 @@ class Workshop:
         )
 
     @functools.cached_property
-    def _samples(self) -> dict[str, Samples]:
+    def samples(self) -> dict[str, Samples]:
+        """Calibration inputs of every graph."""
         calibration = self.episodes.calibration
         of_planners = {
             name: imagine_samples(calibration.windows, spec, self.model)

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from jetsight.manifest import GRAPHS
-from jetsight_compile.precisions import PRECISIONS
+from jetsight_compile.precisions import FLOATS, IMAGINE, PRECISIONS, QUANTIZED
 
 Direction = Literal["min", "max"]
 
@@ -57,6 +57,14 @@ LIMITS: dict[str, tuple[Direction, dict[str, float]]] = {
     # Swapping an input for another recorded one moves the output by about its own spread.
     "inputs_matter": _row("min", 1e-3, 1e-3, 1e-3, 1e-3, 1e-3),
 }
+# What a planner must do; `imagine_gate` says what is measured.
+IMAGINE_LIMITS: dict[str, tuple[Direction, dict[str, float]]] = {
+    "imagine_rank": _row("min", 0.9999, 0.999, 0.995, 0.99, 0.98),
+    "imagine_rank_narrow": _row("min", 0.999, 0.99, 0.98, 0.95, 0.90),
+    "imagine_elites": _row("min", 0.99, 0.95, 0.90, 0.80, 0.70),
+    "imagine_first_action": _row("max", 0.01, 0.03, 0.05, 0.10, 0.15),
+    "imagine_regret": _row("max", 0.05, 0.05, 0.05, 0.05, 0.05),
+}
 # Next thing to try; `{block}` ends at the worst tap, `{graph}` and `{other}` are the two graphs.
 _KEEP = "the worst tap is after {block}: keep it in float with --keep-float '{block}[./]*'{auto}"
 KNOBS = {
@@ -71,6 +79,17 @@ KNOBS = {
     "int4": f"{_KEEP}, or compile this graph in int8 or fp16; nothing is calibrated in int4",
     "nvfp4": f"{_KEEP}, or compile this graph in fp8 or fp16; nothing is calibrated in nvfp4",
 }
+_FLOAT = "compile the planners in {float}: --precision {others},imagine={float}"
+IMAGINE_KNOBS = {
+    "fp32": "report it: a float32 planner must agree with its model",
+    "fp16": _FLOAT,
+    "bf16": _FLOAT,
+    **dict.fromkeys(
+        QUANTIZED,
+        "with less than half of its products left to quantize it is still too coarse; calibrate "
+        f"with more varied episodes, or {_FLOAT}",
+    ),
+}
 
 
 def graphs_of(gate: str) -> tuple[str, ...]:
@@ -78,6 +97,8 @@ def graphs_of(gate: str) -> tuple[str, ...]:
     prefix = gate.split("_", 1)[0]
     if prefix == "latent":
         return ("encode",)
+    if prefix == IMAGINE:
+        return (IMAGINE,)
     return (prefix,) if prefix in GRAPHS else GRAPHS
 
 
@@ -90,7 +111,7 @@ def limit_of(gate: str, precision: Mapping[str, str]) -> tuple[Direction, float]
         >>> limit_of("rollout_drift", {"encode": "fp16", "forecast": "int8"})
         ('max', 0.02)
     """
-    direction, limits = LIMITS[gate]
+    direction, limits = IMAGINE_LIMITS[gate] if gate in IMAGINE_LIMITS else LIMITS[gate]
     loosest = min if direction == "min" else max
     return direction, loosest(limits[precision[graph]] for graph in graphs_of(gate))
 
@@ -100,6 +121,10 @@ def next_knob(family: str, gate: str, block: str) -> str:
     named = [part for part in family.split("-") if part in PRECISIONS]
     each = dict(zip(GRAPHS, (named[0], named[min(1, len(named) - 1)]), strict=True))
     about = graphs_of(gate)
+    if about == (IMAGINE,):
+        finer = "fp32" if named[-1] in FLOATS or family.startswith("cpu-") else "fp16"
+        others = ",".join(f"{graph}={precision}" for graph, precision in each.items())
+        return IMAGINE_KNOBS[named[-1]].format(float=finer, others=others)
     graph = max(about, key=lambda name: PRECISIONS.index(each[name]))
     (other,) = (name for name in GRAPHS if name != graph)
     cpu = family.startswith("cpu-")

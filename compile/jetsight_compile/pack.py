@@ -13,7 +13,7 @@ import datetime
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,7 @@ class Contents:
         gates: verdicts of all families.
         notes: tool versions and choices to add to the provenance.
         planners: whose graphs the families have.
+        reference: what the float planners do, for `golden.npz`.
     """
 
     model: WorldModel
@@ -69,6 +70,7 @@ class Contents:
     gates: Sequence[Gate]
     notes: Mapping[str, str]
     planners: tuple[PlannerFacts, ...] = ()
+    reference: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 def write(target: Path, contents: Contents, *, tar: bool = False, force: bool = False) -> Bundle:
@@ -85,7 +87,8 @@ def write(target: Path, contents: Contents, *, tar: bool = False, force: bool = 
         StorageError: the name is taken, or the disk is full or not writable.
     """
     files = {graph_path(*place): data for place, data in contents.graphs.items()}
-    files[GOLDEN] = golden.dump(_golden(contents.model, contents.episodes.held_out))
+    arrays = _golden(contents.model, contents.episodes.held_out)
+    files[GOLDEN] = golden.dump({**arrays, **contents.reference})
     manifest = _manifest(contents)
     if force and target.exists():
         return _replace(target, manifest, files, tar=tar)

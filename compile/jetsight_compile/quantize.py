@@ -3,6 +3,7 @@
 | scheme | weights | activations | for |
 |---|---|---|---|
 | `cpu_int8` | s8, per channel | u8, per tensor | ONNX Runtime and OpenVINO |
+| `cpu_rows` | s8, per channel | u8, per tensor | the same, products of many rows: planners |
 | `tensorrt` with int8 | s8, per channel | s8, per tensor | TensorRT, all Jetsons |
 | `tensorrt` with fp8 | E4M3, per channel | E4M3, per tensor | TensorRT, Ada, Hopper, Thor |
 | `weight_only` with int4 | s4, per 64 inputs | float | TensorRT, JetPack 7.2 and PCs |
@@ -16,7 +17,7 @@ Shapes: every sample is one set of graph inputs, as the engine takes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,13 +27,14 @@ import onnx
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.errors import UsageError
-from jetsight_compile import qdq, quantizers, ranges, smooth
+from jetsight_compile import qdq, quantizers, ranges, rows_int8, smooth
 from jetsight_compile.emulate import runnable
 from jetsight_compile.engines import run_all
-from jetsight_compile.layers import check_quantized, quantizable, share
+from jetsight_compile.layers import block_of, blocks_of, check_quantized, quantizable, share
 
 F32 = npt.NDArray[np.float32]
 Sample = Mapping[str, npt.NDArray[Any]]
+Recipe = qdq.Recipe | rows_int8.RowsRecipe
 
 # First and last layers are often kept float; on pusht-nano (32.2 dB, limit 20) that would bring 1.1
 # and 2.6 dB, so nothing is by default. `keep_float` does it where a gate asks for it.
@@ -54,7 +56,8 @@ class Quantized:
         share: part of the graph's multiply-accumulates that is in those layers, 0 to 1.
         tried: error by variant, the chosen one included.
         recipe: what writes the same quantization into another graph of this structure; None for
-            the CPU's scheme.
+            `cpu_int8`.
+        kept: blocks that went back to float because a gate asked for it.
     """
 
     model: onnx.ModelProto
@@ -64,7 +67,8 @@ class Quantized:
     error: float
     share: float
     tried: Mapping[str, float]
-    recipe: qdq.Recipe | None = None
+    recipe: Recipe | None = None
+    kept: tuple[str, ...] = ()
 
 
 def cpu_int8(
@@ -105,6 +109,26 @@ def cpu_int8(
     best = min(errors, key=errors.__getitem__)
     tensors, part = check_quantized(made[best], layers), share(graph, layers)
     return Quantized(made[best], best, tuple(layers), tensors, errors[best], part, errors)
+
+
+def cpu_rows(
+    graph: onnx.ModelProto, samples: Sequence[Sample], *, keep_float: Sequence[str] = ()
+) -> Quantized:
+    """The scheme of `cpu-int8` for planners, whose products have many rows; see `rows_int8`.
+
+    Args:
+        graph: float32 graph; not modified.
+        samples: inputs; every fourth one measures the error, the others calibrate.
+        keep_float: patterns of layer names that stay float.
+
+    Raises:
+        UsageError: a pattern matches no layer, or nothing is left to quantize.
+        EngineError: ONNX Runtime cannot run the graph.
+    """
+    calibrating, judging = parted(samples)
+    recipe = rows_int8.found(graph, quantizable(graph, keep_float), calibrating)
+    error = error_of(graph, recipe, judging, outputs(graph, judging))
+    return applied(graph, recipe, "max", {"max": error})
 
 
 def tensorrt(
@@ -188,11 +212,11 @@ def weight_only(
 
 
 def applied(
-    graph: onnx.ModelProto, recipe: qdq.Recipe, method: str, errors: Mapping[str, float]
+    graph: onnx.ModelProto, recipe: Recipe, method: str, errors: Mapping[str, float]
 ) -> Quantized:
     """A recipe written into a float graph of any format, and proved to be there."""
-    model = qdq.written(smooth.smoothed(graph, recipe.factors), recipe)
-    tensors = check_quantized(model, recipe.layers, activations=bool(recipe.activations))
+    model = written(graph, recipe)
+    tensors = check_quantized(model, recipe.layers, activations=recipe.kind not in qdq.GROUP)
     part = share(graph, recipe.layers)
     return Quantized(model, method, recipe.layers, tensors, errors[method], part, errors, recipe)
 
@@ -204,12 +228,38 @@ def onto(made: Quantized, graph: onnx.ModelProto) -> Quantized:
     return applied(graph, made.recipe, made.method, made.tried)
 
 
+def without(made: Quantized, graph: onnx.ModelProto, blocks: Collection[str]) -> Quantized:
+    """The same quantization on `graph`, some blocks of it float again; its error is the old one."""
+    if made.recipe is None:
+        raise UsageError("the CPU's quantization has no recipe; quantize again with keep_float")
+    left = tuple(name for name in made.layers if block_of(name) not in blocks)
+    again = applied(graph, replace(made.recipe, layers=left), made.method, made.tried)
+    return replace(again, kept=tuple(blocks))
+
+
+def most_harmful(
+    graph: onnx.ModelProto, recipe: Recipe, judging: Sequence[Sample], expected: F32
+) -> list[str]:
+    """Blocks by how much error goes when this one alone is float again, most first."""
+    errors = {}
+    for block, layers in blocks_of(recipe.layers).items():
+        left = tuple(name for name in recipe.layers if name not in set(layers))
+        errors[block] = error_of(graph, replace(recipe, layers=left), judging, expected)
+    return sorted(errors, key=errors.__getitem__)
+
+
+def written(graph: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
+    """A recipe written into a float graph."""
+    if isinstance(recipe, rows_int8.RowsRecipe):
+        return rows_int8.written(graph, recipe)
+    return qdq.written(smooth.smoothed(graph, recipe.factors), recipe)
+
+
 def error_of(
-    graph: onnx.ModelProto, recipe: qdq.Recipe, judging: Sequence[Sample], expected: F32
+    graph: onnx.ModelProto, recipe: Recipe, judging: Sequence[Sample], expected: F32
 ) -> float:
     """Relative output error of a recipe on a float32 graph."""
-    model = qdq.written(smooth.smoothed(graph, recipe.factors), recipe)
-    return relative_error(outputs(model, judging), expected)
+    return relative_error(outputs(written(graph, recipe), judging), expected)
 
 
 def parted(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:

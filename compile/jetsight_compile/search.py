@@ -13,7 +13,7 @@ Nothing here sees held-out episodes; the gate judges the result on those.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,9 @@ import numpy as np
 import onnx
 
 from jetsight.errors import EngineError, GateError, UsageError
-from jetsight_compile import qdq, quantize, smooth
+from jetsight_compile import qdq, quantize
 from jetsight_compile.agreement import Agreement, Question, agreement, costs
-from jetsight_compile.layers import block_of, blocks_of, quantizable, share, work
+from jetsight_compile.layers import block_of, quantizable, share, work
 from jetsight_compile.modules import MODULES, Module
 from jetsight_compile.precisions import QUANTIZED, WEIGHT_ONLY
 
@@ -189,6 +189,10 @@ class _Judge:
         module = self.task.module.name
         return Trial(self.task.graph, precision, kept, part, sqnr_db, plan, floor, module, passed)
 
+    def most_harmful(self, recipe: quantize.Recipe) -> list[str]:
+        """Blocks whose return to float helps most, first."""
+        return quantize.most_harmful(self.exact, recipe, self.judging, self.expected)
+
     def _asked(self, model: onnx.ModelProto) -> Any:
         asked = self.task.asked
         return None if asked is None else costs(quantize.outputs(model, asked.samples), asked)
@@ -208,16 +212,13 @@ def _quantized(
         return []
     trial = judge.trial(precision, whole.model, whole.share, (), whole.layers)
     found: list[tuple[Trial, quantize.Quantized | None]] = [(trial, whole)]
-    blocks = blocks_of(whole.layers)
     kept: tuple[str, ...] = ()
-    order = [] if trial.passed else _most_harmful(judge, whole.recipe, blocks)
-    for block in order:
+    for block in [] if trial.passed else judge.most_harmful(whole.recipe):
         kept = (*kept, block)
         left = tuple(name for name in whole.layers if block_of(name) not in kept)
         if share(judge.exact, left) < FEWEST_SHARE:
             break
-        fewer = dataclasses.replace(whole.recipe, layers=left)
-        made = quantize.applied(judge.exact, fewer, whole.method, whole.tried)
+        made = quantize.without(whole, judge.exact, kept)
         trial = judge.trial(precision, made.model, made.share, kept, left)
         found.append((trial, made))
         if trial.passed:
@@ -232,16 +233,3 @@ def _make(task: Task, exact: onnx.ModelProto, precision: str) -> quantize.Quanti
             exact, precision, task.samples, methods=task.methods, keep_float=keep
         )
     return quantize.weight_only(exact, precision, task.samples, keep_float=keep)
-
-
-def _most_harmful(
-    judge: _Judge, recipe: qdq.Recipe, blocks: Mapping[str, Sequence[str]]
-) -> list[str]:
-    """Blocks by how much error goes when this one alone is float again, most first."""
-    model = smooth.smoothed(judge.exact, recipe.factors)
-    errors = {}
-    for block, layers in blocks.items():
-        left = [name for name in recipe.layers if name not in set(layers)]
-        found = quantize.outputs(qdq.written(model, recipe, left), judge.judging)
-        errors[block] = quantize.relative_error(found, judge.expected)
-    return sorted(errors, key=errors.__getitem__)

@@ -8,6 +8,7 @@ from __future__ import annotations
 _INSIDE = "inside {graph}, worst block: {what}"
 _LAST = "half of the last layer mis-scaled"
 _MIDDLE = "half of a middle layer mis-scaled"
+_DEAF = "a planner deaf to the goal"
 _TAPS = {
     "cosine": "mean cosine per token to the float32 graph",
     "cosine_worst": "the cosine 1 % of the tokens do not reach",
@@ -35,6 +36,20 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "inputs_matter": (
         "smallest effect that exchanging one input has",
         "a forecast deaf to actions",
+    ),
+    "imagine_rank": (
+        "rank correlation of candidate costs with PyTorch's planner, where a search begins",
+        _MIDDLE,
+    ),
+    "imagine_rank_narrow": ("the same half-way, where candidates are more alike", _MIDDLE),
+    "imagine_elites": ("share of the best candidates that both planners choose", "shuffled costs"),
+    "imagine_first_action": (
+        "how far apart both planners' next means begin, in action std",
+        _DEAF,
+    ),
+    "imagine_regret": (
+        "what whole plans cost more in the float model, as a share of what planning gains",
+        _DEAF,
     ),
 }
 

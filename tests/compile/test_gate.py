@@ -18,7 +18,13 @@ from jetsight_compile import gate, measure
 from jetsight_compile.calibration import Side, load_episodes
 from jetsight_compile.controls import deaf, mis_scaled
 from jetsight_compile.engines import run_all
-from jetsight_compile.limits import KNOBS, limit_of, next_knob
+from jetsight_compile.limits import (
+    IMAGINE_KNOBS,
+    IMAGINE_LIMITS,
+    KNOBS,
+    limit_of,
+    next_knob,
+)
 from jetsight_compile.precisions import PRECISIONS
 from jetsight_compile.quantize import cpu_int8
 
@@ -219,13 +225,13 @@ def test_a_control_that_does_not_fail_stops_too() -> None:
 
 
 def test_limits_tighten_with_precision() -> None:
-    for name, (direction, limits) in gate.LIMITS.items():
+    for name, (direction, limits) in {**gate.LIMITS, **IMAGINE_LIMITS}.items():
         assert set(limits) == set(PRECISIONS), name
         for order in (("int4", "int8", "fp16", "fp32"), ("nvfp4", "fp8", "bf16", "fp32")):
             ordered = [limits[p] for p in order]
             assert ordered == sorted(ordered, reverse=direction == "max"), name
-    assert set(KNOBS) == set(PRECISIONS)
-    assert set(MEANINGS) == set(gate.LIMITS)
+    assert set(KNOBS) == set(IMAGINE_KNOBS) == set(PRECISIONS)
+    assert set(MEANINGS) == {*gate.LIMITS, *IMAGINE_LIMITS}
 
 
 @pytest.mark.parametrize(
@@ -260,6 +266,11 @@ def test_each_gate_is_judged_by_the_precision_of_its_graphs(name, precisions) ->
         ("trt-op23-bf16", "forecast_inside_cosine", "forecast=fp32,encode=bf16"),
         ("trt-op23-fp8", "latent_cosine", "compile this graph in fp16"),
         ("trt-op23-int4", "latent_cosine", "nothing is calibrated in int4"),
+        ("cpu-fp32", "imagine_rank", "report it"),
+        ("cpu-int8", "imagine_rank", "--precision encode=int8,forecast=int8,imagine=fp32"),
+        ("trt-op23-int8", "imagine_regret", "forecast=int8,imagine=fp16"),
+        ("trt-op20-fp16-fp16-int8", "imagine_elites", "encode=fp16,forecast=fp16,imagine=fp16"),
+        ("trt-op23-bf16", "imagine_rank", "forecast=bf16,imagine=fp32"),
         ("trt-op23-nvfp4", "latent_cosine", "in fp8 or fp16"),
     ],
 )

@@ -24,6 +24,14 @@ def test_one_precision_for_each_graph_in_the_order_they_run(text) -> None:
     assert list(parse(text).items()) == [("encode", "fp16"), ("forecast", "int8")]
 
 
+def test_planners_follow_the_forecast_unless_told_otherwise() -> None:
+    other = parse("encode=fp16,forecast=fp16,imagine=int8")
+    assert list(other.items()) == [("encode", "fp16"), ("forecast", "fp16"), ("imagine", "int8")]
+    assert family_suffix(other, "fp16", usual="fp16") == "fp16-fp16-int8"
+    for same in ("imagine=int8", "imagine=auto"):
+        assert parse(f"encode=fp16,forecast=int8,{same}") == parse("encode=fp16,forecast=int8")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -33,6 +41,8 @@ def test_one_precision_for_each_graph_in_the_order_they_run(text) -> None:
         ("encode=fp16", r"'encode=fp16' must name each of encode, forecast once, like encode="),
         ("encode=fp16,encode=int8", "must name each of encode, forecast once"),
         ("encode=fp16,forecast=int8,encode=fp8", "must name each of encode, forecast once"),
+        ("encode=fp16,forecast=fp16,imagine=fp61", "unknown precision 'fp61'"),
+        ("encode=fp16,imagine=int8", "must name each of encode, forecast once"),
         ("encode=fp16,plan=int8", "must name each of encode, forecast once"),
         ("encode=fp16,forecast=", "unknown precision ''"),
         ("encode=fp16,forecast=int8,", "unknown precision ''"),
@@ -67,9 +77,12 @@ def test_a_familys_name_says_what_it_is_in(text, base, suffix) -> None:
 
 def test_names_tell_choices_apart() -> None:
     """Two families of one name would be one family of the bundle."""
-    every = [{"encode": a, "forecast": b} for a in (*PRECISIONS, AUTO) for b in (*PRECISIONS, AUTO)]
+    each = (*PRECISIONS, AUTO)
+    texts = [f"encode={a},forecast={b},imagine={c}" for a in each for b in each for c in each]
+    every = {tuple(parse(text).items()) for text in texts}
     for base in ("fp16", "bf16", "fp32"):
-        assert len({family_suffix(each, base, usual="fp16") for each in every}) == len(every)
+        names = {family_suffix(dict(choice), base, usual="fp16") for choice in every}
+        assert len(names) == len(every)
     over = {family_suffix(parse("int8"), base, usual="fp16") for base in ("fp16", "bf16", "fp32")}
     assert over == {"int8", "int8-overbf16", "int8-overfp32"}
     assert family_suffix(parse("int8"), "fp32", usual="fp32") == "int8"
