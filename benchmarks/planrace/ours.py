@@ -16,7 +16,7 @@ from jetsight.clock import Clock
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import EngineError
 from jetsight_compile.imagine.graph import Imagination
-from jetsight_compile.quantize import cpu_int8
+from jetsight_compile.quantize import cpu_rows
 from jetsight_compile.targets import TARGETS
 from jetsight_train.planning.problem import ImagineSpec
 from planrace.problem import Problem
@@ -100,7 +100,7 @@ def planner(
 
 def int8_graph(problem: Problem, graph: onnx.ModelProto) -> onnx.ModelProto:
     """The iteration as `cpu-int8` ships it, calibrated on other plans than those that are raced."""
-    return cpu_int8(graph, calibration(problem, graph), methods=("max",)).model
+    return cpu_rows(graph, calibration(problem, graph)).model
 
 
 def calibration(problem: Problem, graph: onnx.ModelProto) -> list[Mapping[str, NDArray]]:
