@@ -14,6 +14,7 @@ from typing import Literal, TypeVar, cast, get_args
 
 from jetsight.errors import ArtefactError, UsageError
 from jetsight.planner_facts import CostWeights, HazardFacts, HeadFacts, PlannerFacts
+from jetsight_compile.imagine.ports import ImaginePorts
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning.problem import ImagineSpec, Kind
 from jetsight_train.recipe import read_recipe
@@ -126,6 +127,8 @@ def specs(wishes: Sequence[Wish], model: WorldModel, settings: Settings) -> tupl
         UsageError: settings that describe no planner, or none of this model.
     """
     found = tuple(dict.fromkeys(_spec(wish, model, settings) for wish in wishes))
+    for spec in found:
+        ImaginePorts.of(model, spec)  # refuses what the model cannot do
     if len({spec.graph for spec in found}) != len(found):
         raise UsageError("two planners of one kind and size differ; give each --planner once")
     return found
@@ -133,11 +136,6 @@ def specs(wishes: Sequence[Wish], model: WorldModel, settings: Settings) -> tupl
 
 def _spec(wish: Wish, model: WorldModel, settings: Settings) -> ImagineSpec:
     horizon = model.config.horizon if wish.horizon is None else wish.horizon
-    if horizon > model.config.horizon:
-        raise UsageError(
-            f"--planner {wish.kind}:{wish.samples}x{horizon} imagines {horizon} action blocks, but "
-            f"the model was trained for {model.config.horizon}"
-        )
     icem = wish.kind == "icem"
     elites = _given(settings.elites, max(_FEWEST_ELITES, round(_ELITE_SHARE * wish.samples)))
     elites = 0 if wish.kind == "mppi" else min(elites, wish.samples)

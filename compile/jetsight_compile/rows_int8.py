@@ -1,15 +1,18 @@
 """INT8 for graphs whose products have many rows, in the form that CPU libraries are fastest at.
 
-`quantizers.onnxruntime_u8s8` is made for graphs in which convolutions dominate. A planner's graph
-is all products of `[M, I] x [I, O]`, and there the form decides (measured on a LeWM-sized planner,
-time of one thread per iteration, in float / by that quantizer / in this form: OpenVINO 272 / 98 /
-84 ms, ONNX Runtime 291 / 572 / 139 ms):
+`quantizers.onnxruntime_u8s8` is made for graphs of one frame, in which convolutions dominate. A
+planner's graph is all products of `[M, I] x [I, O]`, and there the form decides. One iteration on
+one thread in ms, float32 / by that quantizer / in this form: pusht-nano with N = 256, OpenVINO
+43 / 32 / 25, ONNX Runtime 48 / 40 / 39; LeWM's geometry with N = 300, OpenVINO 272 / 98 / 84, ONNX
+Runtime 291 / - / 139.
 
-- the bias is an int32 behind a DequantizeLinear whose scale is the product of both scales: without
-  one ONNX Runtime makes no integer product with float output, so a MatMul becomes a Gemm;
+- the bias is an int32 behind a DequantizeLinear whose scale is the product of both scales, which is
+  what integer kernels add;
+- every zero point is written, although it is 0: without it ONNX Runtime computes in float, slower
+  than a float graph, and says nothing;
 - where few inputs are summed, an activation is shifted to begin at zero, so that its zero point is
-  0 and nothing has to be compensated; the shift's product with the weight is in the bias. The
-  result is the same to the last bit of the grid.
+  0 and nothing has to be compensated; the shift's product with the weight is in the bias. It is
+  the same grid, moved by less than half a step.
 
 Activations are u8 with one scale, weights s8 with one scale per output.
 
@@ -160,7 +163,6 @@ class _Writer:
     def _dequantized(
         self, name: str, stored: npt.NDArray[Any], scale: npt.NDArray[np.float32], axis: int
     ) -> str:
-        # The zeros are no news, but ONNX Runtime makes no integer product without them.
         zero = np.zeros(len(scale), stored.dtype)
         each = {"q": stored, "scale": scale, "zero": zero}
         inputs = [self._constant(f"{name}.{what}", values) for what, values in each.items()]

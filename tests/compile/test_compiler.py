@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,12 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle import Bundle
 from jetsight.cli import main
 from jetsight.errors import CheckpointError, GateError, StorageError, UsageError
-from jetsight_compile import families, gate
+from jetsight.loading import rank_agreement
+from jetsight_compile import compiler, families, gate
 from jetsight_compile.compiler import Request, compile_checkpoint
 from jetsight_compile.engines import run_all
+from jetsight_compile.limits import IMAGINE_LIMITS
+from jetsight_compile.planners import Settings, Wish
 
 
 @pytest.fixture(scope="module")
@@ -269,3 +273,53 @@ def test_a_tensorrt_family_says_how_it_was_quantized(inputs, tmp_path, monkeypat
     assert tool["nvidia-modelopt"]
     assert tool["trt-op20-fp16-int8/forecast"].startswith("max")
     assert "trt-op20-fp16-int8/encode" not in tool
+
+
+@pytest.fixture(scope="module")
+def planning(shop, inputs, tmp_path_factory) -> Bundle:
+    """Two families with one small planner; how good random weights plan is no matter here."""
+    out = tmp_path_factory.mktemp("planning") / "tiny.jetsight"
+    with pytest.MonkeyPatch.context() as patch:
+        use_shared_exports(shop, patch)
+        patch.setattr(gate, "require", lambda gates: None)
+        patch.setattr(compiler, "_backends", lambda family: [OnnxRuntimeBackend()])
+        options = {"precisions": ("fp32", "encode=fp32,forecast=fp32,imagine=int8")}
+        wish = request(inputs, out, planners=(Wish("icem", 32),), **options)
+        return compile_checkpoint(replace(wish, settings=Settings(iterations=3))).bundle
+
+
+def test_a_planner_is_in_every_family_and_in_the_manifest(planning) -> None:
+    facts, graph = planning.manifest, "imagine_icem_32x2"
+    (planner,) = facts.planners
+    assert (planner.graph, planner.elites, planner.kept, planner.iterations) == (graph, 4, 1, 3)
+    assert facts.heads is None
+    assert {f.name: f.precision[graph] for f in facts.families} == {
+        "cpu-fp32": "fp32", "cpu-fp32-fp32-int8": "int8",
+    }  # fmt: skip
+    for family in facts.families:
+        names = {each.name for each in facts.gates if each.family == family.name}
+        assert names == {*gate.LIMITS, *IMAGINE_LIMITS}
+    assert all(g.passed for g in facts.gates if g.family == "cpu-fp32")
+    assert planning.graph("cpu-fp32", "forecast") == planning.graph(
+        "cpu-fp32-fp32-int8", "forecast"
+    )
+    assert "products" in facts.provenance.tool[f"cpu-fp32-fp32-int8/{graph}"]
+
+
+def test_golden_iterations_prove_the_planner_of_each_family(planning) -> None:
+    golden, (planner,) = planning.golden(), planning.manifest.planners
+    runtime, least = OnnxRuntimeBackend(), {"cpu-fp32": 0.9999, "cpu-fp32-fp32-int8": 0.9}
+    for family, limit in least.items():
+        engine = runtime.load(planning.graph(family, planner.graph))
+        agreement = rank_agreement(engine, golden, planner.graph)
+        assert agreement is not None
+        assert agreement >= limit
+
+
+def test_planners_and_no_planner_exclude_each_other(inputs, tmp_path, capsys) -> None:
+    command = ["compile", str(inputs / "ckpt"), "--calib", str(inputs / "calib"), "--out",
+               str(tmp_path / "x.jetsight"), "--no-planner"]  # fmt: skip
+    assert main([*command, "--planner", "icem"]) == 2
+    assert "--no-planner is given together with planners" in capsys.readouterr().err
+    assert main([*command[:-1], "--planner", "icem:32x9"]) == 2
+    assert "imagines 9 action blocks, but the model was trained for 2" in capsys.readouterr().err
