@@ -119,7 +119,7 @@ def test_the_cpus_int8_ranks_the_same(made) -> None:
     )
     ranks = [spearman(*pair) for pair in zip(costs, right, strict=True)]
     assert ranks[0] > 0.95
-    assert ranks == sorted(ranks, reverse=True)  # the narrower the search, the closer the costs
+    assert max(ranks) == ranks[0]  # in narrower searches costs are closer to each other
     assert spearman(costs[0], right[1]) < 0.5  # the control: another moment's candidates
 
 
