@@ -31,7 +31,14 @@ from jetsight_compile.imagine.graph import Imagination
 from jetsight_compile.imagine.ports import ImaginePorts
 from jetsight_compile.imagine.samples import imagine_samples
 from jetsight_compile.layers import matches_any
-from jetsight_compile.precisions import AUTO, FLOATS, IMAGINE, QUANTIZED, WEIGHT_ONLY
+from jetsight_compile.precisions import (
+    AUTO,
+    FLOATS,
+    IMAGINE,
+    QUANTIZED,
+    WEIGHT_ONLY,
+    of_planners,
+)
 from jetsight_compile.targets import FamilyPlan
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning.problem import ImagineSpec
@@ -104,11 +111,12 @@ class Workshop:
             GateError: no precision passes the search.
         """
         precision = {graph: plan.precision[graph] for graph in EXPORTS}
+        asked = {IMAGINE: plan.precision[IMAGINE]} if IMAGINE in plan.precision else {}
         trials: list[search.Trial] = []
         quantized: dict[str, quantize.Quantized] = {}
         for graph in self.graphs:
             if graph in self._specs:
-                precision[graph] = plan.precision.get(IMAGINE, precision["forecast"])
+                precision[graph] = of_planners({**precision, **asked}, plan.style.compute)
             if precision[graph] == AUTO:
                 choice = self._search(plan, graph)
                 trials += choice.trials

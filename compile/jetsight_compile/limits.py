@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from jetsight.manifest import GRAPHS
-from jetsight_compile.precisions import FLOATS, IMAGINE, PRECISIONS, QUANTIZED
+from jetsight_compile.precisions import FLOATS, IMAGINE, PRECISIONS, QUANTIZED, of_planners
 
 Direction = Literal["min", "max"]
 
@@ -122,9 +122,10 @@ def next_knob(family: str, gate: str, block: str) -> str:
     each = dict(zip(GRAPHS, (named[0], named[min(1, len(named) - 1)]), strict=True))
     about = graphs_of(gate)
     if about == (IMAGINE,):
-        finer = "fp32" if named[-1] in FLOATS or family.startswith("cpu-") else "fp16"
+        kind = of_planners({"forecast": named[-1]}, "fp16")
+        finer = "fp32" if kind in FLOATS or family.startswith("cpu-") else "fp16"
         others = ",".join(f"{graph}={precision}" for graph, precision in each.items())
-        return IMAGINE_KNOBS[named[-1]].format(float=finer, others=others)
+        return IMAGINE_KNOBS[kind].format(float=finer, others=others)
     graph = max(about, key=lambda name: PRECISIONS.index(each[name]))
     (other,) = (name for name in GRAPHS if name != graph)
     cpu = family.startswith("cpu-")

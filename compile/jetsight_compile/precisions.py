@@ -23,10 +23,12 @@ def parse(text: str) -> dict[str, str]:
 
     Args:
         text: one precision for all graphs, or one each: `encode=fp16,forecast=int8`. Planners'
-            graphs get that of `forecast`, which is most of them, unless `imagine=` says another.
+            graphs get that of `forecast`, which is most of them, unless `imagine=` says another;
+            see `of_planners`.
 
     Raises:
-        UsageError: a graph is unknown, missing or named twice, or the precision is unknown.
+        UsageError: a graph is unknown, missing or named twice, the precision is unknown, or
+            planners gain nothing from it.
 
     Example:
         >>> parse("int8"), parse("encode=fp16,forecast=int8")
@@ -43,10 +45,33 @@ def parse(text: str) -> dict[str, str]:
             f"precision {text!r} must name each of {', '.join(GRAPHS)} once, "
             f"like encode=fp16,forecast=int8; {IMAGINE}= may follow"
         )
+    if chosen.get(IMAGINE) in WEIGHT_ONLY:
+        raise UsageError(
+            f"planners cannot be in {chosen[IMAGINE]}: it only makes weights smaller, and a "
+            "planner reads each of them for hundreds of candidates; choose int8, fp8 or fp16"
+        )
     each = {graph: chosen[graph] for graph in GRAPHS}
     if chosen.get(IMAGINE, AUTO) not in (AUTO, each["forecast"]):
         each[IMAGINE] = chosen[IMAGINE]
     return each
+
+
+def of_planners(precision: Mapping[str, str], base: str) -> str:
+    """The precision of planners' graphs, once that of `forecast` is known.
+
+    Small weights pay where a weight is read for one row. A planner's products have hundreds of
+    rows; TensorRT-RTX 1.7 does not even compile them. So beside them planners stay in the base.
+
+    Args:
+        precision: of each graph.
+        base: float format of what a quantization leaves float.
+
+    Example:
+        >>> of_planners({"forecast": "int8"}, "fp16"), of_planners({"forecast": "int4"}, "fp16")
+        ('int8', 'fp16')
+    """
+    chosen = precision.get(IMAGINE, precision["forecast"])
+    return base if chosen in WEIGHT_ONLY else chosen
 
 
 def family_suffix(precision: Mapping[str, str], base: str, usual: str) -> str:

@@ -271,6 +271,7 @@ def test_each_gate_is_judged_by_the_precision_of_its_graphs(name, precisions) ->
         ("trt-op23-int8", "imagine_regret", "forecast=int8,imagine=fp16"),
         ("trt-op20-fp16-fp16-int8", "imagine_elites", "encode=fp16,forecast=fp16,imagine=fp16"),
         ("trt-op23-bf16", "imagine_rank", "forecast=bf16,imagine=fp32"),
+        ("trt-op23-fp16-int4", "imagine_rank", "planners in fp32: --precision encode=fp16,fore"),
         ("trt-op23-nvfp4", "latent_cosine", "in fp8 or fp16"),
     ],
 )

@@ -8,7 +8,16 @@ import pytest
 
 from jetsight.errors import UsageError
 from jetsight_compile import layers, modules, precisions
-from jetsight_compile.precisions import AUTO, FLOATS, PRECISIONS, QUANTIZED, family_suffix, parse
+from jetsight_compile.precisions import (
+    AUTO,
+    FLOATS,
+    PRECISIONS,
+    QUANTIZED,
+    WEIGHT_ONLY,
+    family_suffix,
+    of_planners,
+    parse,
+)
 
 
 @pytest.mark.parametrize("precision", [*PRECISIONS, AUTO])
@@ -28,6 +37,8 @@ def test_planners_follow_the_forecast_unless_told_otherwise() -> None:
     other = parse("encode=fp16,forecast=fp16,imagine=int8")
     assert list(other.items()) == [("encode", "fp16"), ("forecast", "fp16"), ("imagine", "int8")]
     assert family_suffix(other, "fp16", usual="fp16") == "fp16-fp16-int8"
+    assert of_planners(other, "fp16") == "int8"
+    assert of_planners(parse("encode=fp16,forecast=nvfp4"), "bf16") == "bf16"
     for same in ("imagine=int8", "imagine=auto"):
         assert parse(f"encode=fp16,forecast=int8,{same}") == parse("encode=fp16,forecast=int8")
 
@@ -42,6 +53,7 @@ def test_planners_follow_the_forecast_unless_told_otherwise() -> None:
         ("encode=fp16,encode=int8", "must name each of encode, forecast once"),
         ("encode=fp16,forecast=int8,encode=fp8", "must name each of encode, forecast once"),
         ("encode=fp16,forecast=fp16,imagine=fp61", "unknown precision 'fp61'"),
+        ("encode=fp16,forecast=fp16,imagine=int4", "planners cannot be in int4: .* choose int8"),
         ("encode=fp16,imagine=int8", "must name each of encode, forecast once"),
         ("encode=fp16,plan=int8", "must name each of encode, forecast once"),
         ("encode=fp16,forecast=", "unknown precision ''"),
@@ -78,7 +90,8 @@ def test_a_familys_name_says_what_it_is_in(text, base, suffix) -> None:
 def test_names_tell_choices_apart() -> None:
     """Two families of one name would be one family of the bundle."""
     each = (*PRECISIONS, AUTO)
-    texts = [f"encode={a},forecast={b},imagine={c}" for a in each for b in each for c in each]
+    many = [c for c in each if c not in WEIGHT_ONLY]
+    texts = [f"encode={a},forecast={b},imagine={c}" for a in each for b in each for c in many]
     every = {tuple(parse(text).items()) for text in texts}
     for base in ("fp16", "bf16", "fp32"):
         names = {family_suffix(dict(choice), base, usual="fp16") for choice in every}
