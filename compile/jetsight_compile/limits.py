@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from jetsight.manifest import GRAPHS
-from jetsight_compile.precisions import FLOATS, IMAGINE, PRECISIONS, QUANTIZED, of_planners
+from jetsight_compile.precisions import AUTO, FLOATS, IMAGINE, PRECISIONS, QUANTIZED, of_planners
 
 Direction = Literal["min", "max"]
 
@@ -85,6 +85,11 @@ KNOBS = {
     "int4": f"{_KEEP}, or compile this graph in int8 or fp16; nothing is calibrated in int4",
     "nvfp4": f"{_KEEP}, or compile this graph in fp8 or fp16; nothing is calibrated in nvfp4",
 }
+_CHOSEN = (
+    "what was chosen by measurement is not close enough (the worst tap is after {block}); name a "
+    "finer precision for each graph, like --precision encode=fp16,forecast=int8, or calibrate with "
+    "more varied episodes"
+)
 _FLOAT = "compile the planners in {float}: --precision {others},imagine={float}"
 IMAGINE_KNOBS = {
     "fp32": "report it: a float32 planner must agree with its model",
@@ -124,7 +129,9 @@ def limit_of(gate: str, precision: Mapping[str, str]) -> tuple[Direction, float]
 
 def next_knob(family: str, gate: str, block: str) -> str:
     """What to try when `gate` of `family` fails and `block` loses most."""
-    named = [part for part in family.split("-") if part in PRECISIONS]
+    named = [part for part in family.split("-") if part in (*PRECISIONS, AUTO)]
+    if AUTO in named:
+        return _CHOSEN.format(block=block)
     each = dict(zip(GRAPHS, (named[0], named[min(1, len(named) - 1)]), strict=True))
     about = graphs_of(gate)
     if about == (IMAGINE,):

@@ -176,6 +176,27 @@ class Limits:
 NO_LIMIT = 1e9  # what the graphs take for none
 
 
+def arrival(horizon: int, block: int, ticks: int | None = None) -> NDArray:
+    """How much each step of a plan counts for the goal, `[H]`: those at its end, equally.
+
+    Args:
+        horizon: H.
+        block: ticks of a step.
+        ticks: until the goal is due, and kept from then on; None, or more, for the last step alone.
+
+    Raises:
+        UsageError: `ticks` is no whole number from 1.
+    """
+    if ticks is None:
+        ticks = horizon * block
+    if not isinstance(ticks, (int, np.integer)) or ticks < 1:
+        raise UsageError(f"arrive_ticks is {ticks!r}, expected an integer from 1")
+    first = min(math.ceil(ticks / block), horizon) - 1
+    when: NDArray = np.zeros(horizon, np.float32)
+    when[first:] = 1.0 / (horizon - first)
+    return when
+
+
 def _sized(name: str, values: Sequence[float] | NDArray, size: int) -> NDArray:
     array: NDArray = np.asarray(values, np.float32)
     if array.shape != (size,):

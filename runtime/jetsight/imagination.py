@@ -20,7 +20,7 @@ from jetsight.engine import Backend, Engine, NDArray
 from jetsight.errors import EngineError, UsageError
 from jetsight.forecaster import Forecaster
 from jetsight.frames import Reason
-from jetsight.goal import NO_LIMIT, Goal, GoalLike, Limits, unknown
+from jetsight.goal import NO_LIMIT, Goal, GoalLike, Limits, arrival, unknown
 from jetsight.iterations import HostIterations, Iterations, check_engine
 from jetsight.noise import Noise
 from jetsight.plan import OF_HISTORY, Plan, PlanReason
@@ -307,24 +307,12 @@ def _fill_wishes(spec: PlanSpec, planner: Planner, goal: Goal, limits: Limits, w
     given = inputs.get("probe_given", nothing)
     goal.fill_targets(heads, inputs.get("probe_target", nothing), given)
     _fill_weights(spec, planner, goal, given, wish.weights or {})
-    _fill_arrival(inputs["when"], wish.arrive_ticks, spec.stream.action_block)
+    inputs["when"][:] = arrival(facts.horizon, spec.stream.action_block, wish.arrive_ticks)
     if "hazard_limit" in inputs:
         thresholds = [hazard.threshold for hazard in heads.hazards]
         inputs["hazard_limit"][:] = thresholds if wish.constrain else NO_LIMIT
     if "temperature" in inputs:
         inputs["temperature"][:] = facts.temperature
-
-
-def _fill_arrival(when: NDArray, ticks: int | None, block: int) -> None:
-    """Count the distance to the goal from the block on that ends at `ticks`, equally."""
-    horizon = len(when)
-    if ticks is None:
-        ticks = horizon * block
-    if not isinstance(ticks, (int, np.integer)) or ticks < 1:
-        raise UsageError(f"arrive_ticks is {ticks!r}, expected an integer from 1")
-    first = min(math.ceil(ticks / block), horizon) - 1
-    when[:] = 0.0
-    when[first:] = 1.0 / (horizon - first)
 
 
 def _fill_weights(

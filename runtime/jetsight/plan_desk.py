@@ -43,6 +43,7 @@ class Wishes:
         planner: name of a graph.
         iterations: exactly so many.
         budget_ms: deadline.
+        arrive: ticks until the goal is due.
         seed: of the draws.
         low: `X,Y` smallest action.
         high: `X,Y` largest.
@@ -62,6 +63,7 @@ class Wishes:
     planner: str | None = None
     iterations: int | None = None
     budget_ms: float | None = None
+    arrive: int | None = None
     seed: int = 0
     low: str | None = None
     high: str | None = None
@@ -105,7 +107,7 @@ def plan_once(bundle: Bundle, wishes: Wishes, progress: Progress) -> tuple[PlanR
         plan = session.imagine(
             asked.goal, wishes.budget_ms, planner=facts.graph, iterations=wishes.iterations,
             limits=Limits(asked.low, asked.high), constrain=not wishes.no_constraint,
-            seed=wishes.seed,
+            seed=wishes.seed, arrive_ticks=wishes.arrive,
         ).copy()  # fmt: skip
         ran_on = (session.backend, session.family, session.precision[facts.graph])
     maker = backends.open_backend(ran_on[0], ran_on[1], threads=wishes.threads)
@@ -116,7 +118,7 @@ def plan_once(bundle: Bundle, wishes: Wishes, progress: Progress) -> tuple[PlanR
     report = PlanReport(
         plan, facts, spec, bundle.manifest.action, (bundle.manifest.name, *ran_on), asked.told,
         asked.start.actions, asked.low, asked.high, z_now, z_goal, asked.goal.targets,
-        not wishes.no_constraint, near,
+        wishes.arrive, not wishes.no_constraint, near,
         "" if asked.library is None else str(asked.library.path),
     )  # fmt: skip
     seen = () if asked.library is None else pictures(asked.library, near)

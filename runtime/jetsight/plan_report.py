@@ -14,6 +14,7 @@ import numpy as np
 
 from jetsight.engine import NDArray
 from jetsight.facts import ActionSpec
+from jetsight.goal import arrival
 from jetsight.nearest import Neighbour
 from jetsight.plan import Plan
 from jetsight.planner_facts import PlannerFacts
@@ -39,6 +40,7 @@ class PlanReport:
         z_now: `[D]` newest latent; None when it is not finite.
         z_goal: `[D]` latent of the goal's image; None for a goal of targets alone.
         targets: value by quantity.
+        arrive: ticks until the goal is due; None for the end of the horizon.
         heeds_hazards: the plan was asked to obey those there are.
         neighbours: the recorded frame nearest to each imagined latent.
         library: of which dataset.
@@ -56,6 +58,7 @@ class PlanReport:
     z_now: NDArray | None = None
     z_goal: NDArray | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
+    arrive: int | None = None
     heeds_hazards: bool = True
     neighbours: Sequence[Neighbour] = ()
     library: str = ""
@@ -97,12 +100,15 @@ class PlanReport:
 
     @property
     def cost_parts(self) -> dict[str, float]:
-        """The plan's cost: at its end, along the way, and the rest (probe, support)."""
+        """The plan's cost: once the goal is due, along the way, and the rest (probe, support)."""
         far = self.distances
         if far is None:
             return {}
-        weights = self.facts.weights
-        terminal, running = weights.terminal * float(far[-1]), weights.running * float(far.mean())
+        weights, when = self.facts.weights, arrival(len(far), self.block, self.arrive)
+        terminal, running = (
+            weights.terminal * float(far @ when),
+            weights.running * float(far.mean()),
+        )
         rest = self.plan.cost - terminal - running
         # What a quantized graph rounds off is no part of the cost.
         visible = abs(rest) > 0.01 * abs(self.plan.cost)
@@ -140,7 +146,7 @@ def as_json(report: PlanReport) -> dict[str, Any]:
     return {
         "bundle": name, "planner": report.facts.graph, "backend": backend, "family": family,
         "precision": precision, "start": report.told[0], "goal": report.told[1],
-        "targets": dict(report.targets), "valid": plan.valid, "reason": str(plan.reason),
+        "targets": dict(report.targets), "arrive": report.arrive, "valid": plan.valid, "reason": str(plan.reason),
         "tick": plan.tick, "actions": _list(plan.actions), "names": list(report.action.names),
         "units": list(report.action.units), "camera_hz": report.hz,
         "action_block": report.block, "cost": _finite(plan.cost),

@@ -273,6 +273,8 @@ def test_each_gate_is_judged_by_the_precision_of_its_graphs(name, precisions) ->
         ("trt-op23-bf16", "imagine_rank", "forecast=bf16,imagine=fp32"),
         ("trt-op23-fp16-int4", "imagine_rank", "planners in fp32: --precision encode=fp16,fore"),
         ("trt-op23-nvfp4", "latent_cosine", "in fp8 or fp16"),
+        ("trt-op20-auto", "latent_cosine", "after blocks.1); name a finer precision"),
+        ("trt-op20-fp16-auto", "imagine_rank", "like --precision encode=fp16,forecast=int8"),
     ],
 )
 def test_the_next_knob_fits_the_precision(family, name, says) -> None:

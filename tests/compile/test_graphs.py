@@ -14,7 +14,7 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.errors import EngineError, UsageError
 from jetsight_compile import graphs
 from jetsight_compile.dense import Affine, Attention, Style
-from jetsight_compile.encode_graph import EncodeGraph
+from jetsight_compile.encode_graph import Centre, EncodeGraph
 from jetsight_compile.engines import run_all
 from jetsight_compile.forecast_graph import ForecastGraph
 from jetsight_compile.graphs import Sizes, check_graph, export_encode, operator_counts
@@ -108,6 +108,22 @@ def test_an_encoder_that_finds_points_is_compiled_too(hidden) -> None:
     np.testing.assert_allclose(z, expected, atol=ROUNDING)
     model.encoder.read.score.weight.data *= 1.5
     assert np.abs(naive_encode(model, frame) - expected).max() > 20 * ROUNDING
+
+
+def test_a_half_precision_encoder_takes_off_the_exact_mean_colour(shop) -> None:
+    """The control rounds the mean as well: then whole backgrounds are off, all in one direction."""
+    graph = shop.graph("conv", "encode", Style(20).computing("fp16"))
+    types = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    assert types["trunk.centre.mean_px"] == onnx.TensorProto.FLOAT
+    assert types["trunk.layers.0.weight"] == onnx.TensorProto.FLOAT16
+    centre = Centre(shop.model("conv").preprocess)
+    grey = torch.arange(256.0)[None, None].expand(3, 1, 256)
+    exact = grey.double() - centre.mean_px
+    found = centre(grey.half())
+    rounded_twice = grey.half() - centre.mean_px.half()
+    assert found.dtype == torch.float16
+    assert torch.equal(found, exact.half())  # one rounding, the last
+    assert not torch.equal(rounded_twice, exact.half())
 
 
 @pytest.mark.parametrize("kind", ["conv", "vit", "vit-resize"])

@@ -136,6 +136,17 @@ def test_a_target_of_the_probe_is_a_goal(imagine: Imagine) -> None:
     assert both["goal"] == "b.png, block_x = 300"
 
 
+def test_a_goal_can_be_due_early(imagine: Imagine) -> None:
+    ask = ("--frame", "a.png", "--goal", "b.png", "--iterations", "3")
+    late, early, end = (
+        imagine(*ask, *more) for more in ((), ("--arrive", "1"), ("--arrive", "99"))
+    )
+    assert (late["arrive"], early["arrive"]) == (None, 1)
+    assert end["actions"] == late["actions"] != early["actions"]
+    for found in (late, early):
+        assert found["cost"] == pytest.approx(sum(found["cost_parts"].values()), rel=0.02)
+
+
 def test_no_plan_is_an_answer_with_its_own_code(imagine: Imagine) -> None:
     ask = ("--frame", "a.png", "--goal", "b.png")
     late = imagine(*ask, "--budget-ms", "0", code=cli.NO_PLAN)

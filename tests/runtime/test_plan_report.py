@@ -56,6 +56,19 @@ def test_a_cost_is_taken_apart() -> None:
     assert rounded.cost_parts.keys() == {"end", "way"}
 
 
+def test_a_goal_that_is_due_early_counts_every_step_from_then_on() -> None:
+    facts = tiny_planner(weights=CostWeights(terminal=0.5, running=0.25))
+    approaching = {"cost": 9.0, "z_future": np.array([[0.0] * 4, [1.0] * 4], np.float32)}
+    for ticks, end in (
+        (1, 5.0),
+        (5, 5.0),
+        (6, 2.0),
+        (None, 2.0),
+    ):  # blocks of 5 ticks, 16 and 4 off
+        parts = report(approaching, facts=facts, arrive=ticks).cost_parts
+        assert (parts["end"], parts["way"]) == (end, 2.5)
+
+
 def test_what_is_not_finite_is_null_in_json() -> None:
     costs = np.array([1, 3e38, np.nan], np.float32)
     found = as_json(report({"cost": float("nan"), "costs": costs, "candidate_costs": costs[:2]}))

@@ -61,6 +61,12 @@ _MOMENT = "an image, or DATASET#EPISODE:TICK for a recorded moment"
     help="Exactly so many.  [default: until the search has converged]",
 )
 @click.option("--budget-ms", type=float, help="Plan until this deadline.")
+@click.option(
+    "--arrive",
+    type=click.IntRange(min=1),
+    metavar="TICKS",
+    help="When to be at the goal, and to stay from then on.  [default: the end of the horizon]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of draws.")
 @click.option("--low", metavar="X,Y", help="Smallest action, inside the robot's own bounds.")
 @click.option("--high", metavar="X,Y", help="Largest action.")
