@@ -146,8 +146,9 @@ def as_json(report: PlanReport) -> dict[str, Any]:
     return {
         "bundle": name, "planner": report.facts.graph, "backend": backend, "family": family,
         "precision": precision, "start": report.told[0], "goal": report.told[1],
-        "targets": dict(report.targets), "arrive": report.arrive, "valid": plan.valid, "reason": str(plan.reason),
-        "tick": plan.tick, "actions": _list(plan.actions), "names": list(report.action.names),
+        "targets": dict(report.targets), "arrive": report.arrive,
+        "valid": plan.valid, "reason": str(plan.reason), "tick": plan.tick,
+        "actions": _list(plan.actions), "names": list(report.action.names),
         "units": list(report.action.units), "camera_hz": report.hz,
         "action_block": report.block, "cost": _finite(plan.cost),
         "cost_parts": report.cost_parts, "violation": _finite(plan.violation),

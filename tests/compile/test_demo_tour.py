@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +21,13 @@ from jetsight_compile.bench import session
 from jetsight_compile.demo import tour as tours
 from jetsight_compile.demo.tour import find_checkpoint, find_data, summary_lines, tour
 from jetsight_compile.dense import Style
+from jetsight_compile.limits import IMAGINE_LIMITS
 from jetsight_train.model.world_model import WorldModel
 
 if TYPE_CHECKING:
     from conftest import Shop
+
+PLACE = re.compile(r".+#(\d+):(\d+)")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +70,26 @@ def test_the_demo_leaves_two_reports_and_a_bundle_that_opens(shown: Path) -> Non
     assert report["episodes"]["calibration"] == [0, 2, 4]
     assert not set(report["episodes"]["streamed"]) & set(report["episodes"]["library"])
     assert report["checkpoint_sha256"] == manifest.provenance.checkpoint_sha256
-    assert {each["name"] for each in report["gates"]} == set(gate.LIMITS)
+    assert {each["name"] for each in report["gates"]} == {*gate.LIMITS, *IMAGINE_LIMITS}
+
+
+def test_the_demo_plans_once_to_where_the_recording_led(shown: Path, data: Path) -> None:
+    report = json.loads((shown / "report.json").read_text())
+    plan = report["plan"]
+    places = [PLACE.fullmatch(text.split(" (")[0]) for text in (plan["start"], plan["goal"])]
+    start, goal = (tuple(map(int, place.groups())) for place in places if place)
+    assert goal == (start[0], start[1] + report["model"]["horizon"] * plan["action_block"])
+    assert start[0] in report["episodes"]["streamed"]
+    assert all(near["episode"] != start[0] for near in plan["nearest"])
+    assert plan["valid"]
+    assert plan["costs"] == sorted(plan["costs"], reverse=True)
+    page = (shown / "report.html").read_text()
+    assert "<h2>Imagination</h2>" in page
+    assert page.count("data:image/svg+xml;base64,") == 1
+    (line,) = (line for line in summary_lines(report, shown) if line.startswith("imagination: "))
+    assert "of the way to the goal are left" in line
+    none = {**report, "plan": {"valid": False, "reason": "infeasible"}}
+    assert "imagination: no plan, infeasible" in summary_lines(none, shown)
 
 
 def test_the_summary_says_where_to_look(shown: Path) -> None:

@@ -50,6 +50,11 @@ def picture(frame_hwc_u8: NDArray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def embedded(svg: bytes) -> str:
+    """A drawing as a `data:` URI; beside other drawings its names stay its own."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number with that many significant digits; a dash for none."""
     if value is None or not math.isfinite(value):

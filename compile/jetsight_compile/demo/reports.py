@@ -11,18 +11,22 @@ from typing import Any
 from jetsight import atomic
 from jetsight.gates import meaning
 from jetsight_compile.demo import figures, page
+from jetsight_compile.demo.imagined import Imagined
 from jetsight_compile.demo.show import FAMILY, Shown
 from jetsight_compile.machine_facts import machine_facts, versions
 
 CHANGE_KIND = "cut to another episode, actions go on, nothing announced"
 
 
-def report_facts(shown: Shown, seconds: Mapping[str, float]) -> dict[str, Any]:
+def report_facts(
+    shown: Shown, seconds: Mapping[str, float], imagined: Imagined | None = None
+) -> dict[str, Any]:
     """The content of `report.json`.
 
     Args:
         shown: what was measured.
         seconds: how long each part of the demo took.
+        imagined: a plan; None for a bundle without planners.
     """
     summary, surprise = shown.watched.summary, shown.surprise
     manifest = shown.bundle.manifest
@@ -53,6 +57,7 @@ def report_facts(shown: Shown, seconds: Mapping[str, float]) -> dict[str, Any]:
         },
         "skill_forecasts": shown.errors.counts,
         "places": [dataclasses.asdict(place) for place in shown.places],
+        "plan": None if imagined is None else imagined.facts(),
         "gates": [dataclasses.asdict(gate) for gate in manifest.gates],
         "model": dataclasses.asdict(manifest.model),
         "episodes": {
@@ -73,7 +78,9 @@ def report_facts(shown: Shown, seconds: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def write_reports(shown: Shown, report: Mapping[str, Any], out: Path) -> tuple[Path, Path]:
+def write_reports(
+    shown: Shown, report: Mapping[str, Any], out: Path, imagined: Imagined | None = None
+) -> tuple[Path, Path]:
     """Write both reports into folder `out`, each in one step; returns their paths.
 
     Raises:
@@ -82,13 +89,15 @@ def write_reports(shown: Shown, report: Mapping[str, Any], out: Path) -> tuple[P
     """
     paths = out / "report.json", out / "report.html"
     text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-    html = page.render(page_facts(shown, report))
+    html = page.render(page_facts(shown, report, imagined))
     for path, content in zip(paths, (text, html), strict=True):
         atomic.write_file(path, content.encode())
     return paths
 
 
-def page_facts(shown: Shown, report: Mapping[str, Any]) -> dict[str, Any]:
+def page_facts(
+    shown: Shown, report: Mapping[str, Any], imagined: Imagined | None = None
+) -> dict[str, Any]:
     """What `report.html.j2` shows beside the values of `report.json`."""
     spec, manifest, surprise = shown.spec, shown.bundle.manifest, shown.surprise
     parameters, hz = manifest.model.parameters, shown.rate_hz or spec.camera_hz
@@ -118,6 +127,7 @@ def page_facts(shown: Shown, report: Mapping[str, Any]) -> dict[str, Any]:
             "frames": len(shown.library.frames_u8), "episodes": len(shown.library_episodes),
         },
         "moments": shown.moments,
+        "plan_svg": None if imagined is None else page.embedded(imagined.picture_svg),
         "places": shown.places,
         "marked": [place.thing for place in shown.places if shown.moments[0].marks],
         "gates": [(gate, meaning(gate.name)) for gate in manifest.gates],

@@ -16,8 +16,10 @@ from jetsight.cli.run import StatusLine
 from jetsight.clock import MonotonicClock
 from jetsight.errors import CheckpointError, DataError, StorageError
 from jetsight.lerobot import LeRobotDataset
+from jetsight_compile import planners
 from jetsight_compile.compiler import Request, compile_checkpoint
 from jetsight_compile.demo import page
+from jetsight_compile.demo.imagined import imagine_once
 from jetsight_compile.demo.reports import report_facts, write_reports
 from jetsight_compile.demo.scenario import check_frames
 from jetsight_compile.demo.show import FAMILY, stream_and_judge
@@ -118,9 +120,12 @@ def tour(
             )  # fmt: skip
         finally:
             status.close()
-    report = report_facts(shown, seconds)
+    say("imagine: plan once, to where the recording led")
+    with _timed(seconds, "imagine"):
+        imagined = imagine_once(bundle, dataset, shown, backend)
+    report = report_facts(shown, seconds, imagined)
     say("write the report")
-    write_reports(shown, report, out)
+    write_reports(shown, report, out, imagined)
     return report
 
 
@@ -145,7 +150,7 @@ def check_request(
 def compile_model(
     checkpoint: Path, data: Path, target: Path, say: Callable[[str], None] = lambda stage: None
 ) -> Bundle:
-    """Compile to the one family the demo shows, gates included; an older bundle is replaced.
+    """Compile to the one family the demo shows, with one planner; an older bundle is replaced.
 
     Raises:
         CheckpointError, DataError: an input is unusable.
@@ -153,7 +158,10 @@ def compile_model(
         StorageError: `target` is something that is not a bundle.
     """
     precisions = (FAMILY.removeprefix("cpu-"),)
-    request = Request(checkpoint, data, target, ("cpu",), precisions, _METHODS, force=True)
+    request = Request(
+        checkpoint, data, target, ("cpu",), precisions, _METHODS,
+        force=True, planners=planners.DEFAULT[:1],
+    )  # fmt: skip
     return compile_checkpoint(request, say).bundle
 
 
@@ -180,7 +188,18 @@ def summary_lines(report: Mapping[str, Any], out: Path) -> Iterator[str]:
         )
     else:
         yield f"planted change at frame {change['frame']}: MISSED"
+    yield _plan_line(report["plan"])
     yield f"look at {out / 'report.html'}"
+
+
+def _plan_line(plan: Mapping[str, Any]) -> str:
+    if not plan["valid"]:
+        return f"imagination: no plan, {plan['reason']}"
+    left = 100 * plan["distances"][-1] / plan["distance_now"]
+    return (
+        f"imagination: a plan in {plan['planned_ms']:.0f} ms, {plan['iterations']} iterations; "
+        f"{left:.1f} % of the way to the goal are left at its imagined end"
+    )
 
 
 @contextmanager
