@@ -45,6 +45,9 @@ def graph_with_heads(planner: PlannerFacts = PLANNER) -> bytes:
     nodes = {node.output[0]: node for node in graph.node}
     nodes["every"].output[0] = "latent_cost"
     nodes["violation"].output[0] = "no_violation"
+    graph.output.append(
+        helper.make_tensor_value_info("violations", TensorProto.FLOAT, (planner.samples,))
+    )
     steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ("Mul", ["probe_target", "probe_given"], "wanted", {}),
         ("Mul", ["wanted", "probe_weight"], "priced", {}),
@@ -53,6 +56,8 @@ def graph_with_heads(planner: PlannerFacts = PLANNER) -> bytes:
         ("Neg", ["hazard_limit"], "hazard_above", {}),
         ("Relu", ["hazard_above"], "broken", {}),
         ("Add", ["no_violation", "broken"], "violation", {}),
+        ("Mul", ["costs", "zero"], "no_violations", {}),
+        ("Add", ["no_violations", "broken"], "violations", {}),
     ]
     added = [helper.make_node(kind, given, [out], **more) for kind, given, out, more in steps]
     first = list(graph.node).index(nodes["every"]) + 1

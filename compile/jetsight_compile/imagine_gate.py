@@ -7,6 +7,7 @@ Per planner, against the PyTorch planner on held-out moments (`jetsight_compile.
 | `imagine_rank` | Spearman's correlation of candidate costs where a search begins | mis-scaled |
 | `imagine_rank_narrow` | the same half-way, among candidates that are more alike | mis-scaled |
 | `imagine_elites` | share of the elites that both choose | shuffled costs |
+| `imagine_feasible` | share of candidates that both allow, or both forbid | shuffled verdicts |
 | `imagine_first_action` | how far apart the next means begin, in action std | deaf to the goal |
 | `imagine_regret` | what planning gains less of, by the float model's cost | deaf to the goal |
 
@@ -16,6 +17,9 @@ thousands of candidates is another one: float16, at a rank correlation of 0.9999
 action as different as other draws make it (0.7 action std), and as good. So of whole plans the cost
 is judged, and how far apart they begin is only told. Nor is the last iteration's order asked for:
 there the costs of pusht-nano's candidates differ by 0.4 % of what the plan began with.
+
+Whether hazards are heeded is asked at limits that half the candidates violate, since the bundle's
+own may be far from all of them. A model without hazards has no such gate.
 
 Single iterations are run on every backend, whole plans on the first, which also runs the controls.
 A family has each gate once: the worst of its planners.
@@ -27,8 +31,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from jetsight.engine import Backend, Engine
@@ -51,6 +57,8 @@ _FEWEST_ELITES = 4
 _TRIES = 12
 _WORST = 10.0  # what stands for a number that is none
 Values = dict[str, float]
+Rank = npt.NDArray[np.int64]
+Verdict = npt.NDArray[np.bool_]
 Pair = tuple[dict[str, F32], State]  # what the graph says of an iteration, and the float planner
 
 
@@ -105,7 +113,7 @@ def judge(planner: Planner, backends: Sequence[Backend]) -> Judged:
                 values["imagine_regret"], apart = _plans(engine, planner.truth)
             each.append(values)
     found = {}
-    for gate in IMAGINE_LIMITS:
+    for gate in _asked(planner.truth):
         worst = min if IMAGINE_LIMITS[gate][0] == "min" else max
         found[gate] = Found(worst(values[gate] for values in each if gate in values))
     controls, layer = _controls(planner, backends[0])
@@ -118,11 +126,17 @@ def judge(planner: Planner, backends: Sequence[Backend]) -> Judged:
 def gates(family: str, judged: Sequence[Judged]) -> list[Gate]:
     """The gates of a family: each the worst over its planners, beside that planner's control."""
     made = []
-    for gate in IMAGINE_LIMITS if judged else ():
+    for gate in _asked(judged[0].planner.truth) if judged else ():
         every = [_gate(family, gate, each) for each in judged]
         sign = 1.0 if every[0].direction == "min" else -1.0
         made.append(min(every, key=lambda each: (not each.control_failed, sign * each.value)))
     return made
+
+
+def _asked(truth: Truth) -> list[str]:
+    """Names of the gates that such a model has."""
+    has_hazards = truth.model.heads.hazard is not None
+    return [gate for gate in IMAGINE_LIMITS if has_hazards or gate != "imagine_feasible"]
 
 
 def _gate(family: str, name: str, judged: Judged) -> Gate:
@@ -146,12 +160,12 @@ def _iterations(engine: Engine, truth: Truth) -> Values:
     wide, narrow = (_answers(engine, truth, at) for at in (0, (truth.facts.iterations - 1) // 2))
     pairs = [*wide, *narrow]
     begin = [(found["mean_next"], state.mean.numpy()) for found, state in pairs]
+    verdicts = [np.mean(a == b) for a, b in _verdicts(engine, truth)]
     return {
         "imagine_rank": _mean_rank(wide),
         "imagine_rank_narrow": _mean_rank(narrow),
-        "imagine_elites": float(
-            np.mean([_overlap(found["costs"], s, truth) for found, s in pairs])
-        ),
+        "imagine_elites": float(np.mean([_overlap(_ranked(f), s, truth) for f, s in pairs])),
+        **({"imagine_feasible": float(np.mean(verdicts))} if verdicts else {}),
         "imagine_first_action": _apart(begin, truth),
     }
 
@@ -167,10 +181,27 @@ def _mean_rank(pairs: Sequence[Pair]) -> float:
     return float(np.mean([spearman(a, b) if np.isfinite(a).all() else -1.0 for a, b in each]))
 
 
-def _overlap(costs: F32, state: State, truth: Truth) -> float:
-    count = max(truth.facts.elites, min(_FEWEST_ELITES, len(costs)))
-    best = (set(np.argsort(each)[:count].tolist()) for each in (costs, state.costs.numpy()))
-    return len(set.intersection(*best)) / count
+def _verdicts(engine: Engine, truth: Truth) -> list[tuple[Verdict, Verdict]]:
+    """Of each moment, which candidates the graph allows and which the float model allows, `[N]`."""
+    pairs = []
+    for moment in truth.moments:
+        if moment.torn is not None:
+            found = _run(engine, {**moment.inputs(0), "hazard_limit": moment.torn.limit})
+            pairs.append((found["violations"] <= 0.0, moment.torn.feasible))
+    return pairs
+
+
+def _ranked(found: Mapping[str, F32]) -> Rank:
+    """Candidates as planners rank them: feasible ones by cost, then the others by violation."""
+    violations = found.get("violations", np.zeros_like(found["costs"]))
+    worse = violations > 0.0
+    return np.lexsort((np.where(worse, violations, found["costs"]), worse))
+
+
+def _overlap(ranked: Rank, state: State, truth: Truth) -> float:
+    wanted = _ranked({"costs": state.costs.numpy(), "violations": state.violations.numpy()})
+    count = max(truth.facts.elites, min(_FEWEST_ELITES, len(wanted)))
+    return len(set(ranked[:count].tolist()) & set(wanted[:count].tolist())) / count
 
 
 def _apart(pairs: Sequence[tuple[F32, F32]], truth: Truth) -> float:
@@ -206,16 +237,26 @@ def _controls(planner: Planner, backend: Backend) -> tuple[Values, str]:
     with loaded(backend, _bytes(deaf(planner.compiled, "z_goal"))) as engine:
         first_action = _iterations(engine, truth)["imagine_first_action"]
         regret, _ = _plans(engine, truth)
-    costs = [state.costs.numpy() for moment in truth.moments for state in moment.states[1:2]]
+        verdicts = [_shuffled(a) == b for a, b in _verdicts(engine, truth)]
     states = [moment.states[1] for moment in truth.moments]
-    pairs = zip(costs, states, strict=True)
-    shuffled = [_overlap(np.roll(each, len(each) // 2), state, truth) for each, state in pairs]
+    elites = [_overlap(_ranked(_shuffled_costs(state)), state, truth) for state in states]
     return {
         **ranks,
-        "imagine_elites": float(np.mean(shuffled)),
+        "imagine_elites": float(np.mean(elites)),
+        **({"imagine_feasible": float(np.mean(verdicts))} if verdicts else {}),
         "imagine_first_action": first_action,
         "imagine_regret": regret,
     }, layer
+
+
+def _shuffled_costs(state: State) -> dict[str, F32]:
+    """What a state says of its candidates, each with what another one's is."""
+    named = {"costs": state.costs, "violations": state.violations}
+    return {name: _shuffled(values.numpy()) for name, values in named.items()}
+
+
+def _shuffled(values: Any) -> Any:
+    return np.roll(values, len(values) // 2)
 
 
 def _seen_fault(planner: Planner, backend: Backend) -> tuple[Values, str]:

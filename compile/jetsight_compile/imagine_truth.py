@@ -26,13 +26,29 @@ from jetsight_compile.calibration import Windows, spread
 from jetsight_compile.imagine.ports import ImaginePorts
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning import cem, icem, mppi
-from jetsight_train.planning.costs import scored
+from jetsight_train.planning.candidates import limited, proposed
+from jetsight_train.planning.costs import hazards, scored
 from jetsight_train.planning.problem import ImagineSpec, Problem, State
 
 F32 = npt.NDArray[np.float32]
 PLANNERS: dict[str, ModuleType] = {"cem": cem, "icem": icem, "mppi": mppi}
 MOMENTS = 4
 _FEEDS = {"mean": "mean", "std": "std", "actions": "incumbent", "kept": "kept"}
+
+
+@dataclass(frozen=True)
+class Torn:
+    """Limits that about half the candidates of a first iteration violate, and which do.
+
+    The bundle's own limits may let all of them pass or none, and then nothing could be told.
+
+    Attributes:
+        limit: `[G]` logits, none of which is near to one of the candidates'.
+        feasible: `[N]` in the float model.
+    """
+
+    limit: F32
+    feasible: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -44,12 +60,14 @@ class Moment:
         draws: `I` times `[N, H, A]`.
         states: before the first iteration and after each one, `I + 1`.
         start_cost: what the first mean costs, which is to do as before.
+        torn: None for a model without hazards.
     """
 
     problem: Problem
     draws: list[Tensor]
     states: list[State]
     start_cost: float
+    torn: Torn | None
 
     def inputs(self, iteration: int) -> dict[str, F32]:
         """What the graph is given for an iteration of this plan."""
@@ -130,7 +148,22 @@ def _planned(model: WorldModel, problem: Problem, facts: PlannerFacts, noise: No
     step = PLANNERS[facts.kind].step
     for draw in draws:
         states.append(step(model, problem, states[-1], draw))
-    return Moment(problem, draws, states, _cost(model, problem, states[0].mean))
+    first = states[0]
+    torn = _torn(model, problem, first, draws[0])
+    return Moment(problem, draws, states, _cost(model, problem, first.mean), torn)
+
+
+def _torn(model: WorldModel, problem: Problem, first: State, noise: Tensor) -> Torn | None:
+    if model.heads.hazard is None:
+        return None
+    candidates = limited(problem, proposed(problem, first, noise))[:-1]
+    z_hist, a_hist = (x.expand(len(noise), *x.shape) for x in (problem.z_hist, problem.a_hist))
+    logits = hazards(model, problem, candidates, model.rollout(z_hist, a_hist, candidates))
+    worst = logits.amax(1).sort(0).values  # [N, G]
+    # Each hazard alone forbids so many that all of them together forbid about half.
+    rank = min(max(round(len(worst) * 0.5 ** (1 / worst.shape[1])), 1), len(worst) - 1)
+    limit = (worst[rank - 1] + worst[rank]) / 2
+    return Torn(limit.numpy(), (logits.amax(1) <= limit).all(1).numpy())
 
 
 def _first(model: WorldModel, problem: Problem, facts: PlannerFacts, noise: Tensor) -> State:

@@ -68,6 +68,8 @@ IMAGINE_LIMITS: dict[str, tuple[Direction, dict[str, float]]] = {
     "imagine_rank": _row("min", 0.9999, 0.999, 0.995, 0.99, 0.98),
     "imagine_rank_narrow": _row("min", 0.999, 0.99, 0.98, 0.95, 0.90),
     "imagine_elites": _row("min", 0.99, 0.95, 0.90, 0.80, 0.70),
+    # Where costs keep a rank correlation of c, limits in the middle forbid arccos(c) / pi others.
+    "imagine_feasible": _row("min", 0.995, 0.985, 0.968, 0.955, 0.936),
     "imagine_first_action": _row("max", 0.01, 0.03, 0.05, 0.10, 0.15),
     "imagine_regret": _row("max", 0.05, 0.05, 0.05, 0.05, 0.05),
 }

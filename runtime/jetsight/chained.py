@@ -24,7 +24,7 @@ from jetsight.trace import Trace
 
 LONGEST = 8  # iterations in one launch; a longer one would miss deadlines and save nothing
 _REMEMBERED = {"cost": "cost", "violation": "violation", "invalid": "invalid", "std": "std_next"}
-_RESULTS = ("actions", "z_future", "costs", "kept_next")
+_RESULTS = ("actions", "z_future", "costs", "violations", "kept_next")
 
 
 class RowArray(Array, Protocol):

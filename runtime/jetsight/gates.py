@@ -43,6 +43,10 @@ MEANINGS: dict[str, tuple[str, str]] = {
     ),
     "imagine_rank_narrow": ("the same half-way, where candidates are more alike", _MIDDLE),
     "imagine_elites": ("share of the best candidates that both planners choose", "shuffled costs"),
+    "imagine_feasible": (
+        "share of candidates that both planners allow or both forbid, at limits half of them break",
+        "shuffled verdicts",
+    ),
     "imagine_first_action": (
         "how far apart both planners' next means begin, in action std",
         _DEAF,

@@ -68,6 +68,7 @@ class Plan:
         spread: `float32 [iterations]` mean standard deviation after each, as a share of the first
             one's.
         candidate_costs: `float32 [N]` of the last iteration; 3e38 where a candidate is invalid.
+        candidate_violations: `float32 [N]` likewise, 0 or less is feasible; empty without hazards.
         invalid: candidates whose cost was not finite, in all iterations together.
         planned_ms: time from the call to the plan.
         parts_ms: the same by part, e.g. `{"goal": 3.1, "noise": 0.2, "iterations": 40.5}`.
@@ -86,6 +87,7 @@ class Plan:
     costs: NDArray = field(default_factory=_nothing)
     spread: NDArray = field(default_factory=_nothing)
     candidate_costs: NDArray = field(default_factory=_nothing)
+    candidate_violations: NDArray = field(default_factory=_nothing)
     invalid: int = 0
     planned_ms: float = 0.0
     parts_ms: dict[str, float] = field(default_factory=dict)
@@ -104,5 +106,6 @@ class Plan:
             costs=self.costs.copy(),
             spread=self.spread.copy(),
             candidate_costs=self.candidate_costs.copy(),
+            candidate_violations=self.candidate_violations.copy(),
             parts_ms=dict(self.parts_ms),
         )

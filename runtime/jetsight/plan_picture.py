@@ -135,23 +135,20 @@ def _title(figure: Any, report: PlanReport) -> None:
 
 
 def _candidates(axis: Any, report: PlanReport) -> None:
-    """Costs in order, by what is known of each."""
+    """Costs in the order in which the planner prefers them, which is not that of cost alone."""
     plan = report.plan
     axis.set_title("Candidates of the last iteration")
     if not plan.iterations:
         _nothing(axis, "no iteration was run")
         return
-    axis.set(xlabel="rank by cost", ylabel="cost")
-    order = np.argsort(plan.candidate_costs, kind="stable")
+    axis.set(xlabel="rank: feasible by cost, infeasible by violation", ylabel="cost")
+    order = report.ranking
     costs, rank = plan.candidate_costs[order].astype(float), np.arange(1, len(order) + 1)
     broken, refused = costs >= BROKEN_COST, report.refused[order]
-    valid = ~broken & ~refused
-    # Whether a dearer candidate is feasible too, no graph says.
-    known = "finite cost" if report.constrained else "feasible"
     _log_if_wide(axis, costs[~broken])
     for mask, color, marker, label in (
-        (valid, BLUE, "o", known),
-        (refused, RED, "D", "infeasible" if plan.violation > 0 else "cheaper, but infeasible"),
+        (~broken & ~refused, BLUE, "o", "feasible"),
+        (refused, RED, "D", "infeasible"),
     ):
         if mask.any():
             label = f"{label} ({mask.sum()})"
@@ -161,14 +158,14 @@ def _candidates(axis: Any, report: PlanReport) -> None:
             rank[broken], np.full(broken.sum(), 0.97), "x", color=INK, ms=4, clip_on=False,
             transform=axis.get_xaxis_transform(), label=f"invalid ({broken.sum()})",
         )  # fmt: skip
-    if report.facts.elites and not report.constrained:
+    if report.facts.elites:
         count = report.facts.elites
         how = {"color": SKY, "alpha": 0.25, "lw": 0, "zorder": 0}
         axis.axvspan(0.5, count + 0.5, label=f"elites ({count})", **how)
     if plan.cost < BROKEN_COST:
         _mark_best(axis, report, costs, rank)
     axis.set_xlim(0.5 - 0.02 * len(rank), 0.5 + 1.02 * len(rank))
-    axis.legend(loc="upper left", handletextpad=0.4)  # costs ascend: nothing is there
+    axis.legend(loc="upper left", handletextpad=0.4)  # feasible costs ascend: nothing is there
 
 
 def _mark_best(axis: Any, report: PlanReport, costs: NDArray, rank: NDArray) -> None:

@@ -117,20 +117,19 @@ class PlanReport:
 
     @property
     def refused(self) -> NDArray:
-        """`[N]` candidates of the last iteration that are known to violate a constraint.
+        """`[N]` candidates of the last iteration that violate a constraint."""
+        violations = self.plan.candidate_violations
+        if not self.constrained or not len(violations):
+            return np.zeros(len(self.plan.candidate_costs), bool)
+        return np.asarray((violations > 0) & (violations < BROKEN_COST))
 
-        A graph says each candidate's cost, but by how much it violates only of the best. One that
-        is cheaper than a plan that was taken must have been refused, and where the best violates,
-        all do.
-        """
-        costs, plan = self.plan.candidate_costs, self.plan
-        finite = costs < BROKEN_COST
-        if not self.constrained or not plan.iterations:
-            return np.zeros(len(costs), bool)
-        if plan.violation > 0:
-            return finite
-        slack = 1e-5 * abs(plan.cost)
-        return np.asarray(finite & (costs < plan.cost - slack))
+    @property
+    def ranking(self) -> NDArray:
+        """`[N]` places of the candidates, best first: feasible, infeasible, invalid ones."""
+        costs, refused = self.plan.candidate_costs, self.refused
+        violations = self.plan.candidate_violations if refused.any() else costs
+        kind = np.where(costs >= BROKEN_COST, 2, refused.astype(int))
+        return np.lexsort((np.where(refused, violations, costs), kind))
 
 
 def distance(z: NDArray, z_goal: NDArray) -> NDArray:
@@ -142,7 +141,10 @@ def as_json(report: PlanReport) -> dict[str, Any]:
     """All of it, as `json.dumps` takes it; numbers that are not finite are null."""
     plan, far = report.plan, report.distances
     name, backend, family, precision = report.ran_on
-    costs = [None if c >= BROKEN_COST else float(c) for c in plan.candidate_costs]
+    costs, violations = (
+        [_finite(value) for value in values]
+        for values in (plan.candidate_costs, plan.candidate_violations)
+    )
     return {
         "bundle": name, "planner": report.facts.graph, "backend": backend, "family": family,
         "precision": precision, "start": report.told[0], "goal": report.told[1],
@@ -154,7 +156,8 @@ def as_json(report: PlanReport) -> dict[str, Any]:
         "cost_parts": report.cost_parts, "violation": _finite(plan.violation),
         "constrained": report.constrained, "iterations": plan.iterations,
         "costs": [_finite(c) for c in plan.costs], "spread": [_finite(s) for s in plan.spread],
-        "candidate_costs": costs, "invalid": plan.invalid, "planned_ms": plan.planned_ms,
+        "candidate_costs": costs, "candidate_violations": violations,
+        "invalid": plan.invalid, "planned_ms": plan.planned_ms,
         "parts_ms": plan.parts_ms, "distance_now": report.distance_now, "distances": _list(far),
         "z_future": _list(plan.z_future), "library": report.library or None,
         "nearest": [

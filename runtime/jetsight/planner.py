@@ -64,7 +64,9 @@ class Planner:
         self._kept: NDArray = np.zeros((facts.kept, ticks, step), np.float32)
         self._z_future = np.zeros((facts.horizon, spec.stream.latent_size), np.float32)
         self._costs = np.zeros(facts.samples, np.float32)
-        self._seen = [read_only(v) for v in (self._actions, self._z_future, self._costs)]
+        self._violations = np.zeros(facts.samples * bool(spec.heads.hazards), np.float32)
+        answers = (self._actions, self._z_future, self._costs, self._violations)
+        self._seen = [read_only(values) for values in answers]
         self._memory = PlanMemory(ticks, step, facts.kept, self.inputs)
         self._pace, self._after_ns = Pace(), 0
         self._trace = Trace(facts.iterations, self._std.reshape(self._shape))
@@ -228,7 +230,9 @@ class Planner:
         plan.cost, plan.violation = float(trace.cost[done - 1]), float(trace.violation[done - 1])
         plan.invalid = round(float(np.nan_to_num(trace.invalid[:done]).sum()))
         self._iterations.read("costs", self._costs)
-        plan.candidate_costs = self._seen[2]
+        if len(self._violations):
+            self._iterations.read("violations", self._violations)
+        plan.candidate_costs, plan.candidate_violations = self._seen[2:]
         self._iterations.read("actions", self._actions.reshape(self._shape))
         self._iterations.read("z_future", self._z_future)
         plan.reason = self._verdict(plan)

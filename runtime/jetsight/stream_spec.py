@@ -163,6 +163,7 @@ class PlanSpec:
             "cost": (1,),
             "violation": (1,),
             "costs": (planner.samples,),
+            "violations": (planner.samples * bool(self.heads.hazards),),
             "z_future": (planner.horizon, self.stream.latent_size),
             "invalid": (1,),
             "kept_next": (planner.kept, *plan),

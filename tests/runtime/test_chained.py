@@ -19,10 +19,13 @@ from jetsight.iterations import HostIterations, Iterations
 from jetsight.noise import Noise
 from jetsight.plan import PlanReason
 from jetsight.planner import Planner
-from jetsight.planner_facts import PlannerFacts
+from jetsight.planner_facts import HazardFacts, HeadFacts, PlannerFacts
 from jetsight.stream_spec import PlanSpec
 from jetsight.testing import FakeBackend, FakeClock, FakeDevice, FakeImagine, tiny_plan_spec
 
+SEEN = (
+    "actions", "z_future", "costs", "spread", "candidate_costs", "candidate_violations",
+)  # fmt: skip
 HOST_WORK = ("upload", "download", "is_done", "record", "wait", "submit", "launch_graph")
 
 
@@ -30,7 +33,8 @@ class Bench:
     """One planner's engines on a fake GPU, driven by chains, or by the host."""
 
     def __init__(self, facts: PlannerFacts, *, chained: bool = True, **device: Any) -> None:
-        self.spec: PlanSpec = tiny_plan_spec(SPEC, facts)
+        heads = HeadFacts(hazards=(HazardFacts("far", 0.0, 0.05),))
+        self.spec: PlanSpec = tiny_plan_spec(SPEC, facts, heads=heads)
         self.gpu = Gpu(FakeDevice(**device))
         world = FakeImagine(self.spec, facts)
         plan = self.gpu.trt.plan(*world.arrays(), world)
@@ -47,6 +51,7 @@ class Bench:
         self.planner = Planner(self.spec, facts, self.iterations, noise, self.clock)
         self.planner.inputs["z_hist"][:], self.planner.inputs["z_goal"][:] = HERE, HERE + 10
         self.planner.inputs["weights"][:] = 1, 0.1, 0
+        self.planner.inputs["hazard_limit"][:] = HERE + 12
 
     @contextmanager
     def watched(self) -> Iterator[list[str]]:
@@ -64,10 +69,11 @@ def test_chains_plan_what_the_host_plans(kind: str, integrated: bool) -> None:
     plain = Bench(KINDS[kind], chained=False)
     for tick, count in enumerate((1, 7, 12, 30, 30, 13, 12, 12)):
         plans = [b.planner.plan(tick, iterations=count) for b in (chained, plain)]
-        for name in ("actions", "z_future", "costs", "spread", "candidate_costs"):
+        for name in SEEN:
             np.testing.assert_array_equal(*(getattr(plan, name) for plan in plans), err_msg=name)
         assert plans[0].valid
         assert plans[0].invalid == plans[1].invalid == 0
+        assert (plans[0].candidate_violations > 0).any() or count > 1
     other = plain.planner.plan(9, iterations=12)  # negative control: another draw, another plan
     assert not np.array_equal(other.actions, plans[0].actions)
 
@@ -136,12 +142,12 @@ def test_chains_begin_where_their_length_divides(first: int, most: int) -> None:
 
 
 def test_everything_is_released_whenever_something_is_refused() -> None:
-    asked = Bench(KINDS["icem"]).gpu.device.asked
+    bench = Bench(KINDS["icem"])
+    asked, spec = bench.gpu.device.asked, bench.spec
     assert asked > 20
     for fail_at in range(0, asked, 3):
         device = FakeDevice(fail_at=fail_at)
         gpu = Gpu(device)
-        spec = tiny_plan_spec(SPEC, KINDS["icem"])
         world = FakeImagine(spec, KINDS["icem"])
         plan = gpu.trt.plan(*world.arrays(), world)
         gpu.backend.load = lambda graph, g=gpu, p=plan: g.backend.load_plan(p)  # type: ignore

@@ -153,6 +153,7 @@ def test_no_plan_is_an_answer_with_its_own_code(imagine: Imagine) -> None:
     assert (late["reason"], late["iterations"], late["actions"]) == ("deadline", 0, None)
     broken = imagine(*ask, "--iterations", "2", bundle="strict.jetsight", code=cli.NO_PLAN)
     assert (broken["reason"], broken["violation"]) == ("infeasible", 1.0)
+    assert broken["candidate_violations"] == [1.0] * PLANNER.samples
     free = imagine(*ask, "--iterations", "2", "--no-constraint", bundle="strict.jetsight")
     assert (free["reason"], free["violation"], free["constrained"]) == ("ok", 0.0, False)
 

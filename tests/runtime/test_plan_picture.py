@@ -58,8 +58,8 @@ def test_it_says_what_was_planned_and_how_it_went() -> None:
     text = words(report())
     for part in (
         "nano: imagine_cem_32x2 on openvino cpu-int8, 3 iterations in 12.5 ms",
-        "from now.png (at rest)", "to goal.png", "finite cost (32)", "the plan: 1.",
-        "rank by cost", "spread (% of start)", "seconds from now", ">px<", ">x<", ">y<",
+        "from now.png (at rest)", "to goal.png", "feasible (32)", "the plan: 1.",
+        "feasible by cost", "spread (% of start)", "seconds from now", ">px<", ">x<", ">y<",
         "out of bounds", "planned", "name a dataset with --library", ">goal<",
     ):  # fmt: skip
         assert part in text, part
@@ -67,22 +67,18 @@ def test_it_says_what_was_planned_and_how_it_went() -> None:
 
 
 def test_candidates_are_told_apart() -> None:
-    costs = COSTS.copy()
-    costs[[3, 7]] = 3e38
-    text = words(report({"cost": float(COSTS[5]), "candidate_costs": costs}))
-    for part in ("finite cost (26)", "cheaper, but infeasible (4)", "invalid (2)"):
-        assert part in text
-    assert "feasible (30)" in words(report({"candidate_costs": costs}, heeds_hazards=False))
+    costs, violations = COSTS.copy(), np.zeros(32, np.float32)
+    costs[[3, 7]] = violations[[3, 7]] = 3e38
+    violations[[0, 1, 5, 9]] = 0.5
+    plan = {"candidate_costs": costs, "candidate_violations": violations}
+    for part in ("feasible (26)", "infeasible (4)", "invalid (2)", "elites (6)"):
+        assert part in words(report(plan))
+    assert "feasible (30)" in words(report(plan, heeds_hazards=False))
     worst = {"violation": 2.0, "valid": False, "actions": None, "reason": PlanReason.INFEASIBLE}
-    text = words(report(worst))
+    text = words(report({**worst, "candidate_violations": np.full(32, 2.0)}))
     for part in ("infeasible (32)", "least violation", "no plan: infeasible", "no path"):
         assert part in text
-
-
-def test_elites_are_shown_where_cost_alone_decides() -> None:
-    assert "elites (6)" in words(report(heeds_hazards=False))
-    assert "elites" not in words(report())
-    assert "elites" not in words(report(heeds_hazards=False, facts=KINDS["mppi"]))
+    assert "elites" not in words(report(plan, facts=KINDS["mppi"]))
 
 
 def test_a_library_fills_the_path() -> None:

@@ -1,4 +1,4 @@
-"""What a report makes of a plan: distances, parts of the cost, and who must have been refused."""
+"""What a report makes of a plan: distances, parts of the cost, and whom constraints refuse."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ from jetsight.testing import tiny_planner
 RNG = np.random.default_rng(1)
 
 
-def test_refused_candidates_are_infeasible_ones() -> None:
-    """Of every ranking that a planner could have made; the control shuffles who violates."""
-    wrong = 0
-    for _ in range(50):
-        costs = RNG.uniform(1, 4, 16).astype(np.float32)
-        violates = RNG.uniform(size=16) < 0.4
-        best = float(costs[~violates].min())
-        refused = report({"candidate_costs": costs, "cost": best}).refused
-        assert not (refused & ~violates).any()
-        assert refused.sum() == (costs < best).sum()
-        wrong += int((refused & ~RNG.permutation(violates)).any())
-    assert wrong > 10
+def test_candidates_are_ranked_as_planners_rank_them() -> None:
+    """The control is the order of the costs alone, which is another one."""
+    costs = RNG.uniform(1, 4, 16).astype(np.float32)
+    violations = np.where(RNG.uniform(size=16) < 0.4, RNG.uniform(1, 2, 16), 0).astype(np.float32)
+    costs[3] = violations[3] = 3e38
+    plan = {"candidate_costs": costs, "candidate_violations": violations}
+    ranked = report(plan).ranking
+    good = int((violations <= 0).sum())
+    assert (np.diff(costs[ranked[:good]]) > 0).all()
+    assert (np.diff(violations[ranked[good:]]) > 0).all()
+    assert (violations[ranked[:good]] == 0).all()
+    assert ranked[-1] == 3
+    assert (ranked != np.argsort(costs)).any()
+    free = report(plan, heeds_hazards=False).ranking
+    assert free.tolist() == np.argsort(costs, kind="stable").tolist()
 
 
 def test_without_a_constraint_nobody_is_refused() -> None:
-    plan = {"candidate_costs": np.array([1, 2, 3e38], np.float32), "cost": 2.0}
+    costs = np.array([1, 2, 3e38], np.float32)
+    plan = {"candidate_costs": costs, "candidate_violations": np.array([0.1, 0, 3e38])}
     assert report(plan).refused.tolist() == [True, False, False]
     assert not report(plan, heeds_hazards=False).refused.any()
-    assert report({**plan, "violation": 1.0}).refused.tolist() == [True, True, False]
-    assert not report({**plan, "iterations": 0}).refused.any()
+    assert not report({"candidate_costs": costs}).refused.any()
 
 
 def test_distances_are_squared_and_summed() -> None:

@@ -126,6 +126,7 @@ def imagine_engine(model: WorldModel, spec: PlanSpec, planner: PlannerFacts) -> 
             "cost": after.cost,
             "violation": after.violation,
             "costs": after.costs,
+            "violations": after.violations,
             "z_future": after.z_future,
             "invalid": after.invalid,
             "kept_next": after.kept,

@@ -95,6 +95,7 @@ class ImaginePorts:
             "cost": (1,),
             "violation": (1,),
             "costs": (spec.samples,),
+            "violations": (spec.samples * bool(self.G),),
             "z_future": (spec.horizon, self.D),
             "invalid": (1,),
             "kept_next": (spec.kept, *plan),

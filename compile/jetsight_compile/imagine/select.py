@@ -48,23 +48,25 @@ class Ranking(nn.Module):
 
 
 class Best(nn.Module):
-    """The best of all M rollouts, and what the N samples cost."""
+    """The best of all M rollouts, and what the N samples cost and violate."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.ranking = Ranking(1)
+        self.constrained = model.heads.hazard is not None
 
     def forward(self, actions: Tensor, z_future: Tensor, judged: Judged) -> tuple[Tensor, ...]:
-        """Outputs `actions cost violation costs z_future invalid`."""
+        """Outputs `actions cost violation costs (violations) z_future invalid`."""
         first, count = self.ranking(judged)
         some = count > 0.5
         first = torch.where(some, first, len(actions) - 1)
         valid = judged.valid[:-1]
+        samples = [judged.cost[:-1], *([judged.violation[:-1]] if self.constrained else [])]
         return (
             actions.index_select(0, first).squeeze(0),
             torch.where(some, judged.cost.index_select(0, first), NEVER),
             torch.where(some, judged.violation.index_select(0, first), NEVER),
-            torch.where(valid, judged.cost[:-1], NEVER),
+            *(torch.where(valid, each, NEVER) for each in samples),
             z_future.index_select(1, first).squeeze(1),
             (1.0 - valid.float()).sum(0, True),
         )
@@ -131,7 +133,7 @@ class Select(nn.Module):
 
     def __init__(self, model: WorldModel, spec: ImagineSpec) -> None:
         super().__init__()
-        self.best = Best()
+        self.best = Best(model)
         self.refit = WeightedRefit(model) if spec.kind == "mppi" else ElitesRefit(spec)
 
     def forward(

@@ -195,7 +195,7 @@ def _constraint(report: PlanReport) -> str:
     if report.plan.violation > 0:
         return f"violated by {report.plan.violation:.3g}"
     refused = int(report.refused.sum())
-    return f"kept; {refused} cheaper candidates of the last iteration were refused"
+    return f"kept; {refused} of the last {len(report.refused)} candidates violate it"
 
 
 def _times(report: PlanReport) -> str:

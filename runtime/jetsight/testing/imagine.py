@@ -100,6 +100,8 @@ class FakeImagine:
         self._best(candidates, z, cost, violation, valid, out)
         samples = slice(0, self.planner.samples)
         out["costs"][...] = np.where(valid, cost, BROKEN)[samples]
+        if "violations" in out:
+            out["violations"][...] = np.where(valid, violation, BROKEN)[samples]
         out["invalid"][0] = (~valid[samples]).sum()
         self._refit(
             candidates[samples], cost[samples], violation[samples], valid[samples], given, out

@@ -103,6 +103,25 @@ def test_a_wrong_planner_fails(lab, what: str, fails: set[str]) -> None:
     assert "next: report it" in str(caught.value)
 
 
+def test_a_hazard_head_that_is_wrong_is_seen_by_its_gate_alone(lab) -> None:
+    """Costs stay what they are, so no other gate that a session would fail by notices."""
+    compiled = mis_scaled(lab.exact, "judge/score.hazard.mlp.2/MatMul")
+    found = imagine_gate.judge(lab.planner(compiled), [OnnxRuntimeBackend()])
+    assert "imagine_feasible" in failing(found)
+    assert not failing(found) & RANKS
+
+
+def test_a_model_without_hazards_is_not_asked_about_them() -> None:
+    model, settings = imagining_model(heads=False, horizon=2), Settings(iterations=2)
+    (spec,) = specs([parse("cem:16x2")], model, settings)
+    truth = truth_of(model, spec, facts(spec, model, settings), windows_of(6), most=1)
+    exact = Imagination(model, Style(20)).export(spec)
+    planner = Planner(spec.graph, "fp32", exact, exact, truth)
+    found = imagine_gate.judge(planner, [OnnxRuntimeBackend()])
+    names = [each.name for each in imagine_gate.gates("cpu-fp32", [found])]
+    assert names == [name for name in IMAGINE_LIMITS if name != "imagine_feasible"]
+
+
 def broken(graph: onnx.ModelProto, layer: str) -> onnx.ModelProto:
     copy = onnx.ModelProto.FromString(graph.SerializeToString())
     (node,) = (node for node in copy.graph.node if node.name == layer)

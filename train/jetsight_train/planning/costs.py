@@ -88,7 +88,14 @@ def violation(model: WorldModel, problem: Problem, actions: Tensor, z_future: Te
     if model.heads.hazard is None:
         return z_future.new_zeros(len(z_future))
     assert problem.hazard_limit is not None
+    above = hazards(model, problem, actions, z_future) - problem.hazard_limit
+    return above.relu().sum((1, 2))
+
+
+def hazards(model: WorldModel, problem: Problem, actions: Tensor, z_future: Tensor) -> Tensor:
+    """Hazard logits of every block: `[M, H, A], [M, H, D] -> [M, H, G]`."""
+    assert model.heads.hazard is not None
     newest = problem.z_hist[-1].expand(len(z_future), 1, -1)
     before = torch.cat([newest, z_future[:, :-1]], 1)
-    above = model.heads.hazard(before, actions, z_future) - problem.hazard_limit
-    return above.relu().sum((1, 2))
+    logits: Tensor = model.heads.hazard(before, actions, z_future)
+    return logits

@@ -118,6 +118,7 @@ class State:
         cost: `[1]` of `actions`; `NEVER` if nothing was valid.
         violation: `[1]` of `actions`, 0 or less where it is feasible.
         costs: `[N]` of the samples.
+        violations: `[N]` likewise.
         z_future: `[H, D]` latents that `actions` leads to.
         invalid: `[1]` how many of the samples were no numbers.
     """
@@ -129,6 +130,7 @@ class State:
     cost: Tensor
     violation: Tensor
     costs: Tensor
+    violations: Tensor
     z_future: Tensor
     invalid: Tensor
 
@@ -140,8 +142,8 @@ class State:
         kept = mean.expand(spec.kept, *mean.shape)
         latents = problem.z_hist[-1:].expand(spec.horizon, -1)
         return cls(
-            mean, std, incumbent, kept, never, never, never.expand(spec.samples), latents,
-            never.new_zeros(1),
+            mean, std, incumbent, kept, never, never, never.expand(spec.samples),
+            never.expand(spec.samples), latents, never.new_zeros(1),
         )  # fmt: skip
 
     def following(self, **changes: Tensor) -> State:

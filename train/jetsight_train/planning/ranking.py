@@ -34,7 +34,7 @@ def fitted(state: State, elites: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def with_best(state: State, candidates: Tensor, scores: Scores) -> State:
-    """The best of all M rollouts, and what the N samples cost.
+    """The best of all M rollouts, and what the N samples cost and violate.
 
     If none is valid the incumbent stays the plan, at the cost `NEVER`.
     """
@@ -48,5 +48,6 @@ def with_best(state: State, candidates: Tensor, scores: Scores) -> State:
         cost=never if none else scores.cost[best][None],
         violation=never if none else scores.violation[best][None],
         costs=torch.where(samples.valid, samples.cost, NEVER),
+        violations=torch.where(samples.valid, samples.violation, NEVER),
         invalid=(~samples.valid).sum()[None].float(),
     )
