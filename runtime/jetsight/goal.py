@@ -179,6 +179,9 @@ NO_LIMIT = 1e9  # what the graphs take for none
 def arrival(horizon: int, block: int, ticks: int | None = None) -> NDArray:
     """How much each step of a plan counts for the goal, `[H]`: those at its end, equally.
 
+    The first that counts is the last one that ends in time. One that ends later would put off the
+    goal by what is missing to a whole step, and again with the next plan.
+
     Args:
         horizon: H.
         block: ticks of a step.
@@ -191,7 +194,7 @@ def arrival(horizon: int, block: int, ticks: int | None = None) -> NDArray:
         ticks = horizon * block
     if not isinstance(ticks, (int, np.integer)) or ticks < 1:
         raise UsageError(f"arrive_ticks is {ticks!r}, expected an integer from 1")
-    first = min(math.ceil(ticks / block), horizon) - 1
+    first = min(max(int(ticks) // block, 1), horizon) - 1
     when: NDArray = np.zeros(horizon, np.float32)
     when[first:] = 1.0 / (horizon - first)
     return when

@@ -10,7 +10,7 @@ import pytest
 from planner_factory import HERE, SPEC, Rig, latent
 
 from jetsight.errors import UsageError
-from jetsight.goal import Goal, Limits
+from jetsight.goal import Goal, Limits, arrival
 from jetsight.planner import Planner
 from jetsight.planner_facts import CostWeights, HazardFacts, HeadFacts
 from jetsight.session import Session
@@ -50,6 +50,22 @@ def test_a_latent_is_compared_with_the_planners_own_weights(rig: Rig) -> None:
 def test_target_values_alone_are_all_that_counts(rig: Rig) -> None:
     found = values(asked(rig, {"x": 300.0}), *PROBE)
     assert found == [[300, 0, 0], [1, 0, 0], [3, 0, 0], [0, 0, 0.25]]
+
+
+@pytest.mark.parametrize(
+    ("ticks", "first"), [(None, 4), (99, 4), (25, 4), (24, 3), (10, 1), (9, 0), (5, 0), (1, 0)]
+)
+def test_a_goal_counts_from_the_last_step_that_ends_in_time(ticks: int | None, first: int) -> None:
+    when = arrival(5, 5, ticks)
+    assert when.tolist() == [0.0] * first + [pytest.approx(1 / (5 - first))] * (5 - first)
+
+
+def test_a_call_says_when_the_goal_is_due(rig: Rig) -> None:
+    for ticks, when in ((None, [0, 1]), (SPEC.action_block, [0.5, 0.5])):
+        assert values(asked(rig, latent(5.0), arrive_ticks=ticks), "when") == [when]
+    for wrong in (0, -5, 2.5, "soon"):
+        with pytest.raises(UsageError, match="expected an integer from 1"):
+            rig.session.imagine(latent(5.0), arrive_ticks=wrong)  # type: ignore[arg-type]
 
 
 def test_an_angle_is_its_cosine_and_sine(rig: Rig) -> None:

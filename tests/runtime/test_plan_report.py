@@ -64,8 +64,8 @@ def test_a_goal_that_is_due_early_counts_every_step_from_then_on() -> None:
     approaching = {"cost": 9.0, "z_future": np.array([[0.0] * 4, [1.0] * 4], np.float32)}
     for ticks, end in (
         (1, 5.0),
-        (5, 5.0),
-        (6, 2.0),
+        (9, 5.0),
+        (10, 2.0),
         (None, 2.0),
     ):  # blocks of 5 ticks, 16 and 4 off
         parts = report(approaching, facts=facts, arrive=ticks).cost_parts

@@ -43,7 +43,7 @@ _FILMS = 4
     show_default=True,
     metavar="TICKS",
     type=click.IntRange(min=0),
-    help="When to be at the goal, counted down over the plans; 0: a horizon after each plan.",
+    help="When to be at the goal, counted down over plans, then at once; 0: a horizon after each.",
 )
 @click.option("--workers", default=1, show_default=True, help="Processes that share episodes.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each engine.")

@@ -33,8 +33,8 @@ class PlannerUse:
         iterations: fixed number, so that results repeat; None for the planner's own.
         budget_ms: plan until this deadline instead; results then depend on the machine.
         replan_every: ticks of a plan that are executed; None for one action block.
-        arrive: ticks after which to be at the goal, counted down from plan to plan and begun again
-            when they are over; 0 to be there one horizon after each plan.
+        arrive: ticks after which to be at the goal, counted down from plan to plan, and as soon as
+            possible once they are over; 0 to be there one horizon after each plan.
         constrain: heed the bundle's hazards.
         seed: of the evaluation; arms with equal seeds draw equal noise.
     """
@@ -168,7 +168,7 @@ class Deployed:
         """Ticks left until the goal should be reached; None for the end of the horizon."""
         if self._use.arrive == 0:
             return None
-        return self._use.arrive - self._acted % self._use.arrive
+        return max(self._use.arrive - self._acted, 1)
 
     def _plan(self, tick: int) -> None:
         use, log = self._use, self.log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from eval_factory import GRAPH, SIDE, SPEC, fake_session, pusht, short_rules
 from gym_factory import needs_pusht
 
 from jetsight.frames import Frame
+from jetsight.plan import Plan
 from jetsight.planner_facts import HazardFacts, HeadFacts
 from jetsight_compile.closed_loop.deployed import Deployed, PlannerUse, SimulatorCamera, TickClock
 from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode
@@ -58,6 +60,22 @@ def test_it_replans_as_often_as_it_is_told(every: int, plans: int) -> None:
     pilot = Deployed(fake_session(), PlannerUse(GRAPH, 3, replan_every=every))
     drive(pilot)
     assert pilot.log.plans == plans
+
+
+@pytest.mark.parametrize(("arrive", "due"), [(5, [5, 4, 3, 2, 1, 1]), (0, [None] * 6)])
+def test_the_goal_is_due_ever_sooner(
+    arrive: int, due: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, asked = fake_session(), []
+    imagine = session.imagine
+
+    def asking(*args: Any, **options: Any) -> Plan:
+        asked.append(options["arrive_ticks"])
+        return imagine(*args, **options)
+
+    monkeypatch.setattr(session, "imagine", asking)
+    drive(Deployed(session, PlannerUse(GRAPH, 3, replan_every=1, arrive=arrive)))
+    assert asked == due
 
 
 def test_equal_seeds_draw_equal_plans_and_others_do_not() -> None:
