@@ -18,16 +18,27 @@ import onnx
 import pytest
 from tiny import geometry_of
 
+import jetsight_train
 from jetsight.errors import UsageError
 from jetsight_compile import layers, quantize, rtx
+from jetsight_compile.calibration import load_episodes
 from jetsight_compile.families import EXPORTS
-from jetsight_compile.graphs import Sizes, finished
+from jetsight_compile.graphs import Ports, Sizes, finished
+from jetsight_compile.imagine.graph import Imagination
+from jetsight_compile.imagine.ports import ImaginePorts
+from jetsight_compile.imagine.samples import imagine_samples
+from jetsight_compile.planners import Settings, parse, specs
 from jetsight_compile.precisions import QUANTIZED, WEIGHT_ONLY
 from jetsight_compile.targets import TARGETS, FamilyPlan, plan
+from jetsight_train import checkpoint
+from jetsight_train.planning.problem import ImagineSpec
 from jetsight_train.recipe import load_recipe
 
 PINS = Path(__file__).with_name("pinned_engines.json")
 WRITE = os.environ.get("JETSIGHT_WRITE_PINS") == "1"
+SHIPPED = "pusht-nano"
+# The planner for short deadlines, with the shipped model's heads and limits.
+PLANNER = "imagine_icem_64x5"
 RECIPES = ("pusht-nano", "pusht-nano-vit", "lewm")  # pusht-nano-encoder is the first's encoder
 # Of the unrolled forecast, which takes seconds each, these come with `make test`, all the rest
 # with `make test-engines`.
@@ -64,11 +75,38 @@ def model(recipe: str):
 
 
 @cache
+def shipped():
+    return checkpoint.load(Path(jetsight_train.__file__).parent / "zoo" / SHIPPED)[0]
+
+
+def planner() -> ImagineSpec:
+    (spec,) = specs(
+        [parse(PLANNER.removeprefix("imagine_").replace("_", ":"))], shipped(), Settings()
+    )
+    assert spec.graph == PLANNER
+    return spec
+
+
+def sizes(recipe: str, name: str) -> Ports:
+    return ImaginePorts.of(shipped(), planner()) if name == PLANNER else Sizes.of(model(recipe))
+
+
+def precision_of(name: str, family: FamilyPlan) -> str:
+    return family.precision["forecast" if name == PLANNER else name]
+
+
+@cache
 def exported(recipe: str, name: str, style) -> onnx.ModelProto:
+    if name == PLANNER:
+        return Imagination(shipped(), style).export(planner())
     return EXPORTS[name](model(recipe), style)
 
 
 def samples(recipe: str, name: str) -> list[dict[str, np.ndarray]]:
+    if name == PLANNER:
+        data = Path(__file__).parents[2] / "calib_data" / "pusht"
+        windows = load_episodes(data, shipped()).calibration.windows
+        return list(imagine_samples(windows, planner(), shipped(), most=4))
     rng, size = np.random.default_rng(0), Sizes.of(model(recipe))
     shapes = {
         "z_hist": (size.K, size.D),
@@ -97,12 +135,12 @@ def quantized(recipe: str, name: str, style, precision: str) -> quantize.Quantiz
 
 def graph_of(recipe: str, name: str, family: FamilyPlan) -> tuple[onnx.ModelProto, int]:
     """The graph as it ships, and how many of its layers are quantized."""
-    precision = family.precision[name]
+    precision = precision_of(name, family)
     if precision not in QUANTIZED:
         return exported(recipe, name, family.style.computing(precision)), 0
     made = quantized(recipe, name, family.style, precision)
     made = quantize.onto(made, exported(recipe, name, family.style))
-    return finished(made.model, name, Sizes.of(model(recipe))), len(made.layers)
+    return finished(made.model, name, sizes(recipe, name)), len(made.layers)
 
 
 def has_no_form(recipe: str, name: str, family: FamilyPlan) -> bool:
@@ -123,12 +161,12 @@ def compiled(recipe: str, name: str, family: FamilyPlan) -> dict[str, int] | Non
     built = rtx.build(graph.SerializeToString())
     ports = [
         {port: (NAMES[kind], shape) for port, (kind, shape) in each.items()}
-        for each in Sizes.of(model(recipe)).signature(name)
+        for each in sizes(recipe, name).signature(name)
     ]
     assert [built.inputs, built.outputs] == ports
-    weights = family.precision[name] in WEIGHT_ONLY
+    weights = precision_of(name, family) in WEIGHT_ONLY
     assert (built.quantized, built.weight_only) == ((0, count) if weights else (count, 0))
-    assert bool(count) == (family.precision[name] in QUANTIZED)
+    assert bool(count) == (precision_of(name, family) in QUANTIZED)
     assert len(built.engine) > 10_000
     pinned = {name: built.layers[kind] for name, kind in COUNTED.items()}
     return {"layers": built.layers.total(), **pinned, "quantized_layers": count}
@@ -141,7 +179,14 @@ def pins() -> dict[str, dict[str, dict[str, dict[str, int] | None]]]:
 def is_quick(recipe: str, name: str, family: str) -> bool:
     if name == "encode":
         return recipe != "lewm"
-    return recipe == "pusht-nano" and family in ALWAYS
+    return (recipe, name) == (SHIPPED, "forecast") and family in ALWAYS
+
+
+def graphs_of(recipe: str, family: str) -> tuple[str, ...]:
+    """A planner beside weights of 4 bits is in the base format, which another family has."""
+    if recipe != SHIPPED or FAMILIES[family].precision["forecast"] in WEIGHT_ONLY:
+        return tuple(EXPORTS)
+    return (*EXPORTS, PLANNER)
 
 
 def cases() -> list:
@@ -149,8 +194,8 @@ def cases() -> list:
         pytest.param(recipe, name, family, id=f"{recipe}-{name}-{family}",
                      marks=() if is_quick(recipe, name, family) else pytest.mark.slow)
         for recipe in RECIPES
-        for name in EXPORTS
         for family in FAMILIES
+        for name in graphs_of(recipe, family)
     ]  # fmt: skip
 
 
@@ -168,7 +213,9 @@ def test_what_tensorrt_makes_of_a_family_is_pinned(recipe: str, name: str, famil
 def test_every_family_of_every_recipe_is_pinned_and_none_twice() -> None:
     known = pins()
     assert set(known) == set(RECIPES)
-    assert all(set(known[recipe]) == set(FAMILIES) for recipe in RECIPES)
+    for recipe in RECIPES:
+        found = {family: set(graphs) for family, graphs in known[recipe].items()}
+        assert found == {family: set(graphs_of(recipe, family)) for family in FAMILIES}
     same = [load_recipe(name) for name in ("pusht-nano", "pusht-nano-encoder")]
     assert same[0].model.conv == same[1].model.conv
     assert same[0].frame == same[1].frame
@@ -182,8 +229,8 @@ def test_pins_say_what_a_precision_is() -> None:
                 if found is None:
                     assert has_no_form(recipe, name, FAMILIES[family])
                     continue
-                activations = FAMILIES[family].precision[name] in ("int8", "fp8")
-                quantized_at_all = FAMILIES[family].precision[name] in QUANTIZED
+                precision = precision_of(name, FAMILIES[family])
+                activations, quantized_at_all = precision in ("int8", "fp8"), precision in QUANTIZED
                 assert (found["quantize"] > 0) == activations, (recipe, family, name)
                 assert (found["dequantize"] > 0) == quantized_at_all, (recipe, family, name)
 

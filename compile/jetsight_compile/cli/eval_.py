@@ -36,7 +36,14 @@ _FILMS = 4
 @click.option("--planner", metavar="NAME", help="Graph to plan with.  [default: the first]")
 @click.option("--iterations", type=int, help="Planner iterations.  [default: the planner's own]")
 @click.option("--budget-ms", type=float, help="Plan until this deadline instead.")
-@click.option("--replan-every", type=int, metavar="TICKS", help="[default: one action block]")
+@click.option(
+    "--replan-every",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="TICKS",
+    help="How much of a plan is executed before the next one.",
+)
 @click.option(
     "--arrive",
     default=25,

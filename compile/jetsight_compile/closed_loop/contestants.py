@@ -115,18 +115,15 @@ def resolve(settings: Settings, deployed: Session) -> PlannerUse:
         UsageError: the family has not this planner, or its plans are shorter than `replan_every`.
     """
     use, planner = settings.use, _planner(settings, deployed)
-    every = use.replan_every or deployed.spec.action_block
     most = planner.horizon * deployed.spec.action_block
-    if every > most:
+    if use.replan_every > most:
         raise UsageError(
-            f"--replan-every is {every}, but a plan of {planner.graph} has {most} ticks"
+            f"--replan-every is {use.replan_every}, but a plan of {planner.graph} has {most} ticks"
         )
     iterations = use.iterations
     if use.budget_ms is None and iterations is None:
         iterations = planner.iterations  # always as many: equal work in every arm
-    return replace(
-        use, planner=planner.graph, iterations=iterations, replan_every=every, seed=settings.seed
-    )
+    return replace(use, planner=planner.graph, iterations=iterations, seed=settings.seed)
 
 
 def planning(

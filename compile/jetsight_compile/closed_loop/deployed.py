@@ -32,7 +32,7 @@ class PlannerUse:
         planner: graph of the bundle; None for its first.
         iterations: fixed number, so that results repeat; None for the planner's own.
         budget_ms: plan until this deadline instead; results then depend on the machine.
-        replan_every: ticks of a plan that are executed; None for one action block.
+        replan_every: ticks of a plan that are executed before the next one.
         arrive: ticks after which to be at the goal, counted down from plan to plan, and as soon as
             possible once they are over; 0 to be there one horizon after each plan.
         constrain: heed the bundle's hazards.
@@ -42,7 +42,7 @@ class PlannerUse:
     planner: str | None = None
     iterations: int | None = None
     budget_ms: float | None = None
-    replan_every: int | None = None
+    replan_every: int = 1
     constrain: bool = True
     seed: int = 0
     arrive: int = 25
@@ -108,7 +108,7 @@ class Deployed:
         self.log = Log()
         self._session, self._use = session, use
         self._clock = clock or MonotonicClock()
-        self._every = use.replan_every or session.spec.action_block
+        self._every = use.replan_every
         self._stream: Generator[Forecast, None, None] | None = None
         self._left: NDArray | None = None  # of the running plan, not yet executed
         self._steps = 0  # of it that may be executed before the next plan is due

@@ -16,6 +16,7 @@ from jetsight.cli.run import StatusLine
 from jetsight.clock import MonotonicClock
 from jetsight.errors import CheckpointError, DataError, StorageError
 from jetsight.lerobot import LeRobotDataset
+from jetsight.manifest import Gate
 from jetsight_compile import planners
 from jetsight_compile.compiler import Request, compile_checkpoint
 from jetsight_compile.demo import page
@@ -106,10 +107,7 @@ def tour(
     with _timed(seconds, "compile"):
         bundle = compile_model(checkpoint, folder, target, lambda stage: say(f"  {stage}"))
     for gate in bundle.manifest.gates:
-        say(
-            f"  gate {gate.name}: {gate.value:.4g}, limit {gate.limit:g}, passed; "
-            f"its control {gate.control_value:.3g}, failed as it must"
-        )
+        say(_gate_line(gate))
     say(f"stream {frames} frames at camera rate; one change of scene is planted")
     dataset, status = LeRobotDataset.open(folder), StatusLine(sys.stderr)
     with _timed(seconds, "stream and judge"):
@@ -190,6 +188,13 @@ def summary_lines(report: Mapping[str, Any], out: Path) -> Iterator[str]:
         yield f"planted change at frame {change['frame']}: MISSED"
     yield _plan_line(report["plan"])
     yield f"look at {out / 'report.html'}"
+
+
+def _gate_line(gate: Gate) -> str:
+    return (
+        f"  gate {gate.name}: {gate.value:.4g}, limit {gate.limit:g}, passed; "
+        f"its control {gate.control_value:.3g}, failed as it must"
+    )
 
 
 def _plan_line(plan: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode
 from jetsight_compile.closed_loop.pilots import Glance
 from jetsight_compile.closed_loop.trial import fly
 
-USE = PlannerUse(planner=GRAPH, iterations=3, seed=5)
+USE = PlannerUse(planner=GRAPH, iterations=3, replan_every=2, seed=5)
 
 
 def episode_of(number: int = 0) -> EvalEpisode:
