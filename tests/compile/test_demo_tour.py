@@ -70,7 +70,8 @@ def test_the_demo_leaves_two_reports_and_a_bundle_that_opens(shown: Path) -> Non
     assert report["episodes"]["calibration"] == [0, 2, 4]
     assert not set(report["episodes"]["streamed"]) & set(report["episodes"]["library"])
     assert report["checkpoint_sha256"] == manifest.provenance.checkpoint_sha256
-    assert {each["name"] for each in report["gates"]} == {*gate.LIMITS, *IMAGINE_LIMITS}
+    names = {each["name"] for each in report["gates"]}
+    assert names == {*gate.LIMITS, *IMAGINE_LIMITS} - {"imagine_feasible"}  # no hazards
 
 
 def test_the_demo_plans_once_to_where_the_recording_led(shown: Path, data: Path) -> None:
