@@ -61,9 +61,10 @@ LIMITS: dict[str, tuple[Direction, dict[str, float]]] = {
 # Half-way through a search candidates differ by a tenth of what they differed by at first, so the
 # same noise costs more ranks. Measured on pusht-nano, ranks wide and narrow: fp16 0.9999 and
 # 0.9999, bf16 0.9998 and 0.998, cpu and TensorRT int8 0.999 and 0.995, fp8 0.998 and 0.97; elites
-# by cost 1, 0.98, 0.94, 0.92, by cost and violation 0.85 in cpu int8; the next mean begins 0, 0.006, 0.03 to 0.05 and 0.05 std elsewhere, and 0.2
-# to 0.3 if it is deaf to the goal. Regret is 1 % to either side in every format, fp16 too, because
-# rounding decides between plans that cost the same; deaf to the goal 80 % of the gain is lost.
+# 1, 0.98, 0.94, 0.92 where cost alone decides, 0.85 in cpu int8 with the hazard; the next mean
+# begins 0, 0.006, 0.03 to 0.05 and 0.05 std elsewhere, and 0.2 to 0.3 if it is deaf to the goal.
+# Regret is 1 % to either side in every format, fp16 too, because rounding decides between plans
+# that cost the same; deaf to the goal 80 % of the gain is lost.
 IMAGINE_LIMITS: dict[str, tuple[Direction, dict[str, float]]] = {
     "imagine_rank": _row("min", 0.9999, 0.999, 0.995, 0.99, 0.98),
     "imagine_rank_narrow": _row("min", 0.999, 0.99, 0.98, 0.95, 0.90),
