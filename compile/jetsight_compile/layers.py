@@ -20,10 +20,10 @@ WEIGHTED = ("Conv", "Gemm", "MatMul")
 # numbers through layers of ten columns, where rounding costs much and saves nothing. What judges
 # the candidates of a planner must not add an error of its own.
 ALWAYS_FLOAT = ("pixels/*", "action_embedding.*", "judge/*")
-# In planners' graphs also not: latents are compared with the goal and with each other, and each of
-# 300 candidates has its own rounding. Of pusht-nano's int8 noise a third came from these layers,
-# which are 1 % of the products.
-_IMAGINE, _LATENTS = "imagine_", "project[./]*"
+# Latents are what is compared and fed back, so their own layers stay float wherever they are few of
+# the products: of pusht-nano's int8 noise a third came from them. In planners always, because each
+# of 300 candidates has its own rounding.
+_IMAGINE, _LATENTS, _FEW = "imagine_", "project[./]*", 0.02
 _STEP = re.compile(r"step\d+/")
 _BLOCK = re.compile(r"((?:\w+\.)?(?:blocks|layers)\.\d+|(?:\w+\.)?(?:last|projector|project))\b")
 
@@ -39,8 +39,11 @@ def quantizable(graph: onnx.ModelProto, keep_float: Sequence[str] = ()) -> list[
     for pattern in keep_float:
         if not any(_matches(name, [pattern]) for name in names):
             raise UsageError(f"--keep-float {pattern!r} matches no layer; layers are {names}")
-    always = [*ALWAYS_FLOAT, *([_LATENTS] if graph.graph.name.startswith(_IMAGINE) else [])]
-    left = [name for name in names if not _matches(name, [*always, *keep_float])]
+    latents = [name for name in names if _matches(name, [_LATENTS])]
+    if not graph.graph.name.startswith(_IMAGINE) and share(graph, latents) > _FEW:
+        latents = []
+    always = [*ALWAYS_FLOAT, *keep_float]
+    left = [name for name in names if name not in latents and not _matches(name, always)]
     if not left:
         raise UsageError("no layer is left to quantize; drop a --keep-float or choose fp32")
     return left

@@ -113,7 +113,7 @@ def test_patterns_are_of_layers_with_or_without_their_step(shop) -> None:
     assert not matches_any(graph, "step2/last.kv/*")
     assert not matches_any(graph, "trunk.*")
     left = quantizable(graph, ["last.*"])
-    assert len(left) == 21 - 2 * 5
+    assert len(left) == 21 - 2 * 5 - 2  # and the latents' own layer, of each step
     with pytest.raises(UsageError, match=r"'lost\.\*' matches no layer; layers are \['action_emb"):
         quantizable(graph, ["last.*", "lost.*"])
 
@@ -124,6 +124,21 @@ def test_what_is_small_and_delicate_is_never_quantized(shop) -> None:
         delicate = [n.name for n in weighted(graph) if n.name.startswith("action_embedding.")]
         assert len(delicate) == 3
         assert not set(delicate) & set(quantizable(graph))
+
+
+def test_the_latents_own_layers_stay_float_where_they_are_few_of_the_products(shop) -> None:
+    """A projector of two large layers is worth quantizing; the control, on a graph of each kind."""
+    for kind, stays in (("conv", True), ("vit", False)):
+        graph = shop.graph(kind, "forecast", STYLE)
+        latents = {n.name for n in weighted(graph) if "/project" in n.name}
+        assert (share(graph, latents) < 0.02) == stays
+        assert not (latents & set(quantizable(graph))) == stays
+        assert latents <= set(quantizable(graph)) or stays
+        graph.graph.name = "imagine_icem_8x2"
+        try:
+            assert not latents & set(quantizable(graph))
+        finally:
+            graph.graph.name = "forecast"
 
 
 def quantized_graph():
