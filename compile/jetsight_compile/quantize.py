@@ -203,7 +203,8 @@ def weight_only(
     if not layers:
         raise UsageError(
             f"no layer of graph {graph.graph.name!r} has inputs in groups of {qdq.GROUP[kind]} for "
-            f"{kind} weights; choose int8 or fp16"
+            f"{kind} weights; choose int8 or fp16, for an encoder alone like "
+            f"--precision encode=fp16,forecast={kind}"
         )
     recipe = qdq.Recipe(kind, tuple(layers))
     _, judging = parted(samples)
