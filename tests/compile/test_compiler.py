@@ -73,7 +73,7 @@ def test_the_bundle_says_what_it_holds(bundle, shop) -> None:
     assert [family.name for family in facts.families] == ["cpu-fp32", "cpu-int8"]
     int8 = facts.families[1]
     assert int8.precision == {"encode": "int8", "forecast": "int8"}
-    assert int8.tensors == 8 + 32
+    assert int8.tensors == 8 + 29
     assert facts.provenance.created_utc == "2023-11-14T22:13:20Z"
     assert facts.provenance.tool["cpu-int8/encode"] == "max, 4 layers, 100.0% of the products"
     assert facts.provenance.calibration.episodes == (0, 2)
@@ -200,7 +200,7 @@ def test_a_kept_layer_is_counted_and_a_wrong_name_refused(inputs, tmp_path) -> N
     made = compile_checkpoint(
         request(inputs, tmp_path / "x.jetsight", keep_float=("trunk.layers.0/*",), **options)
     ).bundle
-    assert made.manifest.families[0].tensors == 8 + 32 - 2
+    assert made.manifest.families[0].tensors == 8 + 29 - 2
     with pytest.raises(UsageError, match=r"--keep-float 'no-such/\*' matches no layer"):
         compile_checkpoint(
             request(inputs, tmp_path / "y.jetsight", keep_float=("no-such/*",), **options)

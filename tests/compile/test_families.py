@@ -84,7 +84,7 @@ def test_each_graph_has_its_own_precision(shop, workshop) -> None:
     made = workshop().make(each)
     assert each.name == "trt-op20-fp16-int8"
     assert operator_counts(made.graphs["encode"])["QuantizeLinear"] == 0
-    assert operator_counts(made.graphs["forecast"])["QuantizeLinear"] == 21
+    assert operator_counts(made.graphs["forecast"])["QuantizeLinear"] == 19
     assert list(made.quantized) == ["forecast"]
     assert types(made.graphs["forecast"]) >= {TYPES["fp16"], TensorProto.INT8}
     sizes = Sizes.of(shop.model("conv"))

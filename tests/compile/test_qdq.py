@@ -209,7 +209,7 @@ def test_unrolled_steps_share_their_quantized_weights(shop) -> None:
     assert first.input[1] == second.input[1]
     assert first.input[0] != second.input[0]
     stored = [t for t in made.graph.initializer if t.data_type == TensorProto.INT8 and t.dims]
-    assert len(stored) == 1 + 10
+    assert len(stored) == 1 + 9
 
 
 def test_one_value_with_two_ranges_is_quantized_twice() -> None:

@@ -34,8 +34,8 @@ PINNED = {
     ("vit", "encode", "fp8"): (15, 27, 12, 27),
     ("vit", "encode", "int4"): (1, 1, 0, 1),
     ("vit", "encode", "nvfp4"): (14, 14, 0, 28),
-    ("conv", "forecast", "int8"): (21, 32, 21, 32),
-    ("conv", "forecast", "nvfp4"): (17, 9, 0, 18),
+    ("conv", "forecast", "int8"): (19, 29, 19, 29),
+    ("conv", "forecast", "nvfp4"): (15, 8, 0, 16),
 }
 
 

@@ -62,7 +62,7 @@ def test_what_passes_whole_is_taken_whole(shop, monkeypatch) -> None:
     assert said == [f"try forecast in {p}" for p in ("fp32", "fp16", "int8")]
 
 
-@pytest.mark.parametrize("block", ["all", "last", "project"])
+@pytest.mark.parametrize("block", ["all", "last"])
 def test_the_harmful_block_goes_back_to_float_and_no_other(shop, monkeypatch, block) -> None:
     """Its activations all land on zero; every other block is as good as it was."""
     monkeypatch.setattr(quantize, "tensorrt", quantizer(shop, {block: 1e4}))
@@ -81,11 +81,12 @@ def test_the_harmful_block_goes_back_to_float_and_no_other(shop, monkeypatch, bl
 
 
 def test_two_harmful_blocks_go_one_after_the_other(shop, monkeypatch) -> None:
-    monkeypatch.setattr(quantize, "tensorrt", quantizer(shop, {"all": 1e4, "project": 1e3}))
+    monkeypatch.setattr(quantize, "tensorrt", quantizer(shop, {"all": 1e4, "last": 1e4}))
+    monkeypatch.setattr(search, "FEWEST_SHARE", 0.1)
     choice = choose(task_of(shop))
     kept = [set(trial.kept) for trial in choice.trials if trial.precision == "int8"]
     assert [len(each) for each in kept] == [0, 1, 2]
-    assert kept[1] < kept[2] == {"all", "project"}
+    assert kept[1] < kept[2] == {"all", "last"}
     assert choice.precision == "int8"
     assert choice.trials[-1].passed
 
@@ -103,14 +104,14 @@ def test_too_little_left_to_quantize_is_not_worth_it(shop, monkeypatch) -> None:
 
 def test_the_planners_order_can_refuse_what_the_latents_would_pass(shop, monkeypatch) -> None:
     monkeypatch.setattr(quantize, "tensorrt", quantizer(shop, {}))
-    monkeypatch.setattr(search, "LEAST_RANK", 0.99)
+    monkeypatch.setattr(search, "LEAST_RANK", 0.997)
     choice = choose(task_of(shop, asked=question(windows_of(40))))
     (chosen,) = (trial for trial in choice.trials if trial.chosen)
     assert chosen.kept
-    assert chosen.plan.rank >= 0.99
+    assert chosen.plan.rank >= 0.997
     whole = next(trial for trial in choice.trials if trial.precision == "int8")
     assert whole.sqnr_db > search.LEAST_DB
-    assert 0.5 < whole.plan.rank < 0.99
+    assert 0.5 < whole.plan.rank < 0.997
     assert not whole.passed
     choice = choose(task_of(shop))
     assert choice.precision == "int8"
