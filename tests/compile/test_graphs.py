@@ -228,7 +228,8 @@ def test_graphs_say_nothing_about_who_made_them(shop) -> None:
 
 
 def test_exporting_twice_gives_the_same_bytes(shop) -> None:
-    again = graphs.export_encode(model_of(), Style(20))
+    # Of one model: a new one differs in the last bits once a test has changed torch's threads.
+    again = graphs.export_encode(shop.model("conv"), Style(20))
     assert again.SerializeToString() == shop.graph("conv", "encode").SerializeToString()
 
 
