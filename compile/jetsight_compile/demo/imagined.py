@@ -20,7 +20,8 @@ from jetsight.plan_report import PlanReport, as_json, distance
 from jetsight_compile.demo.moments import choose_rows
 from jetsight_compile.demo.show import FAMILY, Shown
 
-_ARRAYS = ("z_future", "candidate_costs", "actions")  # `jetsight imagine --json` has them
+# `jetsight imagine --json` has them.
+_ARRAYS = ("z_future", "candidate_costs", "candidate_violations", "actions")
 
 
 @dataclass(frozen=True)
