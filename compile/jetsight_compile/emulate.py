@@ -19,6 +19,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from jetsight_compile.layers import drop_unread
+
 # Operators that only move numbers, which are rounded already.
 _MOVING = ("Reshape", "Transpose", "Slice", "Concat", "Split", "Gather", "Squeeze", "Unsqueeze")
 # INT8 is not among them: there the CPU has kernels that take the weights as they are.
@@ -56,10 +58,7 @@ def _dequantize_weights(graph: onnx.GraphProto) -> None:
             continue
         tensors[node.output[0]] = graph.initializer.add()
         tensors[node.output[0]].CopyFrom(_dequantized(node, tensors))
-    read = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    drop_unread(graph)
 
 
 def _dequantized(node: onnx.NodeProto, tensors: dict[str, TensorProto]) -> TensorProto:

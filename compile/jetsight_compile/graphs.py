@@ -27,6 +27,7 @@ from jetsight.errors import EngineError
 from jetsight_compile.dense import Style
 from jetsight_compile.encode_graph import EncodeGraph
 from jetsight_compile.forecast_graph import ForecastGraph
+from jetsight_compile.layers import drop_unread
 from jetsight_train.model.world_model import WorldModel
 
 # JetPack 6's TensorRT 10.3 parses ONNX 1.16 files, whose IR version is 10.
@@ -284,13 +285,9 @@ def _merge_equal_weights(graph: onnx.GraphProto) -> None:
     for tensor in graph.initializer:
         key = (tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes())
         names[tensor.name] = first.setdefault(key, tensor.name)
-    read = set()
     for node in graph.node:
         node.input[:] = [names.get(value, value) for value in node.input]
-        read.update(node.input)
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    drop_unread(graph)
 
 
 def check_graph(model: onnx.ModelProto, graph: str, sizes: Ports) -> None:

@@ -71,6 +71,14 @@ def block_of(layer: str) -> str:
     return match[1] if match else plain
 
 
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Remove the constants that no node reads any more."""
+    read = {value for node in graph.node for value in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
 def blocks_of(layers: Iterable[str]) -> dict[str, list[str]]:
     """Layers by block, blocks in the order they run first."""
     blocks: dict[str, list[str]] = {}

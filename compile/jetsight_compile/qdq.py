@@ -19,6 +19,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from jetsight_compile.layers import drop_unread
+
 F64 = npt.NDArray[np.float64]
 
 GROUP = {"int4": 64, "nvfp4": 16}  # inputs that share one scale; TensorRT's INT4 takes 64 or 128
@@ -65,10 +67,7 @@ def written(
         if node.name in wanted:
             writer.quantize(node)
         copy.graph.node.append(node)
-    read = {value for node in copy.graph.node for value in node.input}
-    kept = [tensor for tensor in copy.graph.initializer if tensor.name in read]
-    del copy.graph.initializer[:]
-    copy.graph.initializer.extend(kept)
+    drop_unread(copy.graph)
     return copy
 
 

@@ -30,6 +30,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from jetsight_compile.layers import drop_unread
 from jetsight_compile.ranges import Sample, observe
 
 F64 = npt.NDArray[np.float64]
@@ -83,10 +84,7 @@ def written(
     del copy.graph.node[:]
     for node in nodes:
         copy.graph.node.append(writer.quantized(node) if node.name in wanted else node)
-    read = {value for node in copy.graph.node for value in node.input}
-    kept = [tensor for tensor in copy.graph.initializer if tensor.name in read]
-    del copy.graph.initializer[:]
-    copy.graph.initializer.extend(kept)
+    drop_unread(copy.graph)
     return copy
 
 
