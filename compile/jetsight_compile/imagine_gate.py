@@ -41,6 +41,7 @@ from jetsight.engine import Backend, Engine
 from jetsight.iterations import HANDED_ON
 from jetsight.loading import spearman
 from jetsight.manifest import Gate
+from jetsight.plan_report import ranked
 from jetsight_compile.controls import deaf, mis_scaled
 from jetsight_compile.emulate import runnable
 from jetsight_compile.engines import F32, loaded
@@ -192,10 +193,8 @@ def _verdicts(engine: Engine, truth: Truth) -> list[tuple[Verdict, Verdict]]:
 
 
 def _ranked(found: Mapping[str, F32]) -> Rank:
-    """Candidates as planners rank them: feasible ones by cost, then the others by violation."""
-    violations = found.get("violations", np.zeros_like(found["costs"]))
-    worse = violations > 0.0
-    return np.lexsort((np.where(worse, violations, found["costs"]), worse))
+    """Candidates of an iteration as planners rank them; without hazards all are feasible."""
+    return ranked(found["costs"], found.get("violations", np.zeros_like(found["costs"])))
 
 
 def _overlap(ranked: Rank, state: State, truth: Truth) -> float:

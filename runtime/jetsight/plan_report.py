@@ -126,10 +126,18 @@ class PlanReport:
     @property
     def ranking(self) -> NDArray:
         """`[N]` places of the candidates, best first: feasible, infeasible, invalid ones."""
-        costs, refused = self.plan.candidate_costs, self.refused
-        violations = self.plan.candidate_violations if refused.any() else costs
-        kind = np.where(costs >= BROKEN_COST, 2, refused.astype(int))
-        return np.lexsort((np.where(refused, violations, costs), kind))
+        costs, violations = self.plan.candidate_costs, self.plan.candidate_violations
+        return ranked(costs, violations if self.refused.any() else np.zeros_like(costs))
+
+
+def ranked(costs: NDArray, violations: NDArray) -> NDArray:
+    """Places of candidates `[N]` as planners rank them, best first.
+
+    Feasible ones by cost, then infeasible ones by violation, then those that are no numbers.
+    """
+    worse = violations > 0.0
+    kind = np.where(costs >= BROKEN_COST, 2, worse.astype(int))
+    return np.lexsort((np.where(worse, violations, costs), kind))
 
 
 def distance(z: NDArray, z_goal: NDArray) -> NDArray:
