@@ -14,6 +14,8 @@ import numpy as np
 from jetsight.engine import NDArray
 from jetsight.frames import Reason
 
+BROKEN_COST = 1e38  # graphs say 3e38 for a cost that is not finite
+
 
 class PlanReason(str, Enum):
     """Why there is no plan; `OK` and `HANDED_ON` are the only values that go with one."""

@@ -20,7 +20,8 @@ import numpy as np
 from jetsight import atomic
 from jetsight.engine import NDArray
 from jetsight.errors import MissingDependency, StorageError, UsageError
-from jetsight.plan_report import BROKEN_COST, PlanReport
+from jetsight.plan import BROKEN_COST
+from jetsight.plan_report import PlanReport
 
 INK, GREY, FAINT = "#22262b", "#7b818a", "#d9dce1"
 BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"

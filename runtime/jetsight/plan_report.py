@@ -16,11 +16,9 @@ from jetsight.engine import NDArray
 from jetsight.facts import ActionSpec
 from jetsight.goal import arrival
 from jetsight.nearest import Neighbour
-from jetsight.plan import Plan
+from jetsight.plan import BROKEN_COST, Plan
 from jetsight.planner_facts import PlannerFacts
 from jetsight.stream_spec import PlanSpec
-
-BROKEN_COST = 1e38  # graphs say 3e38 for a cost that is not finite
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,11 @@ from jetsight.goal import NO_LIMIT
 from jetsight.iterations import Iterations
 from jetsight.noise import Noise
 from jetsight.pace import Pace
-from jetsight.plan import Plan, PlanReason
+from jetsight.plan import BROKEN_COST, Plan, PlanReason
 from jetsight.plan_memory import PlanMemory
 from jetsight.planner_facts import MOST_ITERATIONS, PlannerFacts
 from jetsight.stream_spec import PlanSpec
 from jetsight.trace import Trace
-
-_BROKEN_COST = 1e38  # graphs say 3e38 for a cost that is not finite
 
 
 class Planner:
@@ -245,7 +243,7 @@ class Planner:
         plan.actions, plan.z_future = self._seen[:2]
 
     def _verdict(self, plan: Plan) -> PlanReason:
-        if plan.cost >= _BROKEN_COST:
+        if plan.cost >= BROKEN_COST:
             return PlanReason.ALL_INVALID
         if plan.violation > 0:
             return PlanReason.INFEASIBLE

@@ -14,8 +14,8 @@ import click
 import numpy as np
 
 from jetsight.cli.table import fields, table
-from jetsight.plan import PlanReason
-from jetsight.plan_report import BROKEN_COST, PlanReport, as_json
+from jetsight.plan import BROKEN_COST, PlanReason
+from jetsight.plan_report import PlanReport, as_json
 from jetsight.planner_facts import MOST_ITERATIONS
 
 _SHOWN_ITERATIONS = 10
