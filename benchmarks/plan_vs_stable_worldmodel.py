@@ -13,11 +13,11 @@ import json
 import click
 from planrace.problem import lewm_problem
 
-from jetsight.backends.host import default_threads
+from jetsight.backends.host_arrays import default_threads
 from jetsight.clock import MonotonicClock
 from jetsight.errors import JetsightError
-from jetsight_compile.bench.text import header
-from jetsight_compile.machine_facts import machine_facts, versions
+from jetsight_compile.bench.report import header
+from jetsight_compile.pipeline.environment import machine_facts, versions
 
 _ROUNDS, _QUICK_ROUNDS, _QUICK_ITERATIONS = 7, 2, 4
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from jetsight import golden
-from jetsight.bundle import Bundle, write_bundle
-from jetsight.facts import ActionSpec, FrameSpec, ModelFacts, Timing
-from jetsight.manifest import (
+from jetsight.bundle import golden
+from jetsight.bundle.bundle import Bundle, write_bundle
+from jetsight.bundle.manifest import (
     DataDigest,
     Family,
     Gate,
@@ -23,6 +22,7 @@ from jetsight.manifest import (
     Provenance,
     SurpriseQuantiles,
 )
+from jetsight.bundle.model_spec import ActionSpec, FrameSpec, ModelFacts, Timing
 
 FAMILIES = ("cpu-fp32", "cpu-int8")
 

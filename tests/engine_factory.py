@@ -12,10 +12,10 @@ import onnx
 from bundle_factory import make_bundle
 from onnx import TensorProto, helper, numpy_helper
 
-from jetsight.bundle import Bundle
-from jetsight.engines.fingerprint import BuildOptions, Fingerprint, HostFacts
-from jetsight.engines.record import BuildRecord, Parity, Port
-from jetsight.manifest import Family
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.manifest import Family
+from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, HostFacts
+from jetsight.tensorrt.record import BuildRecord, Parity, Port
 
 FAMILY = "trt-op23-fp16"
 F32 = TensorProto.FLOAT

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from engine_factory import make_plan
 
-from jetsight.engines.library import Library
+from jetsight.tensorrt.bindings import Library
 from jetsight.testing import FakeArray
 
 

@@ -18,10 +18,10 @@ from camera_factory import encoded
 from live_planner import PLANNER, families, planner_graph
 from onnx import TensorProto, helper
 
-from jetsight.atomic import new_directory
-from jetsight.bundle import Bundle
-from jetsight.planner_facts import HazardFacts, HeadFacts, PlannerFacts
-from jetsight_train.record import dataset, episode, stats, video
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.planner_spec import HazardFacts, HeadFacts, PlannerFacts
+from jetsight.storage.atomic import new_directory
+from jetsight_train.record import dataset, dataset_stats, episode, video
 
 NDArray = np.ndarray[Any, Any]
 HEIGHT, WIDTH = live_bundle.HEIGHT, live_bundle.WIDTH
@@ -96,7 +96,7 @@ def make_recording(target: Path, *, lengths: tuple[int, ...] = (12, 12, 12), fps
         np.savez(
             rows, states=np.zeros((length, 1), np.float32), actions=actions_of(index, length),
             rewards=np.zeros(length, np.float32), done=np.arange(length) == length - 1,
-            histogram=stats.histogram(frames),
+            histogram=dataset_stats.histogram(frames),
         )  # fmt: skip
         episode.rows_path(staging, index).write_bytes(rows.getvalue())
     about = dataset.Description("push", "tiny", fps, (HEIGHT, WIDTH), ["none"], ["x", "y"])

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jetsight import doctor
-from jetsight.engines.store import EngineStore
-from jetsight.machine import Cuda
+from jetsight.doctor import examine
+from jetsight.machine.system import Cuda
+from jetsight.tensorrt.engine_cache import EngineStore
 
 Files = Mapping[str, "str | None"]
 ORIN_MODES = {0: "MAXN", 1: "MODE_15W", 2: "MODE_30W", 3: "MODE_50W"}
@@ -272,7 +272,7 @@ BOARDS = {
 }
 
 
-def look(root: Path, installed: dict[str, str] | None = None, **fakes: Any) -> doctor.Report:
+def look(root: Path, installed: dict[str, str] | None = None, **fakes: Any) -> examine.Report:
     """The report on a tree, with these packages and no GPU driver."""
     defaults = {
         "version_of": lambda module: (installed or {}).get(module),
@@ -282,4 +282,4 @@ def look(root: Path, installed: dict[str, str] | None = None, **fakes: Any) -> d
         "loads": lambda _: True,
         "store": EngineStore(root / "engines"),
     }
-    return doctor.examine(root, **{**defaults, **fakes})
+    return examine.examine(root, **{**defaults, **fakes})

@@ -14,8 +14,8 @@ import onnx
 from bundle_factory import make_golden, make_manifest
 from onnx import TensorProto, helper, numpy_helper
 
-from jetsight import golden
-from jetsight.bundle import Bundle, write_bundle
+from jetsight.bundle import golden
+from jetsight.bundle.bundle import Bundle, write_bundle
 
 HEIGHT, WIDTH, D, K, H, A = 8, 12, 4, 3, 2, 4
 _RNG = np.random.default_rng(7)

@@ -15,11 +15,11 @@ from bundle_factory import make_manifest
 from live_bundle import ACTIONS, SUM, A, D, H
 from onnx import TensorProto, helper
 
-from jetsight import golden
-from jetsight.bundle import Bundle
-from jetsight.manifest import Family
-from jetsight.planner_facts import PlannerFacts
-from jetsight.stream_spec import PlanSpec
+from jetsight.bundle import golden
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.manifest import Family
+from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.runtime_spec import PlanSpec
 
 NDArray = np.ndarray[Any, Any]
 SAMPLES, ELITES = 16, 4

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.imagination import Planning
-from jetsight.iterations import HostIterations
-from jetsight.noise import Noise
-from jetsight.planner import Planner
-from jetsight.planner_facts import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.runtime_spec import PlanSpec
+from jetsight.planning.imagine import Planning
+from jetsight.planning.iterations import HostIterations
+from jetsight.planning.noise import Noise
+from jetsight.planning.planner import Planner
 from jetsight.session import Session
-from jetsight.stream_spec import PlanSpec
 from jetsight.testing import (
     FakeBackend,
     FakeClock,

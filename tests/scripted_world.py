@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.frames import Forecast
 from jetsight.session import Session
+from jetsight.stream.frames import Forecast
 from jetsight.testing import FakeBackend, FakeClock, ScriptedCamera, Shot, tiny_spec
 
 SPEC = tiny_spec()

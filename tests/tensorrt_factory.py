@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.backends.tensorrt import TensorRtBackend, TensorRtEngine
+from jetsight.tensorrt.backend import TensorRtBackend, TensorRtEngine
 from jetsight.testing import FakeDevice, FakeTensorRt
 
 NDArray = np.ndarray[Any, Any]

@@ -14,7 +14,7 @@ from bad_input import Capture, Case, Table, check, here, write_video
 from bundle_factory import make_bundle
 from live_bundle import make_live_bundle
 
-from jetsight import manifest
+from jetsight.bundle import manifest
 
 TINY = "tiny.jetsight"
 CASES = Table()

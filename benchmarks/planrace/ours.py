@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import torch
 
-from jetsight import backends
+from jetsight.backends import registry
 from jetsight.clock import Clock
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import EngineError
-from jetsight_compile.imagine.graph import Imagination
-from jetsight_compile.quantize import cpu_rows
-from jetsight_compile.targets import TARGETS
+from jetsight_compile.config.targets import TARGETS
+from jetsight_compile.planner_graph.export import Imagination
+from jetsight_compile.quantize.schemes import cpu_rows
 from jetsight_train.planning.problem import ImagineSpec
 from planrace.problem import Problem
 from planrace.theirs import Solved
@@ -85,7 +85,7 @@ def planner(
     problem: Problem, graph: bytes, backend: str, family: str, threads: int, clock: Clock
 ) -> Callable[[int], Solved]:
     """A function from a seed to a plan by our graph on one backend."""
-    engine = backends.open_backend(backend, family, threads=threads).load(graph)
+    engine = registry.open_backend(backend, family, threads=threads).load(graph)
 
     def plan(seed: int) -> Solved:
         costs, times, mean = [], [clock.now_ns()], np.zeros(0)
@@ -105,7 +105,7 @@ def int8_graph(problem: Problem, graph: onnx.ModelProto) -> onnx.ModelProto:
 
 def calibration(problem: Problem, graph: onnx.ModelProto) -> list[Mapping[str, NDArray]]:
     """Inputs of evenly spread iterations of float plans."""
-    engine = backends.open_backend("onnxruntime", "cpu-fp32").load(graph.SerializeToString())
+    engine = registry.open_backend("onnxruntime", "cpu-fp32").load(graph.SerializeToString())
     known = {value.name for value in graph.graph.input}
     every = max(problem.iterations // (_CALIBRATION // 2), 1)
     samples: list[Mapping[str, NDArray]] = []

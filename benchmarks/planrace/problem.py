@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from jetsight_compile.bench.subjects import _untrained
+from jetsight_compile.bench.models import _untrained
 from jetsight_train.model.predictor import ConditionalBlock
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.recipe import load_recipe

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jetsight.cli.table import table
-from jetsight_compile.bench.bars import Row
-from jetsight_compile.bench.text import bar_table
+from jetsight_compile.bench.report import bar_table
+from jetsight_compile.bench.requirements import Row
 from planrace.profiles import Shares, products_share
 from planrace.run import Contestant, Results
 

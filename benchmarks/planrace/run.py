@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from jetsight.clock import Clock
-from jetsight.stats import Recorder
+from jetsight.histogram import Recorder
 from jetsight_compile.bench.contestants import installed
 from jetsight_compile.bench.run import QUICK, Effort, peak_rates, product_race
 from planrace import flop, ours, profiles, theirs

@@ -1,7 +1,7 @@
 """Real engines from TensorRT-RTX, which needs no GPU to build: a compiler's proof of a graph.
 
-The builder is the robot's own (`jetsight.engines.builder`), strongly typed, so an operator, a type
-or a fusion it refuses is found here and not there. The engine's bytes are for the caller to
+The builder is the robot's own (`jetsight.tensorrt.build`), strongly typed: an operator, a type or
+a fusion it refuses is found here and not there. The engine's bytes are for the caller to
 inspect; they never enter a bundle, because engines are tied to a device and are executable.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jetsight.engines import builder, library
-from jetsight.engines.builder import Built as Built
+from jetsight.tensorrt import bindings
+from jetsight.tensorrt.build import onnx_parser
+from jetsight.tensorrt.build.onnx_parser import Built
 
 
 def build(graph: bytes, log: Path | None = None) -> Built:
@@ -24,4 +25,4 @@ def build(graph: bytes, log: Path | None = None) -> Built:
         EngineError: the parser or the compiler refuses the graph; one line with its reason.
         MissingDependency: tensorrt_rtx is not installed.
     """
-    return builder.build(graph, log, library=library.open_library((library.RTX,)))
+    return onnx_parser.build(graph, log, library=bindings.open_library((bindings.RTX,)))

@@ -33,13 +33,13 @@ from jetsight.errors import (
 )
 
 if TYPE_CHECKING:
-    from jetsight.bundle import Bundle
+    from jetsight.bundle.bundle import Bundle
     from jetsight.cameras import Camera
-    from jetsight.frames import Forecast, Frame
-    from jetsight.goal import Goal, Limits
-    from jetsight.lerobot import LeRobotDataset
-    from jetsight.plan import Plan, PlanReason
+    from jetsight.datasets.lerobot import LeRobotDataset
+    from jetsight.planning.goal import Goal, Limits
+    from jetsight.planning.plan import Plan, PlanReason
     from jetsight.session import Session
+    from jetsight.stream.frames import Forecast, Frame
 
 __version__ = "0.1.0"
 
@@ -70,15 +70,15 @@ __all__ = [
 ]
 
 _HOME = {
-    "Bundle": "jetsight.bundle",
+    "Bundle": "jetsight.bundle.bundle",
     "Camera": "jetsight.cameras",
-    "Forecast": "jetsight.frames",
-    "Frame": "jetsight.frames",
-    "Goal": "jetsight.goal",
-    "LeRobotDataset": "jetsight.lerobot",
-    "Limits": "jetsight.goal",
-    "Plan": "jetsight.plan",
-    "PlanReason": "jetsight.plan",
+    "Forecast": "jetsight.stream.frames",
+    "Frame": "jetsight.stream.frames",
+    "Goal": "jetsight.planning.goal",
+    "LeRobotDataset": "jetsight.datasets.lerobot",
+    "Limits": "jetsight.planning.goal",
+    "Plan": "jetsight.planning.plan",
+    "PlanReason": "jetsight.planning.plan",
     "Session": "jetsight.session",
 }
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import NDArray
-from jetsight.stream_spec import PlanSpec
 
 _ROUNDING = 1e-3  # of an action's range: what a half precision engine may be off its limits
 

@@ -1,7 +1,7 @@
 """The seam between what jetsight computes and what computes it: `Backend -> Engine -> Array`.
 
 The forecaster, the gate and the benchmarks are written once, against these protocols; nothing
-here knows a backend. Implementations live in `jetsight.backends`, the public fake in
+here knows a backend. Implementations live in `jetsight.backends.registry`, the public fake in
 `jetsight.testing`.
 """
 

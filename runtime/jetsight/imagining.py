@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jetsight.budget import Choice
+from jetsight.bundle.planner_spec import PlannerFacts
 from jetsight.clock import Clock
-from jetsight.goal import GoalLike, Limits
-from jetsight.imagination import Imagination, Newest, Wish
-from jetsight.plan import Plan
-from jetsight.planner_facts import PlannerFacts
+from jetsight.planning.goal import GoalLike, Limits
+from jetsight.planning.imagine import Imagination, Newest, Wish
+from jetsight.planning.plan import Plan
+from jetsight.planning.time_budget import Choice
 
 
 class Imagining:
@@ -92,8 +92,8 @@ class Imagining:
     def tune(self, budget_ms: float) -> Choice:
         """The planner, and how many of its iterations, that make most of a budget on this machine.
 
-        All planners are measured when this is first asked here; `jetsight.budget.choose` says by
-        which rule.
+        All planners are measured when this is first asked here; `planning.time_budget.choose`
+        says by which rule.
 
         Raises:
             UsageError: there is no planner.

@@ -6,19 +6,19 @@ import os
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from jetsight import loading
-from jetsight.bundle import Bundle
+from jetsight.backends import loading
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.source import FrameStream, StreamRequest
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import EngineError
-from jetsight.forecaster import Forecaster
-from jetsight.frames import Forecast, Frame, Mode, Reason
-from jetsight.health import HealthLimits, HealthMonitor
-from jetsight.imagination import Imagination, Newest, Planning
 from jetsight.imagining import Imagining
-from jetsight.stream_spec import StreamSpec
-from jetsight.tally import Tally
+from jetsight.planning.imagine import Imagination, Newest, Planning
+from jetsight.stream.forecaster import Forecaster
+from jetsight.stream.frames import Forecast, Frame, Mode, Reason
+from jetsight.stream.health import HealthLimits, HealthMonitor
+from jetsight.stream.summary import Tally
 
 _UNPACED_PERIOD_NS = (
     1_000_000_000  # frames that wait for the loop are late only if the reader hangs

@@ -6,8 +6,8 @@ import onnx
 import pytest
 from tiny import model_of
 
-from jetsight_compile.dense import Style
-from jetsight_compile.graphs import export_encode, export_forecast
+from jetsight_compile.export.layers import Style
+from jetsight_compile.export.onnx_export import export_encode, export_forecast
 from jetsight_train.model.world_model import WorldModel
 
 CPU = Style(20)

@@ -9,8 +9,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tiny import HISTORY, HORIZON, LATENT
 
-from jetsight_compile.calibration import Windows
-from jetsight_compile.graphs import Sizes
+from jetsight_compile.calibration.data import Windows
+from jetsight_compile.export.onnx_export import Sizes
 
 Sample = Mapping[str, np.ndarray]
 

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from probes import windows_of
 
-from jetsight_compile import agreement as module
-from jetsight_compile.agreement import CANDIDATES, ELITES, MOMENTS, agreement, costs, question
+from jetsight_compile.validate import plan_agreement as module
+from jetsight_compile.validate.plan_agreement import (
+    CANDIDATES,
+    ELITES,
+    MOMENTS,
+    agreement,
+    costs,
+    question,
+)
 
 N = CANDIDATES
 ORDER = np.arange(N, dtype=np.float64)
@@ -101,7 +108,7 @@ def test_costs_are_distances_of_the_last_latent() -> None:
 
 
 def test_sizes_fit_the_smallest_recording() -> None:
-    from jetsight_compile.calibration import FEWEST_WINDOWS
+    from jetsight_compile.calibration.data import FEWEST_WINDOWS
 
     assert module.ELITES < FEWEST_WINDOWS
     assert module.MOMENTS < FEWEST_WINDOWS

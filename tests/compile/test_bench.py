@@ -14,10 +14,9 @@ from onnx import TensorProto, helper
 from jetsight.errors import EngineError
 from jetsight.testing import FakeClock
 from jetsight.testing.overhead import Overhead
-from jetsight_compile.bench import process, text, work
-from jetsight_compile.bench.bars import Row
+from jetsight_compile.bench import process, report, work
 from jetsight_compile.bench.contestants import EAGER
-from jetsight_compile.bench.race import Contestant, Timing, race
+from jetsight_compile.bench.requirements import Row
 from jetsight_compile.bench.rows import (
     encode_rows,
     import_rows,
@@ -25,7 +24,8 @@ from jetsight_compile.bench.rows import (
     overhead_rows,
 )
 from jetsight_compile.bench.run import peak_rates
-from jetsight_compile.machine_facts import cpu_features, machine_facts
+from jetsight_compile.bench.timing import Contestant, Timing, race
+from jetsight_compile.pipeline.environment import cpu_features, machine_facts
 
 MS = 1_000_000
 
@@ -111,7 +111,7 @@ def test_what_cannot_run_is_named_and_the_rest_goes_on(clock: FakeClock) -> None
     assert timings["torch.compile"].failed == "RuntimeError: No working C++ compiler found"
     assert timings[EAGER].calls_ms.count == 6
     assert encode_rows("lewm", timings) == []
-    lines = list(text.race_table(timings, 10**6, {"fp32": 1.0}))
+    lines = list(report.race_table(timings, 10**6, {"fp32": 1.0}))
     assert lines[-1] == (
         "torch.compile: not measured, RuntimeError: No working C++ compiler found"
     )  # fmt: skip
@@ -162,7 +162,7 @@ def test_noise_that_hits_eager_alone_flatters_nobody() -> None:
 
 def test_a_missed_bar_is_printed_and_counted() -> None:
     rows = encode_rows("lewm", {EAGER: timing(10.0), "openvino cpu-int8": timing(5.0)})
-    lines = list(text.bar_table([*rows, Row("import jetsight, p50", 90.0, "ms", 150.0)]))
+    lines = list(report.bar_table([*rows, Row("import jetsight, p50", 90.0, "ms", 150.0)]))
     assert "MISSED" in lines[1]
     assert lines[-1] == "1 of 2 bars met; MISSED: encode lewm, openvino cpu-int8"
 
@@ -239,13 +239,13 @@ def test_the_instructions_int8_depends_on_are_found(tmp_path: Path, flags: str, 
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text(f"model name\t: test\n{flags}\n")
     assert cpu_features(tmp_path)["vnni"] is vnni
-    lines = "\n".join(text.header({**machine_facts(tmp_path), "architecture": "x86_64"}, {}, 2))
+    lines = "\n".join(report.header({**machine_facts(tmp_path), "architecture": "x86_64"}, {}, 2))
     assert ("no VNNI" in lines) is not vnni
 
 
 def test_a_busy_machine_is_said_to_be(tmp_path: Path) -> None:
     facts = machine_facts(tmp_path)
     for load, busy in ((0.9, True), (0.1, False)):
-        lines = "\n".join(text.header({**facts, "load_per_core": load}, {}, 2))
+        lines = "\n".join(report.header({**facts, "load_per_core": load}, {}, 2))
         assert ("BUSY" in lines) is busy
     assert np.isfinite(facts["load_per_core"])

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from tiny import save_checkpoint, square_episode, write_dataset
 
+from jetsight.bundle.manifest import Gate
 from jetsight.cli import main
-from jetsight.manifest import Gate
-from jetsight_compile.bench import precisions
+from jetsight_compile.bench import precision_table
 
 needs_compilers = pytest.mark.skipif(
     not (importlib.util.find_spec("tensorrt_rtx") and importlib.util.find_spec("modelopt")),
@@ -28,9 +28,11 @@ def inputs(shop, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(inputs) -> precisions.Found:
+def found(inputs) -> precision_table.Found:
     said: list[str] = []
-    made = precisions.measure(inputs / "ckpt", inputs / "calib", ["orin-jp6"], ["max"], said.append)
+    made = precision_table.measure(
+        inputs / "ckpt", inputs / "calib", ["orin-jp6"], ["max"], said.append
+    )
     assert "build forecast of trt-op20-int8" in said
     return made
 
@@ -62,13 +64,13 @@ def test_every_family_is_judged_beside_controls_that_fail(found) -> None:
 
 @needs_compilers
 def test_the_page_shows_every_number_and_what_failed(found) -> None:
-    text = "\n".join(precisions.lines(found))
+    text = "\n".join(precision_table.lines(found))
     assert text.startswith("tiny compiled by tensorrt_rtx 1.")
     assert "trt-op20-bf16 was left out: ONNX has bfloat16 convolutions from opset 22" in text
     assert "as they must" in text
     gate = Gate("trt-op20-int8", "latent_cosine", 0.5, 0.995, "min", False, 0.999, False)
-    blind = precisions.Found("tiny", "x", found.rows, [*found.gates[:-1], gate], {})
-    shown = "\n".join(precisions.lines(blind))
+    blind = precision_table.Found("tiny", "x", found.rows, [*found.gates[:-1], gate], {})
+    shown = "\n".join(precision_table.lines(blind))
     assert "FAILED" in shown
     assert "PASSED: blind" in shown
     assert "fail: trt-op20-int8" in shown
@@ -82,7 +84,7 @@ def test_targets_that_are_not_for_tensorrt_are_refused(inputs, capsys) -> None:
 
 @needs_compilers
 def test_the_command_prints_json(found, inputs, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(precisions, "measure", lambda *arguments: found)
+    monkeypatch.setattr(precision_table, "measure", lambda *arguments: found)
     where = ["--checkpoint", str(inputs / "ckpt"), "--data", str(inputs / "calib")]
     assert main(["bench-compile", *where, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][0]["family"] == "trt-op20-fp32"

@@ -10,7 +10,7 @@ import torch
 from tiny import BLOCK, HISTORY, HORIZON, LATENT, square_episode, write_dataset
 
 from jetsight.errors import DataError
-from jetsight_compile.calibration import Windows, load_episodes, spread
+from jetsight_compile.calibration.data import Windows, load_episodes, spread
 from jetsight_train.record import video
 
 
@@ -120,7 +120,7 @@ def test_thinning_spreads_and_keeps_the_ends() -> None:
 
 def test_the_shipped_recording_can_calibrate_what_was_trained_for_it() -> None:
     """`calib_data/pusht` against its recipe, without decoding a frame."""
-    from jetsight.lerobot import LeRobotDataset
+    from jetsight.datasets.lerobot import LeRobotDataset
     from jetsight_train.recipe import load_recipe
 
     recipe = load_recipe("pusht-nano")

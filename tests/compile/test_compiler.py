@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 from tiny import save_checkpoint, square_episode, write_dataset
 
+from jetsight.backends.loading import rank_agreement
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
-from jetsight.bundle import Bundle
+from jetsight.bundle.bundle import Bundle
 from jetsight.cli import main
 from jetsight.errors import CheckpointError, GateError, StorageError, UsageError
-from jetsight.loading import rank_agreement
-from jetsight_compile import compiler, families, gate
-from jetsight_compile.compiler import Request, compile_checkpoint
-from jetsight_compile.engines import run_all
-from jetsight_compile.limits import IMAGINE_LIMITS
-from jetsight_compile.planners import Settings, Wish
+from jetsight_compile.calibration.run import run_all
+from jetsight_compile.pipeline import compile
+from jetsight_compile.pipeline import family as families
+from jetsight_compile.pipeline.compile import Request, compile_checkpoint
+from jetsight_compile.planner_graph.settings import Settings, Wish
+from jetsight_compile.validate import gates as gate
+from jetsight_compile.validate.limits import IMAGINE_LIMITS
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +284,7 @@ def planning(shop, inputs, tmp_path_factory) -> Bundle:
     with pytest.MonkeyPatch.context() as patch:
         use_shared_exports(shop, patch)
         patch.setattr(gate, "require", lambda gates: None)
-        patch.setattr(compiler, "_backends", lambda family: [OnnxRuntimeBackend()])
+        patch.setattr(compile, "_backends", lambda family: [OnnxRuntimeBackend()])
         options = {"precisions": ("fp32", "encode=fp32,forecast=fp32,imagine=int8")}
         wish = request(inputs, out, planners=(Wish("icem", 32),), **options)
         return compile_checkpoint(replace(wish, settings=Settings(iterations=3))).bundle

@@ -14,8 +14,8 @@ from live_bundle import encode_graph, make_live_bundle
 
 from jetsight.errors import DataError
 from jetsight.testing import tiny_spec
-from jetsight_compile.demo.measure import engine_parity, horizon_errors, surprise_report
-from jetsight_compile.demo.places import Places, Probe, located_things
+from jetsight_compile.demo.metrics import engine_parity, horizon_errors, surprise_report
+from jetsight_compile.demo.positions import Places, Probe, located_things
 from jetsight_compile.demo.scenario import Piece, Scenario
 from jetsight_compile.demo.watch import Watched
 

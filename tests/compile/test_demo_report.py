@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from live_bundle import HEIGHT, WIDTH, make_live_bundle
 
-from jetsight.bundle import Bundle
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.manifest import LatentStats, SurpriseQuantiles
+from jetsight.datasets.lerobot import Episode
 from jetsight.engine import NDArray
 from jetsight.errors import DataError
-from jetsight.lerobot import Episode
-from jetsight.manifest import LatentStats, SurpriseQuantiles
+from jetsight_compile.demo.forecast_images import choose_rows
 from jetsight_compile.demo.library import Library, build_library
-from jetsight_compile.demo.moments import choose_rows
 from jetsight_compile.demo.page import number, picture
-from jetsight_compile.demo.reports import report_facts, write_reports
-from jetsight_compile.demo.show import Shown, stream_and_judge
+from jetsight_compile.demo.report import report_facts, write_reports
+from jetsight_compile.demo.stream import Shown, stream_and_judge
 
 KEYS = {
     "frames", "source", "backend", "precision", "encode_ms", "forecast_ms", "frame_age_ms",

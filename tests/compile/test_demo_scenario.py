@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jetsight.cameras.source import Reading, StreamRequest
+from jetsight.datasets.lerobot import Episode
 from jetsight.errors import DataError, UsageError
-from jetsight.lerobot import Episode
 from jetsight_compile.demo.scenario import (
     Piece,
     Scenario,

@@ -14,14 +14,15 @@ import torch
 from tiny import save_checkpoint, square_episode, write_dataset
 
 from jetsight import cli
-from jetsight.bundle import Bundle
+from jetsight.bundle.bundle import Bundle
 from jetsight.errors import CheckpointError, DataError
-from jetsight_compile import families, gate
 from jetsight_compile.bench import session
-from jetsight_compile.demo import tour as tours
-from jetsight_compile.demo.tour import find_checkpoint, find_data, summary_lines, tour
-from jetsight_compile.dense import Style
-from jetsight_compile.limits import IMAGINE_LIMITS
+from jetsight_compile.demo import run as tours
+from jetsight_compile.demo.run import find_checkpoint, find_data, summary_lines, tour
+from jetsight_compile.export.layers import Style
+from jetsight_compile.pipeline import family as families
+from jetsight_compile.validate import gates as gate
+from jetsight_compile.validate.limits import IMAGINE_LIMITS
 from jetsight_train.model.world_model import WorldModel
 
 if TYPE_CHECKING:

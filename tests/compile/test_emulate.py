@@ -11,13 +11,13 @@ from onnx import TensorProto, helper
 from probes import copy_of, graph_of, nodes_of, samples_of, tensors_of
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
-from jetsight_compile import qdq, quantize
-from jetsight_compile.dense import Style
-from jetsight_compile.emulate import runnable
-from jetsight_compile.encode_graph import EncodeGraph
-from jetsight_compile.engines import run_all
-from jetsight_compile.forecast_graph import ForecastGraph
-from jetsight_compile.layers import quantizable
+from jetsight_compile.calibration.emulate import runnable
+from jetsight_compile.calibration.run import run_all
+from jetsight_compile.export.encoder import EncodeGraph
+from jetsight_compile.export.layers import Style
+from jetsight_compile.export.onnx_graph import quantizable
+from jetsight_compile.export.predictor import ForecastGraph
+from jetsight_compile.quantize import qdq, schemes
 
 PLAIN, NEWEST = Style(20, gelu="erf"), Style(23, attention="fused")
 MODULES = {"encode": EncodeGraph, "forecast": ForecastGraph}
@@ -38,12 +38,12 @@ def by_torch(model, name: str, compute: str, samples) -> np.ndarray:
 def test_half_precision_is_what_torch_computes_in_it(shop, kind, name, compute) -> None:
     samples = samples_of(shop, kind, name, 12)
     exact, half = (shop.graph(kind, name, PLAIN.computing(c)) for c in ("fp32", compute))
-    found, truth = quantize.outputs(half, samples), quantize.outputs(exact, samples)
+    found, truth = schemes.outputs(half, samples), schemes.outputs(exact, samples)
     expected = by_torch(shop.model(kind), name, compute, samples)
-    rounding = quantize.relative_error(expected, truth)
+    rounding = schemes.relative_error(expected, truth)
     # Two ways to add, one rounding: the sum of both would be twice the rounding.
-    assert quantize.relative_error(found, expected) < 1.5 * rounding
-    assert 0.5 * rounding < quantize.relative_error(found, truth) < 2 * rounding
+    assert schemes.relative_error(found, expected) < 1.5 * rounding
+    assert 0.5 * rounding < schemes.relative_error(found, truth) < 2 * rounding
     assert not np.array_equal(found, truth), "float32 itself would be no emulation"
 
 
@@ -55,7 +55,7 @@ def test_every_result_is_rounded(compute) -> None:
              make("Sub", ["a", "h"], ["s"]), make("Cast", ["s"], ["y"], to=1)]  # fmt: skip
     graph = graph_of(nodes, {"one": one}, x=(1,), y=(1,))
     samples = [{"x": np.array([value], np.float32)} for value in (4.0, 4096.0)]
-    np.testing.assert_array_equal(quantize.outputs(graph, samples).ravel(), [1.0, 0.0])
+    np.testing.assert_array_equal(schemes.outputs(graph, samples).ravel(), [1.0, 0.0])
     if compute == "fp16":  # of bfloat16 it has no kernels at all
         alone = run_all(OnnxRuntimeBackend(optimise=False), graph.SerializeToString(), samples)
         np.testing.assert_array_equal(alone.ravel(), [1.0, 1.0])
@@ -71,7 +71,7 @@ def test_float16_overflows_and_bfloat16_does_not() -> None:
         big, small = (np.full(1, v, NUMPY[compute]) for v in (512.0, 1 / 512))
         graph = graph_of(nodes, {"big": big, "small": small}, x=(1,), y=(1,))
         samples = [{"x": np.array([value], np.float32)} for value in (100.0, 200.0)]
-        found[compute] = quantize.outputs(graph, samples).ravel()
+        found[compute] = schemes.outputs(graph, samples).ravel()
     np.testing.assert_array_equal(found["bf16"], [100.0, 200.0])
     np.testing.assert_array_equal(found["fp16"], [100.0, np.inf])
 
@@ -138,14 +138,14 @@ def test_fp8_weights_are_folded_and_activations_are_not(shop, opset) -> None:
     assert kinds.count("DequantizeLinear") == kinds.count("QuantizeLinear") > 0
     backend = OnnxRuntimeBackend(optimise=False)
     as_written = run_all(backend, made.SerializeToString(), samples)
-    np.testing.assert_allclose(quantize.outputs(made, samples), as_written, atol=1e-5)
+    np.testing.assert_allclose(schemes.outputs(made, samples), as_written, atol=1e-5)
     scale = f"{nodes_of(graph)[layers[3]].input[1]}.scale"
     wrong = copy_of(made)
     for tensor in wrong.graph.initializer:
         if tensor.name == scale:
             doubled = onnx.numpy_helper.to_array(tensor) * 2
             tensor.CopyFrom(onnx.numpy_helper.from_array(doubled, scale))
-    assert np.abs(quantize.outputs(wrong, samples) - as_written).max() > 1e-3
+    assert np.abs(schemes.outputs(wrong, samples) - as_written).max() > 1e-3
 
 
 def test_what_a_cpu_runs_is_handed_back_unchanged(shop) -> None:

@@ -12,13 +12,14 @@ from probes import nodes_of, samples_of, tensors_of, windows_of
 from tiny import LATENT
 
 from jetsight.errors import UsageError
-from jetsight_compile import families, quantize, quantizers, search
-from jetsight_compile.calibration import Episodes, Side
-from jetsight_compile.families import Options, Workshop
-from jetsight_compile.families import samples_of as calibration_samples
-from jetsight_compile.graphs import Sizes, check_graph, operator_counts
-from jetsight_compile.layers import quantizable
-from jetsight_compile.targets import plan
+from jetsight_compile.calibration.data import Episodes, Side
+from jetsight_compile.config.targets import plan
+from jetsight_compile.export.onnx_export import Sizes, check_graph, operator_counts
+from jetsight_compile.export.onnx_graph import quantizable
+from jetsight_compile.pipeline import family
+from jetsight_compile.pipeline.family import Options, Workshop
+from jetsight_compile.pipeline.family import samples_of as calibration_samples
+from jetsight_compile.quantize import mixed_precision, schemes, vendor
 
 TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
@@ -54,10 +55,10 @@ def workshop(shop, monkeypatch) -> Bench:
         kinds = {id(shop.model(kind)): kind for kind in ("conv", "vit")}
         return lambda model, style: shop.graph(kinds[id(model)], name, style)
 
-    for name in families.EXPORTS:
-        monkeypatch.setitem(families.EXPORTS, name, exporter(name))
+    for name in family.EXPORTS:
+        monkeypatch.setitem(family.EXPORTS, name, exporter(name))
     monkeypatch.setattr(
-        quantizers, "modelopt_placement", lambda graph, kind, layers, samples: tuple(layers)
+        vendor, "modelopt_placement", lambda graph, kind, layers, samples: tuple(layers)
     )
     return Bench(shop)
 
@@ -142,7 +143,7 @@ def test_a_family_does_not_depend_on_what_was_made_before(workshop) -> None:
 def test_a_pattern_is_about_the_graph_it_fits(shop, workshop) -> None:
     (each,) = plan(["orin-jp6"], ["int8"])
     made = workshop(keep_float=["trunk.out/*", "last.*"]).make(each)
-    encode, forecast = (made.quantized[name].layers for name in families.EXPORTS)
+    encode, forecast = (made.quantized[name].layers for name in family.EXPORTS)
     graph = shop.graph("conv", "encode", each.style.computing("fp32"))
     assert set(quantizable(graph)) - set(encode) == {"trunk.out/Gemm"}
     assert not any("last." in name for name in forecast)
@@ -152,16 +153,16 @@ def test_a_pattern_is_about_the_graph_it_fits(shop, workshop) -> None:
 
 @pytest.mark.parametrize("kind", ["conv", "vit"])
 def test_auto_searches_what_the_model_has_a_form_for(shop, workshop, monkeypatch, kind) -> None:
-    tasks: dict[str, search.Task] = {}
+    tasks: dict[str, mixed_precision.Task] = {}
 
-    def choose(task: search.Task) -> search.Choice:
+    def choose(task: mixed_precision.Task) -> mixed_precision.Choice:
         tasks[task.graph] = task
         if task.graph == "encode":
-            return search.Choice("fp32", None, ())
-        made = quantize.tensorrt(task.export("fp32"), "int8", task.samples, methods=("max",))
-        return search.Choice("int8", made, ())
+            return mixed_precision.Choice("fp32", None, ())
+        made = schemes.tensorrt(task.export("fp32"), "int8", task.samples, methods=("max",))
+        return mixed_precision.Choice("int8", made, ())
 
-    monkeypatch.setattr(search, "choose", choose)
+    monkeypatch.setattr(mixed_precision, "choose", choose)
     (each,) = plan(["orin-jp6"], ["auto"])
     made = workshop(kind, keep_float=["last.*"]).make(each)
     assert made.precision == {"encode": "fp32", "forecast": "int8"}

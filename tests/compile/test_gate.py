@@ -8,25 +8,26 @@ import onnx
 import pytest
 from tiny import square_episode, write_dataset
 
-from jetsight.backends import available
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
+from jetsight.backends.registry import available
+from jetsight.bundle.gates import MEANINGS
+from jetsight.bundle.manifest import Gate
 from jetsight.engine import Backend
 from jetsight.errors import DataError, EngineError, GateError
-from jetsight.gates import MEANINGS
-from jetsight.manifest import Gate
-from jetsight_compile import gate, measure
-from jetsight_compile.calibration import Side, load_episodes
-from jetsight_compile.controls import deaf, mis_scaled
-from jetsight_compile.engines import run_all
-from jetsight_compile.limits import (
+from jetsight_compile.calibration.data import Side, load_episodes
+from jetsight_compile.calibration.run import run_all
+from jetsight_compile.config.precision import PRECISIONS
+from jetsight_compile.quantize.schemes import cpu_int8
+from jetsight_compile.validate import gates as gate
+from jetsight_compile.validate import metrics
+from jetsight_compile.validate.limits import (
     IMAGINE_KNOBS,
     IMAGINE_LIMITS,
     KNOBS,
     limit_of,
     next_knob,
 )
-from jetsight_compile.precisions import PRECISIONS
-from jetsight_compile.quantize import cpu_int8
+from jetsight_compile.validate.negative_controls import deaf, mis_scaled
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def held_out(shop, tmp_path_factory) -> Side:
 
 
 @pytest.fixture(scope="module")
-def truth(shop, held_out) -> measure.Reference:
-    return measure.reference(shop.model("conv"), held_out)
+def truth(shop, held_out) -> metrics.Reference:
+    return metrics.reference(shop.model("conv"), held_out)
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +133,10 @@ def test_a_fault_that_the_ends_do_not_show_fails_inside(int8, truth) -> None:
     # The same cosine at the end of the pipe, where others look.
     inputs = [truth.windows.inputs(i) for i in range(len(truth.windows))]
     future = run_all(OnnxRuntimeBackend(), wrong.forecast.SerializeToString(), inputs)
-    assert measure.standard_cosine(future[:, -1], ends_of(truth)).mean() > 0.995
+    assert metrics.standard_cosine(future[:, -1], ends_of(truth)).mean() > 0.995
 
 
-def ends_of(truth: measure.Reference) -> measure.Reference:
+def ends_of(truth: metrics.Reference) -> metrics.Reference:
     return dataclasses.replace(truth, z=truth.z_future[:, -1])
 
 
@@ -284,9 +285,9 @@ def test_the_next_knob_fits_the_precision(family, name, says) -> None:
 def test_sqnr_of_a_known_error() -> None:
     signal = np.random.default_rng(0).standard_normal((500, 4)).astype(np.float32)
     noise = 0.1 * np.random.default_rng(1).standard_normal((500, 4)).astype(np.float32)
-    assert measure.sqnr_db(signal + noise, signal) == pytest.approx(20.0, abs=0.5)
-    assert measure.sqnr_db(signal, signal) == 200.0
-    assert measure.sqnr_db(signal * np.inf, signal) == -200.0
+    assert metrics.sqnr_db(signal + noise, signal) == pytest.approx(20.0, abs=0.5)
+    assert metrics.sqnr_db(signal, signal) == 200.0
+    assert metrics.sqnr_db(signal * np.inf, signal) == -200.0
 
 
 def test_cosine_ignores_what_all_latents_share(truth) -> None:
@@ -296,26 +297,26 @@ def test_cosine_ignores_what_all_latents_share(truth) -> None:
     norms = np.linalg.norm(far.z, axis=1) * np.linalg.norm(shuffled, axis=1)
     raw = ((far.z * shuffled).sum(1) / norms).mean()
     assert raw > 0.999
-    assert measure.standard_cosine(shuffled, far).mean() < 0.9
-    np.testing.assert_allclose(measure.standard_cosine(far.z, far), 1.0, atol=1e-6)
+    assert metrics.standard_cosine(shuffled, far).mean() < 0.9
+    np.testing.assert_allclose(metrics.standard_cosine(far.z, far), 1.0, atol=1e-6)
 
 
 def test_drift_is_in_units_of_persistence(truth) -> None:
-    assert not measure.drift(truth.z_future, truth).any()
-    per_step = np.sqrt(measure.persistence(truth.windows) / truth.z.shape[1])
+    assert not metrics.drift(truth.z_future, truth).any()
+    per_step = np.sqrt(metrics.persistence(truth.windows) / truth.z.shape[1])
     off = (truth.z_future + per_step[None, :, None]).astype(np.float32)
-    np.testing.assert_allclose(measure.drift(off, truth), 1.0, rtol=1e-4)
+    np.testing.assert_allclose(metrics.drift(off, truth), 1.0, rtol=1e-4)
     off[0, 1, 0] = np.nan
-    assert measure.drift(off, truth).min() > 1e5
+    assert metrics.drift(off, truth).min() > 1e5
 
 
 def test_surprise_is_small_when_the_forecast_is_right(shop, held_out) -> None:
     model, windows = shop.model("conv"), held_out.windows
     std = held_out.z.std(0)
-    honest = measure.surprise(model, windows, std)
+    honest = metrics.surprise(model, windows, std)
     right = windows.z.copy()
-    right[:, windows.history] = measure.rollout(model, windows)[:, 0]
-    met = measure.surprise(model, dataclasses.replace(windows, z=right), std)
+    right[:, windows.history] = metrics.rollout(model, windows)[:, 0]
+    met = metrics.surprise(model, dataclasses.replace(windows, z=right), std)
     assert met.max() < 1e-5
     assert np.median(honest) > 0.1
 
@@ -324,7 +325,7 @@ def test_a_model_that_sees_nothing_is_refused(shop, held_out) -> None:
     dead = np.ones_like(held_out.z)
     windows = dataclasses.replace(held_out.windows, z=np.ones_like(held_out.windows.z))
     with pytest.raises(DataError, match="latents do not change"):
-        measure.reference(
+        metrics.reference(
             shop.model("conv"), dataclasses.replace(held_out, z=dead, windows=windows)
         )
 

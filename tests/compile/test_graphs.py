@@ -12,12 +12,12 @@ from tiny import POINTS, model_of
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.errors import EngineError, UsageError
-from jetsight_compile import graphs
-from jetsight_compile.dense import Affine, Attention, Style
-from jetsight_compile.encode_graph import Centre, EncodeGraph
-from jetsight_compile.engines import run_all
-from jetsight_compile.forecast_graph import ForecastGraph
-from jetsight_compile.graphs import Sizes, check_graph, export_encode, operator_counts
+from jetsight_compile.calibration.run import run_all
+from jetsight_compile.export import onnx_export
+from jetsight_compile.export.encoder import Centre, EncodeGraph
+from jetsight_compile.export.layers import Affine, Attention, Style
+from jetsight_compile.export.onnx_export import Sizes, check_graph, export_encode, operator_counts
+from jetsight_compile.export.predictor import ForecastGraph
 
 KINDS = ("conv", "vit", "conv-resize", "vit-resize")
 ROUNDING = 2e-5
@@ -173,7 +173,7 @@ def test_bytes_reach_bfloat16_by_way_of_float32(shop, opset) -> None:
     graph.graph.node.remove(wide)
     with pytest.raises(EngineError, match="casts uint8 pixels to bfloat16"):  # negative control
         check_graph(graph, "encode", sizes)
-    again = graphs.finished(graph, "encode", sizes)  # as after a quantizer that joins them
+    again = onnx_export.finished(graph, "encode", sizes)  # as after a quantizer that joins them
     assert operator_counts(again)["Cast"] == 3
 
 
@@ -229,7 +229,7 @@ def test_graphs_say_nothing_about_who_made_them(shop) -> None:
 
 def test_exporting_twice_gives_the_same_bytes(shop) -> None:
     # Of one model: a new one differs in the last bits once a test has changed torch's threads.
-    again = graphs.export_encode(shop.model("conv"), Style(20))
+    again = onnx_export.export_encode(shop.model("conv"), Style(20))
     assert again.SerializeToString() == shop.graph("conv", "encode").SerializeToString()
 
 

@@ -8,8 +8,8 @@ from onnx import helper
 from probes import copy_of, graph_of, nodes_of, tensors_of
 
 from jetsight.errors import EngineError, UsageError
-from jetsight_compile.dense import Style
-from jetsight_compile.layers import (
+from jetsight_compile.export.layers import Style
+from jetsight_compile.export.onnx_graph import (
     block_of,
     blocks_of,
     check_quantized,

@@ -9,9 +9,9 @@ import pytest
 
 from jetsight.cli import main
 from jetsight.errors import UsageError
-from jetsight_compile.modules import MODULES
-from jetsight_compile.precisions import PRECISIONS
-from jetsight_compile.targets import TARGETS, plan
+from jetsight_compile.config.hardware import MODULES
+from jetsight_compile.config.precision import PRECISIONS
+from jetsight_compile.config.targets import TARGETS, plan
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))

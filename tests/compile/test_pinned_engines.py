@@ -20,16 +20,18 @@ from tiny import geometry_of
 
 import jetsight_train
 from jetsight.errors import UsageError
-from jetsight_compile import layers, quantize, rtx
-from jetsight_compile.calibration import load_episodes
-from jetsight_compile.families import EXPORTS
-from jetsight_compile.graphs import Ports, Sizes, finished
-from jetsight_compile.imagine.graph import Imagination
-from jetsight_compile.imagine.ports import ImaginePorts
-from jetsight_compile.imagine.samples import imagine_samples
-from jetsight_compile.planners import Settings, parse, specs
-from jetsight_compile.precisions import QUANTIZED, WEIGHT_ONLY
-from jetsight_compile.targets import TARGETS, FamilyPlan, plan
+from jetsight_compile import rtx
+from jetsight_compile.calibration.data import load_episodes
+from jetsight_compile.calibration.planner_samples import imagine_samples
+from jetsight_compile.config.precision import QUANTIZED, WEIGHT_ONLY
+from jetsight_compile.config.targets import TARGETS, FamilyPlan, plan
+from jetsight_compile.export import onnx_graph
+from jetsight_compile.export.onnx_export import Ports, Sizes, finished
+from jetsight_compile.pipeline.family import EXPORTS
+from jetsight_compile.planner_graph.export import Imagination
+from jetsight_compile.planner_graph.settings import Settings, parse, specs
+from jetsight_compile.planner_graph.signature import ImaginePorts
+from jetsight_compile.quantize import schemes
 from jetsight_train import checkpoint
 from jetsight_train.planning.problem import ImagineSpec
 from jetsight_train.recipe import load_recipe
@@ -122,15 +124,15 @@ def samples(recipe: str, name: str) -> list[dict[str, np.ndarray]]:
 
 
 @cache
-def quantized(recipe: str, name: str, style, precision: str) -> quantize.Quantized | None:
+def quantized(recipe: str, name: str, style, precision: str) -> schemes.Quantized | None:
     """A quantization of a random model: its numbers mean nothing, its structure is the shipped one.
 
     None where no layer of the graph has a form in that precision.
     """
     exact, inputs = exported(recipe, name, style.computing("fp32")), samples(recipe, name)
     if precision in WEIGHT_ONLY:
-        return quantize.weight_only(exact, precision, inputs)
-    return quantize.tensorrt(exact, precision, inputs, methods=("max",), smoothing=False)
+        return schemes.weight_only(exact, precision, inputs)
+    return schemes.tensorrt(exact, precision, inputs, methods=("max",), smoothing=False)
 
 
 def graph_of(recipe: str, name: str, family: FamilyPlan) -> tuple[onnx.ModelProto, int]:
@@ -139,7 +141,7 @@ def graph_of(recipe: str, name: str, family: FamilyPlan) -> tuple[onnx.ModelProt
     if precision not in QUANTIZED:
         return exported(recipe, name, family.style.computing(precision)), 0
     made = quantized(recipe, name, family.style, precision)
-    made = quantize.onto(made, exported(recipe, name, family.style))
+    made = schemes.onto(made, exported(recipe, name, family.style))
     return finished(made.model, name, sizes(recipe, name)), len(made.layers)
 
 
@@ -252,4 +254,4 @@ def test_the_families_are_these() -> None:
         *(f"trt-op20-{p}" for p in both),
         *(f"trt-op23-{p}" for p in (*both, "int4", "nvfp4")),
     }
-    assert layers.WEIGHTED == ("Conv", "Gemm", "MatMul")
+    assert onnx_graph.WEIGHTED == ("Conv", "Gemm", "MatMul")

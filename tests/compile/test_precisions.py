@@ -7,8 +7,9 @@ import doctest
 import pytest
 
 from jetsight.errors import UsageError
-from jetsight_compile import layers, modules, precisions
-from jetsight_compile.precisions import (
+from jetsight_compile.config import hardware
+from jetsight_compile.config import precision as precisions
+from jetsight_compile.config.precision import (
     AUTO,
     FLOATS,
     PRECISIONS,
@@ -18,6 +19,7 @@ from jetsight_compile.precisions import (
     of_planners,
     parse,
 )
+from jetsight_compile.export import onnx_graph
 
 
 @pytest.mark.parametrize("precision", [*PRECISIONS, AUTO])
@@ -103,7 +105,7 @@ def test_names_tell_choices_apart() -> None:
     assert set(PRECISIONS) == {*FLOATS, *QUANTIZED}
 
 
-@pytest.mark.parametrize("module", [precisions, modules, layers])
+@pytest.mark.parametrize("module", [precisions, hardware, onnx_graph])
 def test_examples_of_the_docstrings_are_true(module) -> None:
     found = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert found.attempted > 0

@@ -19,12 +19,12 @@ from probes import (
     tensors_of,
 )
 
-from jetsight_compile import qdq, quantize, ranges
-from jetsight_compile.dense import Style
-from jetsight_compile.emulate import runnable
-from jetsight_compile.graphs import Sizes, check_graph, finished
-from jetsight_compile.layers import check_quantized, quantizable
-from jetsight_compile.qdq import Recipe, written
+from jetsight_compile.calibration.emulate import runnable
+from jetsight_compile.export.layers import Style
+from jetsight_compile.export.onnx_export import Sizes, check_graph, finished
+from jetsight_compile.export.onnx_graph import check_quantized, quantizable
+from jetsight_compile.quantize import qdq, ranges, schemes
+from jetsight_compile.quantize.qdq import Recipe, written
 
 PLAIN, NEWEST = Style(20, gelu="erf"), Style(23, attention="fused")
 STYLE = {"int8": PLAIN, "fp8": PLAIN, "int4": NEWEST, "nvfp4": NEWEST}
@@ -222,7 +222,7 @@ def test_one_value_with_two_ranges_is_quantized_twice() -> None:
     made = written(graph, Recipe("int8", ("left", "right"), {"left": 1.27, "right": 12.7}))
     steps = sorted(v.item() for n, v in tensors_of(made).items() if n.startswith("x."))
     np.testing.assert_allclose([s for s in steps if s], [0.01, 0.1], rtol=1e-6)
-    (y,) = quantize.outputs(made, [{"x": np.full((2, 4), 5.0, np.float32)}])
+    (y,) = schemes.outputs(made, [{"x": np.full((2, 4), 5.0, np.float32)}])
     np.testing.assert_allclose(y, 1.27 + 2 * 5.0, rtol=1e-5)
 
 
@@ -257,13 +257,13 @@ def test_a_recipe_goes_onto_the_half_precision_twin(shop, kind, compute) -> None
     for node in made.graph.node:  # a scale of another float format would change the type of sums
         if "Linear" in node.op_type and node.input[1] in protos(made):
             assert protos(made)[node.input[1]].data_type == FLOAT[compute]
-    expected = quantize.outputs(exact, samples)
-    found = quantize.outputs(made, samples)
-    allowed = 2.0 * quantize.relative_error(
-        quantize.outputs(written(exact, recipe), samples), expected
+    expected = schemes.outputs(exact, samples)
+    found = schemes.outputs(made, samples)
+    allowed = 2.0 * schemes.relative_error(
+        schemes.outputs(written(exact, recipe), samples), expected
     )
-    assert quantize.relative_error(found, expected) < allowed
-    assert quantize.relative_error(np.roll(found, 1, axis=0), expected) > allowed
+    assert schemes.relative_error(found, expected) < allowed
+    assert schemes.relative_error(np.roll(found, 1, axis=0), expected) > allowed
 
 
 def test_a_scale_is_rounded_before_the_weight_is(shop) -> None:
@@ -297,7 +297,7 @@ def test_no_scale_is_ever_zero(shop, kind, compute) -> None:
     steps = [float_of(t).min() for t in made.graph.initializer if t.name.endswith(".scale")]
     assert min(steps) > 0
     assert min(steps) == pytest.approx(1e-6, rel=0.05)
-    assert np.isfinite(quantize.outputs(made, samples_of(shop, "vit", "encode", 2))).all()
+    assert np.isfinite(schemes.outputs(made, samples_of(shop, "vit", "encode", 2))).all()
 
 
 def test_four_bit_groups_of_zeros_stay_zero() -> None:

@@ -12,13 +12,13 @@ from probes import attribute_of, copy_of, nodes_of, samples_of
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.errors import EngineError, MissingDependency, UsageError
-from jetsight_compile import quantize, quantizers
-from jetsight_compile.dense import Style
-from jetsight_compile.engines import run_all
-from jetsight_compile.graphs import Sizes, finished, operator_counts
-from jetsight_compile.layers import check_quantized, quantizable
-from jetsight_compile.precisions import WEIGHT_ONLY
-from jetsight_compile.quantize import Quantized, onto, tensorrt, weight_only
+from jetsight_compile.calibration.run import run_all
+from jetsight_compile.config.precision import WEIGHT_ONLY
+from jetsight_compile.export.layers import Style
+from jetsight_compile.export.onnx_export import Sizes, finished, operator_counts
+from jetsight_compile.export.onnx_graph import check_quantized, quantizable
+from jetsight_compile.quantize import schemes, vendor
+from jetsight_compile.quantize.schemes import Quantized, onto, tensorrt, weight_only
 
 PLAIN, NEWEST = Style(20, gelu="erf"), Style(23, attention="fused")
 METHODS = ("max", "mse")
@@ -85,11 +85,11 @@ def test_products_really_are_quantized(shop, made, model, name, kind) -> None:
 def test_a_coarser_precision_has_a_larger_error(shop, made) -> None:
     samples = samples_of(shop, "vit", "encode", 16)
     graph = shop.graph("vit", "encode", PLAIN)
-    expected = quantize.outputs(graph, samples)
+    expected = schemes.outputs(graph, samples)
 
     def rounding(compute) -> float:
         half = shop.graph("vit", "encode", PLAIN.computing(compute))
-        return quantize.relative_error(quantize.outputs(half, samples), expected)
+        return schemes.relative_error(schemes.outputs(half, samples), expected)
 
     fp16, bf16 = rounding("fp16"), rounding("bf16")
     int8, fp8, nvfp4 = (made("vit", "encode", kind).error for kind in ("int8", "fp8", "nvfp4"))
@@ -105,9 +105,9 @@ def test_the_best_variant_is_chosen_by_measurement(shop, made) -> None:
     assert found.method.endswith("+smooth"), "norms behind a ViT are what SmoothQuant is for"
     assert bool(found.recipe.factors)
     graph, samples = shop.graph("vit", "encode", PLAIN), samples_of(shop, "vit", "encode", 16)
-    _, judging = quantize.parted(samples)
-    error = quantize.relative_error(
-        quantize.outputs(found.model, judging), quantize.outputs(graph, judging)
+    _, judging = schemes.parted(samples)
+    error = schemes.relative_error(
+        schemes.outputs(found.model, judging), schemes.outputs(graph, judging)
     )
     assert error == pytest.approx(found.error)
 
@@ -139,9 +139,9 @@ def test_a_quantization_ships_in_the_familys_float_format(shop, made, compute) -
         found.layers, found.tensors, found.method,
     )  # fmt: skip
     finished(copy_of(shipped.model), "encode", Sizes.of(shop.model("vit")))
-    _, judging = quantize.parted(samples_of(shop, "vit", "encode", 16))
-    expected = quantize.outputs(shop.graph("vit", "encode", PLAIN), judging)
-    error = quantize.relative_error(quantize.outputs(shipped.model, judging), expected)
+    _, judging = schemes.parted(samples_of(shop, "vit", "encode", 16))
+    expected = schemes.outputs(shop.graph("vit", "encode", PLAIN), judging)
+    error = schemes.relative_error(schemes.outputs(shipped.model, judging), expected)
     assert error < 2 * found.error
     with pytest.raises(UsageError, match="the CPU's quantization has no recipe"):
         onto(Quantized(half, "max", (), 0, 0.0, 0.0, {}), half)
@@ -160,7 +160,7 @@ def fake_modelopt(monkeypatch, change) -> None:
     def quantize_(path, *, nodes_to_quantize, output_path, **options) -> None:
         onnx.save(change(onnx.load(path), nodes_to_quantize), output_path)
 
-    monkeypatch.setattr(quantizers, "_modelopt", lambda: quantize_)
+    monkeypatch.setattr(vendor, "_modelopt", lambda: quantize_)
 
 
 def placed(model: onnx.ModelProto, layers: list[str]) -> onnx.ModelProto:
@@ -193,9 +193,9 @@ def test_a_modelopt_that_quantizes_nothing_is_caught(shop, monkeypatch) -> None:
 def test_the_cpus_quantizer_works_after_modelopt(shop) -> None:
     """ModelOpt replaces parts of ONNX Runtime's quantizer, with which `cpu-int8` then failed."""
     graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode", 8)
-    before = quantize.cpu_int8(graph, samples)
+    before = schemes.cpu_int8(graph, samples)
     tensorrt(graph, "int8", samples, methods=["max"])
-    after = quantize.cpu_int8(graph, samples)
+    after = schemes.cpu_int8(graph, samples)
     assert after.model.SerializeToString() == before.model.SerializeToString()
     assert after.tried == before.tried
 
@@ -204,7 +204,7 @@ def test_without_modelopt_the_extra_is_named(shop, monkeypatch) -> None:
     for name in ("modelopt", "modelopt.onnx.quantization"):
         monkeypatch.setitem(__import__("sys").modules, name, None)
     with pytest.raises(MissingDependency, match=r"jetsight\[quantize\]"):
-        quantizers.check_modelopt()
+        vendor.check_modelopt()
     graph, samples = shop.graph("vit", "encode", PLAIN), samples_of(shop, "vit", "encode", 4)
     with pytest.raises(MissingDependency, match=r"jetsight\[quantize\]"):
         tensorrt(graph, "int8", samples, methods=["max"])
@@ -229,13 +229,13 @@ def test_a_library_that_rewrites_the_graph_does_not_judge_it(shop) -> None:
     graph, samples = shop.graph("conv", "encode", PLAIN), samples_of(shop, "conv", "encode", 8)
     layers = tuple(quantizable(graph))
     reads = {name: nodes_of(graph)[name].input[0] for name in layers}
-    seen = quantize.ranges.collect(graph, reads.values(), samples)
-    recipe = quantize.qdq.Recipe("fp8", layers, {n: seen[value].amax for n, value in reads.items()})
-    model, expected = quantize.qdq.written(graph, recipe), quantize.outputs(graph, samples)
-    as_written = quantize.outputs(model, samples)
+    seen = schemes.ranges.collect(graph, reads.values(), samples)
+    recipe = schemes.qdq.Recipe("fp8", layers, {n: seen[value].amax for n, value in reads.items()})
+    model, expected = schemes.qdq.written(graph, recipe), schemes.outputs(graph, samples)
+    as_written = schemes.outputs(model, samples)
     rewritten = run_all(OnnxRuntimeBackend(), model.SerializeToString(), samples)
-    assert quantize.relative_error(as_written, expected) < 0.03
-    assert quantize.relative_error(rewritten, expected) > 0.3
+    assert schemes.relative_error(as_written, expected) < 0.03
+    assert schemes.relative_error(rewritten, expected) > 0.3
 
 
 @pytest.mark.parametrize("kind", ["int8", "nvfp4"])
@@ -245,4 +245,4 @@ def test_the_float_graph_is_not_touched(shop, made, kind) -> None:
     made("vit", "encode", kind)
     assert graph.SerializeToString() == again
     assert not any("Linear" in node.op_type for node in graph.graph.node)
-    assert np.isfinite(quantize.outputs(graph, samples_of(shop, "vit", "encode", 1))).all()
+    assert np.isfinite(schemes.outputs(graph, samples_of(shop, "vit", "encode", 1))).all()

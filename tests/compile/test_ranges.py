@@ -10,8 +10,8 @@ from onnx import helper
 from probes import graph_of, samples_of
 
 from jetsight.errors import UsageError
-from jetsight_compile import ranges
-from jetsight_compile.ranges import METHODS, Seen, collect, find, rounded
+from jetsight_compile.quantize import ranges
+from jetsight_compile.quantize.ranges import METHODS, Seen, collect, find, rounded
 
 GRIDS = ("int8", "fp8")
 RNG = np.random.default_rng(0)

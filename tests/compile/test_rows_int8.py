@@ -13,10 +13,10 @@ from probes import graph_of, makers_of, nodes_of, tensors_of
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.errors import UsageError
-from jetsight_compile import quantize, rows_int8
-from jetsight_compile.engines import run_all
-from jetsight_compile.layers import check_quantized, quantizable
-from jetsight_compile.quantize import relative_error as error
+from jetsight_compile.calibration.run import run_all
+from jetsight_compile.export.onnx_graph import check_quantized, quantizable
+from jetsight_compile.quantize import gemm_int8, schemes
+from jetsight_compile.quantize.schemes import relative_error as error
 
 ROWS, FEW, MANY, OUT = 64, 24, 300, 16
 
@@ -45,8 +45,8 @@ def samples() -> list[dict[str, np.ndarray]]:
 
 
 @pytest.fixture(scope="module")
-def made(graph, samples) -> quantize.Quantized:
-    return quantize.cpu_rows(graph, samples)
+def made(graph, samples) -> schemes.Quantized:
+    return schemes.cpu_rows(graph, samples)
 
 
 def outputs(model: onnx.ModelProto, samples) -> np.ndarray:
@@ -74,7 +74,7 @@ def test_it_is_as_exact_as_eight_bits_are(graph, made, samples) -> None:
     assert 0.0 < error(found, right) < 2e-3
     narrow = replace(made.recipe, ranges={n: (0.3 * a, 0.3 * b) for n, (a, b) in
                                           made.recipe.ranges.items()})  # fmt: skip
-    clipped = outputs(rows_int8.written(graph, narrow), samples)
+    clipped = outputs(gemm_int8.written(graph, narrow), samples)
     assert error(clipped, right) > 50 * made.error, "the control: ranges that are too small"
 
 
@@ -90,8 +90,8 @@ def test_a_shift_replaces_the_zero_point_only_where_few_inputs_are_summed(made) 
 def test_shifted_or_not_it_is_as_exact(graph, made, samples, monkeypatch) -> None:
     right = outputs(graph, samples)
     shifted = error(outputs(made.model, samples), right)
-    monkeypatch.setattr(rows_int8, "_FEW_INPUTS", 0)
-    plain = rows_int8.written(graph, made.recipe)
+    monkeypatch.setattr(gemm_int8, "_FEW_INPUTS", 0)
+    plain = gemm_int8.written(graph, made.recipe)
     assert "Add" not in {node.op_type for node in plain.graph.node}
     assert error(outputs(plain, samples), right) == pytest.approx(shifted, rel=0.3)
     forgotten = onnx.ModelProto.FromString(made.model.SerializeToString())
@@ -117,15 +117,15 @@ def test_onnxruntime_makes_integer_kernels_of_it(made, tmp_path: Path) -> None:
 
 
 def test_layers_go_back_to_float_as_a_block(graph, made, samples) -> None:
-    fewer = quantize.without(made, graph, ("two",))
+    fewer = schemes.without(made, graph, ("two",))
     assert fewer.layers == ("one/Gemm",)
     assert fewer.kept == ("two",)
     assert nodes_of(fewer.model)["two/MatMul"].op_type == "MatMul"
     right = outputs(graph, samples)
     assert error(outputs(fewer.model, samples), right) < made.error
-    order = quantize.most_harmful(graph, made.recipe, samples, right)
+    order = schemes.most_harmful(graph, made.recipe, samples, right)
     assert sorted(order) == ["one", "two"]
-    each = {b: error(outputs(quantize.without(made, graph, (b,)).model, samples), right)
+    each = {b: error(outputs(schemes.without(made, graph, (b,)).model, samples), right)
             for b in order}  # fmt: skip
     assert each[order[0]] < each[order[1]]
 

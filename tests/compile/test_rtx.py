@@ -7,9 +7,10 @@ import pytest
 from onnx import helper
 
 from jetsight.errors import EngineError, MissingDependency
-from jetsight_compile import graphs, rtx
-from jetsight_compile.graphs import Sizes
-from jetsight_compile.targets import TARGETS, plan
+from jetsight_compile import rtx
+from jetsight_compile.config.targets import TARGETS, plan
+from jetsight_compile.export import onnx_export
+from jetsight_compile.export.onnx_export import Sizes
 
 needs_rtx = pytest.mark.skipif(
     not __import__("importlib.util").util.find_spec("tensorrt_rtx"),
@@ -50,7 +51,7 @@ def test_families_compile(shop, tmp_path, kind, name, family) -> None:
     built = rtx.build(graph.SerializeToString(), tmp_path / "trt.log")
     assert [built.inputs, built.outputs] == promised(Sizes.of(shop.model(kind)), name)
     assert len(built.engine) > 1000
-    counts = graphs.operator_counts(graph)
+    counts = onnx_export.operator_counts(graph)
     assert built.layers["NORMALIZATION"] == counts["LayerNormalization"]
     assert built.layers["MATRIX_MULTIPLY"] == counts["Gemm"] + counts["MatMul"]
     assert built.layers["CONVOLUTION"] == counts["Conv"]
@@ -68,7 +69,10 @@ def test_shipped_geometries_compile(recipe, family) -> None:
     from jetsight_train.recipe import load_recipe
 
     model = geometry_of(load_recipe(recipe))
-    for name, export in (("encode", graphs.export_encode), ("forecast", graphs.export_forecast)):
+    for name, export in (
+        ("encode", onnx_export.export_encode),
+        ("forecast", onnx_export.export_forecast),
+    ):
         built = rtx.build(export(model, FAMILIES[family].style).SerializeToString())
         assert [built.inputs, built.outputs] == promised(Sizes.of(model), name)
 

@@ -10,12 +10,12 @@ from onnx import helper, numpy_helper
 from probes import copy_of, graph_of, nodes_of, samples_of, windows_of
 
 from jetsight.errors import GateError, UsageError
-from jetsight_compile import qdq, quantize, ranges, search
-from jetsight_compile.agreement import question
-from jetsight_compile.dense import Style
-from jetsight_compile.layers import block_of, blocks_of, quantizable, share
-from jetsight_compile.modules import MODULES, Module
-from jetsight_compile.search import Task, choose, floor_ms, smallest_module
+from jetsight_compile.config.hardware import MODULES, Module
+from jetsight_compile.export.layers import Style
+from jetsight_compile.export.onnx_graph import block_of, blocks_of, quantizable, share
+from jetsight_compile.quantize import mixed_precision, qdq, ranges, schemes
+from jetsight_compile.quantize.mixed_precision import Task, choose, floor_ms, smallest_module
+from jetsight_compile.validate.plan_agreement import question
 
 STYLE = Style(20, gelu="erf")
 NANO = MODULES[0]
@@ -41,16 +41,16 @@ def quantizer(shop, harmful: dict[str, float]):
     seen = ranges.collect(graph, reads.values(), samples_of(shop, "conv", "forecast", 8))
     amax = {n: seen[v].amax * harmful.get(block_of(n), 1.0) for n, v in reads.items()}
 
-    def tensorrt(exact, kind, samples, *, methods, keep_float=()) -> quantize.Quantized:
+    def tensorrt(exact, kind, samples, *, methods, keep_float=()) -> schemes.Quantized:
         kept = tuple(quantizable(exact, keep_float))
         recipe = qdq.Recipe(kind, kept, {name: amax[name] for name in kept})
-        return quantize.applied(exact, recipe, methods[0], {methods[0]: 0.0})
+        return schemes.applied(exact, recipe, methods[0], {methods[0]: 0.0})
 
     return tensorrt
 
 
 def test_what_passes_whole_is_taken_whole(shop, monkeypatch) -> None:
-    monkeypatch.setattr(quantize, "tensorrt", quantizer(shop, {}))
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {}))
     said: list[str] = []
     choice = choose(task_of(shop, say=said.append))
     assert choice.precision == "int8"
@@ -65,7 +65,7 @@ def test_what_passes_whole_is_taken_whole(shop, monkeypatch) -> None:
 @pytest.mark.parametrize("block", ["all", "last"])
 def test_the_harmful_block_goes_back_to_float_and_no_other(shop, monkeypatch, block) -> None:
     """Its activations all land on zero; every other block is as good as it was."""
-    monkeypatch.setattr(quantize, "tensorrt", quantizer(shop, {block: 1e4}))
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {block: 1e4}))
     choice = choose(task_of(shop))
     assert [(t.precision, t.kept, t.passed) for t in choice.trials] == [
         ("fp32", (), True), ("fp16", (), True), ("int8", (), False), ("int8", (block,), True),
@@ -81,8 +81,8 @@ def test_the_harmful_block_goes_back_to_float_and_no_other(shop, monkeypatch, bl
 
 
 def test_two_harmful_blocks_go_one_after_the_other(shop, monkeypatch) -> None:
-    monkeypatch.setattr(quantize, "tensorrt", quantizer(shop, {"all": 1e4, "last": 1e4}))
-    monkeypatch.setattr(search, "FEWEST_SHARE", 0.1)
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {"all": 1e4, "last": 1e4}))
+    monkeypatch.setattr(mixed_precision, "FEWEST_SHARE", 0.1)
     choice = choose(task_of(shop))
     kept = [set(trial.kept) for trial in choice.trials if trial.precision == "int8"]
     assert [len(each) for each in kept] == [0, 1, 2]
@@ -94,23 +94,23 @@ def test_two_harmful_blocks_go_one_after_the_other(shop, monkeypatch) -> None:
 def test_too_little_left_to_quantize_is_not_worth_it(shop, monkeypatch) -> None:
     """Nearly everything is harmful: float it is, and no row keeps less than half of the work."""
     blocks = blocks_of(quantizable(shop.graph("conv", "forecast", STYLE)))
-    monkeypatch.setattr(quantize, "tensorrt", quantizer(shop, dict.fromkeys(blocks, 1e4)))
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, dict.fromkeys(blocks, 1e4)))
     choice = choose(task_of(shop))
     assert choice.precision == "fp16"
     assert choice.made is None
-    assert all(trial.share >= search.FEWEST_SHARE for trial in choice.trials)
+    assert all(trial.share >= mixed_precision.FEWEST_SHARE for trial in choice.trials)
     assert not any(trial.passed for trial in choice.trials if trial.precision == "int8")
 
 
 def test_the_planners_order_can_refuse_what_the_latents_would_pass(shop, monkeypatch) -> None:
-    monkeypatch.setattr(quantize, "tensorrt", quantizer(shop, {"last": 4.0}))
-    monkeypatch.setattr(search, "LEAST_RANK", 0.99)
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {"last": 4.0}))
+    monkeypatch.setattr(mixed_precision, "LEAST_RANK", 0.99)
     choice = choose(task_of(shop, asked=question(windows_of(40))))
     (chosen,) = (trial for trial in choice.trials if trial.chosen)
     assert chosen.kept
     assert chosen.plan.rank >= 0.99
     whole = next(trial for trial in choice.trials if trial.precision == "int8")
-    assert whole.sqnr_db > search.LEAST_DB
+    assert whole.sqnr_db > mixed_precision.LEAST_DB
     assert 0.5 < whole.plan.rank < 0.99
     assert not whole.passed
     choice = choose(task_of(shop))
@@ -119,15 +119,15 @@ def test_the_planners_order_can_refuse_what_the_latents_would_pass(shop, monkeyp
 
 
 def test_nothing_that_passes_is_an_error_with_a_way_out(shop, monkeypatch) -> None:
-    monkeypatch.setattr(search, "LEAST_DB", 1000.0)
+    monkeypatch.setattr(mixed_precision, "LEAST_DB", 1000.0)
     with pytest.raises(GateError, match=r"train longer, or compile this target in fp32") as caught:
         choose(task_of(shop, allowed=("fp16",)))
     assert "\n" not in str(caught.value)
 
 
 def test_rows_say_what_was_measured(shop, monkeypatch) -> None:
-    monkeypatch.setattr(quantize, "tensorrt", quantizer(shop, {}))
-    monkeypatch.setattr(search, "LEAST_RANK", 0.5)
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {}))
+    monkeypatch.setattr(mixed_precision, "LEAST_RANK", 0.5)
     fp32, fp16, int8 = choose(task_of(shop, asked=question(windows_of(40)))).trials
     assert fp32.sqnr_db > 120 > fp16.sqnr_db > int8.sqnr_db > 30
     assert (fp32.plan.rank, fp32.plan.first_action) == (1.0, 1.0)
@@ -139,7 +139,7 @@ def test_rows_say_what_was_measured(shop, monkeypatch) -> None:
 
 
 def test_layers_that_were_asked_to_stay_float_do(shop, monkeypatch) -> None:
-    monkeypatch.setattr(quantize, "tensorrt", quantizer(shop, {}))
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {}))
     choice = choose(task_of(shop, keep_float=("last.*",)))
     assert choice.precision == "int8"
     assert not any(block_of(name) == "last" for name in choice.made.layers)
@@ -175,7 +175,7 @@ def test_a_format_whose_range_is_left_never_passes(shop) -> None:
 
     choice = choose(task_of(shop, allowed=("fp32", "fp16"), export=export))
     assert choice.precision == "fp32"
-    assert choice.trials[1].sqnr_db < search.LEAST_DB
+    assert choice.trials[1].sqnr_db < mixed_precision.LEAST_DB
     assert not choice.trials[1].passed
 
 

@@ -7,12 +7,13 @@ from tiny import HISTORY, HORIZON, LATENT, SIDE, square_episode
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.errors import EngineError
-from jetsight_compile import qdq, ranges, taps
-from jetsight_compile.controls import inner_layers, mis_scaled, stale
-from jetsight_compile.dense import Style
-from jetsight_compile.engines import run_all
-from jetsight_compile.layers import quantizable
-from jetsight_compile.quantize import cpu_int8
+from jetsight_compile.calibration.run import run_all
+from jetsight_compile.export.layers import Style
+from jetsight_compile.export.onnx_graph import quantizable
+from jetsight_compile.quantize import qdq, ranges
+from jetsight_compile.quantize.schemes import cpu_int8
+from jetsight_compile.validate import taps
+from jetsight_compile.validate.negative_controls import inner_layers, mis_scaled, stale
 
 CPU = Style(20)
 WRITTEN = OnnxRuntimeBackend(optimise=False)

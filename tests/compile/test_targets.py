@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from jetsight.errors import UsageError
-from jetsight_compile.targets import TARGETS, plan
+from jetsight_compile.config.targets import TARGETS, plan
 
 
 @pytest.mark.parametrize(

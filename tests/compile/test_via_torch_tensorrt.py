@@ -14,12 +14,12 @@ import torch
 from bundle_factory import make_manifest
 from tiny import save_checkpoint
 
-from jetsight.engines.fingerprint import BuildOptions
-from jetsight.engines.library import Library
+from jetsight.bundle.manifest import Family, Manifest
+from jetsight.bundle.model_spec import ModelFacts
 from jetsight.errors import EngineError, MissingDependency, UsageError
-from jetsight.facts import ModelFacts
-from jetsight.manifest import Family, Manifest
-from jetsight_compile import via_torch_tensorrt
+from jetsight.tensorrt.bindings import Library
+from jetsight.tensorrt.fingerprint import BuildOptions
+from jetsight_compile.pipeline import torch_tensorrt
 from jetsight_train import checkpoint as checkpoints
 
 PLAN = b"ftrt" + bytes(20) + bytes((11, 0, 0, 114)) + b"rest"
@@ -96,7 +96,7 @@ def install(monkeypatch):
         library.__version__ = tensorrt
         monkeypatch.setitem(sys.modules, "torch_tensorrt", module if route else None)
         monkeypatch.setitem(sys.modules, "tensorrt", library)
-        monkeypatch.setattr(via_torch_tensorrt, "_device", lambda: torch.device("cpu"))
+        monkeypatch.setattr(torch_tensorrt, "_device", lambda: torch.device("cpu"))
 
     return put
 
@@ -130,7 +130,7 @@ def convert(made, tmp_path, graph="encode", precision="fp16", **changes):
                     ("x86-trt11",))  # fmt: skip
     given = {"library": library(), "options": BuildOptions(64, 2, "torch-tensorrt"), "gpu": "H100"}
     given = {**given, **changes}
-    return via_torch_tensorrt.convert(
+    return torch_tensorrt.convert(
         path, manifest, family, graph, given["library"], given["options"], tmp_path / "build.log",
         gpu=given["gpu"],
     )  # fmt: skip

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from jetsight.atomic import new_directory
+from jetsight.storage.atomic import new_directory
 from jetsight_train import checkpoint
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig, ViTConfig
 from jetsight_train.model.predictor import ConditionalBlock
+from jetsight_train.model.preprocess import FrameSpec
 from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
 from jetsight_train.objectives import ObjectiveConfig
-from jetsight_train.preprocess import FrameSpec
 from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Recipe, TimingRecipe
-from jetsight_train.record import dataset, episode, stats, video
+from jetsight_train.record import dataset, dataset_stats, episode, video
 
 SIDE, BLOCK, HISTORY, HORIZON, LATENT = 24, 2, 3, 2, 16
 NAMES, FPS = ("dy", "dx"), 10
@@ -148,7 +148,7 @@ def write_dataset(
         np.savez(
             rows, states=np.zeros((length, 1), np.float32), actions=actions,
             rewards=np.zeros(length, np.float32), done=np.arange(length) == length - 1,
-            histogram=stats.histogram(frames),
+            histogram=dataset_stats.histogram(frames),
         )  # fmt: skip
         episode.rows_path(staging, index).write_bytes(rows.getvalue())
     size_hw = episodes[0][0].shape[1:3]

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from gpu_rows import HEAD, ROWS
 
-from jetsight import machine
-from jetsight.backends import available
+from jetsight.backends.registry import available
+from jetsight.machine import system
 
 
 def why_not() -> str | None:
     """Why nothing can be tested on a GPU here; None if it can."""
-    problem = machine.cuda(Path("/")).problem
+    problem = system.cuda(Path("/")).problem
     if problem is not None:
         return f"no NVIDIA GPU can be used ({problem}); see: jetsight doctor"
     return next(info.reason for info in available() if info.name == "tensorrt")

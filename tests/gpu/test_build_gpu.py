@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from bad_input import here
 
-from jetsight import golden, manifest
-from jetsight.bundle import Bundle, write_bundle
-from jetsight.engines import inspector
-from jetsight.engines.fingerprint import host_facts
-from jetsight.engines.library import RTX, open_library
-from jetsight.engines.store import EngineStore
+from jetsight.bundle import golden, manifest
+from jetsight.bundle.bundle import Bundle, write_bundle
 from jetsight.errors import EngineError
+from jetsight.tensorrt.bindings import RTX, open_library
+from jetsight.tensorrt.build import precision_proof
+from jetsight.tensorrt.engine_cache import EngineStore
+from jetsight.tensorrt.fingerprint import host_facts
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parents[2]
@@ -80,9 +80,9 @@ def test_a_proof_of_another_precision_fails(bundle, capfd) -> None:
     if record.proof is None:
         pytest.skip(f"no proof on this library: {record.skipped['proof']}")
     plan = EngineStore().find(record.fingerprint.graph_sha256, host_facts(library)).plan
-    claimed = inspector.prove(inspector.inspect(library, plan), "int8")
+    claimed = precision_proof.prove(precision_proof.inspect(library, plan), "int8")
     with pytest.raises(EngineError, match="silent precision fallback"):
-        inspector.refuse_fallback(claimed, "x")
+        precision_proof.refuse_fallback(claimed, "x")
 
 
 def test_engines_are_found_again_and_by_no_other_machine(bundle, capfd) -> None:

@@ -14,14 +14,14 @@ import pytest
 from gpu_rows import ROWS
 
 from jetsight import cli
-from jetsight.backends.tensorrt import TensorRtBackend
-from jetsight.bundle import Bundle
+from jetsight.bundle.bundle import Bundle
 from jetsight.clock import MonotonicClock
 from jetsight.engine import Engine
-from jetsight.engines.fingerprint import host_facts
-from jetsight.engines.library import open_library
-from jetsight.stats import Recorder
-from jetsight_compile.targets import TARGETS
+from jetsight.histogram import Recorder
+from jetsight.tensorrt.backend import TensorRtBackend
+from jetsight.tensorrt.bindings import open_library
+from jetsight.tensorrt.fingerprint import host_facts
+from jetsight_compile.config.targets import TARGETS
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parents[2]

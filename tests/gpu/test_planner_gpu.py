@@ -9,17 +9,17 @@ import pytest
 from bundle_factory import make_manifest
 from live_planner import PLANNER, families, golden_problem, planner_graph
 
-from jetsight import loading
-from jetsight.backends.cuda import PyCudaDevice
-from jetsight.backends.tensorrt import TensorRtBackend
-from jetsight.chained import ChainedIterations
+from jetsight.backends import loading
+from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.clock import MonotonicClock
-from jetsight.engines import builder
-from jetsight.engines.library import open_library
-from jetsight.iterations import HostIterations, Iterations
-from jetsight.noise import Noise
-from jetsight.planner import Planner
-from jetsight.stream_spec import PlanSpec
+from jetsight.planning.graph_iterations import ChainedIterations
+from jetsight.planning.iterations import HostIterations, Iterations
+from jetsight.planning.noise import Noise
+from jetsight.planning.planner import Planner
+from jetsight.tensorrt.backend import TensorRtBackend
+from jetsight.tensorrt.bindings import open_library
+from jetsight.tensorrt.build import onnx_parser
+from jetsight.tensorrt.cuda.driver import PyCudaDevice
 
 pytestmark = pytest.mark.gpu
 SPEC = PlanSpec.from_manifest(make_manifest(planners=(PLANNER,), families=families()))
@@ -28,7 +28,7 @@ COUNTS = (1, 7, 8, 8, 8, 8)  # new chains, captured chains, replayed chains
 
 @pytest.fixture(scope="module")
 def plan() -> bytes:
-    return builder.build(planner_graph(), library=open_library()).engine
+    return onnx_parser.build(planner_graph(), library=open_library()).engine
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import live_bundle
 import numpy as np
 import pytest
 
-from jetsight.backends.cuda import PyCudaDevice
-from jetsight.backends.tensorrt import TensorRtBackend, TensorRtEngine
-from jetsight.engines import builder
-from jetsight.engines.library import open_library
 from jetsight.errors import EngineError
+from jetsight.tensorrt.backend import TensorRtBackend, TensorRtEngine
+from jetsight.tensorrt.bindings import open_library
+from jetsight.tensorrt.build import onnx_parser
+from jetsight.tensorrt.cuda.driver import PyCudaDevice
 
 pytestmark = pytest.mark.gpu
 RNG = np.random.default_rng(11)
@@ -31,8 +31,8 @@ Plans = dict[str, bytes]
 def plans() -> Plans:
     library = open_library()
     return {
-        "encode": builder.build(live_bundle.encode_graph(), library=library).engine,
-        "forecast": builder.build(live_bundle.forecast_graph(), library=library).engine,
+        "encode": onnx_parser.build(live_bundle.encode_graph(), library=library).engine,
+        "forecast": onnx_parser.build(live_bundle.forecast_graph(), library=library).engine,
     }
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from jetsight import atomic
 from jetsight.errors import StorageError
+from jetsight.storage import atomic
 
 OLD, NEW = b"old" * 1000, b"new" * 100_000
 # What reaches the disk, in the order a child process calls it; each call is a crash point.

@@ -17,8 +17,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from jetsight import backends
-from jetsight.backends import host
+from jetsight.backends import host_arrays, registry
 from jetsight.engine import Engine
 from jetsight.errors import EngineError, MissingDependency, UsageError
 
@@ -27,7 +26,7 @@ FRAME = np.random.default_rng(1).integers(0, 256, (8, 12, 3), np.uint8)
 
 
 def _load(name: str, graph: bytes) -> Engine:
-    return backends.open_backend(name, "cpu-fp32", threads=1).load(graph)
+    return registry.open_backend(name, "cpu-fp32", threads=1).load(graph)
 
 
 def _encode(name: str, graph: bytes, frame: np.ndarray = FRAME) -> np.ndarray:
@@ -89,7 +88,7 @@ def test_forecast_equals_numpy(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bound_output_feeds_next_engine_without_copy(name: str) -> None:
-    backend = backends.open_backend(name, "cpu-fp32", threads=1)
+    backend = registry.open_backend(name, "cpu-fp32", threads=1)
     first, second = backend.load(_graph("Neg", [4])), backend.load(_graph("Abs", [4]))
     second.bind("x", first.outputs["y"])
     for factor in (1.0, 2.0):  # a second round shows that it stays bound
@@ -218,20 +217,20 @@ def test_openvino_is_pinned_to_float32() -> None:
 def test_default_depends_on_what_the_cpu_can_do(
     monkeypatch: pytest.MonkeyPatch, machine: str, flags: set[str], fp32: str, int8: str
 ) -> None:
-    monkeypatch.delenv(backends.VARIABLE, raising=False)
+    monkeypatch.delenv(registry.VARIABLE, raising=False)
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(host, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(host_arrays, "cpu_flags", lambda: frozenset(flags))
     for family, expected in (("cpu-fp32", fp32), ("cpu-int8", int8)):
-        assert backends.choose(family) == expected
-        assert backends.open_backend(None, family).name == expected
+        assert registry.choose(family) == expected
+        assert registry.open_backend(None, family).name == expected
 
 
 def test_the_only_installed_backend_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(backends.VARIABLE, raising=False)
+    monkeypatch.delenv(registry.VARIABLE, raising=False)
     for hidden, left in (NAMES, NAMES[::-1]):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, hidden, None)
-            assert backends.choose("cpu-int8") == left
+            assert registry.choose("cpu-int8") == left
 
 
 def _saturating() -> tuple[bytes, np.ndarray]:
@@ -287,18 +286,18 @@ def test_weights_that_share_a_zero_point_load_without_vnni(
 
 
 def test_name_beats_variable_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(backends.VARIABLE, "onnxruntime")
-    assert backends.open_backend(None, "cpu-fp32").name == "onnxruntime"
-    assert backends.open_backend("openvino", "cpu-fp32").name == "openvino"
+    monkeypatch.setenv(registry.VARIABLE, "onnxruntime")
+    assert registry.open_backend(None, "cpu-fp32").name == "onnxruntime"
+    assert registry.open_backend("openvino", "cpu-fp32").name == "openvino"
 
 
 def test_unknown_backend_and_family_say_what_there_is() -> None:
     with pytest.raises(UsageError, match="choose one of 'openvino', 'onnxruntime'"):
-        backends.open_backend("tensorflow", "cpu-fp32")
+        registry.open_backend("tensorflow", "cpu-fp32")
     with pytest.raises(UsageError, match="does not run family 'trt-op20-fp16'"):
-        backends.open_backend("openvino", "trt-op20-fp16")
+        registry.open_backend("openvino", "trt-op20-fp16")
     with pytest.raises(EngineError, match="no backend of this version runs family 'npu-int8'"):
-        backends.open_backend(None, "npu-int8")
+        registry.open_backend(None, "npu-int8")
 
 
 def test_missing_libraries_name_the_extra() -> None:
@@ -332,11 +331,11 @@ def test_looking_around_imports_nothing_heavy() -> None:
 
 def test_host_arrays_start_on_a_cache_line() -> None:
     for size in (1, 3, 17, 1000):
-        assert host.aligned_zeros((size, 3), np.dtype(np.uint8)).ctypes.data % 64 == 0
+        assert host_arrays.aligned_zeros((size, 3), np.dtype(np.uint8)).ctypes.data % 64 == 0
 
 
 def test_default_threads_are_within_what_the_process_may_use() -> None:
-    assert 1 <= host.default_threads() <= len(os.sched_getaffinity(0))
+    assert 1 <= host_arrays.default_threads() <= len(os.sched_getaffinity(0))
 
 
 def test_graphs_of_this_file_are_valid_onnx() -> None:
@@ -348,7 +347,7 @@ def test_graphs_of_this_file_are_valid_onnx() -> None:
 def test_openvino_reports_to_nobody() -> None:
     code = """
 import sys
-from jetsight.backends import open_backend
+from jetsight.backends.registry import open_backend
 open_backend("openvino", "cpu-fp32")
 print([name for name in sys.modules if name.startswith("openvino_telemetry.")])
 """

@@ -12,9 +12,16 @@ from typing import Any
 import pytest
 from planner_factory import HERE, Rig, latent
 
-from jetsight.budget import GraphTime, MeasuredOn, TimesFile, choose, measured_on, percentiles
+from jetsight.bundle.planner_spec import PlannerFacts
 from jetsight.errors import UsageError
-from jetsight.planner_facts import PlannerFacts
+from jetsight.planning.time_budget import (
+    GraphTime,
+    MeasuredOn,
+    TimesFile,
+    choose,
+    measured_on,
+    percentiles,
+)
 from jetsight.testing import tiny_planner
 
 GRAPHS = {"imagine_cem_32x2": "ab" * 32}

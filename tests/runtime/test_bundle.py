@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from bundle_factory import make_bundle, make_files, make_golden, make_manifest
 
-from jetsight import golden, manifest
-from jetsight.bundle import Bundle, write_bundle
+from jetsight.bundle import golden, manifest
+from jetsight.bundle.bundle import Bundle, write_bundle
 from jetsight.errors import BundleError, StorageError, UsageError
 
 ENCODE = "graphs/cpu-int8/encode.onnx"

@@ -12,8 +12,8 @@ import pytest
 from jetsight.cameras import Camera, Reading, SourceInfo, StreamRequest
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.errors import CameraError, UsageError
-from jetsight.frames import Forecast, Frame, Mode, Reason
 from jetsight.session import Session
+from jetsight.stream.frames import Forecast, Frame, Mode, Reason
 from jetsight.testing import FakeBackend, FakeClock, tiny_spec
 
 REQUEST = StreamRequest(4, 6, 10.0, action_block=2, plan_ticks=4, step_size=2)

@@ -11,16 +11,16 @@ import pytest
 from planner_factory import HERE, KINDS, SPEC, latent
 from tensorrt_factory import Rig as Gpu
 
-from jetsight.chained import LONGEST, ChainedIterations
+from jetsight.bundle.planner_spec import HazardFacts, HeadFacts, PlannerFacts
+from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import Engine
 from jetsight.errors import EngineError
-from jetsight.imagination import Imagination, Planning
-from jetsight.iterations import HostIterations, Iterations
-from jetsight.noise import Noise
-from jetsight.plan import PlanReason
-from jetsight.planner import Planner
-from jetsight.planner_facts import HazardFacts, HeadFacts, PlannerFacts
-from jetsight.stream_spec import PlanSpec
+from jetsight.planning.graph_iterations import LONGEST, ChainedIterations
+from jetsight.planning.imagine import Imagination, Planning
+from jetsight.planning.iterations import HostIterations, Iterations
+from jetsight.planning.noise import Noise
+from jetsight.planning.plan import PlanReason
+from jetsight.planning.planner import Planner
 from jetsight.testing import FakeBackend, FakeClock, FakeDevice, FakeImagine, tiny_plan_spec
 
 SEEN = (

@@ -17,7 +17,8 @@ import pytest
 from bundle_factory import make_bundle
 
 import jetsight
-from jetsight import cli, errors, manifest
+from jetsight import cli, errors
+from jetsight.bundle import manifest
 from jetsight.cli import group
 
 

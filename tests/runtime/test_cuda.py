@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jetsight.backends import cuda as cuda_module
-from jetsight.backends.cuda import PyCudaDevice, require_pycuda
-from jetsight.backends.cuda_queue import CudaQueue
 from jetsight.errors import EngineError, MissingDependency
+from jetsight.tensorrt.cuda import driver as cuda_module
+from jetsight.tensorrt.cuda.driver import PyCudaDevice, require_pycuda
+from jetsight.tensorrt.cuda.stream import CudaQueue
 from jetsight.testing import FakeClock
 
 # Every name of PyCUDA that is used; each was found in the sources of 2024.1 and 2026.1.

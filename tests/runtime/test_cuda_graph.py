@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from jetsight.backends.cuda_graph import _SIGNATURES, GraphDriver
 from jetsight.errors import EngineError
+from jetsight.tensorrt.cuda.graphs import _SIGNATURES, GraphDriver
 
 STREAM = 0xFFFF_8000_1234  # a handle that does not fit 32 bits
 TEMPLATE, GRAPH, CONTEXT = 0x7F00_0000_0010, 0x7F00_0000_0020, 0x7F00_0000_0030

@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 
-from jetsight import cli, doctor, machine
-from jetsight.backends import BackendInfo
+from jetsight import cli
+from jetsight.backends.registry import BackendInfo
 from jetsight.cli.doctor import describe
-from jetsight.engines.fingerprint import BuildOptions, Fingerprint, HostFacts
-from jetsight.engines.record import BuildRecord
-from jetsight.engines.store import EngineStore
-from jetsight.machine import Cuda, Gpu
+from jetsight.doctor import examine
+from jetsight.machine import system
+from jetsight.machine.jetson import Jetson
+from jetsight.machine.system import Cuda, Gpu
+from jetsight.tensorrt.engine_cache import EngineStore
+from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, HostFacts
+from jetsight.tensorrt.record import BuildRecord
 
 NO_CUDA = Cuda(None, None, (), "no NVIDIA driver")
 ORIN = Gpu("Orin", 65_000_000_000, "8.7", multiprocessors=16, integrated=True)
@@ -57,7 +60,7 @@ def jetson(tmp_path: Path) -> Path:
     )
 
 
-def _examine(root: Path, installed: set[str] = frozenset(), **fakes: Any) -> doctor.Report:
+def _examine(root: Path, installed: set[str] = frozenset(), **fakes: Any) -> examine.Report:
     def version_of(module: str) -> str | None:
         return "1.2.3" if module in installed else None
 
@@ -68,17 +71,17 @@ def _examine(root: Path, installed: set[str] = frozenset(), **fakes: Any) -> doc
         "store": EngineStore(root / "engines"),
     }
     fakes = {**defaults, **fakes}
-    return doctor.examine(root, version_of=version_of, **fakes)
+    return examine.examine(root, version_of=version_of, **fakes)
 
 
-def _able(report: doctor.Report, start: str) -> doctor.Ability:
+def _able(report: examine.Report, start: str) -> examine.Ability:
     (found,) = [able for able in report.abilities if able.what.startswith(start)]
     return found
 
 
 def test_jetson_is_described(jetson: Path) -> None:
     report = _examine(jetson, cuda=lambda _: Cuda("540.4", "12.6", (ORIN,), None))
-    assert report.jetson == machine.Jetson(
+    assert report.jetson == Jetson(
         "NVIDIA Jetson AGX Orin Developer Kit", "36.4.3", "6.2", "10.3", "0"
     )
     assert report.system.os == "Ubuntu 22.04.5 LTS"
@@ -102,7 +105,7 @@ def test_old_jetpack_and_locked_camera_are_advised_about(
     jetson: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (jetson / "etc/nv_tegra_release").write_text(RELEASE.replace("4.3", "3.0"))
-    monkeypatch.setattr(machine.os, "access", lambda *_: False)
+    monkeypatch.setattr(system.os, "access", lambda *_: False)
     advice = " | ".join(_examine(jetson, {"tensorrt"}).advice)
     assert "JetPack 6.0 is too old" in advice
     assert "/dev/video0, /dev/video10 cannot be opened by this user" in advice
@@ -114,8 +117,8 @@ def test_missing_system_library_is_advised_about_where_it_matters(tmp_path: Path
     assert "without libGL.so.1; on Debian" in advice
     assert _examine(tmp_path, {"gym_pusht"}).advice == ()
     assert _examine(tmp_path, loads=lambda _: False).advice == ()
-    assert machine.library_loads("libc.so.6")
-    assert not machine.library_loads("libnone.so.9")
+    assert system.library_loads("libc.so.6")
+    assert not system.library_loads("libnone.so.9")
 
 
 def test_empty_machine_is_still_described(tmp_path: Path) -> None:
@@ -195,7 +198,7 @@ class FakeDriver:
 
 def test_driver_is_asked_for_its_devices(tmp_path: Path) -> None:
     _tree(tmp_path, {"sys/module/nvidia/version": "580.95\n"})
-    found = machine.cuda(tmp_path, lambda _: FakeDriver())
+    found = system.cuda(tmp_path, lambda _: FakeDriver())
     thor = Gpu("NVIDIA Thor", 128 << 30, "11.0", multiprocessors=20, integrated=True)
     assert found == Cuda("580.95", "13.2", (thor,), None)
 
@@ -215,7 +218,7 @@ def _no_library(_: str) -> Any:
     ],
 )
 def test_every_driver_problem_is_told(tmp_path: Path, load: Any, problem: str) -> None:
-    found = machine.cuda(tmp_path, load)
+    found = system.cuda(tmp_path, load)
     assert found.devices == ()
     assert problem in (found.problem or "")
 
@@ -231,7 +234,7 @@ def test_installed_version_finds_without_importing() -> None:
     code = """
 import sys
 sys.modules["torch"] = None
-from jetsight.doctor import installed_version as v
+from jetsight.doctor.examine import installed_version as v
 print(v("numpy") is not None, v("torch"), v("no_such_module"), "av" in sys.modules)
 """
     assert _printed(code) == "True None None False"
@@ -240,7 +243,7 @@ print(v("numpy") is not None, v("torch"), v("no_such_module"), "av" in sys.modul
 def test_doctor_imports_nothing_heavy() -> None:
     code = """
 import sys
-from jetsight.doctor import examine
+from jetsight.doctor.examine import examine
 examine()
 print([m for m in ("torch", "onnxruntime", "openvino", "av", "pyarrow") if m in sys.modules])
 """
@@ -252,7 +255,7 @@ def test_command_prints_the_page_and_the_json(capsys: pytest.CaptureFixture[str]
     assert "can  what" in capsys.readouterr().out
     assert cli.main(["doctor", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {
-        field.name for field in dataclasses.fields(doctor.Report)
+        field.name for field in dataclasses.fields(examine.Report)
     }
 
 
@@ -284,9 +287,9 @@ def _keep(store: EngineStore, graph: str, version: str, gpu: str | None) -> None
 def test_engines_are_counted_and_usable_ones_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: tuple[Gpu, ...], usable: int
 ) -> None:
-    monkeypatch.setattr(machine, "cuda", lambda _: Cuda("580", "13.0", gpus, None))
+    monkeypatch.setattr(system, "cuda", lambda _: Cuda("580", "13.0", gpus, None))
     store = EngineStore(tmp_path / "engines")
-    assert _examine(tmp_path, store=store).engines == doctor.Engines(str(store.root), 0, 0, None)
+    assert _examine(tmp_path, store=store).engines == examine.Engines(str(store.root), 0, 0, None)
     _keep(store, "a", "1.2.3", "Orin")
     _keep(store, "b", "1.2.3", None)  # built where no GPU was, never proven
     _keep(store, "c", "1.7.1.116", "Orin")  # for another TensorRT

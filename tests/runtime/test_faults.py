@@ -10,7 +10,7 @@ import pytest
 from scripted_world import SPAN, SPEC, B, open_session, run, world
 
 from jetsight.errors import EngineError
-from jetsight.frames import Mode, Reason
+from jetsight.stream.frames import Mode, Reason
 from jetsight.testing import FakeClock, ScriptedCamera, Shot, lost, shots
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from planner_factory import HERE, SPEC, Rig, latent
 
+from jetsight.bundle.planner_spec import CostWeights, HazardFacts, HeadFacts
 from jetsight.errors import UsageError
-from jetsight.goal import Goal, Limits, arrival
-from jetsight.planner import Planner
-from jetsight.planner_facts import CostWeights, HazardFacts, HeadFacts
+from jetsight.planning.goal import Goal, Limits, arrival
+from jetsight.planning.planner import Planner
 from jetsight.session import Session
 from jetsight.testing import FakeBackend, FakeClock, tiny_planner
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from bundle_factory import make_golden, make_manifest
 
-from jetsight import golden
+from jetsight.bundle import golden
 from jetsight.errors import BundleError
 
 FACTS = make_manifest()

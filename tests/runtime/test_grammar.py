@@ -11,11 +11,11 @@ import pytest
 from camera_factory import REQUEST
 
 from jetsight.cameras import Camera, Source
-from jetsight.cameras.episodes import EpisodeSource
-from jetsight.cameras.grammar import open_source
+from jetsight.cameras.gym import GymSource
 from jetsight.cameras.images import ImageFolderSource
-from jetsight.cameras.live import DeviceSource, RtspSource
-from jetsight.cameras.simulation import GymSource
+from jetsight.cameras.lerobot import EpisodeSource
+from jetsight.cameras.physical import DeviceSource, RtspSource
+from jetsight.cameras.source_uri import open_source
 from jetsight.cameras.video import VideoSource
 from jetsight.errors import CameraError, JetsightError, MissingDependency, UsageError
 from jetsight.testing import FakeClock

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetsight.cameras.grid import TickGrid
+from jetsight.cameras.tick_grid import TickGrid
 
 P = 100_000_000
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jetsight.frames import Mode, Reason
-from jetsight.health import FrozenDetector, HealthLimits, HealthMonitor
+from jetsight.stream.frames import Mode, Reason
+from jetsight.stream.health import FrozenDetector, HealthLimits, HealthMonitor
 
 P = 100_000_000
 

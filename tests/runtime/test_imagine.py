@@ -16,8 +16,8 @@ from test_plan_picture import report
 
 from jetsight import cli
 from jetsight.cli.imagine import describe
-from jetsight.frames import Frame
 from jetsight.session import Session
+from jetsight.stream.frames import Frame
 
 COMMON = ("--backend", "onnxruntime", "--threads", "1")
 Capture = pytest.CaptureFixture[str]
@@ -106,8 +106,8 @@ def test_the_same_seed_gives_the_same_plan(imagine: Imagine) -> None:
 
 def test_a_recorded_moment_plans_as_the_stream_would(imagine: Imagine, room: Path) -> None:
     """The control is the same frame as a scene at rest, which knows no actions."""
-    from jetsight.bundle import Bundle
-    from jetsight.lerobot import LeRobotDataset
+    from jetsight.bundle.bundle import Bundle
+    from jetsight.datasets.lerobot import LeRobotDataset
 
     found = imagine("--frame", "ds#1:9", "--goal", "ds#2:3", "--iterations", "4")
     data = LeRobotDataset.open(room / "ds")

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from jetson_factory import BOARDS, agx_orin_jp62, devfreq, dpkg, look, modes, release, tree
 
-from jetsight import doctor, jetson, machine, sysfs, toolkit
 from jetsight.cli.doctor import describe
-from jetsight.machine import ClockRate, PowerMode, Temperature, Throttle
+from jetsight.doctor import examine
+from jetsight.machine import nvidia_packages, sysfs
+from jetsight.machine.clocks import ClockRate, clocks
+from jetsight.machine.jetson import PowerMode, jetson
+from jetsight.machine.thermal import Temperature, Throttle, temperatures, throttles
 
 MHZ = 1_000_000
 
@@ -34,7 +37,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_board_software_and_power_mode(tmp_path: Path, name: str) -> None:
-    found = machine.jetson(tree(tmp_path, BOARDS[name]()))
+    found = jetson(tree(tmp_path, BOARDS[name]()))
     assert found is not None
     assert (
         found.jetpack,
@@ -51,7 +54,7 @@ def test_board_software_and_power_mode(tmp_path: Path, name: str) -> None:
 def test_laptop_is_no_jetson(tmp_path: Path) -> None:
     report = look(tree(tmp_path, BOARDS["laptop"]()))
     assert report.jetson is None
-    assert report.tensorrt == doctor.TensorRt(None, (), None, None)
+    assert report.tensorrt == examine.TensorRt(None, (), None, None)
     assert report.clocks.gpu == ()
     assert report.clocks.emc is None
     assert report.advice == ()
@@ -59,7 +62,7 @@ def test_laptop_is_no_jetson(tmp_path: Path) -> None:
 
 
 def test_clocks_of_an_orin_looked_at_by_root(tmp_path: Path) -> None:
-    found = machine.clocks(tree(tmp_path, BOARDS["agx-orin-jp62"]()))
+    found = clocks(tree(tmp_path, BOARDS["agx-orin-jp62"]()))
     assert [rate.name for rate in found.cpu] == ["cpu 0 1 2 3", "cpu 4 5 6 7", "cpu 8 9 10 11"]
     assert found.cpu[0].current_hz == 2_201_600_000
     speed = 1300 * MHZ
@@ -69,19 +72,19 @@ def test_clocks_of_an_orin_looked_at_by_root(tmp_path: Path) -> None:
 
 
 def test_memory_clock_hidden_from_users_leaves_its_ceiling(tmp_path: Path) -> None:
-    found = machine.clocks(tree(tmp_path, BOARDS["orin-nano-jp6"]()))
+    found = clocks(tree(tmp_path, BOARDS["orin-nano-jp6"]()))
     assert found.emc == ClockRate("emc", None, None, 2133 * MHZ, None, None)
     assert found.gpu[0].locked is False
     assert found.locked is False
     (tmp_path / "sys/kernel/nvpmodel_clk_cap/emc").write_text("0\n")
-    assert machine.clocks(tmp_path).emc is None
+    assert clocks(tmp_path).emc is None
 
 
 def test_clocks_of_jetpack_7_are_devfreq_nodes(tmp_path: Path) -> None:
-    thor = machine.clocks(tree(tmp_path / "thor", BOARDS["thor-jp7"]()))
+    thor = clocks(tree(tmp_path / "thor", BOARDS["thor-jp7"]()))
     assert [rate.name for rate in thor.gpu] == ["gpu-gpc-0", "gpu-nvd-0"]
     assert thor.emc == ClockRate("emc", 3200 * MHZ, 665 * MHZ, 4266 * MHZ, "tegra_wmark", False)
-    orin = machine.clocks(tree(tmp_path / "orin", BOARDS["agx-orin-jp72"]()))
+    orin = clocks(tree(tmp_path / "orin", BOARDS["agx-orin-jp72"]()))
     assert orin.emc is not None
     assert orin.emc.locked is True  # its floor is low, its governor holds the ceiling
     assert orin.locked is True
@@ -90,7 +93,7 @@ def test_clocks_of_jetpack_7_are_devfreq_nodes(tmp_path: Path) -> None:
 def test_gpu_clock_is_found_without_the_class_folder(tmp_path: Path) -> None:
     node = "sys/devices/platform/17000000.ga10b/devfreq_dev"
     tree(tmp_path, devfreq(node, 306, 306, 918, "nvhost_podgov"))
-    (rate,) = machine.clocks(tmp_path).gpu
+    (rate,) = clocks(tmp_path).gpu
     assert (rate.name, rate.max_hz) == ("17000000.ga10b", 918 * MHZ)
 
 
@@ -100,27 +103,27 @@ def test_devfreq_nodes_are_links_on_a_board(tmp_path: Path) -> None:
     (tmp_path / "sys/class/devfreq").mkdir(parents=True)
     (tmp_path / "sys/class/devfreq/17000000.gpu").symlink_to(tmp_path / node)
     (tmp_path / "sys/class/devfreq/13e00000.host1x").symlink_to(tmp_path / "nothing")
-    assert [rate.name for rate in machine.clocks(tmp_path).gpu] == ["17000000.gpu"]
+    assert [rate.name for rate in clocks(tmp_path).gpu] == ["17000000.gpu"]
 
 
 def test_nothing_known_is_not_locked_and_not_unlocked(tmp_path: Path) -> None:
-    found = machine.clocks(tmp_path)
+    found = clocks(tmp_path)
     assert (found.cpu, found.gpu, found.emc, found.locked) == ((), (), None, None)
 
 
 def test_temperatures_keep_zones_that_are_switched_off(tmp_path: Path) -> None:
-    orin = machine.temperatures(tree(tmp_path / "orin", BOARDS["agx-orin-jp62"]()))
+    orin = temperatures(tree(tmp_path / "orin", BOARDS["agx-orin-jp62"]()))
     assert orin[0] == Temperature("cpu-thermal", 48_562, 99_000)
     assert orin[2] == Temperature("cv0-thermal", None, 99_000)
-    nano = machine.temperatures(tree(tmp_path / "nano", BOARDS["orin-nano-jp6"]()))
+    nano = temperatures(tree(tmp_path / "nano", BOARDS["orin-nano-jp6"]()))
     assert nano[2].millidegrees is None  # -256 C stands for a part without power
-    thor = machine.temperatures(tree(tmp_path / "thor", BOARDS["thor-jp7"]()))
+    thor = temperatures(tree(tmp_path / "thor", BOARDS["thor-jp7"]()))
     assert [zone.zone for zone in thor if zone.millidegrees is None] == ["gpu-thermal"]
 
 
 def test_zones_are_in_numeric_order(tmp_path: Path) -> None:
     tree(tmp_path, {f"sys/class/thermal/thermal_zone{i}/type": f"zone{i}" for i in range(12)})
-    assert [zone.zone for zone in machine.temperatures(tmp_path)][9:] == [
+    assert [zone.zone for zone in temperatures(tmp_path)][9:] == [
         "zone9",
         "zone10",
         "zone11",
@@ -128,7 +131,7 @@ def test_zones_are_in_numeric_order(tmp_path: Path) -> None:
 
 
 def test_throttle_counters_and_alerts(tmp_path: Path) -> None:
-    found = machine.throttles(tree(tmp_path, BOARDS["agx-orin-jp62"]()))
+    found = throttles(tree(tmp_path, BOARDS["agx-orin-jp62"]()))
     assert [(sign.reason, sign.events, sign.active) for sign in found] == [
         ("under-voltage", 0, None),
         ("average over-current", 0, None),
@@ -137,7 +140,7 @@ def test_throttle_counters_and_alerts(tmp_path: Path) -> None:
     ]
     (tmp_path / "sys/class/hwmon/hwmon3/name").write_text("another\n")
     (tmp_path / "sys/class/thermal/cooling_device0/cur_state").write_text("1\n")
-    assert machine.throttles(tmp_path) == (Throttle("gpu-throttle-alert", None, True),)
+    assert throttles(tmp_path) == (Throttle("gpu-throttle-alert", None, True),)
 
 
 @pytest.mark.parametrize(
@@ -158,18 +161,18 @@ def test_jetpack_of_an_l4t_release(
     tmp_path: Path, l4t: str, jetpack: str | None, shipped: str | None
 ) -> None:
     tree(tmp_path, {"etc/nv_tegra_release": release(l4t)})
-    found = machine.jetson(tmp_path)
+    found = jetson(tmp_path)
     assert found is not None
     assert (found.l4t, found.jetpack, found.jetpack_tensorrt) == (l4t, jetpack, shipped)
 
 
 def test_container_without_the_release_file_is_still_a_jetson(tmp_path: Path) -> None:
     files = {"proc/device-tree/compatible": "nvidia,p3767-0003\0nvidia,tegra234\0"}
-    found = machine.jetson(tree(tmp_path, files))
+    found = jetson(tree(tmp_path, files))
     assert found is not None
     assert (found.l4t, found.jetpack) == (None, None)
     tree(tmp_path, {"var/lib/dpkg/status": dpkg({"nvidia-l4t-core": "36.5.0-2026011519"})})
-    found = machine.jetson(tmp_path)
+    found = jetson(tmp_path)
     assert found is not None
     assert (found.l4t, found.jetpack) == ("36.5.0", "6.2.2")
 
@@ -187,7 +190,7 @@ def test_fastest_mode_is_by_name_never_by_number(
     tmp_path: Path, names: dict[int, str], fastest: PowerMode | None
 ) -> None:
     files = {"etc/nv_tegra_release": release("36.4.3"), **modes(names, 7)}
-    found = machine.jetson(tree(tmp_path, files))
+    found = jetson(tree(tmp_path, files))
     assert found is not None
     assert found.fastest_mode == fastest
     assert (found.power_mode, found.power_mode_name) == ("7", None)
@@ -196,12 +199,12 @@ def test_fastest_mode_is_by_name_never_by_number(
 def test_removed_packages_do_not_count(tmp_path: Path) -> None:
     status = dpkg({"a": "1.0"}, removed={"libnvinfer10": "10.3.0.30-1+cuda12.5"})
     tree(tmp_path, {"var/lib/dpkg/status": status})
-    assert toolkit.packages(tmp_path, ("a", "libnvinfer10", "b")) == {"a": "1.0"}
-    assert toolkit.tensorrt(tmp_path) is None
+    assert nvidia_packages.packages(tmp_path, ("a", "libnvinfer10", "b")) == {"a": "1.0"}
+    assert nvidia_packages.tensorrt(tmp_path) is None
     tree(tmp_path, {"usr/lib/aarch64-linux-gnu/libnvinfer.so.not.a.version": ""})
-    assert toolkit.tensorrt(tmp_path) is None
+    assert nvidia_packages.tensorrt(tmp_path) is None
     tree(tmp_path, {"usr/lib/aarch64-linux-gnu/libnvinfer.so.10.3.0": ""})
-    assert toolkit.tensorrt(tmp_path) == "10.3.0"
+    assert nvidia_packages.tensorrt(tmp_path) == "10.3.0"
 
 
 def test_every_board_is_printed_and_is_json(board: Path) -> None:
@@ -270,10 +273,10 @@ def test_node_that_vanishes_while_it_is_read_is_unknown(
     def open_(path: Path, *arguments: Any) -> Any:
         return Vanishing(answer) if path.name in ("temp", "cur_freq") else opened(path, *arguments)
 
-    assert machine.temperatures(tmp_path)[0].millidegrees == 48_562
+    assert temperatures(tmp_path)[0].millidegrees == 48_562
     monkeypatch.setattr(Path, "open", open_)
-    assert machine.temperatures(tmp_path)[0] == Temperature("cpu-thermal", None, 99_000)
-    (gpu,) = machine.clocks(tmp_path).gpu
+    assert temperatures(tmp_path)[0] == Temperature("cpu-thermal", None, 99_000)
+    (gpu,) = clocks(tmp_path).gpu
     assert (gpu.current_hz, gpu.locked) == (None, True)
 
 
@@ -290,6 +293,6 @@ def test_escape_codes_of_a_file_never_reach_the_terminal(tmp_path: Path) -> None
         tmp_path,
         {"proc/device-tree/model": "Jetson\x1b[2J\0", "etc/nv_tegra_release": release("36.4.3")},
     )
-    found = jetson.jetson(tmp_path)
+    found = jetson(tmp_path)
     assert found is not None
     assert found.model == "Jetson [2J"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from jetson_factory import BOARDS, look, modes, release, tree
 
-from jetsight.advice import same_release
-from jetsight.doctor import Report
-from jetsight.machine import Cuda, Gpu
+from jetsight.doctor.advice import same_release
+from jetsight.doctor.examine import Report
+from jetsight.machine.system import Cuda, Gpu
 
 READY = {"tensorrt": "10.3.0", "pycuda": "2026.1"}
 GPU = Gpu("RTX", 8 << 30, "8.9", multiprocessors=34, integrated=False)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jetsight import jsonl
 from jetsight.errors import DataError, StorageError
-from jetsight.frames import Forecast, Mode, Reason
-from jetsight.jsonl import ForecastWriter
+from jetsight.stream import jsonl
+from jetsight.stream.frames import Forecast, Mode, Reason
+from jetsight.stream.jsonl import ForecastWriter
 
 
 def _forecast(i: int, *, valid: bool = True) -> Forecast:

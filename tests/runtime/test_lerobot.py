@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.lerobot_video import Clip
 from jetsight.errors import DataError, JetsightError, MissingDependency, UsageError
-from jetsight.lerobot import LeRobotDataset
-from jetsight.lerobot_frames import Clip
 
 RECORDED = Path(__file__).parents[2] / "calib_data" / "pusht"
 TOP = "observation.images.top"

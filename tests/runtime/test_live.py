@@ -17,7 +17,7 @@ from camera_factory import REQUEST, number, picture
 from rtsp_server import RtspServer
 
 from jetsight.cameras import Camera, StreamRequest
-from jetsight.cameras.live import DeviceSource, DriverStamps, RtspSource
+from jetsight.cameras.physical import DeviceSource, DriverStamps, RtspSource
 from jetsight.clock import MonotonicClock
 from jetsight.errors import CameraError
 from jetsight.testing import FakeClock

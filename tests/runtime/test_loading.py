@@ -15,14 +15,15 @@ import pytest
 from bundle_factory import make_manifest
 from live_bundle import make_live_bundle
 
-from jetsight import backends, loading, machine
-from jetsight.bundle import Bundle
+from jetsight.backends import loading, registry
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.manifest import Family
+from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.errors import BundleError, EngineError, UsageError
-from jetsight.frames import Frame
-from jetsight.machine import Cuda
-from jetsight.manifest import Family
+from jetsight.machine import system
+from jetsight.machine.system import Cuda
 from jetsight.session import Session
-from jetsight.stream_spec import StreamSpec
+from jetsight.stream.frames import Frame
 
 BACKENDS = ("onnxruntime", "openvino")
 
@@ -81,7 +82,7 @@ def test_first_family_that_can_run_here_is_chosen(tmp_path: Path) -> None:
 
 
 def test_bundle_for_other_machines_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cuda", lambda _: Cuda(None, None, (), "no CUDA device"))
+    monkeypatch.setattr(system, "cuda", lambda _: Cuda(None, None, (), "no CUDA device"))
     bundle = make_live_bundle(tmp_path / "x.jetsight")
     for name, message in (
         ("npu-int8", r"families npu-int8.*--target cpu"),
@@ -171,7 +172,7 @@ def test_weights_outside_the_bundle_are_never_read(
     tensor.external_data.add(key="location", value="w.bin")
     monkeypatch.chdir(tmp_path)
     hostile = model.SerializeToString()
-    backends.open_backend(backend, "cpu-fp32").load(hostile).close()  # the control: it does load
+    registry.open_backend(backend, "cpu-fp32").load(hostile).close()  # the control: it does load
     monkeypatch.setattr(Bundle, "graph", lambda self, family, name: hostile)
     with pytest.raises(EngineError, match=r"graph 'encode' of cpu-fp32: weight .* lies outside"):
         Session.open(bundle, backend, "cpu-fp32")

@@ -13,9 +13,9 @@ from bundle_factory import make_manifest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetsight import manifest
+from jetsight.bundle import manifest
+from jetsight.bundle.manifest import FileEntry, Manifest
 from jetsight.errors import ArtefactError, BundleError
-from jetsight.manifest import FileEntry, Manifest
 
 ENTRY = FileEntry(10, "ab" * 32)
 PATHS = [f"graphs/{f}/{g}.onnx" for f in ("cpu-fp32", "cpu-int8") for g in ("encode", "forecast")]

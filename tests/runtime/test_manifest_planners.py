@@ -14,12 +14,12 @@ from bundle_factory import make_golden, make_manifest
 from click.testing import CliRunner
 from live_planner import PLANNER, families, golden_problem, make_planning_bundle
 
-from jetsight import golden, manifest
+from jetsight.bundle import golden, manifest
+from jetsight.bundle.manifest import FileEntry
+from jetsight.bundle.planner_spec import HazardFacts, HeadFacts, PlannerFacts
+from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.cli.inspect import inspect
 from jetsight.errors import ArtefactError, BundleError
-from jetsight.manifest import FileEntry
-from jetsight.planner_facts import HazardFacts, HeadFacts, PlannerFacts
-from jetsight.stream_spec import PlanSpec
 
 GRAPH = PLANNER.graph
 WEIGHED = dataclasses.replace(PLANNER, probe_weight={"x": 1.0})

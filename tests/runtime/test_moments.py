@@ -10,10 +10,10 @@ from bundle_factory import make_manifest
 from camera_factory import encoded
 from imagine_factory import HEIGHT, WIDTH, actions_of, make_image, make_recording
 
+from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.source import StreamRequest
 from jetsight.errors import CameraError, JetsightError, UsageError
-from jetsight.moments import Reader, Recorded, Slides, parse, resized
-from jetsight.stream_spec import StreamSpec
+from jetsight.plan_report.start import Reader, Recorded, Slides, parse, resized
 from jetsight.testing import FakeClock
 
 SPEC = StreamSpec.from_manifest(make_manifest())  # K=3, B=2

@@ -9,11 +9,11 @@ import pytest
 from imagine_factory import make_recording
 from live_bundle import encode_graph
 
-from jetsight.backends import open_backend
+from jetsight.backends.registry import open_backend
+from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.engine import Engine
 from jetsight.errors import DataError
-from jetsight.lerobot import LeRobotDataset
-from jetsight.nearest import Library, Neighbour, build_library, pictures
+from jetsight.plan_report.nearest_frames import Library, Neighbour, build_library, pictures
 
 ONES = np.ones(4, np.float32)
 

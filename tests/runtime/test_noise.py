@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jetsight.noise import Noise, colouring
+from jetsight.planning.noise import Noise, colouring
 
 
 def make(beta: float = 2.0, iterations: int = 4) -> Noise:

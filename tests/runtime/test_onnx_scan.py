@@ -10,8 +10,8 @@ import pytest
 from engine_factory import encode, forecast
 from onnx import TensorProto, helper, numpy_helper
 
+from jetsight.bundle.onnx_scan import refuse_external_data
 from jetsight.errors import EngineError
-from jetsight.onnx_scan import refuse_external_data
 
 
 def outside(name: str = "secret", location: str = "../w.bin") -> TensorProto:

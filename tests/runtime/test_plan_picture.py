@@ -12,12 +12,12 @@ import pytest
 from imagine_factory import heads
 from planner_factory import KINDS, SPEC
 
-from jetsight import plan_picture
-from jetsight.facts import ActionSpec
-from jetsight.nearest import Neighbour
-from jetsight.plan import Plan, PlanReason
-from jetsight.plan_picture import Shown
-from jetsight.plan_report import PlanReport
+from jetsight.bundle.model_spec import ActionSpec
+from jetsight.plan_report import figure
+from jetsight.plan_report.figure import Shown
+from jetsight.plan_report.nearest_frames import Neighbour
+from jetsight.plan_report.report import PlanReport
+from jetsight.planning.plan import Plan, PlanReason
 from jetsight.testing import tiny_plan_spec
 
 RNG = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def report(plan: dict[str, Any] | None = None, **changes: Any) -> PlanReport:
 
 
 def words(found: PlanReport, shown: Shown | None = None) -> str:
-    return plan_picture.draw(found, shown or Shown(IMAGE, IMAGE), "svg").decode()
+    return figure.draw(found, shown or Shown(IMAGE, IMAGE), "svg").decode()
 
 
 def test_it_says_what_was_planned_and_how_it_went() -> None:
@@ -123,15 +123,15 @@ def test_paths_are_no_formulas() -> None:
 
 def test_equal_plans_give_equal_pictures() -> None:
     found = report()
-    first, again = (plan_picture.draw(found, Shown(IMAGE, IMAGE)) for _ in range(2))
+    first, again = (figure.draw(found, Shown(IMAGE, IMAGE)) for _ in range(2))
     assert first == again
     other = dataclasses.replace(found, past=np.ones((15, 2), np.float32))
-    assert first != plan_picture.draw(other, Shown(IMAGE, IMAGE))
+    assert first != figure.draw(other, Shown(IMAGE, IMAGE))
 
 
 def test_no_file_says_when_it_was_made() -> None:
     for kind in ("png", "svg", "pdf"):
-        data = plan_picture.draw(report(), Shown(IMAGE, IMAGE), kind)
+        data = figure.draw(report(), Shown(IMAGE, IMAGE), kind)
         assert not any(word in data for word in (b"CreationDate", b"dc:date", b"Software"))
 
 
@@ -140,7 +140,7 @@ def test_a_png_is_a_picture_with_the_frame_in_it() -> None:
     red[..., 0] = 255
     counts = []
     for image in (red, IMAGE):
-        data = plan_picture.draw(report(), Shown(image, IMAGE))
+        data = figure.draw(report(), Shown(image, IMAGE))
         with av.open(io.BytesIO(data)) as file:
             pixels = next(file.decode(video=0)).to_ndarray(format="rgb24")
         assert pixels.shape == (1320, 1650, 3)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_plan_picture import report
 
-from jetsight.plan_report import as_json, distance
-from jetsight.planner_facts import CostWeights
+from jetsight.bundle.planner_spec import CostWeights
+from jetsight.plan_report.report import as_json, distance
 from jetsight.testing import tiny_planner
 
 RNG = np.random.default_rng(1)

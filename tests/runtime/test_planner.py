@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from planner_factory import HERE, KINDS, SPEC, NDArray, Rig, bare_planner, latent
 
-from jetsight.goal import Limits
-from jetsight.plan import Plan, PlanReason
+from jetsight.planning.goal import Limits
+from jetsight.planning.plan import Plan, PlanReason
 from jetsight.testing import FakeEngine, FakeImagine, Shot, shots, tiny_plan_spec, tiny_planner
 
 LIMITED = tiny_planner(rate_limited=True)

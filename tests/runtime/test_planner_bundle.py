@@ -16,12 +16,12 @@ from live_planner import (
     planner_graph,
 )
 
-from jetsight import loading
-from jetsight.bundle import Bundle
+from jetsight.backends import loading
+from jetsight.bundle.bundle import Bundle
 from jetsight.errors import EngineError, UsageError
-from jetsight.frames import Frame
-from jetsight.plan import PlanReason
+from jetsight.planning.plan import PlanReason
 from jetsight.session import Session
+from jetsight.stream.frames import Frame
 
 BACKENDS = ("onnxruntime", "openvino")
 RNG = np.random.default_rng(2)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from planner_factory import HERE, SPEC, Rig, bare_planner, latent
 
+from jetsight.bundle.planner_spec import HazardFacts, HeadFacts
 from jetsight.errors import UsageError
-from jetsight.goal import Limits
 from jetsight.pace import Pace
-from jetsight.plan import PlanReason
-from jetsight.planner_facts import HazardFacts, HeadFacts
+from jetsight.planning.goal import Limits
+from jetsight.planning.plan import PlanReason
 from jetsight.testing import (
     FakeClock,
     FakeEngine,

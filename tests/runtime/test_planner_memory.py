@@ -9,8 +9,8 @@ import pytest
 from planner_factory import KINDS, SPEC, bare_planner
 from tensorrt_factory import Rig as Gpu
 
-from jetsight.imagination import Imagination, Planning
-from jetsight.plan import Plan
+from jetsight.planning.imagine import Imagination, Planning
+from jetsight.planning.plan import Plan
 from jetsight.testing import (
     FakeBackend,
     FakeClock,

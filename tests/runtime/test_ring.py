@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetsight.frames import Reason
-from jetsight.ring import ActionLog, LatentRing, TickRing
+from jetsight.stream.frames import Reason
+from jetsight.stream.history import ActionLog, LatentRing, TickRing
 
 SIZES = st.tuples(st.integers(1, 4), st.integers(1, 6))  # K, B
 ARRIVALS = st.lists(st.integers(0, 80), min_size=1, max_size=60)

@@ -13,10 +13,10 @@ import pytest
 from camera_factory import readings
 
 from jetsight.cameras import StreamRequest
-from jetsight.cameras.episodes import EpisodeSource
-from jetsight.cameras.simulation import GymSource, HeldRandom
+from jetsight.cameras.gym import GymSource, HeldRandom
+from jetsight.cameras.lerobot import EpisodeSource
+from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import CameraError, DataError, UsageError
-from jetsight.lerobot import LeRobotDataset
 
 RECORDED = Path(__file__).parents[2] / "calib_data" / "pusht"
 PUSHT = StreamRequest(96, 96, 10.0, action_block=5, plan_ticks=25, step_size=2)

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from live_bundle import make_live_bundle
 
-from jetsight import cli, jsonl
+from jetsight import cli
 from jetsight.cli.run import StatusLine, describe, status_line
-from jetsight.frames import Forecast, Mode, Reason
+from jetsight.stream import jsonl
+from jetsight.stream.frames import Forecast, Mode, Reason
 
 PUSHT = "gym:gym_pusht/PushT-v0"
 

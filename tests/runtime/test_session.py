@@ -9,8 +9,8 @@ import pytest
 from scripted_world import SPAN, SPEC, B, drop, open_session, run, world
 
 from jetsight.errors import CameraError, EngineError
-from jetsight.frames import Forecast, Mode, Reason
 from jetsight.session import Session
+from jetsight.stream.frames import Forecast, Mode, Reason
 from jetsight.testing import FakeBackend, FakeClock, ScriptedCamera, Shot, shots, tiny_spec
 
 

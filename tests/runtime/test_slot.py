@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from jetsight.cameras.slot import LatestSlot
+from jetsight.cameras.latest_slot import LatestSlot
 from jetsight.cameras.source import Reading, StreamRequest
 
 REQUEST = StreamRequest(4, 6, 10.0, action_block=2, plan_ticks=4, step_size=2)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetsight.stats import Recorder
+from jetsight.histogram import Recorder
 
 
 def _recorded(values: list[float]) -> Recorder:

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetsight import strict_json
 from jetsight.errors import CheckpointError
+from jetsight.storage import strict_json
 
 
 @dataclass(frozen=True)

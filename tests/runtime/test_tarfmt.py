@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from bundle_factory import make_bundle
 
-from jetsight import manifest
-from jetsight.bundle import Bundle
+from jetsight.bundle import manifest
+from jetsight.bundle.bundle import Bundle
 from jetsight.errors import BundleError
 
 

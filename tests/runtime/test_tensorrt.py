@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tensorrt_factory import Rig, X, Y, double, run
 
-from jetsight import machine
-from jetsight.backends.tensorrt import TensorRtBackend, used_once
 from jetsight.errors import EngineError, MissingDependency, UsageError
-from jetsight.machine import Cuda, Gpu
+from jetsight.machine import system
+from jetsight.machine.system import Cuda, Gpu
+from jetsight.tensorrt.backend import TensorRtBackend, used_once
 from jetsight.testing import FakeClock, FakeDevice, FakeTensorRt
 
 
@@ -311,7 +311,7 @@ def test_unknown_sync_mode_is_refused() -> None:
 
 def test_without_a_device_pycuda_is_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     orin = Gpu("Orin", 8 << 30, "8.7", multiprocessors=16, integrated=True)
-    monkeypatch.setattr(machine, "cuda", lambda _: Cuda("540", "12.6", (orin,), None))
+    monkeypatch.setattr(system, "cuda", lambda _: Cuda("540", "12.6", (orin,), None))
     monkeypatch.setitem(sys.modules, "pycuda", None)
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     with pytest.raises(MissingDependency, match=r"'pycuda'.*jetsight\[jetson\]"):

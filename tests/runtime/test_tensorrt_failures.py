@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from tensorrt_factory import Rig, X, Y, double, run
 
-from jetsight.backends.tensorrt import TensorRtBackend
-from jetsight.engines.library import RTX, open_library
 from jetsight.errors import EngineError
+from jetsight.tensorrt.backend import TensorRtBackend
+from jetsight.tensorrt.bindings import RTX, open_library
 from jetsight.testing import FakeDevice
 
 # Stream, event, scratch, input twice (float inputs live in device memory), output, two timing

@@ -13,16 +13,17 @@ from engine_factory import make_record
 from live_bundle import make_live_bundle
 from scripted_world import SPEC, world
 
-from jetsight import backends, machine
-from jetsight.backends.tensorrt import TensorRtBackend
-from jetsight.bundle import Bundle
-from jetsight.engines.fingerprint import host_facts
-from jetsight.engines.store import EngineStore
+from jetsight.backends import registry
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.manifest import Family
 from jetsight.errors import EngineError
-from jetsight.frames import Frame
-from jetsight.machine import Cuda, Gpu
-from jetsight.manifest import Family
+from jetsight.machine import system
+from jetsight.machine.system import Cuda, Gpu
 from jetsight.session import Session
+from jetsight.stream.frames import Frame
+from jetsight.tensorrt.backend import TensorRtBackend
+from jetsight.tensorrt.engine_cache import EngineStore
+from jetsight.tensorrt.fingerprint import host_facts
 from jetsight.testing import FakeBackend, FakeClock, FakeDevice, FakeTensorRt, ScriptedCamera
 
 FAMILY = Family("trt-op20-fp16", 20, {"encode": "fp16", "forecast": "fp16"}, ("orin-jp6",))
@@ -47,7 +48,7 @@ class Robot:
     """A Jetson with a bundle and, once it was built, its engines."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(machine, "cuda", lambda _: Cuda("540", "12.6", (ORIN,), None))
+        monkeypatch.setattr(system, "cuda", lambda _: Cuda("540", "12.6", (ORIN,), None))
         graphs = {
             f"graphs/{FAMILY.name}/encode.onnx": live_bundle.encode_graph(),
             f"graphs/{FAMILY.name}/forecast.onnx": live_bundle.forecast_graph(),
@@ -58,12 +59,12 @@ class Robot:
         self.device = FakeDevice(integrated=True)
         self.trt = FakeTensorRt(self.device)
         self.store = EngineStore(folder / "engines")
-        kind = backends._KINDS["tensorrt"]
+        kind = registry._KINDS["tensorrt"]
         made = type(kind)(("numpy",), kind.families, lambda _: self.backend())
-        monkeypatch.setitem(backends._KINDS, "tensorrt", made)
+        monkeypatch.setitem(registry._KINDS, "tensorrt", made)
         # Where a session looks for what is fastest here.
-        monkeypatch.setattr("jetsight.engines.store.default_root", lambda: self.store.root)
-        monkeypatch.setattr("jetsight.engines.library.open_library", lambda: self.trt.library)
+        monkeypatch.setattr("jetsight.tensorrt.engine_cache.default_root", lambda: self.store.root)
+        monkeypatch.setattr("jetsight.tensorrt.bindings.open_library", lambda: self.trt.library)
 
     def backend(self) -> TensorRtBackend:
         return TensorRtBackend(device=self.device, library=self.trt.library, store=self.store)
@@ -162,7 +163,7 @@ def test_a_damaged_engine_never_reaches_tensorrt(robot: Robot) -> None:
 def test_a_machine_without_a_gpu_says_so_before_it_looks_for_engines(
     robot: Robot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine, "cuda", lambda _: Cuda(None, None, (), "no CUDA device"))
+    monkeypatch.setattr(system, "cuda", lambda _: Cuda(None, None, (), "no CUDA device"))
     with pytest.raises(EngineError, match=r"need an NVIDIA GPU.*\(no CUDA device\)"):
         TensorRtBackend(library=robot.trt.library, store=robot.store)
 

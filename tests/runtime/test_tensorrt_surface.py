@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tensorrt_factory import Rig, run
 
-from jetsight.backends import tensorrt, tensorrt_plan
+from jetsight.tensorrt import backend, execution
 
-FILES = [Path(module.__file__) for module in (tensorrt, tensorrt_plan)]
+FILES = [Path(module.__file__) for module in (backend, execution)]
 
 # Found in the bindings' sources of both releases; per kind of object, and enumerations dotted.
 ALLOWED = {

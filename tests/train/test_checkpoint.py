@@ -12,7 +12,7 @@ from toy import toy_recipe, toy_recording
 from jetsight.errors import CheckpointError, StorageError, UsageError
 from jetsight_train import checkpoint
 from jetsight_train.recipe import load_recipe
-from jetsight_train.trainer import Trainer
+from jetsight_train.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

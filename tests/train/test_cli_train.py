@@ -8,12 +8,12 @@ from click.testing import CliRunner
 from toy import toy_recipe, toy_recording
 
 from jetsight.errors import StorageError, UsageError
-from jetsight.strict_json import dump
-from jetsight_train import windows
+from jetsight.storage.strict_json import dump
 from jetsight_train.cli import report as report_command
 from jetsight_train.cli import train as train_command
+from jetsight_train.data import windows
+from jetsight_train.data.windows import Recording
 from jetsight_train.recipe import load_recipe
-from jetsight_train.windows import Recording
 
 
 @pytest.fixture

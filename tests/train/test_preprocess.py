@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from jetsight_train.preprocess import FrameSpec, Preprocess, resize_matrix
+from jetsight_train.model.preprocess import FrameSpec, Preprocess, resize_matrix
 
 
 @pytest.mark.parametrize(

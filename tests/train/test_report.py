@@ -11,15 +11,15 @@ import torch
 from toy import toy_recipe, toy_recording
 
 from jetsight.errors import CollapseError, DataError
-from jetsight_train import report
 from jetsight_train.card_picture import picture
 from jetsight_train.checkpoint import load
-from jetsight_train.evaluate import linear_probe_r2
-from jetsight_train.trainer import METRICS, Trainer
+from jetsight_train.evaluation import model_card
+from jetsight_train.evaluation.metrics import linear_probe_r2
+from jetsight_train.training.trainer import METRICS, Trainer
 
 
 @pytest.fixture(scope="module")
-def card(tmp_path_factory: pytest.TempPathFactory) -> tuple[report.Card, Path]:
+def card(tmp_path_factory: pytest.TempPathFactory) -> tuple[model_card.Card, Path]:
     folder = tmp_path_factory.mktemp("runs")
     data = toy_recording(episodes=8)
     target = Trainer(toy_recipe(steps=30, batch=16), data, folder / "run").run()
@@ -28,51 +28,51 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> tuple[report.Card, Path]:
         control.run()
     model, _ = load(target)
     held_out = toy_recording(episodes=4, seed=3)
-    curves = [report.read_curve(folder / name / METRICS) for name in ("run", "control")]
-    return report.measure(model, held_out, data, *curves), target
+    curves = [model_card.read_curve(folder / name / METRICS) for name in ("run", "control")]
+    return model_card.measure(model, held_out, data, *curves), target
 
 
-def test_the_control_is_seen_to_collapse(card: tuple[report.Card, Path]) -> None:
+def test_the_control_is_seen_to_collapse(card: tuple[model_card.Card, Path]) -> None:
     measured, _ = card
     assert measured.run is not None
     assert measured.control is not None
     assert measured.control.std_mean[-1] < 0.1 < measured.run.std_mean[-1]
 
 
-def test_markdown_carries_the_measured_numbers(card: tuple[report.Card, Path]) -> None:
+def test_markdown_carries_the_measured_numbers(card: tuple[model_card.Card, Path]) -> None:
     measured, target = card
     _, about = load(target)
-    text = report.markdown(measured, about, 1234)
+    text = model_card.markdown(measured, about, 1234)
     for value in measured.skill.skill:
         assert f"{value:.3f}" in text
     assert all(f"| {name} | {r2:.3f} |" in text for name, r2 in measured.probe_r2.items())
     assert "The control, a run" in text
-    alone = report.markdown(replace(measured, control=None), about, 1234)
+    alone = model_card.markdown(replace(measured, control=None), about, 1234)
     assert "The control, a run" not in alone
 
 
-def test_the_card_says_what_is_not_in_the_latent(card: tuple[report.Card, Path]) -> None:
+def test_the_card_says_what_is_not_in_the_latent(card: tuple[model_card.Card, Path]) -> None:
     measured, target = card
     _, about = load(target)
     blind = replace(measured, probe_r2={"x": 0.95, "block_angle": 0.1})
-    assert "cannot read block_angle out" in report.markdown(blind, about, 1)
+    assert "cannot read block_angle out" in model_card.markdown(blind, about, 1)
     seeing = replace(measured, probe_r2={"x": 0.95})
-    assert "cannot read" not in report.markdown(seeing, about, 1)
+    assert "cannot read" not in model_card.markdown(seeing, about, 1)
 
 
-def test_numbers_are_json(card: tuple[report.Card, Path]) -> None:
+def test_numbers_are_json(card: tuple[model_card.Card, Path]) -> None:
     plain = json.loads(json.dumps(card[0].as_dict(), allow_nan=False))
     assert len(plain["skill_vs_persistence"]) == 2
     assert set(plain["probe_r2"]) == {"y", "x"}
 
 
-def test_picture_is_a_png(card: tuple[report.Card, Path]) -> None:
+def test_picture_is_a_png(card: tuple[model_card.Card, Path]) -> None:
     assert picture(card[0]).startswith(b"\x89PNG")
 
 
 def test_angles_are_probed_as_cosine_and_sine() -> None:
     data = replace(toy_recording(episodes=1), state_names=("x", "block_angle"))
-    names, values = report.quantities(data)
+    names, values = model_card.quantities(data)
     assert names == ["x", "cos block_angle", "sin block_angle"]
     np.testing.assert_allclose(np.hypot(values[:, 1], values[:, 2]), 1.0, atol=1e-6)
 
@@ -87,11 +87,11 @@ def test_probe_r2_is_one_for_linear_and_nothing_for_noise() -> None:
 
 def test_missing_metrics_say_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="give the run folder"):
-        report.read_curve(tmp_path / METRICS)
+        model_card.read_curve(tmp_path / METRICS)
 
 
 def test_skill_of_copying_is_zero() -> None:
-    from jetsight_train.evaluate import Skill
+    from jetsight_train.evaluation.metrics import Skill
 
     errors = np.array([1.0, 2.0])
     assert Skill(errors, errors).skill.tolist() == [0.0, 0.0]

@@ -11,11 +11,11 @@ from toy import toy_recipe, toy_recording
 
 from jetsight.errors import CollapseError, DataError, UsageError
 from jetsight_train.checkpoint import load
-from jetsight_train.columns import ProbeColumn
-from jetsight_train.evaluate import encode_recording, linear_probe_r2, prediction_skill
+from jetsight_train.data.columns import ProbeColumn
+from jetsight_train.data.windows import Recording, WindowSampler, split
+from jetsight_train.evaluation.metrics import encode_recording, linear_probe_r2, prediction_skill
 from jetsight_train.recipe import Recipe
-from jetsight_train.trainer import METRICS, Trainer, learning_rate
-from jetsight_train.windows import Recording, WindowSampler, split
+from jetsight_train.training.trainer import METRICS, Trainer, learning_rate
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:

@@ -8,10 +8,10 @@ from toy import HISTORY, HORIZON, toy_recipe, toy_recording
 
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig, ViTConfig
 from jetsight_train.model.encoder import SpatialSoftmax
+from jetsight_train.model.preprocess import FrameSpec
 from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
-from jetsight_train.preprocess import FrameSpec
 from jetsight_train.recipe import load_recipe
-from jetsight_train.trainer import build_model
+from jetsight_train.training.trainer import build_model
 
 ACTION = ActionSpec(
     ("x", "y"), ("px", "px"), (0.0, 0.0), (512.0, 512.0), None, (256.0, 256.0), (250.0, 260.0),

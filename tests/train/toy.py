@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from jetsight_train.collapse import MonitorConfig
+from jetsight_train.data.windows import Recording
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig
 from jetsight_train.objectives import ObjectiveConfig
 from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Recipe, TimingRecipe
-from jetsight_train.windows import Recording
 
 SIDE, BLOCK, HISTORY, HORIZON = 24, 2, 3, 2
 

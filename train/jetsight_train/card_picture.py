@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from jetsight_train.report import Card
+from jetsight_train.evaluation.model_card import Card
 
 BLUE, RED, GREY = "#1f5fa8", "#c0392b", "#8a8f98"
 

@@ -16,12 +16,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from jetsight.atomic import new_directory
 from jetsight.errors import CheckpointError
-from jetsight.strict_json import dump, parse
-from jetsight_train.heads.describe import HeadsDescription
+from jetsight.storage.atomic import new_directory
+from jetsight.storage.strict_json import dump, parse
+from jetsight_train.heads.spec import HeadsDescription
+from jetsight_train.model.preprocess import FrameSpec
 from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
-from jetsight_train.preprocess import FrameSpec
 from jetsight_train.recipe import Recipe
 
 FORMAT = "jetsight-checkpoint"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from jetsight.errors import UsageError
-from jetsight.strict_json import parse
+from jetsight.storage.strict_json import parse
 from jetsight_train.collapse import MonitorConfig
-from jetsight_train.columns import ProbeColumn
+from jetsight_train.data.columns import ProbeColumn
 from jetsight_train.model.config import ModelConfig
 from jetsight_train.objectives import ObjectiveConfig
 

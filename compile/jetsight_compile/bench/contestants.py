@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from jetsight import backends
+from jetsight.backends import registry
 from jetsight.engine import Engine, NDArray
-from jetsight_compile.bench.race import Contestant
+from jetsight_compile.bench.timing import Contestant
 from jetsight_train.model.world_model import WorldModel
 
 EAGER, COMPILED = "torch eager", "torch.compile"
@@ -61,7 +61,7 @@ def gemm_contestants(
 
 def installed(family: str) -> list[str]:
     """Names of the backends that can run `family` here, the preferred one first."""
-    return [info.name for info in backends.available() if info.reason is None and info.runs(family)]
+    return [info.name for info in registry.available() if info.reason is None and info.runs(family)]
 
 
 def _engine(
@@ -71,7 +71,7 @@ def _engine(
     loaded: list[Engine] = []
 
     def prepare() -> Callable[[int], object]:
-        engine = backends.open_backend(backend, family, threads=threads).load(graph)
+        engine = registry.open_backend(backend, family, threads=threads).load(graph)
         loaded.append(engine)
         source, result = engine.inputs[port], next(iter(engine.outputs.values()))
 

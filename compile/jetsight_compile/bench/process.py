@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jetsight.errors import EngineError
-from jetsight.stats import Recorder
+from jetsight.histogram import Recorder
 
 _IMPORT = """
 from time import perf_counter

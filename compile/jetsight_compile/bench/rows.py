@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jetsight.testing.overhead import Overhead
-from jetsight_compile.bench.bars import (
+from jetsight_compile.bench.contestants import EAGER
+from jetsight_compile.bench.requirements import (
     ENCODE_BARS,
     IMPORT_MS,
     KEPT_BYTES,
@@ -15,8 +16,7 @@ from jetsight_compile.bench.bars import (
     RESIDENT_MB,
     Row,
 )
-from jetsight_compile.bench.contestants import EAGER
-from jetsight_compile.bench.race import Timing
+from jetsight_compile.bench.timing import Timing
 
 
 def encode_rows(model: str, timings: Mapping[str, Timing]) -> list[Row]:

@@ -13,14 +13,14 @@ import torch
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.testing.overhead import Overhead, loop_overhead
 from jetsight_compile.bench import process, rows, work
-from jetsight_compile.bench.bars import Row
 from jetsight_compile.bench.contestants import (
     Subject,
     contestants,
     gemm_contestants,
     installed,
 )
-from jetsight_compile.bench.race import Timing, race
+from jetsight_compile.bench.requirements import Row
+from jetsight_compile.bench.timing import Timing, race
 
 Say = Callable[[str], None]
 

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jetsight.backends.host import default_threads
-from jetsight_compile.bench import text
+from jetsight.backends.host_arrays import default_threads
+from jetsight_compile.bench import report
 from jetsight_compile.bench.contestants import Subject
+from jetsight_compile.bench.models import recipe_subject, trained_subject
 from jetsight_compile.bench.run import QUICK, Effort, Results, run_bench
-from jetsight_compile.bench.subjects import recipe_subject, trained_subject
 from jetsight_compile.bench.work import gemm_flop
-from jetsight_compile.demo.tour import compile_model, find_checkpoint, find_data
-from jetsight_compile.machine_facts import machine_facts, versions
+from jetsight_compile.demo.run import compile_model, find_checkpoint, find_data
+from jetsight_compile.pipeline.environment import machine_facts, versions
 from jetsight_train.checkpoint import load as load_checkpoint
 from jetsight_train.recipe import load_recipe
 
@@ -93,16 +93,16 @@ def bench_session(
 def report_lines(measured: Measured) -> Iterator[str]:
     """The whole benchmark as text."""
     results = measured.results
-    yield from text.header(measured.machine, measured.versions, measured.threads)
+    yield from report.header(measured.machine, measured.versions, measured.threads)
     if measured.quick:
         yield "QUICK: too few rounds for numbers to be quoted"
     peaks = ", ".join(f"{name} {rate:.0f} GFLOP/s" for name, rate in results.peaks.items())
     yield ""
     yield f"peak in this run, 1024 x 1024 x 1024 product: {peaks}"
-    yield from text.race_table(results.products, gemm_flop(), results.peaks)
+    yield from report.race_table(results.products, gemm_flop(), results.peaks)
     for each in results.races:
         yield ""
         yield f"encode one frame, {each.model}: {each.flop / 1e9:.3g} GFLOP"
-        yield from text.race_table(each.timings, each.flop, results.peaks)
+        yield from report.race_table(each.timings, each.flop, results.peaks)
     yield ""
-    yield from text.bar_table(results.rows())
+    yield from report.bar_table(results.rows())

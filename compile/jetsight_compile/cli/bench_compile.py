@@ -48,8 +48,8 @@ def bench_compile(
     control that must fail. A family that fails a gate is a result here, not an error. TensorRT-RTX
     needs no GPU for it. Takes about five minutes for the shipped model.
     """
-    from jetsight_compile.bench.precisions import lines, measure
-    from jetsight_compile.demo.tour import find_checkpoint, find_data
+    from jetsight_compile.bench.precision_table import lines, measure
+    from jetsight_compile.demo.run import find_checkpoint, find_data
 
     found = measure(
         find_checkpoint(checkpoint), find_data(data), targets, methods or METHODS,

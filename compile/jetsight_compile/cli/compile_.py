@@ -88,7 +88,7 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
     Graphs are exported, quantized where asked, and compared with the PyTorch model on held-out
     episodes; OUT appears only when every comparison passed.
     """  # fmt: skip
-    from jetsight_compile.compiler import Request, compile_checkpoint
+    from jetsight_compile.pipeline.compile import Request, compile_checkpoint
 
     wishes, settings = _planners(**{name: options.pop(name) for name in _PLANNERS})
     request = Request(
@@ -118,7 +118,7 @@ def _planners(
     planners: Sequence[str], no_planner: bool, planner_settings: Path | None
 ) -> tuple[Any, Any]:
     """Which planners, and their settings."""
-    from jetsight_compile.planners import DEFAULT, Settings, load_settings, parse
+    from jetsight_compile.planner_graph.settings import DEFAULT, Settings, load_settings, parse
 
     if no_planner and (planners or planner_settings):
         raise UsageError("--no-planner is given together with planners; leave out one of them")

@@ -45,7 +45,7 @@ def demo(
     """
     import json
 
-    from jetsight_compile.demo.tour import summary_lines, tour
+    from jetsight_compile.demo.run import summary_lines, tour
 
     report = tour(
         out, checkpoint, data, backend=backend, frames=frames,

@@ -12,9 +12,9 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jetsight_compile.closed_loop.evaluate import Evaluated
-    from jetsight_compile.closed_loop.settings import Settings
-    from jetsight_compile.closed_loop.trial import Trial
+    from jetsight_compile.closed_loop.config import Settings
+    from jetsight_compile.closed_loop.rollout import Trial
+    from jetsight_compile.closed_loop.runner import Evaluated
 
 _FILMS = 4
 
@@ -68,9 +68,9 @@ def eval_(video: Path | None, out: Path | None, **options: Any) -> None:
     within 20 px of it and the block's angle within 20 degrees, at any of 50 ticks. Every arm starts
     from the same states, bit for bit, and PyTorch draws the same noise.
     """
-    from jetsight import atomic, strict_json
-    from jetsight_compile.closed_loop.evaluate import evaluate
+    from jetsight.storage import atomic, strict_json
     from jetsight_compile.closed_loop.report import report_lines
+    from jetsight_compile.closed_loop.runner import evaluate
     from jetsight_compile.closed_loop.video import Studio
 
     data, as_json = options.pop("data"), options.pop("as_json")
@@ -108,8 +108,8 @@ def _check_place(path: Path | None, option: str) -> None:
 
 
 def _settings(options: dict[str, Any], films: int) -> Settings:
+    from jetsight_compile.closed_loop.config import Settings
     from jetsight_compile.closed_loop.deployed import PlannerUse
-    from jetsight_compile.closed_loop.settings import Settings
     from jetsight_compile.closed_loop.task import Region
 
     planner, iterations = options.pop("planner"), options.pop("iterations")

@@ -12,7 +12,7 @@ import click
 from jetsight.cli.table import table
 
 if TYPE_CHECKING:
-    from jetsight_compile.targets import Target
+    from jetsight_compile.config.targets import Target
 
 
 @click.command()
@@ -22,8 +22,8 @@ def targets(as_json: bool) -> None:
 
     A precision that is not listed for a target is refused by `jetsight compile`; --json says why.
     """
-    from jetsight_compile.modules import MODULES
-    from jetsight_compile.targets import TARGETS
+    from jetsight_compile.config.hardware import MODULES
+    from jetsight_compile.config.targets import TARGETS
 
     if as_json:
         rows = {
@@ -37,7 +37,7 @@ def targets(as_json: bool) -> None:
 
 
 def _targets() -> Iterator[str]:
-    from jetsight_compile.targets import TARGETS
+    from jetsight_compile.config.targets import TARGETS
 
     head = ("target", "machine", "compiler", "opset", "attention", "precisions")
     return table(
@@ -58,14 +58,14 @@ def _marked(target: Target, precision: str) -> str:
 
 
 def _features() -> Iterator[str]:
-    from jetsight_compile.targets import TARGETS
+    from jetsight_compile.config.targets import TARGETS
 
     rows = ((target.name, ", ".join(target.features)) for target in TARGETS.values())
     return table(("target", "features"), rows)
 
 
 def _modules() -> Iterator[str]:
-    from jetsight_compile.modules import MODULES
+    from jetsight_compile.config.hardware import MODULES
 
     head = ("module", "SM", "CUDA/tensor cores", "INT8 TOPS", "FP16 TFLOPS", "memory", "bandwidth",
             "power W", "targets")  # fmt: skip

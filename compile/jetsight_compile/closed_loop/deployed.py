@@ -16,10 +16,10 @@ import numpy as np
 from jetsight.cameras.source import SourceInfo, StreamRequest
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.engine import NDArray
-from jetsight.frames import Forecast, Frame
 from jetsight.session import Session
+from jetsight.stream.frames import Forecast, Frame
+from jetsight_compile.closed_loop.agents import Glance, Log
 from jetsight_compile.closed_loop.episodes import EvalEpisode, random_stream
-from jetsight_compile.closed_loop.pilots import Glance, Log
 
 _PLAN_STREAM = 2
 

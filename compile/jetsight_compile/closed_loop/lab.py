@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from jetsight.bundle import Bundle
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.manifest import Manifest
 from jetsight.errors import BundleError, UsageError
-from jetsight.manifest import Manifest
 from jetsight.session import Session
-from jetsight_compile.closed_loop import contestants
+from jetsight_compile.closed_loop import arms
+from jetsight_compile.closed_loop.agents import Pilot, baselines
+from jetsight_compile.closed_loop.config import Settings
 from jetsight_compile.closed_loop.episodes import Rules, draw_episode
-from jetsight_compile.closed_loop.pilots import Pilot, baselines
 from jetsight_compile.closed_loop.results import BUNDLE, FREE
-from jetsight_compile.closed_loop.settings import Settings
+from jetsight_compile.closed_loop.rollout import Film, fly
 from jetsight_compile.closed_loop.task import PushingState, Region
-from jetsight_compile.closed_loop.trial import Film, fly
 from jetsight_train.record.environments import PixelEnvironment, open_environment
 
 if TYPE_CHECKING:
-    from jetsight_compile.closed_loop.contestants import Reference
+    from jetsight_compile.closed_loop.arms import Reference
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def open_lab(settings: Settings) -> Lab:
     """
     bundle = Bundle.open(settings.bundle)
     manifest = bundle.manifest
-    contestants.check_planners(manifest, settings)
-    reference = contestants.load_reference(settings, manifest)
+    arms.check_planners(manifest, settings)
+    reference = arms.load_reference(settings, manifest)
     rules = _rules(settings, manifest, reference)
     environment = open_environment(
         settings.env_id, rules.size_hw, rules.driver_ticks + rules.budget
@@ -101,13 +101,13 @@ def open_lab(settings: Settings) -> Lab:
     try:
         PushingState(environment.state_names, settings.env_id)
         _check_actions(environment, manifest)
-        sessions.append(contestants.deployed_session(bundle, settings))
-        use = contestants.resolve(settings, sessions[0])
-        pilots = contestants.planning(BUNDLE, FREE, sessions[0], use, settings)
+        sessions.append(arms.deployed_session(bundle, settings))
+        use = arms.resolve(settings, sessions[0])
+        pilots = arms.planning(BUNDLE, FREE, sessions[0], use, settings)
         if reference is not None:
-            sessions.append(contestants.eager_session(reference, manifest, sessions[0], settings))
-            names = (contestants.EAGER, contestants.EAGER_FREE)
-            pilots |= contestants.planning(*names, sessions[1], use, settings)
+            sessions.append(arms.eager_session(reference, manifest, sessions[0], settings))
+            names = (arms.EAGER, arms.EAGER_FREE)
+            pilots |= arms.planning(*names, sessions[1], use, settings)
         if settings.baselines:
             low, high = environment.action_low, environment.action_high
             pilots |= baselines(low, high, settings.seed)
@@ -116,8 +116,8 @@ def open_lab(settings: Settings) -> Lab:
             session.close()
         environment.close()
         raise
-    facts = contestants.bundle_facts(manifest, sessions[0], use)
-    against = contestants.reference_facts(manifest, reference)
+    facts = arms.bundle_facts(manifest, sessions[0], use)
+    against = arms.reference_facts(manifest, reference)
     return Lab(environment, rules, pilots, sessions, Artefacts(facts, against, rules))
 
 

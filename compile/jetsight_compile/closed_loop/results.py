@@ -15,7 +15,7 @@
     summary.pairs     the bundle beside every other arm on the same episodes: difference of success
                       rates with its interval, discordant episodes, exact McNemar p-value
     summary.keep_out  by how much the constraint reduces violations; null without a region
-    rows              one per episode and arm, see `jetsight_compile.closed_loop.trial.Trial`:
+    rows              one per episode and arm, see `jetsight_compile.closed_loop.rollout.Trial`:
                       `start_sha256` is a digest of the exact physical state the arm started from,
                       equal in every arm; distances are those of the last tick; `success_tick`
                       counts from the start, null without success
@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from jetsight_compile.closed_loop.rollout import Trial
 from jetsight_compile.closed_loop.statistics import (
     Paired,
     Rate,
@@ -43,7 +44,6 @@ from jetsight_compile.closed_loop.statistics import (
     reduction,
     wilson,
 )
-from jetsight_compile.closed_loop.trial import Trial
 
 FORMAT, VERSION = "jetsight-eval", "1.0"
 BUNDLE, FREE = "bundle", "bundle unconstrained"

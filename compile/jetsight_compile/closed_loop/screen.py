@@ -13,8 +13,8 @@ import numpy as np
 
 from jetsight.engine import NDArray
 from jetsight.errors import MissingDependency
+from jetsight_compile.closed_loop.rollout import Trial
 from jetsight_compile.closed_loop.task import Miss, Region
-from jetsight_compile.closed_loop.trial import Trial
 from jetsight_train.record.pusht import ARENA_PX
 
 SIZE = (1008, 704)  # width, height; H.264 wants even numbers

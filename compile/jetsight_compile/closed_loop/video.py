@@ -17,19 +17,20 @@ from typing import Any
 
 import numpy as np
 
-from jetsight import atomic, backends
-from jetsight.bundle import Bundle
+from jetsight.backends import registry
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.runtime_spec import StreamSpec
+from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.engine import NDArray
 from jetsight.errors import DataError, MissingDependency
-from jetsight.lerobot import LeRobotDataset
-from jetsight.stream_spec import StreamSpec
+from jetsight.storage import atomic
+from jetsight_compile.closed_loop.config import Settings
 from jetsight_compile.closed_loop.results import BUNDLE, FREE
+from jetsight_compile.closed_loop.rollout import Film
 from jetsight_compile.closed_loop.screen import SIZE, Screen, View, check_pillow
-from jetsight_compile.closed_loop.settings import Settings
 from jetsight_compile.closed_loop.task import Region, Tolerance
-from jetsight_compile.closed_loop.trial import Film
 from jetsight_compile.demo.library import Library, build_library
-from jetsight_compile.demo.tour import find_data
+from jetsight_compile.demo.run import find_data
 
 _LAST_FRAME_S = 1.5  # how long the end of an episode stays
 
@@ -95,7 +96,7 @@ class Studio:
     def _library(self) -> Library:
         families = [family.name for family in self.bundle.manifest.families]
         family = self.family or next((f for f in families if f.startswith("cpu")), families[0])
-        engine = backends.open_backend(self.backend, family).load(
+        engine = registry.open_backend(self.backend, family).load(
             self.bundle.graph(family, "encode")
         )
         try:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from jetsight.engine import NDArray
-from jetsight.stats import Recorder
-from jetsight_compile.demo.measure import HorizonErrors, SurpriseReport
+from jetsight.histogram import Recorder
+from jetsight_compile.demo.metrics import HorizonErrors, SurpriseReport
 from jetsight_compile.demo.watch import Watched
 
 INK, GREY, FAINT = "#22262b", "#8a8f98", "#d9dce1"

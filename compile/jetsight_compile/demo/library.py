@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jetsight.datasets.lerobot import Episode
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import DataError
-from jetsight.lerobot import Episode
 
 
 @dataclass(frozen=True)

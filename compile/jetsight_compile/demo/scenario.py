@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.datasets.lerobot import Episode
 from jetsight.errors import DataError, UsageError
-from jetsight.lerobot import Episode
 
 _AFTER_CHANGE = 6  # one frame in six comes after the planted change
 

@@ -14,8 +14,8 @@ import numpy as np
 from jetsight.cameras import Camera
 from jetsight.cameras.source import Source
 from jetsight.engine import NDArray
-from jetsight.frames import Forecast
 from jetsight.session import Session
+from jetsight.stream.frames import Forecast
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.backends.host import (
+from jetsight.backends.host_arrays import (
     HostArray,
     default_threads,
     first_line,

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.backends.host import HostArray, default_threads, first_line, matching, static_shape
+from jetsight.backends.host_arrays import (
+    HostArray,
+    default_threads,
+    first_line,
+    matching,
+    static_shape,
+)
 from jetsight.engine import Array
 from jetsight.errors import EngineError, MissingDependency
 

@@ -6,9 +6,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from jetsight.cameras.grammar import open_source
-from jetsight.cameras.grid import TickGrid
-from jetsight.cameras.slot import LatestSlot
+from jetsight.cameras.latest_slot import LatestSlot
 from jetsight.cameras.source import (
     Reading,
     Source,
@@ -17,13 +15,15 @@ from jetsight.cameras.source import (
     check_start,
     defect,
 )
+from jetsight.cameras.source_uri import open_source
+from jetsight.cameras.tick_grid import TickGrid
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.errors import CameraError, JetsightError, UsageError
-from jetsight.frames import Frame
-from jetsight.health import FrozenDetector, HealthLimits
+from jetsight.stream.frames import Frame
+from jetsight.stream.health import FrozenDetector, HealthLimits
 
 if TYPE_CHECKING:
-    from jetsight.cameras.simulation import Policy
+    from jetsight.cameras.gym import Policy
 
 _log = logging.getLogger("jetsight")
 _JOIN_S = 0.5  # a reader that blocks longer than this is abandoned; shutdown must stay under 1 s

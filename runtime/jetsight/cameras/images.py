@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jetsight.cameras.decode import import_av, rgb, whole_only, why
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.datasets.pyav import import_av, rgb, whole_only, why
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError
 

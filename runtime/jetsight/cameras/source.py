@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
+from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError
-from jetsight.frames import Frame
-from jetsight.stream_spec import StreamSpec
+from jetsight.stream.frames import Frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jetsight.cameras.decode import import_av, rgb, whole_only, why
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.datasets.pyav import import_av, rgb, whole_only, why
 from jetsight.errors import CameraError
 
 _SLACK = 0.05  # containers round durations, and edit lists hide a few frames

@@ -50,7 +50,7 @@ def _known(error: ImportError | OSError) -> JetsightError | None:
         if known is None and "shared object file" in str(error):
             return JetsightError(f"a system library is missing: {error}; see: jetsight doctor")
         return known
-    from jetsight import atomic
+    from jetsight.storage import atomic
 
     if atomic.is_full(error):
         return atomic.storage_error(error, error.filename or "a file")

@@ -51,7 +51,7 @@ def build(bundle: Path | None, listing: bool, as_json: bool, **options: Any) -> 
     bundle's reference data, and its latency is measured. Engines are kept in
     $XDG_CACHE_HOME/jetsight/engines; an engine that is there already is not built again.
     """
-    from jetsight.engines.store import EngineStore
+    from jetsight.tensorrt.engine_cache import EngineStore
 
     if listing:
         _show(EngineStore(), as_json)
@@ -72,11 +72,11 @@ def build(bundle: Path | None, listing: bool, as_json: bool, **options: Any) -> 
 
 
 def _build(bundle: Path, options: dict[str, Any]) -> list[Any]:
-    from jetsight.bundle import Bundle
-    from jetsight.engines.build import build_bundle
-    from jetsight.engines.fingerprint import BuildOptions
-    from jetsight.engines.progress import ProgressLine
-    from jetsight.engines.workshop import Request, Workshop
+    from jetsight.bundle.bundle import Bundle
+    from jetsight.tensorrt.build.build import build_bundle
+    from jetsight.tensorrt.build.progress import ProgressLine
+    from jetsight.tensorrt.build.request import Request, Workshop
+    from jetsight.tensorrt.fingerprint import BuildOptions
 
     if options["via"] == "onnx" and options["checkpoint"] is not None:
         raise UsageError("--checkpoint is only read with --via torch-tensorrt; leave it out")
@@ -108,7 +108,7 @@ def describe(records: Sequence[Any]) -> Iterator[str]:
 
 
 def _row(record: Any) -> tuple[str, ...]:
-    from jetsight.engines.inspector import shares_text
+    from jetsight.tensorrt.build.precision_proof import shares_text
 
     proof, parity, latency = record.proof, record.parity, record.latency
     return (
@@ -154,7 +154,7 @@ def _listed(record: Any) -> tuple[str, ...]:
 
 
 def _json(records: Sequence[Any], more: Sequence[dict[str, bool]]) -> str:
-    from jetsight.engines import record as build_record
+    from jetsight.tensorrt import record as build_record
 
     values = [json.loads(build_record.dump(item)) | extra
               for item, extra in zip(records, more, strict=True)]  # fmt: skip

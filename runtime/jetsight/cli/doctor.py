@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import click
 
 from jetsight.cli.table import fields, human_bytes, table
-from jetsight.doctor import Engines, Report, examine
-from jetsight.machine import ClockRate, Jetson
+from jetsight.doctor.examine import Engines, Report, examine
+from jetsight.machine.clocks import ClockRate
+from jetsight.machine.jetson import Jetson
 
 
 @click.command()

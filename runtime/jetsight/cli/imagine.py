@@ -13,10 +13,10 @@ from typing import Any
 import click
 import numpy as np
 
+from jetsight.bundle.planner_spec import MOST_ITERATIONS
 from jetsight.cli.table import fields, table
-from jetsight.plan import BROKEN_COST, PlanReason
-from jetsight.plan_report import PlanReport, as_json
-from jetsight.planner_facts import MOST_ITERATIONS
+from jetsight.plan_report.report import PlanReport, as_json
+from jetsight.planning.plan import BROKEN_COST, PlanReason
 
 _SHOWN_ITERATIONS = 10
 _PARTS = ("goal", "noise", "result", "iterations")
@@ -91,16 +91,16 @@ def imagine(bundle: Path, picture: Path | None, json_wanted: bool, **options: An
     A frame alone means a scene at rest; a recorded moment comes with its history and the actions
     that were really executed. Exit code 11 means that there is no plan, for the reason printed.
     """
-    from jetsight import plan_picture
-    from jetsight.bundle import Bundle
+    from jetsight.bundle.bundle import Bundle
     from jetsight.cli import NO_PLAN
-    from jetsight.plan_desk import Wishes, plan_once
+    from jetsight.plan_report import figure
+    from jetsight.plan_report.run import Wishes, plan_once
 
     if picture is not None:
-        plan_picture.check(picture)
+        figure.check(picture)
     report, shown = plan_once(Bundle.open(bundle), Wishes(**options), _progress)
     if picture is not None:
-        plan_picture.write(picture, report, shown)
+        figure.write(picture, report, shown)
     if json_wanted:
         click.echo(json.dumps(as_json(report)))
     else:

@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from jetsight import strict_json
-from jetsight.bundle import Bundle
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.gates import meaning
+from jetsight.bundle.manifest import DataDigest, Manifest
+from jetsight.bundle.planner_spec import HeadFacts
 from jetsight.cli.table import fields, human_bytes, table
-from jetsight.gates import meaning
-from jetsight.manifest import DataDigest, Manifest
-from jetsight.planner_facts import HeadFacts
+from jetsight.storage import strict_json
 
 
 @click.command()

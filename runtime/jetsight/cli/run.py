@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import click
 
 from jetsight.cli.table import table
-from jetsight.frames import Forecast
+from jetsight.stream.frames import Forecast
 
 _REFRESH_S = 0.2
 _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surprise")
@@ -57,7 +57,7 @@ def run(
     """Forecast every frame of a source with BUNDLE, and say how it went.
 
     A summary is printed at the end, also after Ctrl-C. What is written with --out takes its name
-    then, complete; read it with jetsight.jsonl.read.
+    then, complete; read it with jetsight.stream.jsonl.read.
     """
     from jetsight.cameras import Camera
     from jetsight.session import Session
@@ -155,7 +155,7 @@ class StatusLine:
 @contextlib.contextmanager
 def _outputs(out: Path | None, *, wait: bool) -> Iterator[Callable[[Forecast], None]]:
     """Where each forecast goes: the status line, and the file of `--out` if asked for."""
-    from jetsight.jsonl import ForecastWriter
+    from jetsight.stream.jsonl import ForecastWriter
 
     status = StatusLine(sys.stderr)
     with contextlib.ExitStack() as stack:

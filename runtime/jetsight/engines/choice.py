@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
-from jetsight.bundle import Bundle
-from jetsight.engines.fingerprint import HostFacts
-from jetsight.engines.store import EngineStore
-from jetsight.manifest import GRAPHS, graph_path
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.manifest import GRAPHS, graph_path
+from jetsight.tensorrt.engine_cache import EngineStore
+from jetsight.tensorrt.fingerprint import HostFacts
 
 
 def fastest_family(bundle: Bundle, store: EngineStore, host: HostFacts) -> str | None:

@@ -6,8 +6,8 @@ has delivered float32 instead. From NVIDIA's hardware support tables.
 
 from __future__ import annotations
 
-from jetsight.engines.fingerprint import HostFacts
 from jetsight.errors import EngineError
+from jetsight.tensorrt.fingerprint import HostFacts
 
 LEAST_SM = {"bf16": (8, 0), "fp8": (8, 9), "nvfp4": (10, 0)}
 _SINCE = {"bf16": "Ampere", "fp8": "Ada and Hopper", "nvfp4": "Blackwell and Thor"}

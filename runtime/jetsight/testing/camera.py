@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.source import SourceInfo, StreamRequest, defect
 from jetsight.engine import NDArray
-from jetsight.frames import Frame
-from jetsight.stream_spec import StreamSpec
+from jetsight.stream.frames import Frame
 from jetsight.testing.clock import FakeClock
 
 

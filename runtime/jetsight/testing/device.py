@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.backends.cuda import HostMemory, out_of_memory
 from jetsight.engine import NDArray
 from jetsight.errors import EngineError
+from jetsight.tensorrt.cuda.driver import HostMemory, out_of_memory
 
 _ALIGNMENT = 256
 _TOTAL_BYTES = 1 << 30
 
 
 class FakeDevice:
-    """A `jetsight.backends.cuda.Device` without a GPU.
+    """A `jetsight.tensorrt.cuda.driver.Device` without a GPU.
 
     Args:
         integrated: pretend to share memory with the processor, as a Jetson does.

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
 from jetsight.clock import Clock
 from jetsight.engine import Array, NDArray
 from jetsight.errors import EngineError
-from jetsight.planner_facts import PlannerFacts
-from jetsight.stream_spec import PlanSpec, StreamSpec
 from jetsight.testing.imagine import Arrays, FakeImagine
 
 

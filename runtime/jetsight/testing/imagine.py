@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from jetsight.bundle.planner_spec import HeadFacts, PlannerFacts
+from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
 from jetsight.engine import NDArray
-from jetsight.planner_facts import HeadFacts, PlannerFacts
-from jetsight.stream_spec import PlanSpec, StreamSpec
 
 Arrays = Mapping[str, tuple[tuple[int, ...], type]]
 BROKEN = np.float32(3e38)  # what stands for a cost that is not finite

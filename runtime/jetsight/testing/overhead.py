@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.camera import Camera
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.session import Session
-from jetsight.stream_spec import StreamSpec
 from jetsight.testing.engine import FakeBackend
 
 _SETTLE_FRAMES = 64  # first calls of everything, the first history, and the plan

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jetsight.engine import NDArray
-from jetsight.engines.library import TENSORRT, Library
+from jetsight.tensorrt.bindings import TENSORRT, Library
 from jetsight.testing.device import FakeDevice
 from jetsight.testing.engine import Compute
 from jetsight.testing.imagine import Arrays

@@ -18,26 +18,26 @@ import torch
 from bundle_factory import make_manifest
 from tiny import recipe_of
 
-from jetsight import facts, golden
-from jetsight.bundle import Bundle, write_bundle
-from jetsight.manifest import Family, LatentStats, SurpriseQuantiles
-from jetsight.planner_facts import HazardFacts, HeadFacts, PlannerFacts
+from jetsight.bundle import golden, model_spec
+from jetsight.bundle.bundle import Bundle, write_bundle
+from jetsight.bundle.manifest import Family, LatentStats, SurpriseQuantiles
+from jetsight.bundle.planner_spec import HazardFacts, HeadFacts, PlannerFacts
+from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.session import Session
-from jetsight.stream_spec import StreamSpec
-from jetsight_compile.closed_loop import contestants, lab
+from jetsight_compile.closed_loop import arms, lab
+from jetsight_compile.closed_loop.config import Settings
 from jetsight_compile.closed_loop.episodes import Rules
-from jetsight_compile.closed_loop.settings import Settings
-from jetsight_compile.dense import Style
-from jetsight_compile.graphs import export_encode, export_forecast
+from jetsight_compile.export.layers import Style
+from jetsight_compile.export.onnx_export import export_encode, export_forecast
 from jetsight_train import checkpoint
-from jetsight_train.heads.describe import HeadScores, HeadsDescription, HeadsTrained
-from jetsight_train.heads.modules import HazardSpec
 from jetsight_train.heads.recipe import HazardRecipe, HeadsRecipe
-from jetsight_train.heads.rules import Disc
+from jetsight_train.heads.spec import HeadScores, HeadsDescription, HeadsTrained
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig
+from jetsight_train.model.hazard_rules import Disc
+from jetsight_train.model.heads import HazardSpec
+from jetsight_train.model.preprocess import FrameSpec
 from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
 from jetsight_train.planning.problem import ImagineSpec
-from jetsight_train.preprocess import FrameSpec
 
 D, K, H, B, SIDE = 8, 2, 2, 2, 16
 BUDGET = 16
@@ -94,7 +94,7 @@ def write_planner(folder: Path, *, real: bool = False) -> Compiled:
     manifest = replace(manifest, provenance=provenance)
     graphs = dict.fromkeys(("encode", "forecast", SPEC.graph), b"opaque")
     if real:
-        from jetsight_compile.imagine.graph import Imagination
+        from jetsight_compile.planner_graph.export import Imagination
 
         graphs = {
             "encode": export_encode(model, Style(20)).SerializeToString(),
@@ -108,15 +108,17 @@ def write_planner(folder: Path, *, real: bool = False) -> Compiled:
 
 
 def planning_manifest(model: WorldModel) -> Any:
-    fields = {name: getattr(model.action, name) for name in facts.ActionSpec.__dataclass_fields__}
+    fields = {
+        name: getattr(model.action, name) for name in model_spec.ActionSpec.__dataclass_fields__
+    }
     precision = {"encode": "fp32", "forecast": "fp32", SPEC.graph: "fp32"}
     return make_manifest(
-        model=facts.ModelFacts("conv", 1000, D, K, H, model.action_size),
-        frame=facts.FrameSpec(
+        model=model_spec.ModelFacts("conv", 1000, D, K, H, model.action_size),
+        frame=model_spec.FrameSpec(
             SIDE, SIDE, "rgb", (0, 0, SIDE, SIDE), (SIDE, SIDE), (0.5,) * 3, (0.2,) * 3
         ),
-        timing=facts.Timing(10.0, B),
-        action=facts.ActionSpec(**fields),
+        timing=model_spec.Timing(10.0, B),
+        action=model_spec.ActionSpec(**fields),
         latent=LatentStats((0.0,) * D, (1.0,) * D, 0.5, SurpriseQuantiles(1.0, 2.0, 3.0, 4.0)),
         families=(Family(FAMILY, 20, precision, ("cpu",)),),
         gates=(),
@@ -132,13 +134,13 @@ def in_torch(monkeypatch: pytest.MonkeyPatch, compiled: Compiled) -> None:
         model, about = checkpoint.load(compiled.checkpoint)
         spec = StreamSpec.from_manifest(bundle.manifest)
         stand_in = SimpleNamespace(spec=spec, family=FAMILY)
-        session = contestants.eager_session(
-            contestants.Reference(model.eval(), about), bundle.manifest, stand_in, settings
+        session = arms.eager_session(
+            arms.Reference(model.eval(), about), bundle.manifest, stand_in, settings
         )
         session.family = FAMILY
         return session
 
-    monkeypatch.setattr(contestants, "deployed_session", deployed)
+    monkeypatch.setattr(arms, "deployed_session", deployed)
     monkeypatch.setattr(
         lab, "Rules", partial(Rules, driver_ticks=60, goal_offset=16, budget=BUDGET)
     )

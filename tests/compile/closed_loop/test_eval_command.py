@@ -19,9 +19,9 @@ from planning_bundle import BUDGET, SIDE, SPEC, Compiled, in_torch, write_planne
 from tiny import write_dataset
 
 from jetsight import cli
-from jetsight.bundle import Bundle, write_bundle
-from jetsight_compile.closed_loop import contestants, lab
-from jetsight_compile.closed_loop.settings import Settings
+from jetsight.bundle.bundle import Bundle, write_bundle
+from jetsight_compile.closed_loop import arms, lab
+from jetsight_compile.closed_loop.config import Settings
 from jetsight_compile.closed_loop.task import Region
 
 pytestmark = needs_pusht
@@ -141,7 +141,7 @@ def test_the_region_comes_from_the_checkpoint(compiled: Compiled) -> None:
         str(compiled.bundle), "gym_pusht/PushT-v0", 1, 3, str(compiled.checkpoint), keep_out=True
     )
     manifest = Bundle.open(compiled.bundle).manifest
-    reference = contestants.load_reference(settings, manifest)
+    reference = arms.load_reference(settings, manifest)
     assert lab._rules(settings, manifest, reference).region == Region(256.0, 256.0, 60.0)
 
 

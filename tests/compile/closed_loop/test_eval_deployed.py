@@ -10,13 +10,13 @@ import pytest
 from eval_factory import GRAPH, SIDE, SPEC, fake_session, pusht, short_rules
 from gym_factory import needs_pusht
 
-from jetsight.frames import Frame
-from jetsight.plan import Plan
-from jetsight.planner_facts import HazardFacts, HeadFacts
+from jetsight.bundle.planner_spec import HazardFacts, HeadFacts
+from jetsight.planning.plan import Plan
+from jetsight.stream.frames import Frame
+from jetsight_compile.closed_loop.agents import Glance
 from jetsight_compile.closed_loop.deployed import Deployed, PlannerUse, SimulatorCamera, TickClock
 from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode
-from jetsight_compile.closed_loop.pilots import Glance
-from jetsight_compile.closed_loop.trial import fly
+from jetsight_compile.closed_loop.rollout import fly
 
 USE = PlannerUse(planner=GRAPH, iterations=3, replan_every=2, seed=5)
 

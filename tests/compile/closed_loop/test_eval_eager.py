@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny import BLOCK, HISTORY, HORIZON, LATENT, SIDE, model_of
 
+from jetsight.bundle.planner_spec import HeadFacts
+from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
 from jetsight.errors import EngineError
-from jetsight.planner_facts import HeadFacts
-from jetsight.stream_spec import PlanSpec, StreamSpec
 from jetsight.testing import tiny_planner
-from jetsight_compile.closed_loop import eager
+from jetsight_compile.closed_loop import torch_engines
 from jetsight_train.planning import cem
 from jetsight_train.planning.problem import ImagineSpec, Problem, State
 
@@ -27,7 +27,7 @@ PLAN = PlanSpec(
 )  # fmt: skip
 
 
-def filled(engine: eager.EagerEngine) -> dict[str, torch.Tensor]:
+def filled(engine: torch_engines.EagerEngine) -> dict[str, torch.Tensor]:
     """Random inputs, written; returned as tensors of their own."""
     rng = np.random.default_rng(0)
     given = {}
@@ -40,7 +40,10 @@ def filled(engine: eager.EagerEngine) -> dict[str, torch.Tensor]:
 
 
 def test_encode_and_forecast_are_the_model() -> None:
-    encode, forecast = eager.encode_engine(MODEL, SPEC), eager.forecast_engine(MODEL, SPEC)
+    encode, forecast = (
+        torch_engines.encode_engine(MODEL, SPEC),
+        torch_engines.forecast_engine(MODEL, SPEC),
+    )
     frame, given = filled(encode), filled(forecast)
     encode.run()
     forecast.run()
@@ -52,7 +55,7 @@ def test_encode_and_forecast_are_the_model() -> None:
 
 
 def test_an_iteration_is_the_readable_reference() -> None:
-    engine = eager.EagerBackend(MODEL, PLAN).load(PLANNER.graph.encode())
+    engine = torch_engines.EagerBackend(MODEL, PLAN).load(PLANNER.graph.encode())
     x = filled(engine)
     engine.run()
     problem = Problem(
@@ -75,6 +78,6 @@ def test_an_iteration_is_the_readable_reference() -> None:
 
 
 def test_eager_engines_are_not_chained() -> None:
-    encode = eager.encode_engine(MODEL, SPEC)
+    encode = torch_engines.encode_engine(MODEL, SPEC)
     with pytest.raises(EngineError, match="cannot be bound"):
         encode.bind("z", encode.outputs["z"])

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from eval_factory import trial
 
-from jetsight import strict_json
 from jetsight.errors import UsageError
+from jetsight.storage import strict_json
 from jetsight_compile.closed_loop.report import report_lines
 from jetsight_compile.closed_loop.results import (
     BUNDLE,
@@ -19,7 +19,7 @@ from jetsight_compile.closed_loop.results import (
     Results,
     summarize,
 )
-from jetsight_compile.closed_loop.trial import Trial
+from jetsight_compile.closed_loop.rollout import Trial
 
 
 def rows_of(arm: str, solved: list[int], of: int = 10, **changes: Any) -> list[Trial]:

@@ -8,10 +8,10 @@ from eval_factory import Steady, pusht, short_rules
 from gym_factory import needs_pusht
 
 from jetsight.errors import DataError, UsageError
+from jetsight_compile.closed_loop.agents import baselines
 from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode, random_stream
-from jetsight_compile.closed_loop.pilots import baselines
+from jetsight_compile.closed_loop.rollout import fly
 from jetsight_compile.closed_loop.task import Region
-from jetsight_compile.closed_loop.trial import fly
 from jetsight_train.record.environments import PUSHT
 from jetsight_train.record.episode import Recipe, simulate
 

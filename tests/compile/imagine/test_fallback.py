@@ -12,10 +12,12 @@ import pytest
 from onnx import helper
 from probes import graph_of, nodes_of
 
-from jetsight_compile import fallback, imagine_gate, quantize
-from jetsight_compile.families import Made
-from jetsight_compile.layers import block_of
-from jetsight_compile.targets import plan
+from jetsight_compile.config.targets import plan
+from jetsight_compile.export.onnx_graph import block_of
+from jetsight_compile.pipeline import planner_fallback
+from jetsight_compile.pipeline.family import Made
+from jetsight_compile.quantize import schemes
+from jetsight_compile.validate import planner_gates
 
 GRAPH, ROWS, SIZE = "imagine_cem_8x2", 64, 16
 BLOCKS = ("blocks.0", "blocks.1", "blocks.2", "blocks.3")
@@ -49,7 +51,7 @@ class Case:
 
     def __init__(self, exact, samples, patch: pytest.MonkeyPatch) -> None:
         (family,) = plan(["cpu"], ["int8"])
-        whole = quantize.cpu_rows(exact, samples)
+        whole = schemes.cpu_rows(exact, samples)
         precision = dict.fromkeys(("encode", "forecast", GRAPH), "int8")
         self.made = Made(family, precision, {GRAPH: whole.model}, {GRAPH: exact}, {GRAPH: whole})
         self.shop = cast(Any, SimpleNamespace(
@@ -58,8 +60,8 @@ class Case:
         self.judged: list[tuple[str, ...]] = []
         self.said: list[str] = []
         self.enough = 0
-        patch.setattr(imagine_gate, "judge", self._judge)
-        patch.setattr(fallback, "finished", lambda model, graph, ports: model)
+        patch.setattr(planner_gates, "judge", self._judge)
+        patch.setattr(planner_fallback, "finished", lambda model, graph, ports: model)
 
     def _judge(self, planner: Any, backends: Any) -> Any:
         products = [n for n in planner.compiled.graph.node if n.name.startswith("step0/")]
@@ -69,7 +71,7 @@ class Case:
 
     def settled(self, enough: int) -> tuple[Made, bool]:
         self.enough = enough
-        made, (verdict,) = fallback.settled(
+        made, (verdict,) = planner_fallback.settled(
             self.shop, self.made, {GRAPH: cast(Any, None)}, [], self.said.append
         )
         return made, verdict.passed
@@ -92,8 +94,8 @@ def test_the_most_harmful_block_goes_back_first(case, exact, samples) -> None:
     made, passed = case.settled(1)
     recipe = case.made.quantized[GRAPH].recipe
     assert recipe is not None
-    order = quantize.most_harmful(
-        exact, recipe, samples[3::4], quantize.outputs(exact, samples[3::4])
+    order = schemes.most_harmful(
+        exact, recipe, samples[3::4], schemes.outputs(exact, samples[3::4])
     )
     assert passed
     assert made.quantized[GRAPH].kept == (order[0],)

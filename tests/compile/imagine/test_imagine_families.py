@@ -13,14 +13,16 @@ from probes import windows_of
 from world import PLANNERS, draws, imagining_model, problem_of, run_graph, start
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
-from jetsight_compile import families, layers, rtx
-from jetsight_compile.calibration import Episodes, Side
-from jetsight_compile.engines import run_all
-from jetsight_compile.families import Options, Workshop
-from jetsight_compile.graphs import check_graph, operator_counts
-from jetsight_compile.imagine.ports import ImaginePorts
-from jetsight_compile.imagine.samples import imagine_samples
-from jetsight_compile.targets import plan
+from jetsight_compile import rtx
+from jetsight_compile.calibration.data import Episodes, Side
+from jetsight_compile.calibration.planner_samples import imagine_samples
+from jetsight_compile.calibration.run import run_all
+from jetsight_compile.config.targets import plan
+from jetsight_compile.export import onnx_graph
+from jetsight_compile.export.onnx_export import check_graph, operator_counts
+from jetsight_compile.pipeline import family as families
+from jetsight_compile.pipeline.family import Options, Workshop
+from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_train.planning.problem import ImagineSpec
 
 SPEC = ImagineSpec("icem", 16, 2, 6, kept=2, context=3, rate_limited=True)
@@ -111,7 +113,7 @@ def test_the_cpus_int8_ranks_the_same(made) -> None:
     found = made.family("cpu", "encode=fp32,forecast=fp32,imagine=int8")
     graph, exact = found.graphs[SPEC.graph], found.exact[SPEC.graph]
     assert found.precision[SPEC.graph] == "int8"
-    assert found.quantized[SPEC.graph].layers == tuple(layers.quantizable(exact))
+    assert found.quantized[SPEC.graph].layers == tuple(onnx_graph.quantizable(exact))
     check_graph(graph, SPEC.graph, ImaginePorts.of(made.model, SPEC))
     samples = imagine_samples(made.windows, SPEC, made.model, most=4)
     costs, right = (

@@ -12,20 +12,22 @@ from onnx import numpy_helper
 from probes import windows_of
 from world import imagining_model
 
+from jetsight.backends.loading import rank_agreement
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.backends.openvino import OpenVinoBackend
 from jetsight.errors import GateError
-from jetsight.loading import rank_agreement
-from jetsight_compile import gate, imagine_gate, quantize
-from jetsight_compile.controls import deaf, mis_scaled
-from jetsight_compile.dense import Style
-from jetsight_compile.imagine.graph import Imagination
-from jetsight_compile.imagine.samples import imagine_samples
-from jetsight_compile.imagine_gate import Judged, Planner
-from jetsight_compile.imagine_truth import reference, truth_of
-from jetsight_compile.layers import quantizable
-from jetsight_compile.limits import IMAGINE_LIMITS
-from jetsight_compile.planners import Settings, facts, parse, specs
+from jetsight_compile.calibration.planner_samples import imagine_samples
+from jetsight_compile.export.layers import Style
+from jetsight_compile.export.onnx_graph import quantizable
+from jetsight_compile.planner_graph.export import Imagination
+from jetsight_compile.planner_graph.settings import Settings, facts, parse, specs
+from jetsight_compile.quantize import schemes
+from jetsight_compile.validate import gates as gate
+from jetsight_compile.validate import planner_gates
+from jetsight_compile.validate.limits import IMAGINE_LIMITS
+from jetsight_compile.validate.negative_controls import deaf, mis_scaled
+from jetsight_compile.validate.planner_gates import Judged, Planner
+from jetsight_compile.validate.planner_reference import reference, truth_of
 
 RANKS = {"imagine_rank", "imagine_rank_narrow"}
 
@@ -40,7 +42,7 @@ class Lab:
         self.truth = truth_of(self.model, self.spec, self.facts, windows_of(12), most=3)
         self.exact = Imagination(self.model, Style(20)).export(self.spec)
         samples = imagine_samples(windows_of(24), self.spec, self.model)
-        self.int8 = quantize.cpu_rows(self.exact, samples)
+        self.int8 = schemes.cpu_rows(self.exact, samples)
 
     def planner(self, compiled: onnx.ModelProto, precision: str = "fp32") -> Planner:
         return Planner(self.spec.graph, precision, compiled, self.exact, self.truth)
@@ -54,15 +56,15 @@ def lab() -> Lab:
 @pytest.fixture(scope="module")
 def judged(lab) -> Judged:
     backends = [OnnxRuntimeBackend(), OpenVinoBackend()]
-    return imagine_gate.judge(lab.planner(lab.exact), backends)
+    return planner_gates.judge(lab.planner(lab.exact), backends)
 
 
 def failing(judged: Judged) -> set[str]:
-    return {each.name for each in imagine_gate.gates("cpu-fp32", [judged]) if not each.passed}
+    return {each.name for each in planner_gates.gates("cpu-fp32", [judged]) if not each.passed}
 
 
 def test_the_exported_planner_passes_and_every_control_fails(judged) -> None:
-    gates = imagine_gate.gates("cpu-fp32", [judged])
+    gates = planner_gates.gates("cpu-fp32", [judged])
     assert judged.passed
     gate.require(gates)
     assert [each.name for each in gates] == list(IMAGINE_LIMITS)
@@ -73,7 +75,7 @@ def test_the_exported_planner_passes_and_every_control_fails(judged) -> None:
 
 
 def test_int8_is_close_but_measurably_not_the_same(lab, judged) -> None:
-    found = imagine_gate.judge(lab.planner(lab.int8.model, "int8"), [OnnxRuntimeBackend()]).values
+    found = planner_gates.judge(lab.planner(lab.int8.model, "int8"), [OnnxRuntimeBackend()]).values
     for name, (direction, _) in IMAGINE_LIMITS.items():
         off = found[name].value - judged.values[name].value
         assert off <= 0.0 if direction == "min" else off >= -0.05, name
@@ -96,17 +98,17 @@ def test_a_wrong_planner_fails(lab, what: str, fails: set[str]) -> None:
         "deaf to the history": deaf(lab.exact, "z_hist"),
         "no number": broken(lab.exact, layers[0]),
     }
-    found = imagine_gate.judge(lab.planner(wrong[what]), [OnnxRuntimeBackend()])
+    found = planner_gates.judge(lab.planner(wrong[what]), [OnnxRuntimeBackend()])
     assert failing(found) >= fails
     with pytest.raises(GateError, match="no bundle was written: cpu-fp32 imagine_") as caught:
-        gate.require(imagine_gate.gates("cpu-fp32", [found]))
+        gate.require(planner_gates.gates("cpu-fp32", [found]))
     assert "next: report it" in str(caught.value)
 
 
 def test_a_hazard_head_that_is_wrong_is_seen_by_its_gate_alone(lab) -> None:
     """Costs stay what they are, so no other gate that a session would fail by notices."""
     compiled = mis_scaled(lab.exact, "judge/score.hazard.mlp.2/MatMul")
-    found = imagine_gate.judge(lab.planner(compiled), [OnnxRuntimeBackend()])
+    found = planner_gates.judge(lab.planner(compiled), [OnnxRuntimeBackend()])
     assert "imagine_feasible" in failing(found)
     assert not failing(found) & RANKS
 
@@ -117,8 +119,8 @@ def test_a_model_without_hazards_is_not_asked_about_them() -> None:
     truth = truth_of(model, spec, facts(spec, model, settings), windows_of(6), most=1)
     exact = Imagination(model, Style(20)).export(spec)
     planner = Planner(spec.graph, "fp32", exact, exact, truth)
-    found = imagine_gate.judge(planner, [OnnxRuntimeBackend()])
-    names = [each.name for each in imagine_gate.gates("cpu-fp32", [found])]
+    found = planner_gates.judge(planner, [OnnxRuntimeBackend()])
+    names = [each.name for each in planner_gates.gates("cpu-fp32", [found])]
     assert names == [name for name in IMAGINE_LIMITS if name != "imagine_feasible"]
 
 
@@ -139,10 +141,10 @@ def test_a_family_is_as_good_as_its_worst_planner(judged) -> None:
     }
     other = replace(judged, planner=replace(judged.planner, graph="imagine_other"), values=worse)
     for order in ([judged, other], [other, judged]):
-        gates = imagine_gate.gates("cpu-fp32", order)
+        gates = planner_gates.gates("cpu-fp32", order)
         assert all("worst for imagine_other" in each.detail for each in gates)
         assert not any(each.passed for each in gates)
-    assert imagine_gate.gates("cpu-fp32", []) == []
+    assert planner_gates.gates("cpu-fp32", []) == []
 
 
 def test_a_moment_is_what_a_session_would_plan(lab) -> None:

@@ -22,11 +22,11 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.backends.openvino import OpenVinoBackend
 from jetsight.engine import Engine
 from jetsight.errors import UsageError
-from jetsight_compile.dense import Style
-from jetsight_compile.graphs import check_graph, operator_counts
-from jetsight_compile.imagine.graph import Imagination
-from jetsight_compile.imagine.ports import ImaginePorts
-from jetsight_compile.layers import block_of, quantizable
+from jetsight_compile.export.layers import Style
+from jetsight_compile.export.onnx_export import check_graph, operator_counts
+from jetsight_compile.export.onnx_graph import block_of, quantizable
+from jetsight_compile.planner_graph.export import Imagination
+from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_train.planning.problem import NEVER, ImagineSpec, Problem, State
 
 BACKENDS = {"onnxruntime": OnnxRuntimeBackend, "openvino": OpenVinoBackend}

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from world import imagining_model
 
-from jetsight_compile.dense import Style
-from jetsight_compile.imagine.rollout import PARTS, First, Modulation, Relative, Token
-from jetsight_compile.imagine.tokens import Rollout
+from jetsight_compile.export.layers import Style
+from jetsight_compile.planner_graph.token_layers import PARTS, First, Modulation, Relative, Token
+from jetsight_compile.planner_graph.tokens import Rollout
 
 ROUNDING = 2e-5
 M = 6

@@ -9,13 +9,14 @@ import pytest
 from probes import copy_of, makers_of, nodes_of, windows_of
 from world import imagining_model
 
-from jetsight_compile import quantize, quantizers, rtx
-from jetsight_compile.dense import Style
-from jetsight_compile.graphs import finished
-from jetsight_compile.imagine.graph import Imagination
-from jetsight_compile.imagine.ports import ImaginePorts
-from jetsight_compile.imagine.samples import imagine_samples
-from jetsight_compile.layers import quantizable
+from jetsight_compile import rtx
+from jetsight_compile.calibration.planner_samples import imagine_samples
+from jetsight_compile.export.layers import Style
+from jetsight_compile.export.onnx_export import finished
+from jetsight_compile.export.onnx_graph import quantizable
+from jetsight_compile.planner_graph.export import Imagination
+from jetsight_compile.planner_graph.signature import ImaginePorts
+from jetsight_compile.quantize import schemes, vendor
 from jetsight_train.planning.problem import ImagineSpec
 
 SPEC = ImagineSpec("icem", 12, 2, 4, kept=1, momentum=0.1, context=2)
@@ -32,12 +33,12 @@ def model():
     return imagining_model()
 
 
-def family(model, style: Style, kind: str) -> tuple[onnx.ModelProto, quantize.Quantized]:
+def family(model, style: Style, kind: str) -> tuple[onnx.ModelProto, schemes.Quantized]:
     """A planner's graph in float16, quantized as its family ships it."""
     exact, half = (Imagination(model, s).export(SPEC) for s in (style, style.computing("fp16")))
     samples = imagine_samples(windows_of(16), SPEC, model, most=4)
-    made = quantize.tensorrt(exact, kind, samples, methods=("max",), smoothing=False)
-    made = quantize.onto(made, half)
+    made = schemes.tensorrt(exact, kind, samples, methods=("max",), smoothing=False)
+    made = schemes.onto(made, half)
     return finished(made.model, SPEC.graph, ImaginePorts.of(model, SPEC)), made
 
 
@@ -52,7 +53,7 @@ def family(model, style: Style, kind: str) -> tuple[onnx.ModelProto, quantize.Qu
     ],
 )
 def test_tensorrt_compiles_a_quantized_planner(model, monkeypatch, style, kind) -> None:
-    monkeypatch.setattr(quantizers, "modelopt_placement", lambda g, k, layers, s: tuple(layers))
+    monkeypatch.setattr(vendor, "modelopt_placement", lambda g, k, layers, s: tuple(layers))
     graph, made = family(model, STYLES[style], kind)
     assert not any("project" in name for name in made.layers)
     built = rtx.build(graph.SerializeToString())
@@ -79,4 +80,4 @@ def test_modelopt_places_every_product_of_a_planner(model) -> None:
     exact = Imagination(model, STYLES["op23"]).export(SPEC)
     layers = quantizable(exact)
     samples = imagine_samples(windows_of(16), SPEC, model, most=1)
-    assert quantizers.modelopt_placement(exact, "int8", layers, samples) == tuple(layers)
+    assert vendor.modelopt_placement(exact, "int8", layers, samples) == tuple(layers)

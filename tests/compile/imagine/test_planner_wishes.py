@@ -9,11 +9,19 @@ import pytest
 from tiny import model_of
 from world import imagining_model
 
+from jetsight.bundle.manifest import GRAPHS
+from jetsight.bundle.planner_spec import CostWeights, HazardFacts, check_planners
 from jetsight.errors import UsageError
-from jetsight.manifest import GRAPHS
-from jetsight.planner_facts import CostWeights, HazardFacts, check_planners
-from jetsight_compile import planners
-from jetsight_compile.planners import DEFAULT, Settings, Wish, facts, head_facts, parse, specs
+from jetsight_compile.planner_graph import settings as planners
+from jetsight_compile.planner_graph.settings import (
+    DEFAULT,
+    Settings,
+    Wish,
+    facts,
+    head_facts,
+    parse,
+    specs,
+)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from tiny import model_of
 from torch import Tensor
 
 from jetsight.engine import Engine
-from jetsight_train.heads.modules import (
+from jetsight_train.model.hazard_rules import Recorded
+from jetsight_train.model.heads import (
     HazardHead,
     HazardSpec,
     Heads,
@@ -19,7 +20,6 @@ from jetsight_train.heads.modules import (
     ProbeSpec,
     SupportHead,
 )
-from jetsight_train.heads.rules import Recorded
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning import cem, icem, mppi
 from jetsight_train.planning.candidates import within

@@ -12,13 +12,13 @@ import pytest
 from engine_factory import ORIN, make_plan, make_tensorrt_bundle
 from fake_builder import FakePlanBackend, FakeTensorRT
 
-from jetsight.bundle import Bundle
-from jetsight.engines.build import build_bundle
-from jetsight.engines.fingerprint import BuildOptions
-from jetsight.engines.progress import ProgressLine
-from jetsight.engines.store import EngineStore
-from jetsight.engines.workshop import Request, Workshop, choose_families
+from jetsight.bundle.bundle import Bundle
 from jetsight.errors import EngineError, MissingDependency, UsageError
+from jetsight.tensorrt.build.build import build_bundle
+from jetsight.tensorrt.build.progress import ProgressLine
+from jetsight.tensorrt.build.request import Request, Workshop, choose_families
+from jetsight.tensorrt.engine_cache import EngineStore
+from jetsight.tensorrt.fingerprint import BuildOptions
 from jetsight.testing import FakeClock
 
 
@@ -107,9 +107,9 @@ def test_latency_left_out_is_measured_when_asked_for(bench) -> None:
 
 
 def test_a_graph_without_reference_data_is_not_built_again_either(bench, monkeypatch) -> None:
-    from jetsight.engines import measure
+    from jetsight.tensorrt.build import verify
 
-    monkeypatch.setattr(measure, "REFERENCE", {})
+    monkeypatch.setattr(verify, "REFERENCE", {})
     (made,) = bench.build(measure=False)
     assert made.record.parity is None
     assert "no reference data for this graph" in made.record.skipped["parity"]
@@ -232,7 +232,7 @@ def test_a_failed_build_leaves_its_log_and_a_good_one_takes_it_away(bench) -> No
 def test_through_torch_tensorrt_the_same_gates_hold(bench, monkeypatch, tmp_path) -> None:
     import types
 
-    from jetsight.engines import build
+    from jetsight.tensorrt.build import build
 
     def convert(checkpoint, manifest, family, graph, library, options, log, *, gpu):
         ports = {"frame_hwc_u8": ("uint8", (8, 12, 3))}, {"z": ("float32", (4,))}

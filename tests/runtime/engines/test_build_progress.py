@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from jetsight.engines.progress import Phases, ProgressLine
+from jetsight.tensorrt.build.progress import Phases, ProgressLine
 
 
 class Terminal(io.StringIO):

@@ -13,15 +13,15 @@ import pytest
 from engine_factory import ORIN, make_tensorrt_bundle
 from fake_builder import FakeTensorRT
 
-from jetsight.backends import tensorrt as backend_module
-from jetsight.backends.tensorrt import TensorRtBackend
-from jetsight.engines import inspector
-from jetsight.engines.build import build_bundle
-from jetsight.engines.library import Library
-from jetsight.engines.progress import ProgressLine
-from jetsight.engines.store import EngineStore
-from jetsight.engines.workshop import Request, Workshop
 from jetsight.errors import EngineError
+from jetsight.tensorrt import backend as backend_module
+from jetsight.tensorrt.backend import TensorRtBackend
+from jetsight.tensorrt.bindings import Library
+from jetsight.tensorrt.build import precision_proof
+from jetsight.tensorrt.build.build import build_bundle
+from jetsight.tensorrt.build.progress import ProgressLine
+from jetsight.tensorrt.build.request import Request, Workshop
+from jetsight.tensorrt.engine_cache import EngineStore
 from jetsight.testing.device import FakeDevice
 from jetsight.testing.tensorrt import FakeTensorRt
 
@@ -71,7 +71,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    monkeypatch.setattr(inspector, "inspect", lambda library, plan: INSPECTED)
+    monkeypatch.setattr(precision_proof, "inspect", lambda library, plan: INSPECTED)
     monkeypatch.setattr(backend_module, "host_facts", lambda library: ORIN)
     return Machine(tmp_path)
 

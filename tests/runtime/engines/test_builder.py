@@ -15,11 +15,13 @@ from engine_factory import encode
 from fake_builder import FakeTensorRT, Severity
 from onnx import helper
 
-from jetsight.engines import builder, library
-from jetsight.engines.fingerprint import BuildOptions
-from jetsight.engines.library import Library, open_library
-from jetsight.engines.timing import TimingCache
 from jetsight.errors import EngineError, MissingDependency
+from jetsight.machine.jetson import Jetson
+from jetsight.tensorrt import bindings
+from jetsight.tensorrt.bindings import Library, open_library
+from jetsight.tensorrt.build import onnx_parser
+from jetsight.tensorrt.build.timing_cache import TimingCache
+from jetsight.tensorrt.fingerprint import BuildOptions
 
 needs_rtx = pytest.mark.skipif(
     not find_spec("tensorrt_rtx"),
@@ -29,7 +31,7 @@ GRAPH = encode().SerializeToString()
 
 
 def build(trt: FakeTensorRT, tmp_path, **more):
-    return builder.build(GRAPH, tmp_path / "build.log", library=trt.library(), **more)
+    return onnx_parser.build(GRAPH, tmp_path / "build.log", library=trt.library(), **more)
 
 
 def refusal(trt: FakeTensorRT, tmp_path, **more) -> str:
@@ -44,7 +46,7 @@ def refusal(trt: FakeTensorRT, tmp_path, **more) -> str:
 def test_a_graph_becomes_an_engine(tmp_path) -> None:
     said: list[tuple[float, str]] = []
     options = BuildOptions(workspace_mb=64, level=2)
-    built = builder.build(
+    built = onnx_parser.build(
         GRAPH, tmp_path / "log", options=options, say=lambda part, what: said.append((part, what))
     )
     assert built.engine[:4] == b"vtrt"
@@ -120,14 +122,14 @@ def test_weights_outside_the_graph_are_refused_before_the_parser(tmp_path) -> No
     tensor = model.graph.initializer[0]
     tensor.data_location = tensor.EXTERNAL
     with pytest.raises(EngineError, match="weight 'w' lies outside the bundle"):
-        builder.build(model.SerializeToString(), library=FakeTensorRT().library())
+        onnx_parser.build(model.SerializeToString(), library=FakeTensorRT().library())
 
 
 @needs_rtx
 def test_an_operator_nobody_knows_names_its_node(tmp_path) -> None:
     odd = helper.make_node("Fourier", ["z"], ["odd"], name="head/Fourier", domain="com.me")
     with pytest.raises(EngineError, match=r"node 'head/Fourier' .*jetsight compile --target"):
-        builder.build(encode(extra=[odd]).SerializeToString(), tmp_path / "log")
+        onnx_parser.build(encode(extra=[odd]).SerializeToString(), tmp_path / "log")
 
 
 def test_ctrl_c_cancels_the_build_and_is_delivered_after_it(tmp_path) -> None:
@@ -176,9 +178,9 @@ def test_tensorrt_rtx_keeps_no_timing_cache(tmp_path) -> None:
 
 
 def test_a_logger_keeps_what_is_said_up_to_a_limit(monkeypatch) -> None:
-    monkeypatch.setattr(library, "_MOST_LINES", 2)
-    monkeypatch.setattr(library, "_MOST_ERRORS", 2)
-    logger: Any = library.make_logger(FakeTensorRT().library())
+    monkeypatch.setattr(bindings, "_MOST_LINES", 2)
+    monkeypatch.setattr(bindings, "_MOST_ERRORS", 2)
+    logger: Any = bindings.make_logger(FakeTensorRT().library())
     for name in ("INFO", "ERROR", "VERBOSE", "INTERNAL_ERROR", "INFO", "ERROR"):
         logger.log(Severity[name], name.lower())
     assert logger.lines == ["INFO info", "ERROR error", "INTERNAL_ERROR internal_error"]
@@ -188,7 +190,7 @@ def test_a_logger_keeps_what_is_said_up_to_a_limit(monkeypatch) -> None:
 def test_a_logger_outlives_what_was_made_with_it_and_serves_again() -> None:
     """TensorRT may still call the first logger it got when that one's own objects are gone."""
     trt = FakeTensorRT()
-    first, second = library.make_logger(trt.library()), library.make_logger(trt.library())
+    first, second = bindings.make_logger(trt.library()), bindings.make_logger(trt.library())
     assert first is not second, "two in use at once"
     first.lines.append("x")
     first.errors.append("x")
@@ -201,7 +203,7 @@ def test_a_logger_outlives_what_was_made_with_it_and_serves_again() -> None:
     assert kept is not None
     kept.lines.append("last words of an object that went late")
     del kept
-    again, other = library.make_logger(trt.library()), library.make_logger(trt.library())
+    again, other = bindings.make_logger(trt.library()), bindings.make_logger(trt.library())
     assert id(again) == address
     assert (again.lines, again.errors) == ([], [])
     assert other is not again, "handed out twice"
@@ -210,12 +212,12 @@ def test_a_logger_outlives_what_was_made_with_it_and_serves_again() -> None:
 def test_a_build_gives_its_logger_back(tmp_path) -> None:
     trt = FakeTensorRT(says=[("INFO", "hello")])
     build(trt, tmp_path)
-    free = library.make_logger(trt.library())
+    free = bindings.make_logger(trt.library())
     assert free.lines == []
     free.forget()
-    before = len(library._IDLE[trt.ILogger])
+    before = len(bindings._IDLE[trt.ILogger])
     build(trt, tmp_path)
-    assert len(library._IDLE[trt.ILogger]) == before
+    assert len(bindings._IDLE[trt.ILogger]) == before
 
 
 def test_the_library_is_tensorrt_before_tensorrt_rtx(monkeypatch) -> None:
@@ -233,10 +235,10 @@ def test_the_library_is_tensorrt_before_tensorrt_rtx(monkeypatch) -> None:
 
 
 def test_a_jetson_without_tensorrt_is_told_about_apt(monkeypatch) -> None:
-    from jetsight import machine
+    from jetsight.machine import system
 
-    board = machine.Jetson("Orin NX", "36.4.3", "6.2", "10.3", "0")
-    monkeypatch.setattr(machine, "jetson", lambda root: board)
+    board = Jetson("Orin NX", "36.4.3", "6.2", "10.3", "0")
+    monkeypatch.setattr(system, "jetson", lambda root: board)
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(EngineError, match=r"apt install python3-libnvinfer.*--system-site-pack"):
@@ -247,7 +249,7 @@ def test_a_jetson_without_tensorrt_is_told_about_apt(monkeypatch) -> None:
 def test_a_tensorrt_with_other_names_is_refused_before_they_are_missed(
     monkeypatch, version
 ) -> None:
-    from jetsight import machine
+    from jetsight.machine import system
 
     old = types.SimpleNamespace(__version__=version)
     monkeypatch.setitem(sys.modules, "tensorrt", old)
@@ -256,8 +258,8 @@ def test_a_tensorrt_with_other_names_is_refused_before_they_are_missed(
         EngineError, match=rf"{version} is too old, expected 10\.3 .*jetsight\[rtx\]"
     ):
         open_library()
-    board = machine.Jetson("Orin NX", "36.3.0", "6.0", "8.6", "0")
-    monkeypatch.setattr(machine, "jetson", lambda root: board)
+    board = Jetson("Orin NX", "36.3.0", "6.0", "8.6", "0")
+    monkeypatch.setattr(system, "jetson", lambda root: board)
     with pytest.raises(EngineError, match=r"is too old, .*flash JetPack 6\.1 or newer"):
         open_library()
     old.__version__ = "10.3.0"  # the negative control

@@ -7,17 +7,17 @@ import pytest
 from bundle_factory import make_bundle
 from engine_factory import ORIN, encode, forecast, make_plan, make_record
 
-from jetsight import loading
-from jetsight.backends import BackendInfo
-from jetsight.bundle import Bundle
-from jetsight.clocks import Clocks
-from jetsight.engines import fingerprint, library
+from jetsight.backends import loading
+from jetsight.backends.registry import BackendInfo
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.manifest import Family, graph_path
 from jetsight.engines.choice import fastest_family
-from jetsight.engines.fingerprint import BuildOptions
-from jetsight.engines.record import Latency
-from jetsight.engines.store import EngineStore
 from jetsight.errors import EngineError
-from jetsight.manifest import Family, graph_path
+from jetsight.machine.clocks import Clocks
+from jetsight.tensorrt import bindings, fingerprint
+from jetsight.tensorrt.engine_cache import EngineStore
+from jetsight.tensorrt.fingerprint import BuildOptions
+from jetsight.tensorrt.record import Latency
 
 FP16, INT8 = "trt-op20-fp16", "trt-op20-int8"
 
@@ -133,7 +133,7 @@ def test_a_store_that_cannot_be_trusted_leaves_the_cpu(bundle, monkeypatch, capl
     def broken() -> None:
         raise EngineError("TensorRT is broken")
 
-    monkeypatch.setattr(library, "open_library", broken)
+    monkeypatch.setattr(bindings, "open_library", broken)
     assert loading._built_here(bundle) is None
     assert "no engines of this machine are used: TensorRT is broken" in caplog.text
 
@@ -142,7 +142,7 @@ def test_the_store_and_the_machine_are_asked(bundle, tmp_path, monkeypatch) -> N
     store = EngineStore(tmp_path / "engines")
     for graph in ("encode", "forecast"):
         add(store, bundle, INT8, graph, 1.0)
-    monkeypatch.setattr("jetsight.engines.store.default_root", lambda: store.root)
-    monkeypatch.setattr(library, "open_library", lambda: None)
+    monkeypatch.setattr("jetsight.tensorrt.engine_cache.default_root", lambda: store.root)
+    monkeypatch.setattr(bindings, "open_library", lambda: None)
     monkeypatch.setattr(fingerprint, "host_facts", lambda found: ORIN)
     assert loading._built_here(bundle) == INT8

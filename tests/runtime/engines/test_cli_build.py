@@ -14,8 +14,8 @@ import pytest
 from bad_input import here
 from engine_factory import FAMILY, make_tensorrt_bundle
 
-from jetsight.engines.fingerprint import BuildOptions, Fingerprint, host_facts
-from jetsight.engines.store import EngineStore
+from jetsight.tensorrt.engine_cache import EngineStore
+from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, host_facts
 
 pytestmark = pytest.mark.skipif(
     not find_spec("tensorrt_rtx"),
@@ -85,7 +85,7 @@ def _child(*options: str) -> subprocess.Popen[str]:
 def _key(bundle) -> str:
     import hashlib
 
-    from jetsight.engines.library import open_library
+    from jetsight.tensorrt.bindings import open_library
 
     digest = hashlib.sha256(bundle.graph(FAMILY, "encode")).hexdigest()
     facts = host_facts(open_library())
@@ -93,7 +93,7 @@ def _key(bundle) -> str:
 
 
 def test_a_second_build_waits_and_takes_what_the_first_made(folder, capfd) -> None:
-    from jetsight.bundle import Bundle
+    from jetsight.bundle.bundle import Bundle
 
     _, out, _ = here(["build", "t.jetsight", "--graph", "encode", "--json"], capfd)
     store, key = EngineStore(), _key(Bundle.open(folder / "t.jetsight"))
@@ -113,7 +113,7 @@ def test_a_second_build_waits_and_takes_what_the_first_made(folder, capfd) -> No
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_while_waiting_is_one_line_and_keeps_nothing(folder, number, code) -> None:
-    from jetsight.bundle import Bundle
+    from jetsight.bundle.bundle import Bundle
 
     store, key = EngineStore(), _key(Bundle.open(folder / "t.jetsight"))
     with store.building(key, lambda holder: None):

@@ -11,8 +11,8 @@ from fake_builder import FakePlanBackend
 from live_planner import PLANNER, golden_problem, planner_graph
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
-from jetsight.engines import measure
 from jetsight.errors import EngineError
+from jetsight.tensorrt.build import verify
 from jetsight.testing import FakeClock
 
 MS = 1_000_000
@@ -28,7 +28,7 @@ def timed(durations_ms: list[float], tmp_path: Path) -> Any:
     golden = make_golden(make_manifest())
     engine = FakePlanBackend(golden, on_run=run).load_plan(b"")
     engine.inputs["frame_hwc_u8"].write(golden["frame_hwc_u8"][0])
-    return measure.latency(engine, clock, tmp_path)
+    return verify.latency(engine, clock, tmp_path)
 
 
 def test_warm_up_is_excluded_and_nothing_else(tmp_path) -> None:
@@ -58,32 +58,32 @@ def test_clocks_are_recorded(tmp_path) -> None:
 def test_parity_names_the_worst_sample() -> None:
     golden = make_golden(make_manifest(), samples=3)
     engine = FakePlanBackend(golden).load_plan(b"")
-    found = measure.parity(engine, golden, "encode", "fp16", "x")
+    found = verify.parity(engine, golden, "encode", "fp16", "x")
     assert (found.samples, found.limit) == (3, 0.999)
     assert found.smallest_cosine == pytest.approx(1.0)
     spoiled = FakePlanBackend(golden, spoil=1.0).load_plan(b"")
     with pytest.raises(EngineError, match=r"^x: does not compute what PyTorch did, cosine 0\."):
-        measure.parity(spoiled, golden, "encode", "fp16", "x")
+        verify.parity(spoiled, golden, "encode", "fp16", "x")
 
 
 def test_another_signature_is_refused() -> None:
     golden = make_golden(make_manifest())
     engine = FakePlanBackend(golden, output="z_future").load_plan(b"")
     with pytest.raises(EngineError, match=r"are not those of graph 'encode'"):
-        measure.parity(engine, golden, "encode", "fp16", "x")
+        verify.parity(engine, golden, "encode", "fp16", "x")
 
 
 def test_a_planner_is_proven_by_how_it_ranks() -> None:
     graph, golden = PLANNER.graph, golden_problem(PLANNER)
     engine, turned = (OnnxRuntimeBackend(threads=1).load(planner_graph(s)) for s in (1.0, -1.0))
-    assert measure.can_compare(golden, graph)
-    assert not measure.can_compare({}, graph)  # planners may come without reference data
-    assert measure.can_compare({}, "encode")
-    found = measure.parity(engine, golden, graph, "fp16", "x")
+    assert verify.can_compare(golden, graph)
+    assert not verify.can_compare({}, graph)  # planners may come without reference data
+    assert verify.can_compare({}, "encode")
+    found = verify.parity(engine, golden, graph, "fp16", "x")
     assert (found.samples, found.limit) == (1, 0.99)
     assert found.smallest_cosine == pytest.approx(1.0)
     with pytest.raises(EngineError, match=r"^x: does not rank plans as PyTorch did, .* -1\.0"):
-        measure.parity(turned, golden, graph, "int8", "x")
+        verify.parity(turned, golden, graph, "int8", "x")
     del golden[f"{graph}__z_goal"]
     with pytest.raises(EngineError, match="are not those of graph 'imagine_cem_16x2'"):
-        measure.parity(engine, golden, graph, "fp16", "x")
+        verify.parity(engine, golden, graph, "fp16", "x")

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from engine_factory import ORIN, make_plan, make_record
 
-from jetsight.engines import store as store_module
-from jetsight.engines.fingerprint import BuildOptions, HostFacts
-from jetsight.engines.private import read_file
-from jetsight.engines.record import BuildRecord
-from jetsight.engines.store import EngineStore, default_root
 from jetsight.errors import EngineError
+from jetsight.storage.ownership import read_file
+from jetsight.tensorrt import engine_cache as store_module
+from jetsight.tensorrt.engine_cache import EngineStore, default_root
+from jetsight.tensorrt.fingerprint import BuildOptions, HostFacts
+from jetsight.tensorrt.record import BuildRecord
 
 GRAPH, PLAN = "ab" * 32, make_plan()
 

@@ -8,9 +8,10 @@ from dataclasses import fields, replace
 import pytest
 from engine_factory import ORIN, make_plan, make_record
 
-from jetsight import machine
-from jetsight.engines.fingerprint import BuildOptions, Fingerprint, HostFacts, host_facts
-from jetsight.engines.library import Library
+from jetsight.machine import system
+from jetsight.machine.jetson import Jetson
+from jetsight.tensorrt.bindings import Library
+from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, HostFacts, host_facts
 
 PRINT = make_record(make_plan()).fingerprint
 
@@ -73,10 +74,10 @@ def test_differences_are_built_for_and_found() -> None:
 
 
 def test_facts_come_from_driver_and_board(monkeypatch) -> None:
-    gpu = machine.Gpu("Orin", (15616 << 20) + 5_000_000, "8.7", 16, True)
-    board = machine.Jetson("Orin NX", "36.4.3", "6.2", "10.3", "0")
-    monkeypatch.setattr(machine, "cuda", lambda root: machine.Cuda("540.4.0", "12.6", (gpu,), None))
-    monkeypatch.setattr(machine, "jetson", lambda root: board)
+    gpu = system.Gpu("Orin", (15616 << 20) + 5_000_000, "8.7", 16, True)
+    board = Jetson("Orin NX", "36.4.3", "6.2", "10.3", "0")
+    monkeypatch.setattr(system, "cuda", lambda root: system.Cuda("540.4.0", "12.6", (gpu,), None))
+    monkeypatch.setattr(system, "jetson", lambda root: board)
     library = Library(types.SimpleNamespace(), "tensorrt", (10, 3, 0, 26))
     assert host_facts(library) == ORIN
 
@@ -87,9 +88,9 @@ def test_a_boot_that_reserves_more_or_less_keeps_engines(monkeypatch, megabytes)
     library = Library(types.SimpleNamespace(), "tensorrt", (10, 3, 0, 26))
 
     def facts(size_mb: int) -> HostFacts:
-        gpu = machine.Gpu("Orin", size_mb << 20, "8.7", 16, True)
-        cuda = machine.Cuda("540.4.0", "12.6", (gpu,), None)
-        monkeypatch.setattr(machine, "cuda", lambda root: cuda)
+        gpu = system.Gpu("Orin", size_mb << 20, "8.7", 16, True)
+        cuda = system.Cuda("540.4.0", "12.6", (gpu,), None)
+        monkeypatch.setattr(system, "cuda", lambda root: cuda)
         return host_facts(library)
 
     assert facts(megabytes - 100) == facts(megabytes) == facts(megabytes + 100)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from jetsight.engines import inspector
 from jetsight.errors import EngineError
+from jetsight.tensorrt.build import precision_proof
 
 HALF_GEMM = (
     "sm80_xmma_gemm_f16f16_f16f16_f16_nn_n_tilesize32x32x64_stage6_warpsize2x2x1_tensor16x8x16"
@@ -69,7 +69,7 @@ def dialect(layers: list[Any], new: bool) -> str:
 
 @pytest.mark.parametrize("new", [False, True], ids=["10.x", "11.x"])
 def test_shares_are_worked_out_by_hand(new) -> None:
-    proof = inspector.prove(dialect(block(new), new), "int8")
+    proof = precision_proof.prove(dialect(block(new), new), "int8")
     qkv, attention, mlp = 2 * 3 * 40 * 256 * 256, 2 * 40 * 2 * (4 * 40 * 64), 2 * 40 * 1024 * 256
     assert proof.unit == "flop"
     assert proof.shares == pytest.approx(
@@ -77,17 +77,17 @@ def test_shares_are_worked_out_by_hand(new) -> None:
     )
     assert (proof.gemm_layers, proof.fused_attention) == (3, 1)
     assert (proof.reformat_layers, proof.quantize_layers) == (1, 1)
-    inspector.refuse_fallback(proof, "x")
+    precision_proof.refuse_fallback(proof, "x")
 
 
 @pytest.mark.parametrize("new", [False, True], ids=["10.x", "11.x"])
 def test_int8_that_silently_runs_in_half_is_refused(new) -> None:
     layers = block(new)
     layers[2]["TacticName"] = HALF_GEMM  # the negative control: same engine, one kernel changed
-    proof = inspector.prove(dialect(layers, new), "int8")
+    proof = precision_proof.prove(dialect(layers, new), "int8")
     assert proof.shares == {"fp16": 1.0}
     with pytest.raises(EngineError, match=r"silent precision fallback, int8 was asked for") as why:
-        inspector.refuse_fallback(proof, "trt-op20-int8 encode")
+        precision_proof.refuse_fallback(proof, "trt-op20-int8 encode")
     assert "fp16 100% of GEMM operations" in str(why.value)
     assert "build the -fp16 family" in str(why.value)
 
@@ -97,16 +97,16 @@ def test_what_asks_for_no_operand_type_is_not_judged(asked) -> None:
     """Weight-only products compute in the float format around them."""
     layers = block(False)
     layers[2]["TacticName"] = HALF_GEMM
-    inspector.refuse_fallback(inspector.prove(dialect(layers, False), asked), "x")
+    precision_proof.refuse_fallback(precision_proof.prove(dialect(layers, False), asked), "x")
 
 
 def test_without_shapes_layers_are_counted_and_it_says_so() -> None:
     layers = block(False)
     del layers[5]["Inputs"][0]["Dimensions"]
-    proof = inspector.prove(dialect(layers, False), "int8")
+    proof = precision_proof.prove(dialect(layers, False), "int8")
     assert proof.unit == "layers"
     assert proof.shares == pytest.approx({"int8": 1 / 3, "fp16": 2 / 3})
-    assert inspector.shares_text(proof) == "fp16 67%, int8 33% of 3 GEMM layers"
+    assert precision_proof.shares_text(proof) == "fp16 67%, int8 33% of 3 GEMM layers"
 
 
 def test_a_convolution_counts_its_window_and_groups() -> None:
@@ -116,7 +116,7 @@ def test_a_convolution_counts_its_window_and_groups() -> None:
         [tensor("Thirty-two wide channel vectorized row major Int8 format.", 16, 256, 28, 28)],
         Kernel=[3, 3], Groups=2,
     )  # fmt: skip
-    (found,) = inspector.parse(json.dumps({"Layers": [conv]}))
+    (found,) = precision_proof.parse(json.dumps({"Layers": [conv]}))
     assert found.flop == 2 * 16 * 256 * 28 * 28 * (512 // 2) * 9
     assert found.precision == "int8"
 
@@ -133,7 +133,7 @@ def test_a_convolution_counts_its_window_and_groups() -> None:
 def test_every_spelling_of_a_type(text, kind) -> None:
     for key in ("Format/Datatype", "Datatype", "DataType", "Format"):
         gemm = layer("g", "gemm", "", [{"Dimensions": [4, 4], key: text}], [tensor("Half", 4, 4)])
-        assert inspector.parse(json.dumps({"Layers": [gemm]}))[0].precision == kind
+        assert precision_proof.parse(json.dumps({"Layers": [gemm]}))[0].precision == kind
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_every_spelling_of_a_type(text, kind) -> None:
 )  # fmt: skip
 def test_the_kernel_says_it_best(tactic, kind) -> None:
     gemm = layer("g", "gemm", tactic, [tensor("Bool", 4, 4)], [tensor("Half", 4, 4)])
-    assert inspector.parse(json.dumps({"Layers": [gemm]}))[0].precision == kind
+    assert precision_proof.parse(json.dumps({"Layers": [gemm]}))[0].precision == kind
 
 
 def test_names_of_the_graph_prove_nothing() -> None:
@@ -156,10 +156,10 @@ def test_names_of_the_graph_prove_nothing() -> None:
         layer("/encoder/mha/Gemm_flash_attention", "kgen", "__myl_AddCas_0x1", half, half),
         layer("PWN(/mlp/Gemm_bias)", "PointWiseV2", "", half, half),
     ]
-    proof = inspector.prove(dialect(layers, False), "fp16")
+    proof = precision_proof.prove(dialect(layers, False), "fp16")
     assert (proof.gemm_layers, proof.fused_attention) == (0, 0)
-    assert inspector.unproven(proof) is not None
-    inspector.refuse_fallback(proof, "x")  # nothing was seen: unproven, not refuted
+    assert precision_proof.unproven(proof) is not None
+    precision_proof.refuse_fallback(proof, "x")  # nothing was seen: unproven, not refuted
 
 
 def test_fused_products_of_myelin_count() -> None:
@@ -168,7 +168,7 @@ def test_fused_products_of_myelin_count() -> None:
         layer("__myl_CasMulFcAdd_myl0_3", "kgen", "__myl_CasMulFcAdd_0x1", half, half),
         layer("/fc1/MatMul_myl0_4", "kgen", "__mye8037_gemm_mha_v2", half, half),
     ]
-    proof = inspector.prove(dialect(layers, False), "fp16")
+    proof = precision_proof.prove(dialect(layers, False), "fp16")
     assert (proof.gemm_layers, proof.fused_attention) == (2, 1)
 
 
@@ -181,7 +181,7 @@ def test_fused_products_of_myelin_count() -> None:
 )  # fmt: skip
 def test_what_is_no_layer_list_is_one_line(text, says) -> None:
     with pytest.raises(EngineError, match=says):
-        inspector.prove(text, "fp16")
+        precision_proof.prove(text, "fp16")
 
 
 @pytest.mark.parametrize(
@@ -191,4 +191,4 @@ def test_what_is_no_layer_list_is_one_line(text, says) -> None:
              "Outputs": [{"Dimensions": [1, 2]}]}]
 )  # fmt: skip
 def test_odd_layers_never_raise_anything_else(odd) -> None:
-    inspector.prove(json.dumps({"Layers": [odd]}), "fp16")
+    precision_proof.prove(json.dumps({"Layers": [odd]}), "fp16")

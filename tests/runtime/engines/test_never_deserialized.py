@@ -13,11 +13,11 @@ import pytest
 from engine_factory import ORIN, make_plan, make_record
 from fake_builder import FakeTensorRT
 
-from jetsight.backends import tensorrt as backend_module
-from jetsight.backends.tensorrt import TensorRtBackend
-from jetsight.engines.fingerprint import HostFacts
-from jetsight.engines.store import EngineStore
 from jetsight.errors import EngineError
+from jetsight.tensorrt import backend as backend_module
+from jetsight.tensorrt.backend import TensorRtBackend
+from jetsight.tensorrt.engine_cache import EngineStore
+from jetsight.tensorrt.fingerprint import HostFacts
 
 GRAPH = b"an ONNX graph"
 PLAN = make_plan()

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 from engine_factory import ORIN, make_plan, make_record
 
-from jetsight.engines.locks import locked
-from jetsight.engines.store import EngineStore
 from jetsight.errors import EngineError, StorageError
+from jetsight.storage.locks import locked
+from jetsight.tensorrt.engine_cache import EngineStore
 
 GRAPH, OLD, NEW = "ab" * 32, make_plan(body=b"old" * 50), make_plan(body=b"new" * 50_000)
 CALLS = ["open", "write", "fsync", "replace", "rename", "mkdir", "close", "unlink", "rmdir"]
 ADD = f"""
 import os, sys
 from pathlib import Path
-from jetsight.engines import record
-from jetsight.engines.store import EngineStore
+from jetsight.tensorrt import record
+from jetsight.tensorrt.engine_cache import EngineStore
 root, left = Path(sys.argv[1]), int(sys.argv[3])
 plan = (Path(sys.argv[2]) / "plan").read_bytes()
 facts = record.parse((Path(sys.argv[2]) / "record").read_bytes(), "record")
@@ -41,7 +41,7 @@ os._exit(0)
 
 
 def _add_in_child(store: EngineStore, work: Path, die_at: int) -> int:
-    from jetsight.engines import record
+    from jetsight.tensorrt import record
 
     work.mkdir(exist_ok=True)
     (work / "plan").write_bytes(NEW)
@@ -92,7 +92,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from jetsight.engines.locks import locked
+from jetsight.storage.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

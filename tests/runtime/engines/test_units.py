@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from jetsight.engines import units
-from jetsight.engines.fingerprint import HostFacts
 from jetsight.errors import EngineError
+from jetsight.tensorrt.fingerprint import HostFacts
 
 ORIN, ADA, HOPPER, THOR, TURING = ("8.7", "8.9", "9.0", "11.0", "7.5")
 

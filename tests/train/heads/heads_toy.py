@@ -11,6 +11,8 @@ from torch import Tensor
 
 from jetsight_train import checkpoint
 from jetsight_train.collapse import MonitorConfig
+from jetsight_train.data.encoded import Tracks
+from jetsight_train.data.windows import Recording
 from jetsight_train.heads.recipe import (
     HazardRecipe,
     HeadOptimiser,
@@ -18,14 +20,12 @@ from jetsight_train.heads.recipe import (
     ProbeColumn,
     SplitRecipe,
 )
-from jetsight_train.heads.rules import Disc
-from jetsight_train.heads.tracks import Tracks
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig
+from jetsight_train.model.hazard_rules import Disc
+from jetsight_train.model.preprocess import FrameSpec
 from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
 from jetsight_train.objectives import ObjectiveConfig
-from jetsight_train.preprocess import FrameSpec
 from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Recipe, TimingRecipe
-from jetsight_train.windows import Recording
 
 D, K, H, B, SIDE, FPS = 8, 2, 3, 2, 8, 10.0
 A = 2 * B

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from heads_toy import KEEP_OUT, B, D, H, K, LinearWorld, tracks, world
 
-from jetsight_train.heads.blocks import encoded_blocks, imagined_blocks, window_rows
+from jetsight_train.data.action_blocks import encoded_blocks, imagined_blocks, window_rows
+from jetsight_train.heads.labels import block_hazards, quantities
 from jetsight_train.heads.recipe import ProbeColumn
-from jetsight_train.heads.targets import block_hazards, quantities
 
 
 def test_encoded_blocks_stay_inside_their_episode() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from jetsight.errors import CheckpointError
 from jetsight_train import checkpoint
-from jetsight_train.heads.train import train_heads
+from jetsight_train.training.train_heads import train_heads
 
 SHIPPED = Path(checkpoint.__file__).parent / "zoo" / "pusht-nano"
 

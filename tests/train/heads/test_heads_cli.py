@@ -8,10 +8,11 @@ from click.testing import CliRunner, Result
 from heads_toy import recording, saved, tracks
 
 from jetsight.errors import DataError, JetsightError, StorageError, UsageError
-from jetsight_train import checkpoint, windows
+from jetsight_train import checkpoint
 from jetsight_train.cli.report import report
 from jetsight_train.cli.train import train
-from jetsight_train.heads import tracks as tracks_module
+from jetsight_train.data import encoded as tracks_module
+from jetsight_train.data import windows
 from jetsight_train.heads.recipe import load_heads_recipe
 
 RECIPE = """

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from jetsight_train.heads.modules import (
+from jetsight_train.model.hazard_rules import Box, Disc, HazardRule, Recorded
+from jetsight_train.model.heads import (
     HazardHead,
     HazardSpec,
     Heads,
@@ -12,7 +13,6 @@ from jetsight_train.heads.modules import (
     ProbeSpec,
     SupportHead,
 )
-from jetsight_train.heads.rules import Box, Disc, HazardRule, Recorded
 
 D, A, P, G = 8, 6, 3, 2
 SPEC = ProbeSpec(("x", "cos a", "sin a"), ("px", "1", "1"), (2.0, 0.7, 0.7))

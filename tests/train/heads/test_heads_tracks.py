@@ -12,11 +12,11 @@ import pytest
 import torch
 from heads_toy import WORLD_RECIPE
 
+from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError
-from jetsight.lerobot import LeRobotDataset
-from jetsight_train.heads.tracks import read_recorded, read_tracks
+from jetsight_train.data.encoded import read_recorded, read_tracks
+from jetsight_train.model.preprocess import FrameSpec
 from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
-from jetsight_train.preprocess import FrameSpec
 
 RECORDED = Path(__file__).parents[3] / "calib_data" / "pusht"
 DATA = "data/chunk-000/file-000.parquet"

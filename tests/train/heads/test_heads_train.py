@@ -9,16 +9,17 @@ from heads_toy import KEEP_OUT, B, D, K, heads_recipe, recording, saved, tracks,
 
 from jetsight.errors import DataError, UsageError
 from jetsight_train.checkpoint import Description
-from jetsight_train.heads import conformal, fit, scores
-from jetsight_train.heads.blocks import imagined_blocks
-from jetsight_train.heads.describe import HeadsDescription
-from jetsight_train.heads.modules import SupportHead
+from jetsight_train.data.action_blocks import imagined_blocks
+from jetsight_train.data.encoded import Tracks, tracks_of
+from jetsight_train.heads import conformal, metrics
+from jetsight_train.heads.labels import block_hazards
 from jetsight_train.heads.recipe import HazardRecipe, ProbeColumn, SplitRecipe
-from jetsight_train.heads.rules import Recorded
-from jetsight_train.heads.targets import block_hazards
-from jetsight_train.heads.tracks import Tracks, tracks_of
-from jetsight_train.heads.train import split, train_heads
+from jetsight_train.heads.spec import HeadsDescription
+from jetsight_train.model.hazard_rules import Recorded
+from jetsight_train.model.heads import SupportHead
 from jetsight_train.model.world_model import WorldModel
+from jetsight_train.training import fit_heads
+from jetsight_train.training.train_heads import split, train_heads
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_another_seed_gives_other_weights(about: Description) -> None:
 
 def test_the_probe_reads_new_episodes(trained: tuple[WorldModel, HeadsDescription]) -> None:
     model, heads = trained
-    read = scores.measure(model, heads.recipe, tracks(10, seed=9))
+    read = metrics.measure(model, heads.recipe, tracks(10, seed=9))
     position = read.quantities[0]
     assert (position.name, position.unit) == ("x", "m")
     assert min(position.r2, position.r2_imagined) > 0.97
@@ -85,7 +86,7 @@ def judged(model: WorldModel, data: Tracks) -> tuple[np.ndarray, np.ndarray]:
     assert model.heads.hazard is not None
     rules = [spec.rule for spec in model.heads.hazards]
     truth = block_hazards(rules, data.columns, blocks.rows, B)[:, 0]
-    return scores.hazard_logits(model.heads.hazard, blocks)[:, 0], truth
+    return metrics.hazard_logits(model.heads.hazard, blocks)[:, 0], truth
 
 
 def test_the_hazard_threshold_keeps_its_promise(
@@ -139,7 +140,7 @@ def test_support_is_one_for_99_percent_and_large_off_the_data() -> None:
     spread = torch.tensor([2.0] * (D - 1) + [0.2])
     train, other, new = (torch.randn(n, D, generator=rng) * spread for n in (2000, 2000, 2000))
     head = SupportHead(D)
-    fit.fit_support(head, train, other)
+    fit_heads.fit_support(head, train, other)
     assert (head(other) <= 1.0).float().mean() == pytest.approx(0.99, abs=0.002)
     assert (head(new) <= 1.0).float().mean() == pytest.approx(0.99, abs=0.008)
     off, along = torch.zeros(D), torch.zeros(D)
@@ -149,7 +150,7 @@ def test_support_is_one_for_99_percent_and_large_off_the_data() -> None:
 
 def test_support_of_latents_that_never_vary_stays_finite() -> None:
     head = SupportHead(D)
-    fit.fit_support(head, torch.ones(50, D), torch.ones(50, D))
+    fit_heads.fit_support(head, torch.ones(50, D), torch.ones(50, D))
     assert torch.isfinite(head(torch.randn(5, D))).all()
     assert head(torch.ones(D)) <= 1.0
 

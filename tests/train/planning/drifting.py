@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jetsight_train.heads.modules import Heads
+from jetsight_train.model.heads import Heads
 from jetsight_train.planning.problem import ImagineSpec, Problem, State
 
 SIZE = 2

@@ -6,7 +6,7 @@ import torch
 from drifting import asked, begun, drift
 from torch import Tensor, nn
 
-from jetsight_train.heads.modules import ProbeSpec
+from jetsight_train.model.heads import ProbeSpec
 from jetsight_train.planning.candidates import limited, proposed
 from jetsight_train.planning.costs import Scores, scored
 from jetsight_train.planning.problem import ImagineSpec

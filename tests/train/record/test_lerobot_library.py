@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jetsight.lerobot import Episode, LeRobotDataset
+from jetsight.datasets.lerobot import Episode, LeRobotDataset
 
 PEER = Path(__file__).with_name("lerobot_peer.py")
 RECORDED = Path(__file__).parents[3] / "calib_data" / "pusht"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import (
     DataError,
     JetsightError,
@@ -22,7 +23,6 @@ from jetsight.errors import (
     StorageError,
     UsageError,
 )
-from jetsight.lerobot import LeRobotDataset
 from jetsight_train.cli.collect import collect as command
 from jetsight_train.record import collect as recording
 from jetsight_train.record import dataset, environments, episode

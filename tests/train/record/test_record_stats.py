@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jetsight_train.record import stats
+from jetsight_train.record import dataset_stats
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def frames_u8() -> np.ndarray:
 
 def test_values():
     rows = np.random.default_rng(4).normal(size=(50, 3)).astype(np.float32)
-    found = stats.of_values(rows)
+    found = dataset_stats.of_values(rows)
     assert np.allclose(found["mean"], rows.mean(axis=0), atol=1e-6)
     assert np.allclose(found["std"], rows.std(axis=0), atol=1e-6)
     assert np.array_equal(found["min"], rows.min(axis=0))
@@ -24,13 +24,13 @@ def test_values():
 
 
 def test_scalars_and_booleans_become_one_column():
-    found = stats.of_values(np.array([True, False, True, True]))
+    found = dataset_stats.of_values(np.array([True, False, True, True]))
     assert found["mean"].tolist() == [0.75]
     assert found["max"].tolist() == [True]
 
 
 def test_pictures_from_histogram(frames_u8):
-    found = stats.of_histogram(stats.histogram(frames_u8), len(frames_u8))
+    found = dataset_stats.of_histogram(dataset_stats.histogram(frames_u8), len(frames_u8))
     pixels = frames_u8.reshape(-1, 3) / 255.0
     assert all(found[name].shape == (3, 1, 1) for name in found if name != "count")
     assert np.allclose(found["mean"].ravel(), pixels.mean(axis=0))
@@ -42,6 +42,6 @@ def test_pictures_from_histogram(frames_u8):
 
 
 def test_histograms_add_up_and_tell_pictures_apart(frames_u8):
-    halves = stats.histogram(frames_u8[:2]) + stats.histogram(frames_u8[2:])
-    assert np.array_equal(halves, stats.histogram(frames_u8))
-    assert not np.array_equal(halves, stats.histogram(255 - frames_u8))
+    halves = dataset_stats.histogram(frames_u8[:2]) + dataset_stats.histogram(frames_u8[2:])
+    assert np.array_equal(halves, dataset_stats.histogram(frames_u8))
+    assert not np.array_equal(halves, dataset_stats.histogram(255 - frames_u8))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gym_factory import needs_pusht
 
-from jetsight.lerobot import LeRobotDataset
+from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight_train.record import video
 from jetsight_train.record.episode import Recipe, simulate
 

@@ -71,7 +71,7 @@ def collect(env_id: str, out: str, **options: Any) -> None:
 
 
 def _run(recipe: Any, out: str, options: dict[str, Any]) -> None:
-    from jetsight.lerobot import LeRobotDataset
+    from jetsight.datasets.lerobot import LeRobotDataset
     from jetsight_train.record.collect import collect as record
 
     clock = MonotonicClock()

@@ -48,13 +48,13 @@ def report(
     run_folder: Path | None, control: Path | None, out: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write MODEL_CARD.md, card.png and report.json for CKPT."""
-    from jetsight.atomic import write_file
-    from jetsight_train import report as cards
+    from jetsight.storage.atomic import write_file
     from jetsight_train.card_picture import picture
     from jetsight_train.checkpoint import load
-    from jetsight_train.heads.tracks import read_recorded
-    from jetsight_train.trainer import METRICS
-    from jetsight_train.windows import load_recording, split
+    from jetsight_train.data.encoded import read_recorded
+    from jetsight_train.data.windows import load_recording, split
+    from jetsight_train.evaluation import model_card as cards
+    from jetsight_train.training.trainer import METRICS
 
     model, about = load(checkpoint)
     held_out, judged = load_recording(data), None

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from jetsight.errors import StorageError, UsageError
-from jetsight.strict_json import dump
+from jetsight.storage.strict_json import dump
 from jetsight_train.recipe import RECIPES, Recipe, load_recipe
 
 
@@ -56,9 +56,9 @@ def train(
     import torch
 
     from jetsight_train.checkpoint import load
-    from jetsight_train.heads.modules import Heads
-    from jetsight_train.trainer import CHECKPOINT, Trainer
-    from jetsight_train.windows import load_recording
+    from jetsight_train.data.windows import load_recording
+    from jetsight_train.model.heads import Heads
+    from jetsight_train.training.trainer import CHECKPOINT, Trainer
 
     if threads:
         torch.set_num_threads(threads)
@@ -91,11 +91,11 @@ def train_probe(
 ) -> None:
     """Train heads on a frozen checkpoint and write it, with them, to `out/checkpoint`."""
     from jetsight_train import checkpoint
-    from jetsight_train.heads import tracks
+    from jetsight_train.data import encoded
     from jetsight_train.heads.recipe import load_heads_recipe
     from jetsight_train.heads.summary import lines
-    from jetsight_train.heads.train import train_heads
-    from jetsight_train.trainer import CHECKPOINT
+    from jetsight_train.training.train_heads import train_heads
+    from jetsight_train.training.trainer import CHECKPOINT
 
     plan = load_heads_recipe(recipe)
     if steps:
@@ -105,7 +105,7 @@ def train_probe(
     _refuse_used(folder, False, CHECKPOINT)
     model, about = checkpoint.load(frozen)
     had_heads = not model.heads.is_empty
-    heads = train_heads(model, about, tracks.read_tracks(model, data, plan.columns), plan)
+    heads = train_heads(model, about, encoded.read_tracks(model, data, plan.columns), plan)
     target = folder / CHECKPOINT
     checkpoint.save(target, model, about.recipe, about.latent, about.trained, heads)
     scores = json.loads(dump(heads.scores))
@@ -157,7 +157,7 @@ class _Bar:
         self.shown: dict[str, str] = {}
 
     def update(self, report: object) -> None:
-        from jetsight_train.trainer import StepReport
+        from jetsight_train.training.trainer import StepReport
 
         assert isinstance(report, StepReport)
         self.shown["loss"] = f"{report.loss:.3f}"

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jetsight_train.columns import ProbeColumn as ProbeColumn
-from jetsight_train.heads.modules import HIDDEN
-from jetsight_train.heads.rules import Box, Disc, HazardRule, Recorded
+from jetsight_train.data.columns import ProbeColumn
+from jetsight_train.model.hazard_rules import Box, Disc, HazardRule, Recorded
+from jetsight_train.model.heads import HIDDEN
 from jetsight_train.recipe import RECIPES, find_recipe, read_recipe
 
 HEAD_RECIPES = RECIPES / "heads"

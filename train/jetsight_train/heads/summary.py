@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jetsight_train.heads.describe import HeadScores, HeadsDescription
+from jetsight_train.heads.spec import HeadScores, HeadsDescription
 
 
 def lines(heads: HeadsDescription, scores: HeadScores | None = None) -> list[str]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from jetsight_train.heads.modules import Heads
 from jetsight_train.model.config import ModelConfig
 from jetsight_train.model.encoder import ConvEncoder, ViTEncoder
+from jetsight_train.model.heads import Heads
 from jetsight_train.model.predictor import Predictor
-from jetsight_train.preprocess import FrameSpec, Preprocess
+from jetsight_train.model.preprocess import FrameSpec, Preprocess
 
 
 @dataclass(frozen=True)

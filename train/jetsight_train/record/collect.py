@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jetsight import atomic
 from jetsight.errors import DataError, JetsightError, StorageError, UsageError
+from jetsight.storage import atomic
 from jetsight_train.record import dataset, episode
 from jetsight_train.record.environments import open_environment
 from jetsight_train.record.policies import make_policy

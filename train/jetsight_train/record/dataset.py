@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.errors import MissingDependency
+from jetsight_train.record import dataset_stats, video
 from jetsight_train.record import episode as episodes_on_disk
-from jetsight_train.record import stats, video
 
 CAMERA_KEY = "observation.images.top"
 CHUNK = "chunk-{chunk_index:03d}/file-{file_index:03d}"
@@ -58,12 +58,12 @@ def assemble(target: Path, staging: Path, count: int, description: Description) 
     for i, row in enumerate(rows):
         span = slice(int(starts[i]), int(starts[i + 1]))
         record = _episode_record(i, span, places[i], description)
-        own = {name: stats.of_values(values[span]) for name, values in columns.items()}
-        own[CAMERA_KEY] = stats.of_histogram(row["histogram"], lengths[i])
+        own = {name: dataset_stats.of_values(values[span]) for name, values in columns.items()}
+        own[CAMERA_KEY] = dataset_stats.of_histogram(row["histogram"], lengths[i])
         records.append(record | _flatten(own))
     _write_tables(target, columns, records, description.task)
-    total = {name: stats.of_values(values) for name, values in columns.items()}
-    total[CAMERA_KEY] = stats.of_histogram(
+    total = {name: dataset_stats.of_values(values) for name, values in columns.items()}
+    total[CAMERA_KEY] = dataset_stats.of_histogram(
         np.sum([row["histogram"] for row in rows], axis=0), int(starts[-1])
     )
     _write_json(target / "meta/stats.json", _plain(total))
@@ -225,7 +225,7 @@ def _tasks_table(pa: Any, task: str) -> Any:
     return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
 
 
-def _flatten(features: dict[str, stats.Stats]) -> dict[str, Any]:
+def _flatten(features: dict[str, dataset_stats.Stats]) -> dict[str, Any]:
     return {
         f"stats/{name}/{key}": value.tolist()
         for name, entry in features.items()
@@ -233,7 +233,7 @@ def _flatten(features: dict[str, stats.Stats]) -> dict[str, Any]:
     }
 
 
-def _plain(features: dict[str, stats.Stats]) -> dict[str, Any]:
+def _plain(features: dict[str, dataset_stats.Stats]) -> dict[str, Any]:
     return {
         name: {key: value.tolist() for key, value in entry.items()}
         for name, entry in features.items()

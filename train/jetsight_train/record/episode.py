@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight import atomic
 from jetsight.errors import UsageError
-from jetsight_train.record import stats, video
+from jetsight.storage import atomic
+from jetsight_train.record import dataset_stats, video
 from jetsight_train.record.environments import PixelEnvironment, open_environment
 from jetsight_train.record.policies import make_policy
 
@@ -140,7 +140,7 @@ def record(recipe: Recipe, index: int, folder: Path, fps: int) -> int:
         actions=episode.actions,
         rewards=episode.rewards,
         done=episode.done,
-        histogram=stats.histogram(episode.frames_u8),
+        histogram=dataset_stats.histogram(episode.frames_u8),
     )
     atomic.write_file(rows_path(folder, index), rows.getvalue())
     return len(episode.actions)

@@ -1,0 +1,86 @@
+"""The models that are raced: one that was trained, and LeWorldModel's geometry with random weights.
+
+Shapes: n frames, h, w frame size.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.engine import NDArray
+from jetsight_compile.bench.contestants import Subject
+from jetsight_compile.config.targets import TARGETS
+from jetsight_compile.export.onnx_export import export_encode
+from jetsight_compile.quantize.schemes import cpu_int8
+from jetsight_train import checkpoint as checkpoints
+from jetsight_train.model.preprocess import FrameSpec
+from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.recipe import Recipe, load_recipe
+
+POOL = 8  # different frames that are encoded in turn
+_CALIBRATION = 32
+
+
+def trained_subject(checkpoint: Path, data: Path) -> Subject:
+    """The model of a checkpoint, and frames it may see.
+
+    Raises:
+        CheckpointError: the checkpoint was refused.
+        DataError: the dataset is unreadable.
+    """
+    model, about = checkpoints.load(checkpoint)
+    return _subject(about.name, model, data)
+
+
+def recipe_subject(name: str, data: Path) -> Subject:
+    """The geometry of a shipped recipe with random weights: as fast as trained, and as honest.
+
+    Raises:
+        UsageError: there is no such recipe.
+        DataError: the dataset is unreadable.
+    """
+    recipe = load_recipe(name)
+    torch.manual_seed(0)
+    return _subject(recipe.name, _untrained(recipe).eval(), data)
+
+
+def _untrained(recipe: Recipe) -> WorldModel:
+    action, size = recipe.action, len(recipe.action.names)
+    return WorldModel(
+        recipe.model,
+        FrameSpec.whole(recipe.frame.camera, recipe.frame.resize),
+        TimingSpec(recipe.timing.camera_hz, recipe.timing.action_block),
+        ActionSpec(
+            action.names, action.units, action.low, action.high, action.rate_limit_per_s,
+            action.neutral or (0.0,) * size, (0.0,) * size, (1.0,) * size,
+        ),
+    )  # fmt: skip
+
+
+def _subject(name: str, model: WorldModel, data: Path) -> Subject:
+    frames = recorded_frames(data, _CALIBRATION, model.frame.height_px, model.frame.width_px)
+    graph = export_encode(model, TARGETS["cpu"].style)
+    samples = [{"frame_hwc_u8": frame} for frame in frames]
+    quantized = cpu_int8(graph, samples, methods=("max",))  # the method does not change speed
+    graphs = {
+        "cpu-fp32": graph.SerializeToString(),
+        "cpu-int8": quantized.model.SerializeToString(),
+    }
+    return Subject(name, model, graphs, frames[:: len(frames) // POOL][:POOL])
+
+
+def recorded_frames(data: Path, count: int, height_px: int, width_px: int) -> NDArray:
+    """`count` frames `[n, h, w, 3]` of the first episode, enlarged by repeating pixels if needed.
+
+    Raises:
+        DataError: the dataset is unreadable.
+    """
+    frames = LeRobotDataset.open(data).episode(0).frames
+    chosen = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
+    rows = np.arange(height_px) * chosen.shape[1] // height_px
+    columns = np.arange(width_px) * chosen.shape[2] // width_px
+    return np.ascontiguousarray(chosen[:, rows][:, :, columns])

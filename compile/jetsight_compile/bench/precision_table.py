@@ -1,0 +1,237 @@
+"""What each TensorRT family costs to build and loses in numbers, fp32 to nvfp4 side by side.
+
+Every graph is exported, quantized, judged on held-out episodes beside its negative controls, and
+compiled by the TensorRT of this machine; TensorRT-RTX does that without a GPU. A gate that fails is
+a result here and no error. Latency is not measured: that takes the device, and `jetsight build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jetsight.bundle.manifest import Gate
+from jetsight.clock import MonotonicClock
+from jetsight.errors import UsageError
+from jetsight.tensorrt import bindings
+from jetsight.tensorrt.build import onnx_parser
+from jetsight_compile.calibration.data import load_episodes
+from jetsight_compile.config.targets import TARGETS, FamilyPlan, plan
+from jetsight_compile.export.onnx_graph import weighted
+from jetsight_compile.pipeline.compile import judged
+from jetsight_compile.pipeline.family import Made, Options, Workshop
+from jetsight_compile.quantize import schemes
+from jetsight_compile.validate.metrics import reference
+from jetsight_train import checkpoint
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One graph of one family.
+
+    Attributes:
+        family: its family.
+        graph: its name.
+        opset: ONNX opset.
+        onnx_bytes: size of the graph in a bundle.
+        build_s: seconds TensorRT took to parse and compile it.
+        engine_bytes: size of the engine.
+        layers: layers of the parsed network.
+        quantize: QuantizeLinear layers in it.
+        dequantize: DequantizeLinear layers in it.
+        products: matrix products and convolutions with a constant weight.
+        quantized: how many of them compute on quantized numbers, weight-only ones included.
+        method: how ranges were found; empty where nothing is quantized.
+        tried: output error by calibration, the chosen one included.
+    """
+
+    family: str
+    graph: str
+    opset: int
+    onnx_bytes: int
+    build_s: float
+    engine_bytes: int
+    layers: int
+    quantize: int
+    dequantize: int
+    products: int
+    quantized: int
+    method: str
+    tried: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Found:
+    """Everything one run found.
+
+    Attributes:
+        model: name of the model.
+        compiler: the TensorRT that built, with its version.
+        rows: one per graph.
+        gates: every gate of every family.
+        left_out: why a family was not made, by its name.
+    """
+
+    model: str
+    compiler: str
+    rows: list[Row] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def measure(
+    checkpoint_path: Path, data: Path, targets: Sequence[str], methods: Sequence[str], say: Say
+) -> Found:
+    """Make, judge and build every family of `targets`.
+
+    Args:
+        checkpoint_path: what `jetsight train` wrote.
+        data: LeRobot dataset to calibrate with and judge by.
+        targets: TensorRT rows of `TARGETS`, each in every precision it runs.
+        methods: calibration methods to try.
+        say: told what begins.
+
+    Raises:
+        UsageError: an unknown target.
+        MissingDependency: TensorRT or ModelOpt is not installed.
+        EngineError: TensorRT refuses a graph.
+    """
+    plans = _plans(targets)
+    trt = bindings.open_library()
+    model, about = checkpoint.load(checkpoint_path)
+    episodes = load_episodes(data, model)
+    truth = reference(model, episodes.held_out)
+    workshop = Workshop(model, episodes, Options(methods), say)
+    found = Found(about.name, f"{trt.name} {'.'.join(map(str, trt.version))}")
+    for family in plans:
+        try:
+            made = workshop.make(family)
+        except UsageError as error:
+            found.left_out[family.name] = str(error)
+            continue
+        say(f"gate {family.name}")
+        found.gates += judged(made, truth)
+        found.rows += _built(made, trt, say)
+    return found
+
+
+def _plans(targets: Sequence[str]) -> list[FamilyPlan]:
+    """Every family of the targets, each once, from exact to coarse."""
+    for name in targets:
+        if name not in TARGETS or TARGETS[name].prefix == "cpu":
+            known = ", ".join(t.name for t in TARGETS.values() if t.prefix != "cpu")
+            raise UsageError(f"{name!r} is no TensorRT target; choose one or more of {known}")
+    plans = {p.name: p for name in targets for p in plan([name], TARGETS[name].allowed)}
+    return list(plans.values())
+
+
+def _built(made: Made, trt: bindings.Library, say: Say) -> Iterator[Row]:
+    clock = MonotonicClock()
+    for name, graph in made.graphs.items():
+        say(f"build {name} of {made.plan.name}")
+        data = graph.SerializeToString()
+        start = clock.now_ns()
+        built = onnx_parser.build(data, library=trt, what=f"{name} of {made.plan.name}")
+        seconds = (clock.now_ns() - start) / 1e9
+        constants = {tensor.name for tensor in made.exact[name].graph.initializer}
+        products = [n for n in weighted(made.exact[name]) if constants.intersection(n.input[:2])]
+        quantized: schemes.Quantized | None = made.quantized.get(name)
+        yield Row(
+            family=made.plan.name, graph=name, opset=graph.opset_import[0].version,
+            onnx_bytes=len(data), build_s=seconds, engine_bytes=len(built.engine),
+            layers=built.layers.total(), quantize=built.layers["QUANTIZE"],
+            dequantize=built.layers["DEQUANTIZE"], products=len(products),
+            quantized=built.quantized + built.weight_only,
+            method=quantized.method if quantized else "",
+            tried=quantized.tried if quantized else {},
+        )  # fmt: skip
+
+
+def lines(found: Found) -> Iterator[str]:
+    """The terminal's page."""
+    from jetsight.cli.table import human_bytes, table
+
+    yield f"{found.model} compiled by {found.compiler}; nothing ran on a GPU"
+    yield ""
+    head = ("family", "graph", "ONNX", "build s", "engine", "layers", "Q", "DQ", "quantized", "by")
+    yield from table(
+        head,
+        (
+            (r.family, r.graph, human_bytes(r.onnx_bytes), f"{r.build_s:.1f}",
+             human_bytes(r.engine_bytes), str(r.layers), str(r.quantize), str(r.dequantize),
+             f"{r.quantized} of {r.products}", r.method or "-")
+            for r in found.rows
+        ),
+    )  # fmt: skip
+    yield ""
+    yield from _calibrations(found)
+    yield ""
+    yield from _ladder(found)
+    for name in dict.fromkeys(gate.name for gate in found.gates):
+        yield ""
+        yield from _gate_table(name, [gate for gate in found.gates if gate.name == name])
+    for family, reason in found.left_out.items():
+        yield ""
+        yield f"{family} was left out: {reason}"
+    failed = sorted({gate.family for gate in found.gates if not gate.passed})
+    passed = len({gate.family for gate in found.gates}) - len(failed)
+    yield ""
+    yield f"{passed} families pass every gate; fail: {', '.join(failed) or 'none'}"
+
+
+def _calibrations(found: Found) -> Iterator[str]:
+    """Output error of every calibration that was tried, relative to the outputs' variance."""
+    from jetsight.cli.table import table
+
+    rows = [row for row in found.rows if len(row.tried) > 1]
+    names = list(dict.fromkeys(name for row in rows for name in row.tried))
+    return table(
+        ("error by calibration", *names),
+        (
+            (f"{row.family} {row.graph}", *(
+                f"{row.tried[name]:.2e}{' *' if name == row.method else ''}"
+                if name in row.tried else "-" for name in names
+            ))
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def _ladder(found: Found) -> Iterator[str]:
+    """What each family loses, on one line; every number with its limit and control follows."""
+    from jetsight.cli.table import table
+
+    head = ("family", "latent cosine", "worst 1 %", "latent dB", "inside encode dB",
+            "inside forecast dB", "rollout drift", "gates", "controls")  # fmt: skip
+    shown = ("latent_cosine", "latent_cosine_worst", "latent_sqnr_db", "encode_inside_sqnr_db",
+             "forecast_inside_sqnr_db", "rollout_drift")  # fmt: skip
+    rows = []
+    for family in dict.fromkeys(gate.family for gate in found.gates):
+        gates = {gate.name: gate for gate in found.gates if gate.family == family}
+        passed = sum(gate.passed for gate in gates.values())
+        failed = sum(gate.control_failed for gate in gates.values())
+        rows.append(
+            (family, *(f"{gates[name].value:.4g}" for name in shown),
+             f"{passed} of {len(gates)} pass", f"{failed} of {len(gates)} fail, as they must")
+        )  # fmt: skip
+    return table(head, rows)
+
+
+def _gate_table(name: str, gates: Sequence[Gate]) -> Iterator[str]:
+    from jetsight.cli.table import table
+
+    sign = ">=" if gates[0].direction == "min" else "<="
+    rows = (
+        (g.family, f"{g.value:.6g}", f"{sign} {g.limit:g}", "passed" if g.passed else "FAILED",
+         f"{g.control_value:.4g} {'failed, as it must' if g.control_failed else 'PASSED: blind'}")
+        for g in gates
+    )  # fmt: skip
+    return table((name, "value", "limit", "verdict", "negative control"), rows)

@@ -1,0 +1,1 @@
+"""Calibration data: recorded episodes, samples for quantizers, and graphs run over them."""

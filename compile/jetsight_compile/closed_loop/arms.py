@@ -1,0 +1,180 @@
+"""The planning arms: the deployed bundle, and beside it the PyTorch model it was compiled from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.manifest import Manifest
+from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.runtime_spec import PlanSpec
+from jetsight.clock import Clock
+from jetsight.errors import BundleError, UsageError
+from jetsight.planning.imagine import Planning
+from jetsight.session import Session
+from jetsight_compile.closed_loop.agents import Pilot
+from jetsight_compile.closed_loop.config import Settings
+from jetsight_compile.closed_loop.deployed import Deployed, PlannerUse, TickClock
+
+if TYPE_CHECKING:
+    from jetsight_train.checkpoint import Description
+    from jetsight_train.model.world_model import WorldModel
+
+EAGER, EAGER_FREE = "torch eager", "torch eager unconstrained"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model to run in PyTorch, and what its checkpoint says of it."""
+
+    model: WorldModel
+    about: Description
+
+
+def check_planners(manifest: Manifest, settings: Settings) -> None:
+    """Refuse what needs no engine to be refused.
+
+    Raises:
+        BundleError: the bundle has no planner.
+        UsageError: it has not the one that was asked for.
+    """
+    names = [planner.graph for planner in manifest.planners]
+    if not names:
+        raise BundleError(
+            f"{settings.bundle} has no planner, so there is nothing to evaluate; compile it again "
+            "with --planner"
+        )
+    wanted = settings.use.planner
+    if wanted is not None and wanted not in names:
+        raise UsageError(
+            f"{settings.bundle} has no planner {wanted!r}; choose one of {', '.join(names)}"
+        )
+
+
+def load_reference(settings: Settings, manifest: Manifest) -> Reference | None:
+    """The checkpoint of `--against`; None without one.
+
+    Raises:
+        CheckpointError: it was refused.
+        UsageError: it is a model of other sizes than the bundle.
+    """
+    if settings.against is None:
+        return None
+    import torch
+
+    from jetsight_train import checkpoint
+
+    torch.set_num_threads(settings.threads)
+    model, about = checkpoint.load(Path(settings.against))
+    config, facts = model.config, manifest.model
+    found = (config.latent_size, config.history, config.horizon, model.action_size)
+    wanted = (facts.latent_size, facts.history, facts.horizon, facts.action_size)
+    if found != wanted:
+        raise UsageError(
+            f"{settings.against} has latent size, history, horizon and action size {found}, but "
+            f"{settings.bundle} has {wanted}; give the checkpoint the bundle was compiled from"
+        )
+    return Reference(model.eval(), about)
+
+
+def deployed_session(bundle: Bundle, settings: Settings) -> Session:
+    """The session a robot would open.
+
+    Raises:
+        EngineError: a graph cannot be loaded here, or computes something else than PyTorch.
+    """
+    return Session.open(
+        bundle, settings.backend, settings.family, _clock(settings), threads=settings.threads
+    )
+
+
+def eager_session(
+    reference: Reference, manifest: Manifest, deployed: Session, settings: Settings
+) -> Session:
+    """The same session with PyTorch in its engines."""
+    from jetsight_compile.closed_loop import torch_engines
+
+    spec = PlanSpec.from_manifest(manifest, deployed.family)
+    session = Session(
+        deployed.spec,
+        torch_engines.encode_engine(reference.model, deployed.spec),
+        torch_engines.forecast_engine(reference.model, deployed.spec),
+        clock=_clock(settings),
+        planning=Planning(spec, torch_engines.EagerBackend(reference.model, spec), str.encode),
+    )
+    session.backend, session.family = torch_engines.EagerBackend.name, "fp32"
+    return session
+
+
+def resolve(settings: Settings, deployed: Session) -> PlannerUse:
+    """What was asked for, with everything that was left open decided; equal for all arms.
+
+    Raises:
+        UsageError: the family has not this planner, or its plans are shorter than `replan_every`.
+    """
+    use, planner = settings.use, _planner(settings, deployed)
+    most = planner.horizon * deployed.spec.action_block
+    if use.replan_every > most:
+        raise UsageError(
+            f"--replan-every is {use.replan_every}, but a plan of {planner.graph} has {most} ticks"
+        )
+    iterations = use.iterations
+    if use.budget_ms is None and iterations is None:
+        iterations = planner.iterations  # always as many: equal work in every arm
+    return replace(use, planner=planner.graph, iterations=iterations, seed=settings.seed)
+
+
+def planning(
+    name: str, free: str, session: Session, use: PlannerUse, settings: Settings
+) -> dict[str, Pilot]:
+    """The arm of a session; on a keep-out run also without the constraint."""
+    session.load_planner(use.planner)  # so that the first plan takes no longer than the others
+    arms: dict[str, Pilot] = {name: Deployed(session, use)}
+    if settings.keep_out:
+        arms[free] = Deployed(session, replace(use, constrain=False))
+    return arms
+
+
+def bundle_facts(manifest: Manifest, session: Session, use: PlannerUse) -> dict[str, Any]:
+    """What results say of the bundle, and how plans were asked for in the end."""
+    planner = next(each for each in session.planners if each.graph == use.planner)
+    return {
+        "name": manifest.name,
+        "checkpoint_sha256": manifest.provenance.checkpoint_sha256,
+        "backend": session.backend,
+        "family": session.family,
+        "precision": dict(session.precision),
+        "planner": asdict(planner),
+        "iterations": use.iterations,
+        "replan_every": use.replan_every,
+    }
+
+
+def reference_facts(manifest: Manifest, reference: Reference | None) -> dict[str, Any] | None:
+    """What results say of the checkpoint beside it."""
+    if reference is None:
+        return None
+    digest = reference.about.weights.sha256
+    return {
+        "name": reference.about.name,
+        "checkpoint_sha256": digest,
+        "same_checkpoint": digest == manifest.provenance.checkpoint_sha256,
+    }
+
+
+def _planner(settings: Settings, session: Session) -> PlannerFacts:
+    planners = {planner.graph: planner for planner in session.planners}
+    wanted = settings.use.planner or next(iter(planners), "")
+    if wanted not in planners:
+        raise UsageError(
+            f"family {session.family} of {settings.bundle} has not the planner {wanted!r}; "
+            "choose another --family"
+        )
+    return planners[wanted]
+
+
+def _clock(settings: Settings) -> Clock | None:
+    """Simulated time where plans have no deadline, so that nothing depends on the machine."""
+    return None if settings.use.budget_ms is not None else TickClock()

@@ -1,0 +1,150 @@
+"""One arm in one episode: replay to the start, hand over, judge every tick.
+
+Shapes: T ticks, s state size, a action size, h, w frame size, H horizon, D latent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from jetsight.engine import NDArray
+from jetsight.errors import DataError
+from jetsight_compile.closed_loop.agents import Glance, Pilot
+from jetsight_compile.closed_loop.episodes import EvalEpisode, Rules, exact_bits
+from jetsight_compile.closed_loop.task import Miss, PushingState, Tolerance
+from jetsight_train.record.environments import Observation, PixelEnvironment
+
+_PLAN_VIEW = 64  # ticks of the future a pilot may be told of during the warm-up
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A row of the results; see `results` for what the fields mean."""
+
+    episode: int
+    arm: str
+    start_sha256: str
+    start_tick: int
+    moves_block: bool
+    success: bool
+    joint_success: bool
+    success_tick: int | None
+    ticks: int
+    agent_px: float
+    block_px: float
+    angle_rad: float
+    inside_ticks: int
+    plans: int
+    valid_plans: int
+    held_ticks: int
+    surprising_ticks: int
+    no_plan_reasons: Mapping[str, int]
+    plan_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Film:
+    """What a trial looked like; `futures` and `costs` are keyed by tick since the start."""
+
+    trial: Trial
+    frames_u8: NDArray  # [T,h,w,3], one per tick acted on, and the last one seen
+    goal_u8: NDArray  # [h,w,3]
+    misses: tuple[Miss, ...]  # [T]
+    futures: Mapping[int, NDArray]  # [H,D]
+    costs: Mapping[int, float]
+
+
+def fly(
+    environment: PixelEnvironment,
+    arm: str,
+    pilot: Pilot,
+    episode: EvalEpisode,
+    rules: Rules,
+    tolerance: Tolerance | None = None,
+) -> Film:
+    """Let `pilot` drive from the start of `episode` until the goal is reached or the budget spent.
+
+    A trial ends once the stricter criterion holds, because every other one does then as well.
+
+    Raises:
+        DataError: replaying the episode did not lead to the same state, bit for bit.
+    """
+    tolerance = tolerance or Tolerance()
+    task = PushingState(environment.state_names, rules.env_id)
+    observation = _replay(environment, pilot, episode)
+    bits = exact_bits(environment, observation)
+    if bits != episode.start_bits:
+        raise DataError(
+            f"environment {rules.env_id!r} is not repeatable: episode {episode.number} replayed "
+            "to its start differs from the recorded one, so arms cannot be compared; use a "
+            "deterministic simulator"
+        )
+    seen, misses = [observation], [task.miss(observation.state, episode.goal_state)]
+    executed = episode.actions[episode.start - 1]
+    for tick in range(episode.start, episode.start + rules.budget):
+        executed = pilot.act(Glance(tick, observation.frame_hwc_u8, executed, None))
+        observation, _, over = environment.step(executed)
+        seen.append(observation)
+        misses.append(task.miss(observation.state, episode.goal_state))
+        if over or misses[-1].jointly_within(tolerance):
+            break
+    pilot.end()
+    inside = 0
+    if rules.region is not None:
+        agents = task.agent(np.stack([each.state for each in seen[1:]]))
+        inside = int(rules.region.contains(agents).sum())
+    trial = _row(arm, pilot, episode, misses, tolerance, inside, bits)
+    return Film(
+        trial,
+        np.stack([each.frame_hwc_u8 for each in seen]),
+        episode.goal_frame,
+        tuple(misses),
+        {tick - episode.start: future for tick, future in pilot.log.futures},
+        {tick - episode.start: cost for tick, cost in pilot.log.costs},
+    )
+
+
+def _replay(environment: PixelEnvironment, pilot: Pilot, episode: EvalEpisode) -> Observation:
+    """From the reset to the start under the driver's own actions, with the pilot looking on."""
+    observation = environment.reset(episode.reset_seed)
+    pilot.begin(episode)
+    executed = None
+    for tick, action in enumerate(episode.actions[: episode.start]):
+        upcoming = episode.actions[tick : min(tick + _PLAN_VIEW, episode.start)]
+        pilot.watch(Glance(tick, observation.frame_hwc_u8, executed, upcoming))
+        observation, _, _ = environment.step(action)
+        executed = action
+    return observation
+
+
+def _row(
+    arm: str, pilot: Pilot, episode: EvalEpisode, misses: list[Miss], tolerance: Tolerance,
+    inside: int, bits: bytes,
+) -> Trial:  # fmt: skip
+    acted, last, log = misses[1:], misses[-1], pilot.log
+    reached = [tick for tick, miss in enumerate(acted, 1) if miss.within(tolerance)]
+    return Trial(
+        episode=episode.number,
+        arm=arm,
+        start_sha256=hashlib.sha256(bits).hexdigest(),
+        start_tick=episode.start,
+        moves_block=episode.moves_block,
+        success=bool(reached),
+        joint_success=any(miss.jointly_within(tolerance) for miss in acted),
+        success_tick=reached[0] if reached else None,
+        ticks=len(acted),
+        agent_px=last.agent_px,
+        block_px=last.block_px,
+        angle_rad=last.angle_rad,
+        inside_ticks=inside,
+        plans=log.plans,
+        valid_plans=log.valid,
+        held_ticks=log.held,
+        surprising_ticks=log.surprises,
+        no_plan_reasons=dict(sorted(log.reasons.items())),
+        plan_ms=tuple(round(value, 3) for value in log.plan_ms),
+    )

@@ -1,0 +1,163 @@
+"""The PyTorch arm: the same session and planner, with engines that are the eager torch model.
+
+Only what is inside an engine differs from the deployed arm, so a difference in success is one of
+compilation and quantization and of nothing else.
+
+Shapes: K history, H horizon, C context, A action block size, D latent, N samples, Q kept elites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jetsight.backends.host_arrays import HostArray
+from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
+from jetsight.engine import Array, NDArray
+from jetsight.errors import EngineError
+from jetsight_train.model.world_model import WorldModel
+from jetsight_train.planning import cem, icem, mppi
+from jetsight_train.planning.problem import ImagineSpec, Problem, State
+
+Shapes = Mapping[str, tuple[int, ...]]
+Compute = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+_STEP = {"cem": cem.step, "icem": icem.step, "mppi": mppi.step}
+
+
+class EagerEngine:
+    """A function of torch tensors as an engine.
+
+    Args:
+        inputs: name and shape.
+        outputs: name and shape.
+        compute: from tensors that share memory with the inputs to the outputs.
+        dtypes: of inputs that are not float32.
+    """
+
+    def __init__(
+        self, inputs: Shapes, outputs: Shapes, compute: Compute, dtypes: Mapping[str, Any] | None
+        = None,
+    ) -> None:  # fmt: skip
+        kinds = dtypes or {}
+        self._in = {name: _array(shape, kinds.get(name)) for name, shape in inputs.items()}
+        self._out = {name: _array(shape, None) for name, shape in outputs.items()}
+        self._compute = compute
+
+    @property
+    def inputs(self) -> Mapping[str, Array]:
+        """Input arrays by name."""
+        return self._in
+
+    @property
+    def outputs(self) -> Mapping[str, Array]:
+        """Output arrays by name."""
+        return self._out
+
+    def bind(self, name: str, array: Array) -> None:
+        """Refused: eager engines are not chained."""
+        raise EngineError(f"{name!r} of an eager engine cannot be bound; copy with array.write")
+
+    def run(self) -> None:
+        """Compute every output."""
+        with torch.inference_mode():
+            found = self._compute({name: array.handle for name, array in self._in.items()})
+            for name, array in self._out.items():
+                array.handle.copy_(found[name].reshape(array.shape))
+
+    def close(self) -> None:
+        """Nothing is held that Python does not release."""
+
+
+def encode_engine(model: WorldModel, spec: StreamSpec) -> EagerEngine:
+    """`frame_hwc_u8 -> z`."""
+    return EagerEngine(
+        {"frame_hwc_u8": (spec.height_px, spec.width_px, 3)},
+        {"z": (spec.latent_size,)},
+        lambda x: {"z": model.encode(x["frame_hwc_u8"][None])},
+        {"frame_hwc_u8": np.uint8},
+    )
+
+
+def forecast_engine(model: WorldModel, spec: StreamSpec) -> EagerEngine:
+    """`z_hist, a_hist, actions -> z_future`."""
+    size = spec.action_block * spec.step_size
+    inputs = {"z_hist": (spec.history, spec.latent_size), "actions": (spec.horizon, size)}
+    if spec.history > 1:
+        inputs["a_hist"] = (spec.history - 1, size)
+    none = torch.zeros(0, size)
+
+    def compute(x: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        a_hist = x.get("a_hist", none)
+        future = model.rollout(x["z_hist"][None], a_hist[None], x["actions"][None])
+        return {"z_future": future}
+
+    return EagerEngine(inputs, {"z_future": (spec.horizon, spec.latent_size)}, compute)
+
+
+def imagine_engine(model: WorldModel, spec: PlanSpec, planner: PlannerFacts) -> EagerEngine:
+    """One iteration of `planner`, by its readable reference."""
+    settings = ImagineSpec(
+        planner.kind, planner.samples, planner.horizon, planner.elites, planner.kept,
+        planner.momentum, planner.context, planner.rate_limited,
+    )  # fmt: skip
+    size = spec.stream.action_block * spec.stream.step_size
+    none = torch.zeros(0, size)
+    no_kept = torch.zeros(0, planner.horizon, size)
+
+    def compute(x: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        problem = Problem(
+            settings, x["z_hist"], x.get("a_hist", none), x["z_goal"], x["low"], x["high"],
+            x["weights"], x["a_last"], x.get("rate"), x.get("probe_target"),
+            x.get("probe_given"), x.get("probe_weight"), x.get("hazard_limit"),
+            x.get("temperature"), x["when"],
+        )  # fmt: skip
+        before = State.first(problem, x["mean"], x["std"], x["incumbent"])
+        before = before.following(kept=x.get("kept", no_kept))
+        after = _STEP[planner.kind](model, problem, before, x["noise"])
+        return {
+            "mean_next": after.mean,
+            "std_next": after.std,
+            "actions": after.actions,
+            "cost": after.cost,
+            "violation": after.violation,
+            "costs": after.costs,
+            "violations": after.violations,
+            "z_future": after.z_future,
+            "invalid": after.invalid,
+            "kept_next": after.kept,
+        }
+
+    return EagerEngine(spec.inputs(planner), spec.outputs(planner), compute)
+
+
+class EagerBackend:
+    """Loads planners of a bundle as their references; the graph given is only the name.
+
+    Args:
+        model: with its heads.
+        spec: whose planners there are.
+    """
+
+    name = "torch"
+
+    def __init__(self, model: WorldModel, spec: PlanSpec) -> None:
+        self._model, self._spec = model, spec
+
+    def load(self, graph: bytes) -> EagerEngine:
+        """The planner called `graph`."""
+        name = graph.decode()
+        planner = next(each for each in self._spec.planners if each.graph == name)
+        return imagine_engine(self._model, self._spec, planner)
+
+
+def _array(shape: tuple[int, ...], dtype: Any) -> HostArray:
+    return HostArray(shape, np.dtype(dtype or np.float32), _tensor)
+
+
+def _tensor(host: NDArray) -> Tensor:
+    return torch.from_numpy(host)

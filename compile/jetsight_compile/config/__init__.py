@@ -1,0 +1,1 @@
+"""Compile options: targets, hardware modules and precisions."""

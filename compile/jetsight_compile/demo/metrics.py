@@ -1,0 +1,220 @@
+"""What the stream was worth: skill against persistence, surprise with its control, parity.
+
+Shapes: F frames that were forecast, H horizon, B action block, K history, D latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from jetsight.backends import registry
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.runtime_spec import StreamSpec
+from jetsight.engine import Engine, NDArray
+from jetsight.errors import DataError
+from jetsight.histogram import Recorder
+from jetsight_compile.demo.scenario import Scenario
+from jetsight_compile.demo.watch import Watched
+
+
+@dataclass(frozen=True)
+class HorizonErrors:
+    """Squared latent distances `[F, H]` to the frame that came k blocks later; NaN where none did.
+
+    `model` is from the forecast, `persistence` from the latent at the time of forecasting.
+    """
+
+    model: NDArray
+    persistence: NDArray
+
+    @property
+    def skill(self) -> NDArray:
+        """`1 - E model / E persistence` per step `[H]`: 0 copies the last latent, 1 is perfect."""
+        return np.asarray(
+            1.0 - np.nanmean(self.model, axis=0) / np.nanmean(self.persistence, axis=0)
+        )
+
+    @property
+    def counts(self) -> list[int]:
+        """How many forecasts each step is judged on `[H]`."""
+        return [int(n) for n in np.isfinite(self.model).sum(axis=0)]
+
+
+def horizon_errors(watched: Watched, scenario: Scenario, spec: StreamSpec) -> HorizonErrors:
+    """Compare every forecast with what was encoded later.
+
+    Forecasts whose history or future reaches across a change of scene are left out: no model could
+    know of it.
+
+    Raises:
+        DataError: no forecast of some step can be judged.
+    """
+    row_of = {int(tick): row for row, tick in enumerate(watched.tick)}
+    piece = [scenario.piece_of(int(index)) for index in watched.index]
+    shape = (len(watched.tick), spec.horizon)
+    model, persistence = np.full(shape, np.nan), np.full(shape, np.nan)
+    for row in np.flatnonzero(np.isfinite(watched.z_future[:, 0, 0])):
+        tick = int(watched.tick[row])
+        oldest = row_of.get(tick - spec.span_ticks)
+        for k in range(spec.horizon):
+            target = row_of.get(tick + (k + 1) * spec.action_block)
+            if oldest is None or target is None or piece[oldest] != piece[target]:
+                continue
+            came = watched.z[target].astype(np.float64)
+            model[row, k] = np.square(watched.z_future[row, k] - came).sum()
+            persistence[row, k] = np.square(watched.z[row] - came).sum()
+    errors = HorizonErrors(model, persistence)
+    if min(errors.counts) == 0:
+        raise DataError(
+            f"no forecast could be compared with the frame {spec.horizon} blocks later "
+            f"({watched.summary['drops']} frames were dropped); close other programs, or show more "
+            "frames of longer episodes"
+        )
+    return errors
+
+
+@dataclass(frozen=True)
+class SurpriseReport:
+    """Surprise without and with the planted change, and without it at the same moment.
+
+    Args:
+        normal_p50: median of frames that no change touches.
+        normal_p99: their 99th percentile.
+        normal_max: their maximum.
+        normal_frames: how many they are.
+        false_alarms: how many of them were flagged.
+        change_frame: index of the first changed frame.
+        at_change: largest surprise within one action block of the change; None when it is not known
+            because frames around it were dropped.
+        flagged_frame: first frame flagged within that block; None when it was missed.
+        caught: it was flagged.
+        control_at_change: the same as `at_change`, in the same episode without the change.
+        control_flagged: the control was flagged at that moment, which it must not be.
+        limit: above which a frame is flagged.
+    """
+
+    normal_p50: float
+    normal_p99: float
+    normal_max: float
+    normal_frames: int
+    false_alarms: int
+    change_frame: int
+    at_change: float | None
+    flagged_frame: int | None
+    caught: bool
+    control_at_change: float | None
+    control_flagged: bool
+    limit: float
+
+
+def surprise_report(
+    watched: Watched, control: Watched, scenario: Scenario, spec: StreamSpec
+) -> SurpriseReport:
+    """Judge the surprise of a stream with a planted change, beside `control` without it.
+
+    Raises:
+        DataError: nothing was planted, or surprise is known for no normal frame.
+    """
+    change = scenario.change
+    if change is None:
+        raise DataError("the scenario has no planted change; plan one with plan_scenario")
+    at, flagged = _around(watched, change, spec.action_block)
+    moment = change - scenario.starts[-2]
+    control_at, control_flagged = _around(control, moment, spec.action_block)
+    normal = normal_rows(watched, change, spec)
+    values = Recorder()
+    for value in watched.surprise[normal]:
+        values.add(float(value))
+    if values.count == 0:
+        raise DataError(
+            f"surprise is not known for any normal frame: {watched.summary['drops']} frames were "
+            "dropped; close other programs, or stream at a lower rate"
+        )
+    return SurpriseReport(
+        normal_p50=values.percentile(50),
+        normal_p99=values.percentile(99),
+        normal_max=values.max,
+        normal_frames=values.count,
+        false_alarms=int(watched.surprising[normal].sum()),
+        change_frame=change,
+        at_change=at,
+        flagged_frame=flagged,
+        caught=flagged is not None,
+        control_at_change=control_at,
+        control_flagged=control_flagged is not None,
+        limit=spec.surprise_limit,
+    )
+
+
+def normal_rows(watched: Watched, change: int, spec: StreamSpec) -> NDArray:
+    """`bool [F]`: surprise is known, and nothing it was computed from saw the change."""
+    touched = (watched.index >= change) & (
+        watched.index < change + spec.history * spec.action_block
+    )
+    return np.asarray(np.isfinite(watched.surprise) & ~touched)
+
+
+def _around(watched: Watched, change: int, block: int) -> tuple[float | None, int | None]:
+    """Largest surprise in the block from frame `change` on, and the first flagged frame in it."""
+    rows = np.flatnonzero((watched.index >= change) & (watched.index < change + block))
+    known = [row for row in rows if np.isfinite(watched.surprise[row])]
+    if not known:
+        return None, None
+    flagged = [int(watched.index[row]) for row in known if watched.surprising[row]]
+    return float(watched.surprise[known].max()), flagged[0] if flagged else None
+
+
+Parity = dict[str, dict[str, dict[str, float]]]
+
+
+def engine_parity(bundle: Bundle, family: str, threads: int | None = None) -> Parity:
+    """What each installed backend computes on the bundle's float32 reference data.
+
+    Returns:
+        `{backend: {graph: {cosine_min, max_abs, control_cosine_max}}}`; the control compares each
+        output with the reference of *another* sample, and must be worse.
+
+    Raises:
+        EngineError: a backend cannot load a graph.
+    """
+    golden = bundle.golden()
+    return {
+        info.name: {
+            graph: _against(
+                registry.open_backend(info.name, family, threads=threads).load(
+                    bundle.graph(family, graph)
+                ),
+                golden,
+                output,
+            )
+            for graph, output in (("encode", "z"), ("forecast", "z_future"))
+        }
+        for info in registry.available()
+        if info.reason is None and info.runs(family)
+    }
+
+
+def _against(engine: Engine, golden: Mapping[str, NDArray], output: str) -> dict[str, float]:
+    found = []
+    for i in range(len(golden[output])):
+        for name, array in engine.inputs.items():
+            array.write(golden[name][i])
+        engine.run()
+        found.append(engine.outputs[output].read().copy())
+    engine.close()
+    computed, expected = np.stack(found), golden[output]
+    return {
+        "cosine_min": float(_cosines(computed, expected).min()),
+        "max_abs": float(np.abs(computed - expected).max()),
+        "control_cosine_max": float(_cosines(computed, np.roll(expected, 1, axis=0)).max()),
+    }
+
+
+def _cosines(a: NDArray, b: NDArray) -> NDArray:
+    """Cosine of every latent of `a` with the one at the same place in `b`."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.asarray((a * b).sum(axis=-1) / np.maximum(norms, 1e-12))

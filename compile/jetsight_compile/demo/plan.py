@@ -1,0 +1,85 @@
+"""One plan on a held-out moment: from what the camera saw to what it saw one horizon later.
+
+It is `jetsight imagine` and nothing else, so whoever reads the page can repeat it.
+
+Shapes: H horizon, D latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from jetsight.bundle.bundle import Bundle
+from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.plan_report import figure
+from jetsight.plan_report.report import PlanReport, as_json, distance
+from jetsight.plan_report.run import Wishes, plan_once
+from jetsight_compile.demo.forecast_images import choose_rows
+from jetsight_compile.demo.stream import FAMILY, Shown
+
+# `jetsight imagine --json` has them.
+_ARRAYS = ("z_future", "candidate_costs", "candidate_violations", "actions")
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """A plan and how to look at it.
+
+    Args:
+        report: all about it.
+        picture_svg: the picture of it.
+        recorded: squared distance to the goal at the end of the forecast under the actions that
+            were really executed, which reached the goal.
+    """
+
+    report: PlanReport
+    picture_svg: bytes
+    recorded: float
+
+    def facts(self) -> dict[str, Any]:
+        """What `report.json` says of it."""
+        found = as_json(self.report)
+        kept = {name: value for name, value in found.items() if name not in _ARRAYS}
+        return {
+            **kept, "samples": self.report.facts.samples, "distance_recorded": self.recorded,
+        }  # fmt: skip
+
+
+def imagine_once(
+    bundle: Bundle, data: LeRobotDataset, shown: Shown, backend: str | None = None
+) -> Imagined:
+    """Plan from the moment of the stream after which most changes, to where that led.
+
+    The choice looks at what the camera saw, never at how good a plan is.
+
+    Args:
+        bundle: with a planner in the family the demo shows.
+        data: what was streamed, which is also the library of the picture.
+        shown: the stream.
+        backend: None for the preferred one.
+
+    Raises:
+        JetsightError: the bundle has no planner, or an engine fails.
+    """
+    (row,) = choose_rows(shown.errors, 1)
+    episode, tick = shown.scenario.place(int(shown.watched.index[row]))
+    ahead = shown.spec.horizon * shown.spec.action_block
+    wishes = Wishes(
+        frame=f"{data.path}#{episode}:{tick}", goal=f"{data.path}#{episode}:{tick + ahead}",
+        library=data.path, family=FAMILY, backend=backend,
+    )  # fmt: skip
+    report, pictures = plan_once(bundle, wishes, _quietly)
+    assert report.z_goal is not None  # the goal is an image
+    forecast = shown.watched.z_future[row, -1]
+    return Imagined(
+        report,
+        figure.draw(report, pictures, "svg"),
+        float(distance(forecast, report.z_goal)),
+    )
+
+
+def _quietly(frames: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda done: None)

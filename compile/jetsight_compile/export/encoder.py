@@ -1,0 +1,351 @@
+"""`encode` as it is compiled: the camera's bytes in, one latent out, nothing computed twice.
+
+The rewrites are exact (equal to `WorldModel.encode` up to float rounding; each has a test) and
+leave a chain of `Gemm`s, the form all backends run and quantize best:
+
+- pixel scaling goes into the first layer's weights and its offset into the bias, so what is
+  quantized first is the camera's own `uint8`;
+- BatchNorm goes into the layer before it, LayerNorm's affine part into the layer after it;
+- patches are cut by one transpose and embedded by one Gemm;
+- attention's scale goes into the query weights; the value bias passes through the softmax, whose
+  rows sum to one, into the output bias; the key bias adds one number per query and cancels;
+- of the last block only the class token is computed, beyond the keys and values it attends to.
+
+Shapes: h w camera, H W model input, P tokens (patches + 1), S token size, D latent size.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from jetsight.errors import UsageError
+from jetsight_compile.export.layers import (
+    Affine,
+    Attention,
+    Dense,
+    Gelu,
+    Layer,
+    Norm,
+    Style,
+    as_a,
+    batch_norm_affine,
+)
+from jetsight_train.model.encoder import (
+    ConvEncoder,
+    Projector,
+    SpatialSoftmax,
+    ViTBlock,
+    ViTEncoder,
+)
+from jetsight_train.model.preprocess import Preprocess
+from jetsight_train.model.world_model import WorldModel
+
+_BFLOAT16_CONVOLUTION = 22  # the opset that allows it
+
+
+def why_no_form(model: WorldModel, style: Style) -> str | None:
+    """Why ONNX has no form of this encoder in that style; None if it has one."""
+    if model.config.conv is None or style.compute != "bf16":
+        return None
+    if style.opset >= _BFLOAT16_CONVOLUTION:
+        return None
+    return (
+        f"ONNX has bfloat16 convolutions from opset {_BFLOAT16_CONVOLUTION}, and this family is "
+        f"written in opset {style.opset}; compile the encoder in fp16: "
+        "--precision encode=fp16,forecast=bf16"
+    )
+
+
+def float_layers(model: WorldModel) -> tuple[str, ...]:
+    """Patterns of layers that no quantization takes, because the latent stands on them.
+
+    A spatial softmax turns an error of a score into one of a place, and the first convolution's
+    error goes through all of it; the few products behind it are not worth one of their own. What
+    is left, the other convolutions, is nearly all of the work.
+    """
+    if model.config.conv is None or not model.config.conv.points:
+        return ()
+    return ("trunk.layers.0[./]*", "trunk.points[./]*", "trunk.hidden[./]*", "trunk.out[./]*")
+
+
+class EncodeGraph(Layer):
+    """`frame_hwc_u8 [h, w, 3] -> z [D]`, built from the weights of a `WorldModel`.
+
+    Raises:
+        UsageError: the encoder is of a kind, or the style, that has no compiled form.
+    """
+
+    def __init__(self, model: WorldModel, style: Style) -> None:
+        super().__init__()
+        problem = why_no_form(model, style)
+        if problem is not None:
+            raise UsageError(problem)
+        self.pixels = Pixels(model.preprocess)
+        self.trunk: Layer
+        if isinstance(model.encoder, ViTEncoder):
+            last = self.pixels.channels_last
+            self.trunk = VisionTransformer(model.encoder, model.preprocess, last, style)
+        else:
+            encoder = as_a(ConvEncoder, model.encoder)
+            self.trunk = Convolutions(encoder, model.preprocess, self.pixels.channels_last)
+        self.dtype = style.dtype
+        self.to(self.dtype)
+
+    def forward(self, frame_hwc_u8: Tensor) -> Tensor:
+        """Cast, crop, resize, encode."""
+        # The cast comes first: TensorRT lets nothing else touch a uint8 input.
+        z = self.trunk(self.pixels(frame_hwc_u8.to(self.dtype)))
+        return z.reshape(-1).float()
+
+
+class Pixels(Layer):
+    """Crop and antialiased resize in raw pixel units: `[h, w, 3] -> [H, W, 3]` or `[3, H, W]`.
+
+    Attributes:
+        channels_last: which of the two; pixels are never moved only to please the next layer.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.top, self.left, self.height, self.width = preprocess.spec.crop
+        self.channels_last = preprocess.spec.resize == (self.height, self.width)
+        self.register_buffer("rows", preprocess.rows.clone())
+        self.register_buffer("columns", preprocess.columns.T.contiguous())
+
+    def forward(self, frame_hwc: Tensor) -> Tensor:
+        """Two products with constant matrices; weights of a row sum to one, so scaling commutes."""
+        bottom, right = self.top + self.height, self.left + self.width
+        x = frame_hwc[self.top : bottom, self.left : right]
+        if self.channels_last:
+            return x
+        x = self.rows @ x.reshape(self.height, -1)
+        x = x.view(-1, self.width, 3).permute(2, 0, 1)
+        return x @ self.columns
+
+
+class VisionTransformer(Layer):
+    """A `ViTEncoder` with its preprocessing folded in: pixels `-> [1, D]`."""
+
+    class_token: Tensor
+    positions: Tensor
+
+    def __init__(
+        self, encoder: ViTEncoder, preprocess: Preprocess, channels_last: bool, style: Style
+    ) -> None:
+        super().__init__()
+        self.patch, self.channels_last = encoder.patch_embed.kernel_size[0], channels_last
+        self.embed = Dense(_patch_embedding(encoder.patch_embed, preprocess, channels_last))
+        self.register_buffer("class_token", encoder.class_token.detach()[0].clone())
+        self.register_buffer("positions", encoder.positions.detach()[0].clone())
+        *blocks, last = encoder.blocks
+        self.blocks = nn.ModuleList(Block(as_a(ViTBlock, block), style) for block in blocks)
+        self.last = LastBlock(as_a(ViTBlock, last), style)
+        self.norm = Norm(encoder.norm.eps)
+        self.projector = ProjectorGraph(encoder.projector, encoder.norm, style)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Cut patches, embed, mix, read the class token."""
+        x = torch.cat([self.class_token, self.embed(self._patches(pixels))]) + self.positions
+        for block in self.blocks:
+            x = block(x)
+        return self.projector(self.norm(self.last(x)))
+
+    def _patches(self, pixels: Tensor) -> Tensor:
+        """Pixels to `[P - 1, 3 * patch * patch]`, by one transpose."""
+        side = self.patch
+        height, width = pixels.shape[:2] if self.channels_last else pixels.shape[1:]
+        rows, columns = height // side, width // side
+        if self.channels_last:
+            x = pixels[: rows * side, : columns * side].reshape(rows, side, columns, side * 3)
+            return x.permute(0, 2, 1, 3).reshape(rows * columns, -1)
+        x = pixels[:, : rows * side, : columns * side].reshape(3, rows, side, columns, side)
+        return x.permute(1, 3, 0, 2, 4).reshape(rows * columns, -1)
+
+
+class Block(Layer):
+    """One pre-norm transformer block over all tokens: `[P, S] -> [P, S]`."""
+
+    def __init__(self, block: ViTBlock, style: Style) -> None:
+        super().__init__()
+        q, k, v = _query_key_value(block)
+        self.norm_attention = Norm(block.norm_attention.eps)
+        self.q, self.k, self.v = Dense(q), Dense(_unbiased(k)), Dense(_unbiased(v))
+        self.attention = Attention(block.heads, style)
+        self.out = Dense(_absorb_value_bias(block, v))
+        self.mlp = Mlp(block, style)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attention branch, then MLP branch."""
+        h = self.norm_attention(x)
+        x = x + self.out(self.attention(self.q(h), self.k(h), self.v(h)))
+        return x + self.mlp(x)
+
+
+class LastBlock(Layer):
+    """The last block for the class token alone: `[P, S] -> [1, S]`."""
+
+    def __init__(self, block: ViTBlock, style: Style) -> None:
+        super().__init__()
+        q, k, v = _query_key_value(block)
+        self.norm_attention = Norm(block.norm_attention.eps)
+        self.q, self.k, self.v = Dense(q), Dense(_unbiased(k)), Dense(_unbiased(v))
+        # One query: TensorRT has no fused kernel for it and then refuses the graph.
+        self.attention = Attention(block.heads, replace(style, attention="parts"))
+        self.out = Dense(_absorb_value_bias(block, v))
+        self.mlp = Mlp(block, style)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keys and values of all tokens, everything else of the first."""
+        h = self.norm_attention(x)
+        x = x[:1] + self.out(self.attention(self.q(h[:1]), self.k(h), self.v(h)))
+        return x + self.mlp(x)
+
+
+class Mlp(Layer):
+    """The MLP branch of a block, norm included."""
+
+    def __init__(self, block: ViTBlock, style: Style) -> None:
+        super().__init__()
+        up, down = block.mlp[0], block.mlp[2]
+        self.norm = Norm(block.norm_mlp.eps)
+        self.up = Dense(Affine.of(up).after_norm(block.norm_mlp))
+        self.gelu = Gelu(style)
+        self.down = Dense(Affine.of(down))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[P, S] -> [P, S]`, without the residual."""
+        return self.down(self.gelu(self.up(self.norm(x))))
+
+
+class ProjectorGraph(Layer):
+    """A `Projector` with BatchNorm, and the affine part of the norm before it, folded."""
+
+    def __init__(self, projector: Projector, norm: nn.LayerNorm, style: Style) -> None:
+        super().__init__()
+        up = Affine.of(projector.up).after_norm(norm).before_batch_norm(projector.norm)
+        self.up, self.gelu, self.down = Dense(up), Gelu(style), Dense(Affine.of(projector.down))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[1, S] -> [1, D]`."""
+        return self.down(self.gelu(self.up(x)))
+
+
+class Convolutions(Layer):
+    """A `ConvEncoder` with BatchNorm and pixel scaling folded: pixels `-> [1, D]`.
+
+    Only the offset stays an operation: the first layer pads with zeros *after* normalisation, that
+    is with the mean colour, which a bias cannot express at the border.
+    """
+
+    def __init__(self, encoder: ConvEncoder, preprocess: Preprocess, channels_last: bool) -> None:
+        super().__init__()
+        self.channels_last = channels_last
+        self.centre = Centre(preprocess)
+        gain = preprocess.gain.double()
+        self.layers = nn.ModuleList()
+        trunk = list(encoder.trunk)
+        for conv, norm in zip(trunk[0::3], trunk[1::3], strict=True):
+            folded = _folded_convolution(as_a(nn.Conv2d, conv), as_a(nn.BatchNorm2d, norm), gain)
+            self.layers.append(folded)
+            gain = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+        self.points = PointsGraph(encoder.read) if encoder.config.points else None
+        self.hidden: Layer | None = None
+        if encoder.config.hidden:
+            self.hidden = Dense(Affine.of(encoder.head[0]).before_batch_norm(encoder.head[1]))
+            self.out = Dense(Affine.of(encoder.head[3]))
+        else:
+            self.out = Dense(Affine.of(encoder.head[1]).after_batch_norm(encoder.head[0]))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Convolve, flatten or find points, project."""
+        x = pixels.permute(2, 0, 1) if self.channels_last else pixels
+        x = self.centre(x)[None]
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        if self.points is not None:
+            x = self.points(x)
+        x = x.reshape(1, -1)
+        return self.out(x if self.hidden is None else torch.relu(self.hidden(x)))
+
+
+class Centre(Layer):
+    """Pixels less the mean colour, `[3, H, W]`, in float32 whatever is computed in.
+
+    A background of one colour is wrong by the same amount at every pixel, and what thousands of
+    pixels agree on does not average out: on pusht-nano a mean rounded to float16 cost 12 dB of the
+    latent, more than everything else in float16 together.
+    """
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        super().__init__()
+        mean_px = -preprocess.offset.double() / preprocess.gain.double()
+        self.mean_px = mean_px[0].float()  # [3, 1, 1]; a buffer would be rounded with the weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Subtract, and round the difference alone."""
+        return (x.float() - self.mean_px).to(x.dtype)
+
+
+class PointsGraph(Layer):
+    """A `SpatialSoftmax` whose moments are one product: `[1, C, h, w] -> [1, 3 * points]`."""
+
+    grid: Tensor
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        spatial = as_a(SpatialSoftmax, module)
+        self.score = copy.deepcopy(spatial.score)
+        self.register_buffer("grid", spatial.grid.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores, softmax over positions, mean and spread."""
+        moments = torch.softmax(self.score(x).flatten(2)[0], dim=-1) @ self.grid
+        mean = moments[:, :2]
+        spread = moments[:, 2:] - (mean * mean).sum(-1, keepdim=True)
+        return torch.cat([mean, spread], dim=-1)
+
+
+def _patch_embedding(embed: nn.Conv2d, preprocess: Preprocess, channels_last: bool) -> Affine:
+    """The embedding of one patch of raw pixels, laid out as `_patches` cuts it."""
+    weight = embed.weight.detach().double()
+    bias = torch.zeros(len(weight)) if embed.bias is None else embed.bias.detach()
+    bias = bias.double() + (weight * preprocess.offset.double()).sum(dim=(1, 2, 3))
+    weight = weight * preprocess.gain.double()
+    order = (2, 3, 1, 0) if channels_last else (1, 2, 3, 0)
+    return Affine(weight.permute(order).reshape(-1, len(weight)), bias)
+
+
+def _query_key_value(block: ViTBlock) -> tuple[Affine, Affine, Affine]:
+    """The three projections behind the bare norm; queries carry the attention scale."""
+    qkv = Affine.of(block.qkv).after_norm(block.norm_attention)
+    size = qkv.weight.shape[0]
+    q, k, v = (qkv.columns(i * size, (i + 1) * size) for i in range(3))
+    return q.scaled((size // block.heads) ** -0.5), k, v
+
+
+def _unbiased(affine: Affine) -> Affine:
+    return Affine(affine.weight, torch.zeros_like(affine.bias))
+
+
+def _absorb_value_bias(block: ViTBlock, v: Affine) -> Affine:
+    """The output projection, with the value bias sent through it."""
+    out = Affine.of(block.out)
+    return Affine(out.weight, out.bias + v.bias @ out.weight)
+
+
+def _folded_convolution(conv: nn.Conv2d, norm: nn.BatchNorm2d, input_gain: Tensor) -> nn.Conv2d:
+    """One convolution for `input gain -> conv -> BatchNorm`."""
+    gain, offset = batch_norm_affine(norm)
+    weight = conv.weight.detach().double() * input_gain * gain[:, None, None, None]
+    bias = offset if conv.bias is None else offset + conv.bias.detach().double() * gain
+    folded = copy.deepcopy(conv)
+    folded.weight = nn.Parameter(weight.float(), requires_grad=False)
+    folded.bias = nn.Parameter(bias.float(), requires_grad=False)
+    return folded

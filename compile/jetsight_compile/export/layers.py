@@ -1,0 +1,215 @@
+"""The pieces a compiled graph is made of, and the exact foldings that lead to them.
+
+Everything is one frame or one window, so activations are matrices `[tokens, size]` and every
+linear layer becomes one ONNX `Gemm` with its weight stored `[in, out]`. Foldings are computed in
+float64 and stored in float32.
+
+Shapes: P tokens, I input size, O output size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jetsight.errors import UsageError
+
+M = TypeVar("M", bound=nn.Module)
+Compute = Literal["fp32", "fp16", "bf16"]
+
+
+class Layer(nn.Module):
+    """A module from tensors to one tensor; the base tells the type checker so."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *tensors: Tensor) -> Tensor:  # noqa: D102
+            ...
+
+
+def as_a(kind: type[M], module: nn.Module) -> M:
+    """`module`, which must be of `kind`; foldings are only exact for what they were derived for.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if not isinstance(module, kind):
+        raise UsageError(
+            f"no compiled form for {type(module).__name__}; expected {kind.__name__}: "
+            "extend jetsight_compile.export.encoder or forecast_graph"
+        )
+    return module
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a family wants its graphs written.
+
+    Attributes:
+        opset: ONNX opset of the graph.
+        attention: `"fused"` for ONNX's `Attention` operator (opset 23), else its parts.
+        gelu: `"op"` for ONNX's `Gelu` (opset 20), `"erf"` for its parts.
+        compute: number format inside; inputs and outputs stay as they are.
+    """
+
+    opset: int
+    attention: Literal["parts", "fused"] = "parts"
+    gelu: Literal["op", "erf"] = "op"
+    compute: Compute = "fp32"
+
+    def computing(self, compute: Compute) -> Style:
+        """The same graph in another number format."""
+        return replace(self, compute=compute)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format as torch calls it."""
+        return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.compute]
+
+
+@dataclass(frozen=True)
+class Affine:
+    """`x @ weight + bias` in float64; `weight [I, O]`, `bias [O]`."""
+
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def of(cls, module: nn.Module) -> Affine:
+        """The numbers of a torch `Linear`."""
+        layer = as_a(nn.Linear, module)
+        weight = layer.weight.detach().double().T
+        bias = torch.zeros(weight.shape[1]) if layer.bias is None else layer.bias.detach()
+        return cls(weight, bias.double())
+
+    def after_norm(self, module: nn.Module) -> Affine:
+        """The same layer behind a LayerNorm that lost its affine part."""
+        norm = as_a(nn.LayerNorm, module)
+        gamma, beta = norm.weight.detach().double(), norm.bias.detach().double()
+        return Affine(gamma[:, None] * self.weight, self.bias + beta @ self.weight)
+
+    def before_batch_norm(self, module: nn.Module) -> Affine:
+        """This layer and the evaluation-mode BatchNorm that follows it, as one."""
+        gain, offset = batch_norm_affine(as_a(nn.BatchNorm1d, module))
+        return Affine(self.weight * gain, self.bias * gain + offset)
+
+    def after_batch_norm(self, module: nn.Module) -> Affine:
+        """This layer and the evaluation-mode BatchNorm before it, as one."""
+        gain, offset = batch_norm_affine(as_a(nn.BatchNorm1d, module))
+        return Affine(gain[:, None] * self.weight, self.bias + offset @ self.weight)
+
+    def scaled(self, factor: float) -> Affine:
+        """The output times `factor`."""
+        return Affine(self.weight * factor, self.bias * factor)
+
+    def columns(self, start: int, stop: int) -> Affine:
+        """Outputs `start` to `stop` alone."""
+        return Affine(self.weight[:, start:stop], self.bias[start:stop])
+
+
+def batch_norm_affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Per-channel gain and offset of an evaluation-mode BatchNorm, in float64."""
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None:
+        raise ValueError("a BatchNorm without running statistics cannot be folded")
+    gain = norm.weight.detach().double() / torch.sqrt(variance.double() + norm.eps)
+    return gain, norm.bias.detach().double() - mean.double() * gain
+
+
+class Dense(Layer):
+    """One `Gemm`: `[P, I] -> [P, O]`."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, affine: Affine) -> None:
+        super().__init__()
+        self.register_buffer("weight", affine.weight.float().contiguous())
+        self.register_buffer("bias", affine.bias.float().contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Product and bias in one node."""
+        return torch.addmm(self.bias, x, self.weight)
+
+
+class Product(Layer):
+    """One `MatMul`: `[P, I] -> [P, O]`, for where a bias has no effect or is added elsewhere."""
+
+    weight: Tensor
+
+    def __init__(self, affine: Affine) -> None:
+        super().__init__()
+        self.register_buffer("weight", affine.weight.float().contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The product alone."""
+        return x @ self.weight
+
+
+class Gelu(Layer):
+    """Exact GELU, as one operator or written out for parsers that lack it."""
+
+    def __init__(self, style: Style) -> None:
+        super().__init__()
+        self.written_out = style.gelu == "erf"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elementwise `x * Phi(x)`."""
+        if self.written_out:
+            return 0.5 * x * (1.0 + torch.erf(x * math.sqrt(0.5)))
+        return functional.gelu(x)
+
+
+class Norm(Layer):
+    """LayerNorm whose affine part lives in the layer after it.
+
+    It stays one operator, so that half-precision backends keep its statistics in float32.
+    """
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zero mean and unit variance per token."""
+        return functional.layer_norm(x, x.shape[-1:], None, None, self.eps)
+
+
+class Attention(Layer):
+    """Multi-head attention over one window; the queries already carry the scale.
+
+    Args:
+        heads: number of heads.
+        style: how to write it.
+        mask: `[P_query, P_key]` to add to the scores, or None.
+    """
+
+    mask: Tensor | None
+
+    def __init__(self, heads: int, style: Style, mask: Tensor | None = None) -> None:
+        super().__init__()
+        self.heads, self.fused = heads, style.attention == "fused"
+        self.register_buffer("mask", mask)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """`q [P_q, W], k v [P, W] -> [P_q, W]`."""
+        if self.fused:
+            return self._one_operator(q, k, v)
+        q, k, v = (x.view(len(x), self.heads, -1).transpose(0, 1) for x in (q, k, v))
+        scores = q @ k.transpose(1, 2)
+        if self.mask is not None:
+            scores = scores + self.mask
+        mixed = torch.softmax(scores, dim=-1) @ v
+        return mixed.transpose(0, 1).reshape(mixed.shape[1], -1)
+
+    def _one_operator(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mixed, *_ = torch.onnx.ops.attention(
+            q[None], k[None], v[None], self.mask,
+            scale=1.0, q_num_heads=self.heads, kv_num_heads=self.heads,
+        )  # fmt: skip
+        return mixed.view(len(q), -1)

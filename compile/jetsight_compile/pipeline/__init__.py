@@ -1,0 +1,1 @@
+"""The compile pipeline: checkpoint to bundle, one pass after the other."""

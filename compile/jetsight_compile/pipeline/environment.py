@@ -1,0 +1,64 @@
+"""What a measurement was made on: processor, the instructions INT8 depends on, load, versions."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jetsight import __version__
+from jetsight.machine import system as machine
+
+# Instruction sets that decide how fast INT8 is: with VNNI (or AMX) one instruction multiplies and
+# adds four bytes into 32 bits; without it u8s8 needs three and gains little over float32.
+_FEATURES = {
+    "avx2": ("avx2",),
+    "avx512": ("avx512f",),
+    "vnni": ("avx512_vnni", "avx_vnni"),
+    "amx_int8": ("amx_int8",),
+    "asimd_dot": ("asimddp",),
+    "i8mm": ("i8mm",),
+}
+_PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "openvino")
+
+
+def machine_facts(root: Path = Path("/")) -> dict[str, Any]:
+    """Processor, cores, memory, load per core, and which INT8 instructions there are."""
+    system = machine.system(root)
+    features = cpu_features(root)
+    return {
+        "processor": system.processor or system.architecture,
+        "architecture": system.architecture,
+        "cores": system.cores,
+        "memory_bytes": system.memory_bytes,
+        "os": system.os,
+        "python": system.python,
+        "instructions": features,
+        "load_per_core": round(os.getloadavg()[0] / system.cores, 2),
+    }
+
+
+def cpu_features(root: Path = Path("/")) -> dict[str, bool]:
+    """Whether the processor says it has each of the instruction sets that matter here."""
+    try:
+        text = (root / "proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        text = ""
+    flags: set[str] = set()
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            flags |= set(value.split())
+    return {name: any(flag in flags for flag in any_of) for name, any_of in _FEATURES.items()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of jetsight and of the installed libraries that compute."""
+    found = {"jetsight": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,79 @@
+"""Planners that a quantization misleads get blocks back to float until they plan as before.
+
+The block goes first whose return to float takes most of the error of the candidates' costs on the
+calibration episodes; the gates on held-out episodes say when it is enough. Nothing else is ever
+changed to please them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from jetsight.engine import Backend
+from jetsight_compile.export.onnx_export import finished
+from jetsight_compile.export.onnx_graph import share
+from jetsight_compile.pipeline.family import Made, Workshop
+from jetsight_compile.quantize import schemes
+from jetsight_compile.quantize.mixed_precision import FEWEST_SHARE
+from jetsight_compile.validate import planner_gates
+from jetsight_compile.validate.planner_gates import Judged, Planner
+from jetsight_compile.validate.planner_reference import Truth
+
+
+def settled(
+    shop: Workshop, made: Made, truths: Mapping[str, Truth], backends: Sequence[Backend],
+    say: Callable[[str], None],
+) -> tuple[Made, list[Judged]]:  # fmt: skip
+    """A family whose planners passed their gates, as far as that is possible, and the verdicts.
+
+    Args:
+        shop: where the family was made.
+        made: the family.
+        truths: the float planner of each planner's graph.
+        backends: what judges; see `planner_gates`.
+        say: told what is given back.
+
+    Raises:
+        EngineError: a backend cannot load a graph.
+    """
+    verdicts = []
+    for graph, truth in truths.items():
+        say(f"gate {made.plan.name} {graph}")
+        judged = planner_gates.judge(_planner(made, graph, truth), backends)
+        tries = _given_back(shop, made, graph)
+        while not judged.passed and (fewer := next(tries, None)):
+            say(f"{made.plan.name} {graph}: {', '.join(fewer.quantized[graph].kept)} in float")
+            made = fewer
+            judged = planner_gates.judge(_planner(made, graph, truth), backends)
+        verdicts.append(judged)
+    return made, verdicts
+
+
+def _given_back(shop: Workshop, made: Made, graph: str) -> Iterator[Made]:
+    """The family with one block of a planner float, with two, and so on while it is worth it."""
+    whole = made.quantized.get(graph)
+    if whole is None or whole.recipe is None:
+        return
+    exact = made.exact[graph]
+    _, judging = schemes.parted(shop.samples[graph])
+    expected = schemes.outputs(exact, judging)
+    order = schemes.most_harmful(exact, whole.recipe, judging, expected)
+    for count in range(1, len(order)):
+        fewer = schemes.without(whole, shop.exported(graph, made.plan.style), order[:count])
+        if share(exact, fewer.layers) < FEWEST_SHARE:
+            return
+        yield _with(shop, made, graph, fewer)
+
+
+def _with(shop: Workshop, made: Made, graph: str, fewer: schemes.Quantized) -> Made:
+    shipped = finished(fewer.model, graph, shop.ports(graph))
+    return replace(
+        made,
+        graphs={**made.graphs, graph: shipped},
+        quantized={**made.quantized, graph: fewer},
+    )
+
+
+def _planner(made: Made, graph: str, truth: Truth) -> Planner:
+    return Planner(graph, made.precision[graph], made.graphs[graph], made.exact[graph], truth)

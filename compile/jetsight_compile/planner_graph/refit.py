@@ -1,0 +1,146 @@
+"""Ranking, refit and the best plan, as the references in `jetsight_train.planning` have them.
+
+Everything is a matrix of fixed size: an elite that is not there has the weight 0, and a group that
+is empty is skipped by arithmetic on ranks.
+
+Shapes: N samples, M = N + 1 rollouts (the incumbent is the last), E elites, Q kept elites,
+H horizon, A action-block size, D latent size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from jetsight_compile.planner_graph.costs import LARGEST, Judged
+from jetsight_train.model.world_model import WorldModel
+from jetsight_train.planning.mppi import STD_FLOOR
+from jetsight_train.planning.problem import NEVER, ImagineSpec
+
+
+class Ranking(nn.Module):
+    """The best `count` rollouts: feasible ones by cost, then infeasible ones by violation."""
+
+    ranks: Tensor
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.register_buffer("ranks", torch.arange(count, dtype=torch.float32))
+
+    def forward(self, judged: Judged) -> tuple[Tensor, Tensor]:
+        """Indices `[count]`, best first, and how many rollouts are valid at all `[1]`.
+
+        Where fewer than `count` are valid, the last valid one is repeated.
+        """
+        feasible = judged.valid & (judged.violation <= 0.0)
+        infeasible = judged.valid & (judged.violation > 0.0)
+        best = self._best(judged.cost, feasible)
+        least = self._best(judged.violation, infeasible)
+        good, valid = feasible.float().sum(0, True), judged.valid.float().sum(0, True)
+        rank = torch.minimum(self.ranks, (valid - 1.0).relu())
+        place = torch.where(rank < good, rank, rank - good + self.count)
+        return torch.cat([best, least]).index_select(0, place.to(torch.int64)), valid
+
+    def _best(self, value: Tensor, among: Tensor) -> Tensor:
+        # Sorted by the library; whatever is not among them comes last and is never read.
+        return torch.where(among, value, LARGEST).topk(self.count, largest=False).indices
+
+
+class Best(nn.Module):
+    """The best of all M rollouts, and what the N samples cost and violate."""
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.ranking = Ranking(1)
+        self.constrained = model.heads.hazard is not None
+
+    def forward(self, actions: Tensor, z_future: Tensor, judged: Judged) -> tuple[Tensor, ...]:
+        """Outputs `actions cost violation costs (violations) z_future invalid`."""
+        first, count = self.ranking(judged)
+        some = count > 0.5
+        first = torch.where(some, first, len(actions) - 1)
+        valid = judged.valid[:-1]
+        samples = [judged.cost[:-1], *([judged.violation[:-1]] if self.constrained else [])]
+        return (
+            actions.index_select(0, first).squeeze(0),
+            torch.where(some, judged.cost.index_select(0, first), NEVER),
+            torch.where(some, judged.violation.index_select(0, first), NEVER),
+            *(torch.where(valid, each, NEVER) for each in samples),
+            z_future.index_select(1, first).squeeze(1),
+            (1.0 - valid.float()).sum(0, True),
+        )
+
+
+class ElitesRefit(nn.Module):
+    """Mean and unbiased std of the elites, and the best of them: cem and icem."""
+
+    def __init__(self, spec: ImagineSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.ranking = Ranking(spec.elites)
+
+    def forward(
+        self, mean: Tensor, std: Tensor, actions: Tensor, judged: Judged, *kept: Tensor
+    ) -> tuple[Tensor, ...]:
+        """`mean_next [H, A]`, `std_next [H, A]`, and `kept_next [Q, H, A]` where there is any."""
+        index, valid = self.ranking(judged)
+        elites = actions.index_select(0, index)
+        count = valid.clamp(max=self.spec.elites)
+        weight = (self.ranking.ranks < count).float()[:, None, None]
+        fit = (weight * elites).sum(0) / count.clamp(min=1.0)
+        spread = (weight * (elites - fit).square()).sum(0) / (count - 1.0).clamp(min=1.0)
+        fit = torch.where(count > 0.5, fit, mean)
+        spread = torch.where(count > 1.5, spread.sqrt(), std)
+        if self.spec.momentum:
+            fit = self.spec.momentum * mean + (1.0 - self.spec.momentum) * fit
+            spread = self.spec.momentum * std + (1.0 - self.spec.momentum) * spread
+        best = (torch.where(valid > 0.5, elites[: self.spec.kept], each) for each in kept)
+        return fit, spread, *best
+
+
+class WeightedRefit(nn.Module):
+    """Mean and std of all candidates, weighted by how little they cost: mppi."""
+
+    floor: Tensor
+
+    def __init__(self, model: WorldModel) -> None:
+        super().__init__()
+        self.register_buffer("floor", STD_FLOOR * model.action_std)
+
+    def forward(
+        self, mean: Tensor, std: Tensor, actions: Tensor, judged: Judged, temperature: Tensor
+    ) -> tuple[Tensor, ...]:
+        """`mean_next [H, A]`, `std_next [H, A]`."""
+        feasible = judged.valid & (judged.violation <= 0.0)
+        some = feasible.float().sum(0, True) > 0.5
+        among = (feasible & some) | (judged.valid & ~some)
+        value = torch.where(some, judged.cost, judged.violation)
+        least = torch.where(among, value, LARGEST).amin(0, True)
+        # The exponent is cut where exp() is zero anyway, so that nothing overflows on the way.
+        power = ((least - torch.where(among, value, least)) / temperature).clamp(min=-200.0)
+        weight = torch.where(among, power.exp(), 0.0)
+        weight = (weight / weight.sum(0, True).clamp(min=1e-30))[:, None, None]
+        tried = torch.where(weight > 0.0, actions, 0.0)
+        fit = (weight * tried).sum(0)
+        spread = (weight * (tried - fit).square()).sum(0).sqrt().maximum(self.floor)
+        any_valid = judged.valid.float().sum(0, True) > 0.5
+        return torch.where(any_valid, fit, mean), torch.where(any_valid, spread, std)
+
+
+class Select(nn.Module):
+    """Refit and best plan of one planner."""
+
+    def __init__(self, model: WorldModel, spec: ImagineSpec) -> None:
+        super().__init__()
+        self.best = Best(model)
+        self.refit = WeightedRefit(model) if spec.kind == "mppi" else ElitesRefit(spec)
+
+    def forward(
+        self, mean: Tensor, std: Tensor, actions: Tensor, z_future: Tensor, judged: Judged,
+        *rest: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """The graph's outputs; `rest` is `kept` or `temperature`, where the planner has one."""
+        samples = Judged(*(each[:-1] for each in judged))
+        mean_next, std_next, *kept_next = self.refit(mean, std, actions[:-1], samples, *rest)
+        return mean_next, std_next, *self.best(actions, z_future, judged), *kept_next

@@ -1,0 +1,1 @@
+"""Quantization: ranges, schemes, Q/DQ graphs and mixed precision."""

@@ -1,0 +1,149 @@
+"""How far compiled latents and forecasts are from the float model's, on held-out data.
+
+Shapes: N frames, W windows, K history, H horizon, D latent size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from jetsight.errors import DataError
+from jetsight_compile.calibration.data import GATE_FRAMES, GATE_WINDOWS, Side, Windows, spread
+from jetsight_train.model.world_model import WorldModel
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+_WORST = 1.0  # percent
+MOST_DB = 200.0
+_NO_FORECAST = 1e6
+
+
+@dataclass(frozen=True)
+class Found:
+    """A measured value, and where or how it came about."""
+
+    value: float
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Held-out inputs and the float model's outputs for them.
+
+    Attributes:
+        frames_u8: `[N, h, w, 3]`.
+        z: `[N, D]` latents of the frames.
+        mean: `[D]` of all held-out latents.
+        std: `[D]` of all held-out latents.
+        windows: W windows.
+        history_u8: `[W, K, h, w, 3]` frames of each window's history.
+        z_future: `[W, H, D]` float rollouts of the windows.
+    """
+
+    frames_u8: npt.NDArray[np.uint8]
+    z: F32
+    mean: F32
+    std: F32
+    windows: Windows
+    history_u8: npt.NDArray[np.uint8]
+    z_future: F32
+
+
+def surprise(model: WorldModel, windows: Windows, std: F32) -> F64:
+    """How far each next latent is from the float model's one-step forecast: `[W]`.
+
+    RMS over D of (z - z_pred) / std, which the runtime then divides by its median.
+    """
+    k = windows.history
+    with torch.inference_mode():
+        z, blocks = torch.from_numpy(windows.z[:, :k]), torch.from_numpy(windows.blocks[:, :k])
+        predicted = model.predict(z, blocks).numpy()
+    off = (windows.z[:, k] - predicted).astype(np.float64) / std
+    return np.asarray(np.sqrt(np.square(off).mean(1)))
+
+
+def reference(model: WorldModel, held_out: Side) -> Reference:
+    """What the float model answers on held-out data.
+
+    Raises:
+        DataError: its latents do not move, so there is nothing to compare with.
+    """
+    chosen = spread(len(held_out.frames_u8), GATE_FRAMES)
+    windows = held_out.windows.thinned(GATE_WINDOWS)
+    std = held_out.z.std(0)
+    if persistence(windows).min() <= 0.0 or std.min() <= 0.0:
+        raise DataError(
+            f"{held_out.digest.path_name}: the model's latents do not change over the held-out "
+            "episodes; record a scene that moves, or train a model that has not collapsed"
+        )
+    return Reference(
+        held_out.frames_u8[chosen], held_out.z[chosen], held_out.z.mean(0), std, windows,
+        held_out.frames_u8[windows.rows[:, : windows.history]], rollout(model, windows),
+    )  # fmt: skip
+
+
+def rollout(model: WorldModel, windows: Windows) -> F32:
+    """The float model's forecasts `[W, H, D]`."""
+    z, blocks = torch.from_numpy(windows.z), torch.from_numpy(windows.blocks)
+    k = windows.history
+    with torch.inference_mode():
+        future: F32 = model.rollout(z[:, :k], blocks[:, : k - 1], blocks[:, k - 1 :]).numpy()
+    return future
+
+
+def persistence(windows: Windows) -> F64:
+    """E|z(t+k) - z(t)|^2 for k = 1..H."""
+    k = windows.history
+    moved = windows.z[:, k:] - windows.z[:, k - 1 : k]
+    distance: F64 = np.square(moved, dtype=np.float64).sum(-1).mean(0)
+    return distance
+
+
+def standard_cosine(z: F32, truth: Reference) -> F64:
+    """Cosine per frame `[N]` after removing the latents' mean and scale; -1 for no number.
+
+    A latent space has a mean; without removing it, the cosine of any two frames is close to one.
+    """
+    a, b = ((finite(x) - truth.mean) / truth.std for x in (z, truth.z))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine = (a * b).sum(1) / np.maximum(norms, 1e-30)
+    return np.where(np.isfinite(z).all(1), cosine, -1.0)
+
+
+def sqnr_db(found: F32, expected: F32) -> float:
+    """Variance of the expected over squared error, in decibel; at most 200, -200 for no number."""
+    if not np.isfinite(found).all():
+        return -MOST_DB
+    signal = np.square(expected - expected.mean(0), dtype=np.float64).sum()
+    noise = np.square(found.astype(np.float64) - expected).sum()
+    return float(10.0 * np.log10(signal / max(noise, signal * 10.0 ** (-MOST_DB / 10.0))))
+
+
+def drift(z_future: F32, truth: Reference) -> F64:
+    """Added squared error of each step `[H]`, relative to persistence; huge for no number."""
+    if not np.isfinite(z_future).all():
+        return np.full(z_future.shape[1], _NO_FORECAST)
+    added = np.square(z_future.astype(np.float64) - truth.z_future).sum(-1).mean(0)
+    return np.asarray(added / persistence(truth.windows))
+
+
+def change(before: F32, after: F32) -> float:
+    """Largest difference relative to the largest number; 0 if anything is no number."""
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return 0.0
+    return float(np.abs(after - before).max() / max(float(np.abs(before).max()), 1e-30))
+
+
+def worst_percent(cosine: F64) -> float:
+    """The cosine that one frame in a hundred does not reach."""
+    return float(np.percentile(cosine, _WORST))
+
+
+def finite(values: F32) -> F64:
+    """In float64, with 0 for what is no number; whoever uses it counts those apart."""
+    return np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)

@@ -1,0 +1,212 @@
+"""What the float planners do on held-out moments: inputs, draws and answers to compare graphs with.
+
+A moment is a place in a recording from which somebody wants to be where the recording is H blocks
+later. A plan is made from there as a session makes it: from the held action, with coloured draws.
+
+Shapes: M moments, I iterations, N samples, H horizon, A action-block size, a action size,
+C context, K history, P probe quantities, G hazards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from jetsight.bundle.golden import planner_key
+from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.planning.goal import NO_LIMIT
+from jetsight.planning.noise import Noise
+from jetsight_compile.calibration.data import Windows, spread
+from jetsight_compile.planner_graph.signature import ImaginePorts
+from jetsight_train.model.world_model import WorldModel
+from jetsight_train.planning import cem, icem, mppi
+from jetsight_train.planning.candidates import limited, proposed
+from jetsight_train.planning.costs import hazards, scored
+from jetsight_train.planning.problem import ImagineSpec, Problem, State
+
+F32 = npt.NDArray[np.float32]
+PLANNERS: dict[str, ModuleType] = {"cem": cem, "icem": icem, "mppi": mppi}
+MOMENTS = 4
+_FEEDS = {"mean": "mean", "std": "std", "actions": "incumbent", "kept": "kept"}
+
+
+@dataclass(frozen=True)
+class Torn:
+    """Limits that about half the candidates of a first iteration violate, and which do.
+
+    The bundle's own limits may let all of them pass or none, and then nothing could be told.
+
+    Attributes:
+        limit: `[G]` logits, none of which is near to one of the candidates'.
+        feasible: `[N]` in the float model.
+    """
+
+    limit: F32
+    feasible: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One plan of the float planner.
+
+    Attributes:
+        problem: what was asked.
+        draws: `I` times `[N, H, A]`.
+        states: before the first iteration and after each one, `I + 1`.
+        start_cost: what the first mean costs, which is to do as before.
+        torn: None for a model without hazards.
+    """
+
+    problem: Problem
+    draws: list[Tensor]
+    states: list[State]
+    start_cost: float
+    torn: Torn | None
+
+    def inputs(self, iteration: int) -> dict[str, F32]:
+        """What the graph is given for an iteration of this plan."""
+        return inputs_of(self.problem, self.states[iteration], self.draws[iteration])
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The float planner on several moments.
+
+    Attributes:
+        model: with its heads.
+        facts: of the planner.
+        moments: `M`.
+    """
+
+    model: WorldModel
+    facts: PlannerFacts
+    moments: list[Moment]
+
+    @torch.inference_mode()
+    def cost_of(self, moment: Moment, actions: F32) -> float:
+        """What a plan `[H, A]` costs in the float model; infinite if it is no number."""
+        return _cost(self.model, moment.problem, torch.from_numpy(actions))
+
+
+@torch.inference_mode()
+def truth_of(
+    model: WorldModel, spec: ImagineSpec, facts: PlannerFacts, windows: Windows, most: int = MOMENTS
+) -> Truth:
+    """Plan from moments evenly spread over the windows.
+
+    Args:
+        model: the float model.
+        spec: the planner.
+        facts: how it is used.
+        windows: recorded, with latents of the float model.
+        most: M.
+    """
+    draws = Noise(
+        facts.iterations, spec.samples, spec.horizon, model.timing.action_block,
+        len(model.action.names), facts.noise_beta,
+    )  # fmt: skip
+    moments = []
+    for number, index in enumerate(spread(len(windows), most)):
+        draws.use((0, 0, number))
+        problem = _problem(model, spec, facts, windows, int(index))
+        moments.append(_planned(model, problem, facts, draws))
+    return Truth(model, facts, moments)
+
+
+def reference(truth: Truth, spec: ImagineSpec) -> dict[str, F32]:
+    """One iteration for `golden.npz`: where the first moment's search begins.
+
+    Args:
+        truth: the float planner.
+        spec: it, with its sizes.
+    """
+    moment, names = truth.moments[0], ImaginePorts.of(truth.model, spec).inputs()
+    inputs, after = moment.inputs(0), moment.states[1]
+    arrays = {name: inputs[name] for name in names}
+    arrays |= {"mean_next": after.mean.numpy(), "costs": after.costs.numpy()}
+    return {planner_key(spec.graph, name): array[None] for name, array in arrays.items()}
+
+
+def inputs_of(problem: Problem, state: State, noise: Tensor) -> dict[str, F32]:
+    """Everything a graph may be given; it takes fewer."""
+    values = {name: value for name, value in vars(problem).items() if isinstance(value, Tensor)}
+    values |= {into: getattr(state, name) for name, into in _FEEDS.items()}
+    return {name: value.numpy() for name, value in {**values, "noise": noise}.items()}
+
+
+def _planned(model: WorldModel, problem: Problem, facts: PlannerFacts, noise: Noise) -> Moment:
+    for iteration in range(facts.iterations):
+        noise.draw(iteration)
+    draws = [torch.from_numpy(each.copy()) for each in noise.values]
+    states = [_first(model, problem, facts, draws[0])]
+    step = PLANNERS[facts.kind].step
+    for draw in draws:
+        states.append(step(model, problem, states[-1], draw))
+    first = states[0]
+    torn = _torn(model, problem, first, draws[0])
+    return Moment(problem, draws, states, _cost(model, problem, first.mean), torn)
+
+
+def _torn(model: WorldModel, problem: Problem, first: State, noise: Tensor) -> Torn | None:
+    if model.heads.hazard is None:
+        return None
+    candidates = limited(problem, proposed(problem, first, noise))[:-1]
+    z_hist, a_hist = (x.expand(len(noise), *x.shape) for x in (problem.z_hist, problem.a_hist))
+    logits = hazards(model, problem, candidates, model.rollout(z_hist, a_hist, candidates))
+    worst = logits.amax(1).sort(0).values  # [N, G]
+    # Each hazard alone forbids so many that all of them together forbid about half.
+    rank = min(max(round(len(worst) * 0.5 ** (1 / worst.shape[1])), 1), len(worst) - 1)
+    limit = (worst[rank - 1] + worst[rank]) / 2
+    return Torn(limit.numpy(), (logits.amax(1) <= limit).all(1).numpy())
+
+
+def _first(model: WorldModel, problem: Problem, facts: PlannerFacts, noise: Tensor) -> State:
+    """As the runtime's planner begins a plan that continues none."""
+    ticks, kept = model.timing.action_block, facts.kept
+    hold = facts.start == "hold"
+    action = problem.a_last if hold else torch.tensor(model.action.neutral)
+    mean = action.repeat(facts.horizon, ticks)
+    std = torch.tensor(facts.std_start).repeat(facts.horizon, ticks)
+    first = State.first(problem, mean, std, mean)
+    return first.following(kept=mean + std * noise[-kept:]) if kept else first
+
+
+def _problem(
+    model: WorldModel, spec: ImagineSpec, facts: PlannerFacts, windows: Windows, index: int
+) -> Problem:
+    newest, size, heads = windows.history, len(model.action.names), model.heads
+    z, blocks = torch.from_numpy(windows.z[index]), torch.from_numpy(windows.blocks[index])
+    names = () if heads.probe_spec is None else heads.probe_spec.quantities
+    rate = model.action.rate_limit_per_s
+    given: dict[str, Any] = {
+        "rate": [NO_LIMIT] * size if rate is None else [r / model.timing.camera_hz for r in rate],
+        "probe_target": [0.0] * len(names),
+        "probe_given": [0.0] * len(names),
+        "probe_weight": [facts.probe_weight.get(name, 0.0) for name in names],
+        "hazard_limit": [hazard.threshold for hazard in heads.hazards],
+        "temperature": [facts.temperature],
+        "low": model.action.low,
+        "high": model.action.high,
+        "weights": (facts.weights.terminal, facts.weights.running, facts.weights.support),
+    }
+    return Problem(
+        spec,
+        z_hist=z[newest - spec.context : newest],
+        a_hist=blocks[newest - spec.context : newest - 1],
+        # Nothing is known of the time before a window of one frame: its first action was held.
+        a_last=(blocks[newest - 2, -size:] if newest > 1 else blocks[0, :size]).clone(),
+        z_goal=z[newest - 1 + spec.horizon],
+        **{name: torch.tensor(value) for name, value in given.items()},
+    )
+
+
+def _cost(model: WorldModel, problem: Problem, actions: Tensor) -> float:
+    plan = actions[None]
+    scores = scored(model, problem, plan, plan)
+    return float(scores.cost[0]) if scores.valid[0] else float("inf")

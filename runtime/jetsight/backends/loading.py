@@ -1,0 +1,256 @@
+"""From a verified bundle to two engines that were proven on its reference data.
+
+Shapes: n golden samples, D latent, H horizon.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from jetsight.backends import registry
+from jetsight.bundle import onnx_scan
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.golden import planner_key
+from jetsight.bundle.manifest import Family, graph_path
+from jetsight.bundle.runtime_spec import PlanSpec
+from jetsight.engine import Backend, Engine, NDArray
+from jetsight.errors import EngineError, JetsightError, UsageError
+from jetsight.planning.imagine import Planning
+from jetsight.planning.time_budget import TimesFile, measured_on
+
+_NEEDS_ENGINES = "tensorrt"  # a backend that runs only what was built before
+_LOGGER = logging.getLogger("jetsight")
+# Smallest cosine between a latent computed here and PyTorch's float32 one. Whether a precision is
+# good enough was judged when the bundle was compiled; this finds an engine that computes something
+# else on this machine, e.g. saturating INT8 kernels or a silent bfloat16.
+_SMALLEST_COSINE = {"fp32": 0.9999, "fp16": 0.999}
+_SMALLEST_COSINE_ELSE = 0.9
+# The same for the ranks of a planner's candidates: neighbours may change places.
+_SMALLEST_AGREEMENT = {"fp32": 0.999, "fp16": 0.99}
+_SMALLEST_AGREEMENT_ELSE = 0.9
+
+
+@dataclass(slots=True)
+class Loaded:
+    """Two loaded graphs of one family, and what loaded them and can load more."""
+
+    encode: Engine
+    forecast: Engine
+    maker: Backend
+    family: Family
+    threads: int | None = None
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend."""
+        return self.maker.name
+
+    def close(self) -> None:
+        """Release both engines."""
+        self.encode.close()
+        self.forecast.close()
+
+
+def load(
+    bundle: Bundle, backend: str | None, family: str | None, threads: int | None = None
+) -> Loaded:
+    """Load `encode` and `forecast` of one family.
+
+    Args:
+        bundle: verified.
+        backend: name of a backend; None for the preferred one.
+        family: name of a family; None for the fastest one whose engines were built and proven
+            here, else the first in the manifest that can run here.
+        threads: CPU threads; None for one per physical core.
+
+    Raises:
+        UsageError: no such family or backend, or they do not fit.
+        MissingDependency: the backend is not installed.
+        EngineError: no family can run here, or a graph cannot be loaded.
+    """
+    backend = registry.requested(backend)
+    chosen = _choose_family(bundle, backend, family)
+    engine_maker = registry.open_backend(backend, chosen.name, threads=threads)
+    encode = engine_maker.load(_self_contained(bundle, chosen.name, "encode"))
+    try:
+        forecast = engine_maker.load(_self_contained(bundle, chosen.name, "forecast"))
+    except BaseException:
+        encode.close()
+        raise
+    return Loaded(encode, forecast, engine_maker, chosen, threads)
+
+
+def planning(bundle: Bundle, loaded: Loaded) -> Planning:
+    """What to plan with: graphs of the same family and backend, loaded when a planner is used."""
+    family = loaded.family.name
+    spec = PlanSpec.from_manifest(bundle.manifest, family)
+    return Planning(
+        spec,
+        loaded.maker,
+        lambda graph: _self_contained(bundle, family, graph),
+        lambda graph, engine: _prove_planner(bundle, loaded, graph, engine),
+        lambda: _times_file(bundle, loaded, spec),
+    )
+
+
+def _times_file(bundle: Bundle, loaded: Loaded, spec: PlanSpec) -> TimesFile:
+    files, family = bundle.manifest.files, loaded.family.name
+    graphs = {p.graph: files[graph_path(family, p.graph)].sha256 for p in spec.planners}
+    versions = {info.name: info.version for info in registry.available()}
+    on = measured_on(graphs, loaded.backend, versions.get(loaded.backend), loaded.threads)
+    return TimesFile(on)
+
+
+def _prove_planner(bundle: Bundle, loaded: Loaded, graph: str, engine: Engine) -> None:
+    """Raise `EngineError` if a planner ranks its candidates otherwise than PyTorch did."""
+    agreement = rank_agreement(engine, bundle.golden(), graph)
+    limit = smallest_agreement(loaded.family.precision[graph])
+    if agreement is not None and not agreement >= limit:
+        raise EngineError(
+            f"graph {graph!r} of {loaded.family.name} on {loaded.backend} does not rank plans as "
+            f"PyTorch did: rank correlation {agreement:.4f} on the bundle's reference data, "
+            f"expected at least {limit}; try another --backend or --family"
+        )
+
+
+def _self_contained(bundle: Bundle, family: str, graph: str) -> bytes:
+    """A graph whose weights are all inside it: libraries follow references to other files."""
+    data = bundle.graph(family, graph)
+    onnx_scan.refuse_external_data(data, f"{bundle.path}: graph {graph!r} of {family}")
+    return data
+
+
+def _choose_family(bundle: Bundle, backend: str | None, name: str | None) -> Family:
+    families = {family.name: family for family in bundle.manifest.families}
+    if name is not None:
+        if name not in families:
+            raise UsageError(
+                f"{bundle.path} has no family {name!r}; choose one of {', '.join(families)}"
+            )
+        return families[name]
+    known = [info for info in registry.available() if backend in (None, info.name)]
+    usable = [info for info in known if info.reason is None]
+    if any(info.name == _NEEDS_ENGINES for info in usable):
+        built = _built_here(bundle)
+        if built is not None:
+            return families[built]
+        usable = [info for info in usable if info.name != _NEEDS_ENGINES]
+    # One that can run here; else one whose backend, when it is opened, says what is missing.
+    for infos in (usable, known):
+        for family in families.values():
+            if any(info.runs(family.name) for info in infos):
+                return family
+    raise EngineError(
+        f"{bundle.path} holds the families {', '.join(families)}, and this version can run none of "
+        "them here; compile it again with --target cpu"
+    )
+
+
+def _built_here(bundle: Bundle) -> str | None:
+    """The fastest family with engines of this machine; None, and a word in the log, without any."""
+    from jetsight.engines.choice import fastest_family
+    from jetsight.tensorrt.bindings import open_library
+    from jetsight.tensorrt.engine_cache import EngineStore
+    from jetsight.tensorrt.fingerprint import host_facts
+
+    try:
+        found = fastest_family(bundle, EngineStore(), host_facts(open_library()))
+    except JetsightError as error:
+        _LOGGER.warning("no engines of this machine are used: %s", error)
+        return None
+    if found is None:
+        _LOGGER.warning("no engines of %s were built here; run: jetsight build", bundle.path)
+    return found
+
+
+def parity(bundle: Bundle, loaded: Loaded) -> dict[str, float]:
+    """Smallest cosine between the engines' outputs and PyTorch's, over all golden samples.
+
+    Also warms both engines up. Keys are `encode` and `forecast`.
+
+    Raises:
+        EngineError: an output is not finite, or points elsewhere than the reference.
+    """
+    golden = bundle.golden()
+    found = {
+        "encode": worst_cosine(loaded.encode, golden, "z"),
+        "forecast": worst_cosine(loaded.forecast, golden, "z_future"),
+    }
+    for graph, cosine in found.items():
+        smallest = smallest_cosine(loaded.family.precision[graph])
+        if not cosine >= smallest:  # also when it is NaN
+            raise EngineError(
+                f"graph {graph!r} of {loaded.family.name} on {loaded.backend} does not compute "
+                f"what PyTorch did: cosine {cosine:.4f} on the bundle's reference data, expected "
+                f"at least {smallest}; try another --backend or --family"
+            )
+    return found
+
+
+def smallest_cosine(precision: str) -> float:
+    """Smallest cosine to PyTorch's float32 latents that a graph of that precision may have here."""
+    return _SMALLEST_COSINE.get(precision, _SMALLEST_COSINE_ELSE)
+
+
+def worst_cosine(engine: Engine, golden: dict[str, NDArray], output: str) -> float:
+    """Smallest cosine of `output` over all golden samples; NaN when a number is not finite."""
+    worst = 1.0
+    for i, expected in enumerate(golden[output]):
+        for name, array in engine.inputs.items():
+            array.write(golden[name][i])
+        engine.run()
+        cosine = _cosine(engine.outputs[output].read(), expected)
+        worst = cosine if not cosine >= worst else worst  # NaN wins
+    return worst
+
+
+def smallest_agreement(precision: str) -> float:
+    """Smallest rank correlation with PyTorch that a planner's graph of that precision may have."""
+    return _SMALLEST_AGREEMENT.get(precision, _SMALLEST_AGREEMENT_ELSE)
+
+
+def rank_agreement(engine: Engine, golden: dict[str, NDArray], graph: str) -> float | None:
+    """Smallest Spearman correlation of candidate costs with PyTorch's, over all golden problems.
+
+    Returns:
+        None without reference data for the graph; NaN when a cost is not finite.
+    """
+    wanted = golden.get(planner_key(graph, "costs"))
+    if wanted is None:
+        return None
+    worst = 1.0
+    for i, expected in enumerate(wanted):
+        for name, array in engine.inputs.items():
+            array.write(golden[planner_key(graph, name)][i])
+        engine.run()
+        found = engine.outputs["costs"].read()
+        correlation = spearman(found, expected) if np.isfinite(found).all() else float("nan")
+        worst = correlation if not correlation >= worst else worst  # NaN wins
+    return worst
+
+
+def spearman(a: NDArray, b: NDArray) -> float:
+    """Rank correlation of two vectors; equal values share their mean rank."""
+    ranks = [_ranks(values) for values in (a, b)]
+    first, second = (r - r.mean() for r in ranks)
+    size = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / size if size else 0.0
+
+
+def _ranks(values: NDArray) -> NDArray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: NDArray = (np.cumsum(counts) - (counts - 1) / 2.0)[place]
+    return ranks
+
+
+def _cosine(found: NDArray, expected: NDArray) -> float:
+    """Smallest cosine over the rows; NaN when a number is not finite."""
+    if not np.isfinite(found).all():
+        return float("nan")
+    a = np.atleast_2d(found).astype(np.float64)
+    b = np.atleast_2d(expected).astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).min())

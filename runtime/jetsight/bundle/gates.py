@@ -1,0 +1,66 @@
+"""What the gates of a bundle compare, for people: by name, with the control that has to fail.
+
+`jetsight compile` measures them (`jetsight_compile.validate`); displays explain them from here.
+"""
+
+from __future__ import annotations
+
+_INSIDE = "inside {graph}, worst block: {what}"
+_LAST = "half of the last layer mis-scaled"
+_MIDDLE = "half of a middle layer mis-scaled"
+_DEAF = "a planner deaf to the goal"
+_TAPS = {
+    "cosine": "mean cosine per token to the float32 graph",
+    "cosine_worst": "the cosine 1 % of the tokens do not reach",
+    "sqnr_db": "signal to error in dB",
+}
+
+# name: (what the value is, what its negative control is).
+MEANINGS: dict[str, tuple[str, str]] = {
+    "latent_cosine": ("mean cosine of standardised latents to PyTorch float32", _LAST),
+    "latent_cosine_worst": (
+        "the cosine 1 % of the frames do not reach",
+        "latents of other frames",
+    ),
+    "latent_sqnr_db": ("signal to error of the latents in dB", _LAST),
+    **{
+        f"{graph}_inside_{gate}": (_INSIDE.format(graph=graph, what=what), _MIDDLE)
+        for graph in ("encode", "forecast")
+        for gate, what in _TAPS.items()
+    },
+    "rollout_drift": ("error added to forecasts, worst step, as a share of persistence's", _LAST),
+    "history_age_steps": (
+        "how stale the history looks inside forecast, in steps",
+        "a history one step old",
+    ),
+    "inputs_matter": (
+        "smallest effect that exchanging one input has",
+        "a forecast deaf to actions",
+    ),
+    "imagine_rank": (
+        "rank correlation of candidate costs with PyTorch's planner, where a search begins",
+        _MIDDLE,
+    ),
+    "imagine_rank_narrow": ("the same half-way, where candidates are more alike", _MIDDLE),
+    "imagine_elites": ("share of the best candidates that both planners choose", "shuffled costs"),
+    "imagine_feasible": (
+        "share of candidates that both planners allow or both forbid, at limits half of them break",
+        "shuffled verdicts",
+    ),
+    "imagine_first_action": (
+        "how far apart both planners' next means begin, in action std",
+        _DEAF,
+    ),
+    "imagine_regret": (
+        "what whole plans cost more in the float model, as a share of what planning gains",
+        _DEAF,
+    ),
+}
+
+
+def meaning(gate: str) -> str:
+    """One line about a gate; empty for one this version does not know."""
+    if gate not in MEANINGS:
+        return ""
+    what, control = MEANINGS[gate]
+    return f"{what}; control: {control}"

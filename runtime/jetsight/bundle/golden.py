@@ -1,0 +1,171 @@
+"""`golden.npz`: float32 inputs and outputs of the PyTorch model, so a robot proves parity alone.
+
+n samples, h x w camera pixels, D latent size, K history, H horizon, A model action size.
+Since manifest 1.2 there may also be planner iterations: for a planner's graph either nothing, or
+`<graph>__<tensor>` for each of its inputs, for `mean_next` and for `costs`, with a first axis that
+counts problems, e.g. `imagine_icem_256x5__noise [problems, N, H, A]`.
+Headers are checked before any array is allocated; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jetsight.bundle.manifest import Manifest
+from jetsight.bundle.runtime_spec import PlanSpec
+from jetsight.errors import BundleError
+
+NDArray = npt.NDArray[Any]
+
+_MAX_BYTES = 1 << 30
+# The one form NumPy writes; matching it needs neither `eval` nor NumPy's lenient header reader.
+_MAGIC = b"\x93NUMPY\x01\x00"
+_HEADER = re.compile(
+    rb"\{'descr': '([^']{1,16})', 'fortran_order': (False|True), "
+    rb"'shape': \(([\d, ]{0,99})\), \} *\n"
+)
+PLANNER_OUTPUTS = ("mean_next", "costs")  # the float model's, of a planner's iteration
+# What the standard library raises when a zip is not what it says.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError),
+    *(ValueError, KeyError, OverflowError, MemoryError, NotImplementedError),
+)
+
+
+def dump(arrays: Mapping[str, NDArray]) -> bytes:
+    """The bytes of `golden.npz`; equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy")  # its date is a constant
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w") as stream:
+                contiguous = np.ascontiguousarray(array)
+                np.lib.format.write_array(stream, contiguous, version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def layout(manifest: Manifest) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Dtype and shape (without the leading n) of every array a golden file holds."""
+    model, frame = manifest.model, manifest.frame
+    latent, action = model.latent_size, model.action_size
+    f32 = np.dtype(np.float32)
+    return {
+        "frame_hwc_u8": (np.dtype(np.uint8), (frame.height_px, frame.width_px, 3)),
+        "z": (f32, (latent,)),
+        "z_hist": (f32, (model.history, latent)),
+        "a_hist": (f32, (model.history - 1, action)),
+        "actions": (f32, (model.horizon, action)),
+        "z_future": (f32, (model.horizon, latent)),
+    }
+
+
+def planner_layout(manifest: Manifest) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Name and shape (without the leading axis) of every array of each planner, all float32."""
+    spec, found = PlanSpec.from_manifest(manifest), {}
+    for planner in manifest.planners:
+        outputs = spec.outputs(planner)
+        shapes = {**spec.inputs(planner), **{name: outputs[name] for name in PLANNER_OUTPUTS}}
+        found[planner.graph] = {planner_key(planner.graph, n): s for n, s in shapes.items()}
+    return found
+
+
+def planner_key(graph: str, tensor: str) -> str:
+    """Name of a tensor of a planner's graph."""
+    return f"{graph}__{tensor}"
+
+
+def load(data: bytes, manifest: Manifest, what: str) -> dict[str, NDArray]:
+    """Arrays of a golden file, each checked against the sizes in the manifest.
+
+    Raises:
+        BundleError: arrays are missing, unexpected, of another dtype or shape, not finite,
+            or the file is damaged.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return _load_all(archive, manifest, what)
+    except _DAMAGE as error:
+        raise BundleError(f"{what}: not a readable .npz ({_one_line(error)})") from None
+
+
+def _load_all(archive: zipfile.ZipFile, manifest: Manifest, what: str) -> dict[str, NDArray]:
+    expected = layout(manifest)
+    if any(
+        e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for e in archive.filelist
+    ):
+        raise BundleError(f"{what}: compressed in a way that is not supported; use deflate")
+    names = archive.namelist()
+    groups = [list(expected)]
+    for planner in planner_layout(manifest).values():
+        if any(f"{name}.npy" in names for name in planner):
+            expected.update((name, (np.dtype(np.float32), tail)) for name, tail in planner.items())
+            groups.append(list(planner))
+    if sorted(names) != sorted(f"{name}.npy" for name in expected):
+        raise BundleError(f"{what}: holds {sorted(names)[:10]}, expected arrays {sorted(expected)}")
+    arrays = {
+        name: _load_one(archive, name, dtype, tail, what)
+        for name, (dtype, tail) in expected.items()
+    }
+    for group in groups:
+        counts = {len(arrays[name]) for name in group}
+        if len(counts) != 1 or counts == {0}:
+            raise BundleError(f"{what}: arrays have {sorted(counts)} samples, expected one number")
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BundleError(f"{what}: {name} holds values that are not finite")
+    return arrays
+
+
+def _load_one(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], tail: tuple[int, ...], what: str
+) -> NDArray:
+    with archive.open(f"{name}.npy") as stream:
+        found, shape, fortran = _read_header(stream, name, what)
+        if found != dtype.str or fortran or len(shape) != len(tail) + 1 or shape[1:] != tail:
+            wanted = ["n", *tail]
+            raise BundleError(
+                f"{what}: {name} is {found} {_sizes(shape)}, expected {dtype.str} {_sizes(wanted)}"
+            )
+        size = math.prod(shape) * dtype.itemsize
+        if size > _MAX_BYTES:
+            raise BundleError(f"{what}: {name} declares {size} bytes, at most {_MAX_BYTES} allowed")
+        content = stream.read(size)
+        if len(content) != size or stream.read(1):
+            raise BundleError(f"{what}: {name} has another length than its header says")
+    return np.frombuffer(content, dtype=dtype).reshape(shape)
+
+
+def _read_header(stream: IO[bytes], name: str, what: str) -> tuple[str, tuple[int, ...], bool]:
+    """Dtype string like "<f4", shape, and whether the order is Fortran's."""
+    head = stream.read(len(_MAGIC) + 2)
+    text = stream.read(int.from_bytes(head[-2:], "little")) if head.startswith(_MAGIC) else b""
+    match = _HEADER.fullmatch(text)
+    if match is None:
+        raise BundleError(f"{what}: {name} has an unreadable header; write it with numpy.savez")
+    descr, order, sizes = (group.decode("ascii", "replace") for group in match.groups())
+    if descr.endswith("O"):
+        raise BundleError(f"{what}: {name} holds Python objects, which are never loaded")
+    return (
+        ascii(descr)[1:-1],
+        tuple(int(size) for size in re.findall(r"\d+", sizes)),
+        order == "True",
+    )
+
+
+def _sizes(shape: Sequence[object]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,83 @@
+"""Recorded robot episodes as a camera that also knows what was done and what comes next.
+
+Shapes: T ticks of an episode, n steps, a size of one robot action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.errors import CameraError
+
+
+class EpisodeSource:
+    """Plays one episode of a LeRobot v3 dataset, or all of them with a cut between.
+
+    Frame t comes with the action taken at t - 1, and the recorded actions from t on as its plan.
+
+    Args:
+        folder: the dataset.
+        episode: which one; None for all in order.
+    """
+
+    def __init__(self, folder: Path, episode: int | None) -> None:
+        self._folder = folder
+        self._episode = episode
+        self._readings: Iterator[Reading] = iter(())
+
+    def start(self, request: StreamRequest) -> SourceInfo:
+        """Open the dataset.
+
+        Raises:
+            CameraError: it was recorded at another rate or with other actions.
+            DataError: it cannot be read.
+            UsageError: there is no such episode.
+        """
+        data = LeRobotDataset.open(self._folder)
+        if abs(data.fps - request.camera_hz) > 0.01 * request.camera_hz:
+            raise CameraError(
+                f"{self._folder} was recorded at {data.fps:g} frames per second, but the model "
+                f"runs at {request.camera_hz:g}; use a dataset of that rate, or train for this one"
+            )
+        size = len(data.action_names)
+        if size not in (0, request.step_size):
+            raise CameraError(
+                f"{self._folder} records actions of {size} numbers ({', '.join(data.action_names)})"
+                f", but the model takes {request.step_size}; use a dataset of the same robot"
+            )
+        if self._episode is not None:
+            data.rows(self._episode)  # so that a missing episode is an error before the first frame
+        self._readings = self._play(data, request)
+        label = str(self._folder) + ("" if self._episode is None else f"#{self._episode}")
+        return SourceInfo(label, data.height, data.width, data.fps)
+
+    def read(self) -> Reading | None:
+        """Next frame of the episode.
+
+        Raises:
+            DataError: the recording is damaged.
+        """
+        return next(self._readings, None)
+
+    def close(self) -> None:
+        """Close the video."""
+        self._readings = iter(())  # dropping the generator closes the container
+
+    def _play(self, data: LeRobotDataset, request: StreamRequest) -> Iterator[Reading]:
+        episodes = range(len(data)) if self._episode is None else [self._episode]
+        start_ns, period_ns = 0, round(1e9 / data.fps)
+        for number, episode in enumerate(episodes):
+            actions = data.rows(episode).actions if data.action_names else None
+            for t, frame in enumerate(data.frames(episode)):
+                media_ns = start_ns + t * period_ns
+                yield Reading(
+                    frame,
+                    media_ns,
+                    actions=None if actions is None or t == 0 else actions[t - 1 : t],
+                    plan=None if actions is None else actions[t : t + request.plan_ticks],
+                    cut=number > 0 and t == 0,
+                )
+            start_ns += data.episode_lengths[episode] * period_ns

@@ -1,0 +1,1 @@
+"""Recorded robot data: LeRobot datasets and the video decoder they need."""

@@ -1,0 +1,217 @@
+"""Reading recorded robots: LeRobot v3 datasets (parquet rows, mp4 or embedded pictures, `meta/`).
+
+One camera of a dataset is read, as whole episodes or frame by frame. Row t of an episode holds
+observation t and the action taken *at* t, the one that leads to observation t+1. PyAV and PyArrow
+(extra `camera`) are imported when something is read.
+
+Shapes: T ticks of an episode, h, w frame size, s state size, a action size of one tick.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jetsight.datasets import lerobot_meta, lerobot_video
+from jetsight.errors import DataError, UsageError
+
+STATE_KEY = "observation.state"
+ACTION_KEY = "action"
+_RECORDED = ("meta", "data", "videos", "images")  # folders that `digest` covers
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The numbers of one episode, without its frames; the arrays belong to the caller."""
+
+    actions: NDArray[np.float32]  # [T,a]
+    states: NDArray[np.float32]  # [T,s]; s = 0 where the dataset records none
+    timestamps_s: NDArray[np.float64]  # [T], from the start of the episode
+
+
+@dataclass(frozen=True)
+class Episode(Rows):
+    """One whole episode; `frames` are RGB."""
+
+    frames: NDArray[np.uint8]  # [T,h,w,3]
+
+
+class LeRobotDataset:
+    """A dataset opened for reading; make one with `LeRobotDataset.open`.
+
+    Attributes:
+        path: folder of the dataset.
+        fps: frames per second.
+        camera_key: feature whose pictures are read, e.g. `"observation.images.top"`.
+        height: frame height in px.
+        width: frame width in px.
+        action_names: one name per action dimension; empty without actions.
+        state_names: one name per state dimension; empty without states.
+        episode_lengths: frames of each episode.
+    """
+
+    def __init__(self, path: Path, info: lerobot_meta.Info, camera: str | None) -> None:
+        features = info.features
+        self.path = path
+        self.fps = float(info.fps)
+        self.camera_key = lerobot_meta.choose_camera(features, camera, path)
+        picture = features[self.camera_key]
+        self.height, self.width = lerobot_meta.frame_size(self.camera_key, picture, path)
+        self.action_names = lerobot_meta.dimension_names(ACTION_KEY, features, path)
+        self.state_names = lerobot_meta.dimension_names(STATE_KEY, features, path)
+        self._places = lerobot_meta.places(
+            path, info, self.camera_key, video=picture["dtype"] == "video"
+        )
+        self.episode_lengths = [place.length for place in self._places]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], camera: str | None = None) -> LeRobotDataset:
+        """Open the dataset in folder `path`.
+
+        Args:
+            path: folder with `meta/info.json`.
+            camera: feature to read pictures from; needed only where there are several.
+
+        Raises:
+            DataError: a file of `meta/` is missing or unreadable, or the version is unknown.
+            UsageError: there is no such camera, or there are several and none was named.
+            MissingDependency: PyArrow is not installed.
+
+        Example:
+            >>> data = LeRobotDataset.open("calib_data/pusht")
+            >>> data.episode(0).frames.shape
+            (200, 96, 96, 3)
+        """
+        folder = Path(path)
+        return cls(folder, lerobot_meta.read_info(folder), camera)
+
+    def __len__(self) -> int:
+        """Number of episodes."""
+        return len(self._places)
+
+    def episode(self, index: int) -> Episode:
+        """Everything of episode `index`, decoded into memory.
+
+        Raises:
+            UsageError: there is no such episode.
+            DataError: rows or frames are missing, truncated, damaged or of another size.
+            MissingDependency: PyAV or PyArrow is not installed.
+        """
+        rows = self.rows(index)
+        frames = np.empty((len(rows.actions), self.height, self.width, 3), dtype=np.uint8)
+        for tick, frame_hwc_u8 in enumerate(self.frames(index)):
+            frames[tick] = frame_hwc_u8
+        return Episode(rows.actions, rows.states, rows.timestamps_s, frames)
+
+    def frames(self, index: int) -> Iterator[NDArray[np.uint8]]:
+        """Frames [h,w,3] of episode `index` one by one, as a camera would give them.
+
+        Exactly `episode_lengths[index]` frames are yielded, or an error is raised; each is a new
+        array that belongs to the caller.
+
+        Raises:
+            UsageError: there is no such episode.
+            DataError: the video is missing, truncated, damaged or of another size.
+            MissingDependency: PyAV is not installed.
+        """
+        place = self._place(index)
+        if place.video_file is None:
+            cells = self._columns(index, [self.camera_key])[self.camera_key].to_pylist()
+            return lerobot_video.embedded(cells, place.data_file, self.height, self.width)
+        clip = lerobot_video.Clip(
+            place.video_file, place.start_s, place.length, self.fps, self.height, self.width
+        )
+        return clip.frames()
+
+    def rows(self, index: int) -> Rows:
+        """Actions, states and timestamps of episode `index`, without decoding a frame.
+
+        Raises:
+            UsageError: there is no such episode.
+            DataError: the rows are missing, of another number or shape, or not finite.
+            MissingDependency: PyArrow is not installed.
+        """
+        file = self._place(index).data_file
+        sizes = {ACTION_KEY: len(self.action_names), STATE_KEY: len(self.state_names)}
+        table = self._columns(index, ["timestamp", *(key for key in sizes if sizes[key])])
+        actions, states = (
+            _matrix(table[key], size, key, file)
+            if size
+            else np.zeros((table.num_rows, 0), dtype=np.float32)
+            for key, size in sizes.items()
+        )
+        stamps = _matrix(table["timestamp"], 1, "timestamp", file)[:, 0]
+        return Rows(actions, states, stamps.astype(np.float64))
+
+    def digest(self) -> str:
+        """SHA-256 in hex over name, size and content of every recorded file.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        total = hashlib.sha256()
+        for name in sorted(
+            file.relative_to(self.path).as_posix()
+            for top in _RECORDED
+            for file in (self.path / top).rglob("*")
+            if file.is_file()
+        ):
+            size, content = _file_digest(self.path / name)
+            total.update(f"{name}\0{size}\0{content}\n".encode())
+        return total.hexdigest()
+
+    def _place(self, index: int) -> lerobot_meta.Place:
+        if not 0 <= index < len(self._places):
+            raise UsageError(
+                f"{self.path} has no episode {index}; choose one of 0..{len(self._places) - 1}"
+            )
+        return self._places[index]
+
+    def _columns(self, index: int, wanted: list[str]) -> Any:
+        """Rows of one episode in recorded order, as a PyArrow table with the `wanted` columns."""
+        place = self._place(index)
+        keys = ["episode_index", "frame_index", *wanted]
+        table = lerobot_meta.read_parquet(place.data_file, keys, index)
+        table = table.take(np.flatnonzero(table["episode_index"].to_numpy() == index))
+        order = table["frame_index"].to_numpy()
+        if not np.array_equal(order, np.arange(place.length)):
+            raise DataError(
+                f"{place.data_file} has {len(order)} rows of episode {index}, expected frames "
+                f"0..{place.length - 1} in order; record it or copy the dataset again"
+            )
+        return table
+
+
+def _matrix(column: Any, size: int, key: str, file: Path) -> NDArray[np.float32]:
+    """A numeric column as float32 [T,size]; LeRobot keeps size 1 as scalars."""
+    column = column.combine_chunks()
+    flat = column.flatten() if hasattr(column, "flatten") and column.type.num_fields else column
+    try:
+        values = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32)
+    except (TypeError, ValueError):
+        values = np.zeros(0, dtype=np.float32)
+    if values.size != len(column) * size or not np.isfinite(values).all():
+        raise DataError(
+            f"{file} has gaps, infinities or the wrong size in column {key!r}, expected "
+            f"{size} numbers per row; record it or copy the dataset again"
+        )
+    return values.reshape(-1, size)
+
+
+def _file_digest(path: Path) -> tuple[int, str]:
+    content, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                content.update(block)
+                size += len(block)
+    except OSError as problem:
+        raise DataError(f"cannot read {path} ({problem.strerror}); check the disk") from problem
+    return size, content.hexdigest()

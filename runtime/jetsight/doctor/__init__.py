@@ -1,0 +1,1 @@
+"""Examine this machine and report what jetsight can run on it."""

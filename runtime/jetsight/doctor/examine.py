@@ -1,0 +1,257 @@
+"""What this machine can run, what is missing, and which extra or package brings it.
+
+Packages are looked up, never imported: asking about torch must not cost a second or a gigabyte.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jetsight
+from jetsight.backends import registry
+from jetsight.backends.registry import BackendInfo
+from jetsight.doctor.advice import advise, same_release
+from jetsight.errors import EngineError
+from jetsight.extras import EXTRA_OF
+from jetsight.machine import nvidia_packages
+from jetsight.machine import system as machine
+from jetsight.machine.clocks import Clocks, clocks
+from jetsight.machine.jetson import Jetson, jetson
+from jetsight.machine.system import Cuda, System, VideoDevice
+from jetsight.machine.thermal import Temperature, Throttle, temperatures, throttles
+from jetsight.tensorrt.bindings import RTX, TENSORRT, Library
+from jetsight.tensorrt.engine_cache import EngineStore
+from jetsight.tensorrt.fingerprint import HostFacts, host_facts
+
+Lookup = Callable[[str], "str | None"]
+
+_MODULES = (*sorted({*EXTRA_OF, "tensorrt"} - {"jinja2", "tomli", "tqdm"}),)
+_PC_ONLY = ("tensorrt_rtx", "torch_tensorrt")
+
+
+@dataclass(frozen=True)
+class Package:
+    """An optional package; `brought_by` is what to run when `version` is None."""
+
+    module: str
+    version: str | None
+    brought_by: str
+
+
+@dataclass(frozen=True)
+class Ability:
+    """Something jetsight does, whether it can do it here, and if not, what is missing."""
+
+    what: str
+    possible: bool
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TensorRt:
+    """The system's TensorRT, and the one that `import tensorrt` gives here; they can differ."""
+
+    system: str | None
+    system_bindings: tuple[str, ...]
+    binding: str | None
+    binding_path: str | None
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Engines built on this machine; usable are those proven here for this TensorRT and GPU."""
+
+    folder: str
+    stored: int
+    usable: int
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything `jetsight doctor` knows; `--json` prints exactly this."""
+
+    jetsight: str
+    system: System
+    jetson: Jetson | None
+    cuda: Cuda
+    tensorrt: TensorRt
+    clocks: Clocks
+    temperatures: tuple[Temperature, ...]
+    throttles: tuple[Throttle, ...]
+    cameras: tuple[VideoDevice, ...]
+    packages: tuple[Package, ...]
+    abilities: tuple[Ability, ...]
+    engines: Engines
+    advice: tuple[str, ...]
+
+    def version(self, module: str) -> str | None:
+        """Installed version of an optional package, None if it is absent."""
+        return next((p.version for p in self.packages if p.module == module), None)
+
+
+def installed_version(module: str) -> str | None:
+    """Version of an importable package, "unknown" if it does not say, None if absent."""
+    try:
+        if importlib.util.find_spec(module) is None:
+            return None
+    except (ValueError, ImportError):  # ValueError: blocked by sys.modules[name] = None
+        return None
+    # The module `tensorrt` also comes from distributions named after a CUDA version.
+    for name in (module.replace("_", "-"), f"{module}_cu13", f"{module}_cu12"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def installed_path(module: str) -> str | None:
+    """Folder of an importable package."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ValueError, ImportError):
+        return None
+    return str(Path(spec.origin).parent) if spec is not None and spec.origin else None
+
+
+def examine(
+    root: str | Path = "/",
+    *,
+    version_of: Lookup = installed_version,
+    path_of: Lookup = installed_path,
+    cuda: Callable[[Path], Cuda] = machine.cuda,
+    infos: Sequence[BackendInfo] | None = None,
+    loads: Callable[[str], bool] = machine.library_loads,
+    store: EngineStore | None = None,
+) -> Report:
+    """Look at this machine.
+
+    Args:
+        root: where `/etc`, `/proc`, `/sys` and `/dev` are found.
+        version_of: package lookup.
+        path_of: where a package is imported from.
+        cuda: driver probe.
+        infos: backends this version knows; `jetsight.backends.registry.available()` if None.
+        loads: whether the system library of that file name is there.
+        store: where engines are kept; this user's if None.
+    """
+    top = Path(root)
+    board, driver = jetson(top), cuda(top)
+    known = registry.available() if infos is None else infos
+    versions = {module: version_of(module) for module in _MODULES}
+    report = Report(
+        jetsight=jetsight.__version__,
+        system=machine.system(top),
+        jetson=board,
+        cuda=driver,
+        tensorrt=_tensorrt(top, versions["tensorrt"], path_of),
+        clocks=clocks(top),
+        temperatures=temperatures(top),
+        throttles=throttles(top),
+        cameras=machine.video_devices(top),
+        packages=tuple(Package(name, versions[name], _bringer(name, board)) for name in versions),
+        abilities=_abilities(known, versions, driver, board),
+        engines=_engines(top, versions, store or EngineStore()),
+        advice=(),
+    )
+    return replace(report, advice=advise(report, loads, nvidia_packages.has_compiler(top)))
+
+
+def _tensorrt(root: Path, binding: str | None, path_of: Lookup) -> TensorRt:
+    return TensorRt(
+        system=nvidia_packages.tensorrt(root),
+        system_bindings=nvidia_packages.bindings(root),
+        binding=binding,
+        binding_path=path_of("tensorrt") if binding else None,
+    )
+
+
+def _engines(root: Path, versions: dict[str, str | None], store: EngineStore) -> Engines:
+    """What the store holds; an engine's bytes are checked when it is loaded, not here."""
+    folder, library = str(store.root), _library(root, versions)
+    try:
+        records = store.records()
+    except (EngineError, OSError) as error:
+        return Engines(folder, 0, 0, str(error))
+    usable = 0
+    if library is not None:
+        host = host_facts(library, root)
+        usable = sum(record.proven and _fits(record.fingerprint.host, host) for record in records)
+    return Engines(folder, len(records), usable, None)
+
+
+def _fits(built: HostFacts, here: HostFacts) -> bool:
+    """Files may name fewer digits of a version than the library says of itself."""
+    known = replace(here, version=built.version)
+    return same_release(built.version, here.version) and not built.differences(known)
+
+
+def _library(root: Path, versions: dict[str, str | None]) -> Library | None:
+    """The TensorRT that would run engines, with as exact a version as files tell; not imported."""
+    for name in (TENSORRT, RTX):
+        found = versions[name]
+        if found is None:
+            continue
+        system = nvidia_packages.tensorrt(root) if name == TENSORRT else None
+        exact = system if system and same_release(system, found) else found
+        numbers = (*(int(part[:9]) for part in re.findall(r"\d+", exact)[:4]), 0, 0, 0, 0)
+        return Library(None, name, (numbers[0], numbers[1], numbers[2], numbers[3]))
+    return None
+
+
+def _bringer(module: str, board: Jetson | None) -> str:
+    if module == "tensorrt":
+        if board is None:
+            return "only on Jetson; here use jetsight[rtx]"
+        package = "python3-libnvinfer" if board.tensorrt else "nvidia-jetpack"
+        return f"sudo apt install {package}"
+    if board is not None and module in _PC_ONLY:
+        return "only on a PC: pip would bring a TensorRT that is not the board's"
+    return f"pip install 'jetsight[{EXTRA_OF[module]}]'"
+
+
+def _abilities(
+    infos: Sequence[BackendInfo],
+    versions: dict[str, str | None],
+    driver: Cuda,
+    board: Jetson | None,
+) -> tuple[Ability, ...]:
+    """What is possible; a row that needs packages needs all of them."""
+    gpu = () if driver.devices else (driver.problem or "no CUDA device",)
+
+    def needs(what: str, *modules: str, more: tuple[str, ...] = ()) -> Ability:
+        absent = [_bringer(name, board) for name in modules if not versions[name]]
+        missing = tuple(dict.fromkeys([*absent, *more]))
+        return Ability(what, not missing, missing)
+
+    return (
+        _runs("cpu-", infos),
+        _runs("trt-", infos, gpu),
+        needs("read video files, RTSP and V4L2 cameras", "av"),
+        needs("read LeRobot datasets", "av", "pyarrow"),
+        needs("run live Gymnasium environments", "gymnasium"),
+        needs("record PushT", "gymnasium", "gym_pusht", "av", "pyarrow"),
+        needs("train", "torch", "safetensors", "av", "pyarrow"),
+        needs("compile", "torch", "onnx", "onnxscript", "onnxruntime"),
+        needs("build TensorRT engines", "tensorrt", "pycuda", more=gpu),
+        needs("build TensorRT-RTX engines", "tensorrt_rtx"),
+        needs("compare with Torch-TensorRT", "torch_tensorrt", more=gpu),
+    )
+
+
+def _runs(prefix: str, infos: Sequence[BackendInfo], also: tuple[str, ...] = ()) -> Ability:
+    """Whether a backend for these graph families can be used, and which one would be."""
+    known = [info for info in infos if info.runs(prefix)]
+    ready = [f"{info.name} {info.version}" for info in known if info.reason is None]
+    reasons = [] if ready else [info.reason or "" for info in known]
+    missing = tuple(dict.fromkeys([*reasons, *also]))  # both may say that there is no GPU
+    if not known:
+        missing = (f"jetsight {jetsight.__version__} has no backend for them",)
+    suffix = f" with {' or '.join(ready)}" if ready else ""
+    return Ability(f"run {prefix}* bundles{suffix}", not missing, missing)

@@ -1,0 +1,1 @@
+"""The machine: processor, clocks, temperature, Jetson module and NVIDIA packages."""

@@ -1,0 +1,86 @@
+"""NVIDIA's software that comes with the system, not with pip: read from package records and files.
+
+The system's TensorRT is the one whose driver is on the board. What Python imports may be another
+one, so the two are told apart here and compared by the doctor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from jetsight.errors import ArtefactError
+from jetsight.machine import sysfs
+from jetsight.storage import strict_json
+
+_STATUS_BYTES = 64 << 20  # a desktop has 3 to 8 MB of package records
+_TENSORRT_PACKAGES = ("libnvinfer10", "libnvinfer11", "libnvinfer8", "tensorrt")
+
+
+@dataclass(frozen=True)
+class _Release:
+    version: str
+
+
+@dataclass(frozen=True)
+class _CudaRelease:
+    cuda: _Release
+
+
+def packages(root: Path, names: Collection[str]) -> dict[str, str]:
+    """Versions of installed Debian packages, epoch and revision included."""
+    found = {}
+    wanted = frozenset(names)
+    name, installed = "", False
+    for line in sysfs.lines(root / "var/lib/dpkg/status", max_bytes=_STATUS_BYTES):
+        key, _, value = line.partition(": ")
+        if key == "Package":
+            name, installed = value, False
+        elif name not in wanted:
+            continue
+        elif key == "Status":
+            installed = value.endswith(" installed")
+        elif key == "Version" and installed and value.isprintable():
+            found[name] = value
+    return found
+
+
+def tensorrt(root: Path) -> str | None:
+    """Version of the system's TensorRT, as long as its source says: 10.3.0.30 or 10.3.0."""
+    records = packages(root, _TENSORRT_PACKAGES)
+    for name in _TENSORRT_PACKAGES:
+        match = re.match(r"\d+(?:\.\d+){1,3}", records.get(name, ""), flags=re.ASCII)
+        if match:
+            return match[0]
+    for library in sysfs.nodes(root / "usr/lib", "*-linux-gnu/libnvinfer.so.*.*.*"):
+        version = library.name.removeprefix("libnvinfer.so.")
+        if re.fullmatch(r"\d+(?:\.\d+){2,3}", version, flags=re.ASCII):
+            return version
+    return None
+
+
+def cuda(root: Path) -> str | None:
+    """Version of the CUDA toolkit under /usr/local/cuda."""
+    path = root / "usr/local/cuda/version.json"
+    raw = "\n".join(sysfs.lines(path)).encode()
+    try:
+        known = strict_json.parse(raw, _CudaRelease, str(path), allow_unknown=True)
+    except ArtefactError:
+        return None
+    return known.cuda.version
+
+
+def has_compiler(root: Path) -> bool:
+    """Whether the CUDA toolkit has nvcc, which building PyCUDA asks for."""
+    try:
+        return (root / "usr/local/cuda/bin/nvcc").exists()
+    except OSError:
+        return False
+
+
+def bindings(root: Path) -> tuple[str, ...]:
+    """Folders where the system's own Python finds `tensorrt`."""
+    found = sysfs.nodes(root, "usr/lib/python3*/dist-packages/tensorrt")
+    return tuple(f"/{path.relative_to(root).as_posix()}" for path in found)

@@ -1,0 +1,1 @@
+"""One plan explained: chosen from recorded frames, run, reported and drawn."""

@@ -1,0 +1,122 @@
+"""Recorded frames by latent: what an imagined latent, which has no picture, looks like.
+
+Shapes: L frames, D latent size, H horizon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.engine import Engine, NDArray
+from jetsight.errors import DataError
+from jetsight.plan_report.start import frames_at
+
+_MOST_FRAMES = 2000  # to encode; neighbours of neighbours look alike
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """The recorded frame nearest to a latent.
+
+    Args:
+        episode: of the dataset.
+        tick: of that episode.
+        distance: RMS over the latent, in units of each dimension's spread.
+    """
+
+    episode: int
+    tick: int
+    distance: float
+
+
+@dataclass(frozen=True)
+class Library:
+    """Latents of recorded frames, and where the frames are.
+
+    Args:
+        z: `float32 [L, D]`.
+        places: episode and tick of each.
+        scale: `[D]` spread of each latent dimension.
+    """
+
+    z: NDArray
+    places: Sequence[tuple[int, int]]
+    scale: NDArray
+
+    def nearest(self, z: NDArray) -> list[Neighbour]:
+        """The nearest frame to each of the latents `z [H, D]`."""
+        found = []
+        for wanted in z:
+            off = np.square((self.z - wanted) / self.scale).mean(axis=1)
+            row = int(off.argmin())
+            found.append(Neighbour(*self.places[row], float(np.sqrt(off[row]))))
+        return found
+
+
+def build_library(
+    data: LeRobotDataset,
+    encode: Engine,
+    scale: NDArray,
+    *,
+    without: Collection[int] = (),
+    most: int = _MOST_FRAMES,
+    progress: Callable[[int], None] = lambda frames: None,
+) -> Library:
+    """Encode frames of a dataset, evenly thinned out to at most `most`.
+
+    Args:
+        data: frames of the model's size.
+        encode: engine of graph `encode`.
+        scale: `[D]` see `Library`.
+        without: episodes to leave out: a frame next to the start or the goal would look right
+            whatever the model does.
+        most: frames to encode.
+        progress: told how many frames were read, episode by episode.
+
+    Raises:
+        DataError: no episode is left, or one cannot be read.
+    """
+    episodes = library_episodes(data, without)
+    stride = -(-sum(data.episode_lengths[i] for i in episodes) // most)
+    rows, places = [], []
+    for episode in episodes:
+        for tick, frame in enumerate(data.frames(episode)):
+            if tick % stride == 0:
+                encode.inputs["frame_hwc_u8"].write(frame)
+                encode.run()
+                rows.append(encode.outputs["z"].read().copy())
+                places.append((episode, tick))
+        progress(data.episode_lengths[episode])
+    return Library(np.stack(rows), places, np.asarray(scale, np.float32))
+
+
+def library_episodes(data: LeRobotDataset, without: Collection[int] = ()) -> list[int]:
+    """Episodes that are not in `without`.
+
+    Raises:
+        DataError: there are none.
+    """
+    episodes = [i for i in range(len(data)) if i not in without]
+    if not episodes:
+        raise DataError(
+            f"{data.path} has no episode but those of the start and the goal; name a larger "
+            "dataset as the library"
+        )
+    return episodes
+
+
+def pictures(data: LeRobotDataset, neighbours: Sequence[Neighbour]) -> list[NDArray]:
+    """The frames `[h, w, 3]` of neighbours, read again rather than kept."""
+    wanted: dict[int, set[int]] = {}
+    for each in neighbours:
+        wanted.setdefault(each.episode, set()).add(each.tick)
+    found = {}
+    for episode, ticks in wanted.items():
+        ascending = sorted(ticks)
+        for tick, frame in zip(ascending, frames_at(data, episode, ascending), strict=True):
+            found[episode, tick] = frame
+    return [found[each.episode, each.tick] for each in neighbours]

@@ -1,0 +1,268 @@
+"""Moments to plan from or towards: single images, and ticks of recorded episodes.
+
+Shapes: h, w frame size, K history, B ticks per block, a size of one robot action, n ticks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jetsight.bundle.runtime_spec import StreamSpec
+from jetsight.cameras.images import SUFFIXES, read_image
+from jetsight.cameras.source import SourceInfo, StreamRequest, defect
+from jetsight.clock import Clock
+from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.pyav import import_av, rgb
+from jetsight.engine import NDArray
+from jetsight.errors import CameraError, UsageError
+from jetsight.stream.frames import Frame
+
+_RECORDED = re.compile(r"(?:lerobot:)?(?P<folder>.+)#(?P<episode>\d{1,9}):(?P<tick>\d{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One tick of one episode of a dataset, written `FOLDER#EPISODE:TICK`."""
+
+    folder: Path
+    episode: int
+    tick: int
+
+    def __str__(self) -> str:
+        return f"{self.folder}#{self.episode}:{self.tick}"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the model has seen when a plan begins.
+
+    Args:
+        frames_u8: K camera frames `[h, w, 3]`, one block apart, oldest first.
+        actions: `float32 [n, a]` executed before the newest frame; the last row just before it.
+        tick: of the newest frame.
+        said: where all of it comes from, and what had to be assumed.
+    """
+
+    frames_u8: tuple[NDArray, ...]
+    actions: NDArray
+    tick: int
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads the frames of one model.
+
+    Args:
+        spec: of the model.
+        resize: bring frames of another size to the model's, instead of refusing them.
+        resized: what was, and from which size.
+    """
+
+    spec: StreamSpec
+    resize: bool = False
+    resized: list[str] = field(default_factory=list)
+
+    def frame(self, text: str) -> NDArray:
+        """The camera frame `uint8 [h, w, 3]` that an image file or a recorded moment shows.
+
+        Raises:
+            CameraError: it is no image, or has another size than the model's frames.
+            DataError: the dataset cannot be read.
+            UsageError: there is no such tick.
+        """
+        place = parse(text)
+        if isinstance(place, Path):
+            return self._fitting(read_image(place), str(place))
+        return self._recorded(LeRobotDataset.open(place.folder), place, (place.tick,))[0]
+
+    def still(
+        self, frame: str, history: Sequence[str] = (), last_action: NDArray | None = None
+    ) -> Start:
+        """A start from images: one of a scene at rest, or K of them one block apart.
+
+        Args:
+            frame: the newest image.
+            history: K - 1 images before it, oldest first; none for a scene at rest.
+            last_action: `[a]` held since the oldest image; None for the neutral one.
+
+        Raises:
+            CameraError: see `frame`.
+            UsageError: the history has another length.
+        """
+        spec, before = self.spec, self.spec.history - 1
+        if history and len(history) != before:
+            raise UsageError(
+                f"--history is given {len(history)} times, but the model looks back on {before} "
+                f"frames before --frame, {spec.action_block} ticks apart; give them oldest first, "
+                "or none for a scene at rest"
+            )
+        newest = self.frame(frame)
+        frames = (*(self.frame(image) for image in history), newest)
+        held = spec.neutral if last_action is None else last_action
+        which = "neutral" if last_action is None else "last"
+        scene = "images one block apart" if history else "a scene at rest: one image repeated"
+        return Start(
+            frames if history else (newest,) * spec.history,
+            np.tile(held, (spec.history * spec.action_block, 1)).astype(np.float32),
+            before * spec.action_block,
+            f"{scene}; assumed: the {which} action was held",
+        )
+
+    def recorded(self, place: Recorded) -> Start:
+        """A start from an episode: its frames, and the actions that were executed.
+
+        Raises:
+            CameraError: the dataset is of another camera, rate or robot.
+            DataError: it cannot be read.
+            UsageError: there is no such tick, or too little happened before it.
+        """
+        spec, data = self.spec, LeRobotDataset.open(place.folder)
+        self._check_robot(data)
+        if place.tick < spec.span_ticks:
+            raise UsageError(
+                f"{place} has {place.tick} ticks before it, but the model looks back on "
+                f"{spec.span_ticks}; give tick {spec.span_ticks} or a later one"
+            )
+        ticks = range(place.tick - spec.span_ticks, place.tick + 1, spec.action_block)
+        frames = self._recorded(data, place, ticks)
+        actions = data.rows(place.episode).actions
+        first = max(0, place.tick - spec.history * spec.action_block)
+        return Start(
+            tuple(frames), actions[first : place.tick], place.tick,
+            "recorded: its history, and the actions that were executed",
+        )  # fmt: skip
+
+    def _check_robot(self, data: LeRobotDataset) -> None:
+        spec = self.spec
+        if abs(data.fps - spec.camera_hz) > 0.01 * spec.camera_hz:
+            raise CameraError(
+                f"{data.path} was recorded at {data.fps:g} frames per second, but the model runs "
+                f"at {spec.camera_hz:g}; use a dataset of that rate, or train for this one"
+            )
+        if len(data.action_names) != spec.step_size:
+            raise CameraError(
+                f"{data.path} records actions of {len(data.action_names)} numbers, but the model "
+                f"takes {spec.step_size}; use a dataset of the same robot"
+            )
+
+    def _recorded(
+        self, data: LeRobotDataset, place: Recorded, ticks: Sequence[int]
+    ) -> list[NDArray]:
+        frames = frames_at(data, place.episode, ticks)
+        return [self._fitting(frame, str(place)) for frame in frames]
+
+    def _fitting(self, image: NDArray, label: str) -> NDArray:
+        """`image` as the model takes it."""
+        spec = self.spec
+        (height, width), wanted = image.shape[:2], (spec.height_px, spec.width_px)
+        if (height, width) != wanted:
+            if not self.resize:
+                raise CameraError(
+                    f"{label} is {width}x{height} px, but the model takes {spec.width_px}x"
+                    f"{spec.height_px} (width x height) and never resizes silently; give a frame "
+                    "of the model's camera, or add --resize"
+                )
+            self.resized.append(f"{label} from {width}x{height}")
+            image = resized(image, *wanted)
+        problem = defect(image, StreamRequest.of(spec))
+        if problem is not None:
+            raise CameraError(f"{label} {problem}; give a frame that shows the scene")
+        return image
+
+
+def parse(text: str) -> Path | Recorded:
+    """What `IMAGE` or `DATASET#EPISODE:TICK` names.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    path, match = Path(text), _RECORDED.fullmatch(text)
+    if match and not path.is_file():
+        return Recorded(Path(match["folder"]), int(match["episode"]), int(match["tick"]))
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"{text[:200]!r} is neither an image ({', '.join(SUFFIXES)}) nor a moment of a "
+            "dataset, like calib_data/pusht#3:40 for tick 40 of episode 3"
+        )
+    return path
+
+
+def frames_at(data: LeRobotDataset, episode: int, ticks: Sequence[int]) -> list[NDArray]:
+    """Frames `[h, w, 3]` of an episode at ascending `ticks`.
+
+    Raises:
+        DataError: the episode cannot be read.
+        UsageError: there is no such episode or tick.
+    """
+    frames = data.frames(episode)  # refuses an episode that is not there
+    length = data.episode_lengths[episode]
+    if ticks[-1] >= length:
+        raise UsageError(
+            f"{data.path} has no tick {ticks[-1]} in episode {episode}; choose one of "
+            f"0..{length - 1}"
+        )
+    wanted, found = set(ticks), []
+    for tick, frame in enumerate(frames):
+        if tick in wanted:
+            found.append(frame)
+        if tick == ticks[-1]:
+            break
+    return found
+
+
+def resized(image: NDArray, height: int, width: int) -> NDArray:
+    """An image `uint8 [h, w, 3]` brought to another size, its pixels averaged.
+
+    Raises:
+        MissingDependency: PyAV is not installed.
+    """
+    av: Any = import_av()
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+    return rgb(picture.reformat(width=width, height=height, interpolation="AREA"))
+
+
+class Slides:
+    """A camera that shows the frames of a start one after another, as fast as they are taken."""
+
+    stamps = "replay"
+    period_ns = 0  # files have no age
+    frozen = False
+    rejecting = False
+
+    def __init__(self, start: Start, block: int, clock: Clock) -> None:
+        self._start, self._block, self._clock = start, block, clock
+        self._shown = 0
+
+    def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:
+        """Begin; sizes were checked when the frames were read."""
+        return SourceInfo("images", request.height_px, request.width_px, request.camera_hz)
+
+    def next(self, timeout_ns: int) -> Frame | None:
+        """The next frame; the newest comes with everything that was done before it."""
+        frames = self._start.frames_u8
+        if self.ended:
+            return None
+        index, self._shown = self._shown, self._shown + 1
+        left = len(frames) - 1 - index
+        return Frame(
+            frames[index], index, self._start.tick - left * self._block, self._clock.now_ns(),
+            self._start.actions if left == 0 else None,
+        )  # fmt: skip
+
+    @property
+    def ended(self) -> bool:
+        """All were shown."""
+        return self._shown == len(self._start.frames_u8)
+
+    def raise_for_error(self) -> None:
+        """Nothing breaks here."""
+
+    def close(self) -> None:
+        """Nothing is held."""

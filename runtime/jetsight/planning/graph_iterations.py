@@ -1,0 +1,190 @@
+"""Planner iterations that never leave the device: several as one launch, the host not in between.
+
+Two engines of the same graph take turns: what one puts out is what the other reads. All noise of a
+plan lies on the device, each draw uploaded once; an iteration begins with a copy of its own and
+ends with a copy of what is remembered of it. On a GPU that records such work, a chain is one CUDA
+graph.
+
+Shapes: H horizon, A action-block size, N samples, I iterations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.runtime_spec import PlanSpec
+from jetsight.engine import Array, Engine, NDArray
+from jetsight.planning.iterations import check_engine, handed_on
+from jetsight.planning.noise import Noise
+from jetsight.trace import Trace
+
+LONGEST = 8  # iterations in one launch; a longer one would miss deadlines and save nothing
+_REMEMBERED = {"cost": "cost", "violation": "violation", "invalid": "invalid", "std": "std_next"}
+_RESULTS = ("actions", "z_future", "costs", "violations", "kept_next")
+
+
+class RowArray(Array, Protocol):
+    """An array whose rows can be written one by one."""
+
+    def write_row(self, row: int, value: NDArray) -> None:
+        """Copy `value` in as one row of the first axis."""
+        ...
+
+
+class Chain(Protocol):
+    """Recorded work."""
+
+    def run(self) -> None:
+        """Do all of it; returns when it is done."""
+        ...
+
+    def close(self) -> None:
+        """Release it."""
+        ...
+
+
+class Recorder(Protocol):
+    """A backend that can run engines and copies in turn without the host in between.
+
+    It is the optional half of `Backend`: one without `capture` runs iteration after iteration.
+    """
+
+    def array(self, engine: Engine, shape: tuple[int, ...], what: str) -> RowArray:
+        """A float32 array on the device, released with `engine`."""
+        ...
+
+    def copy(
+        self,
+        source: Array,
+        target: Array,
+        source_row: int | None = None,
+        target_row: int | None = None,
+    ) -> Any:
+        """A copy on the device, of whole arrays or of rows of their first axis."""
+        ...
+
+    def fetch(self, array: Array) -> Any:
+        """A copy to the host, after which reading need not wait."""
+        ...
+
+    def capture(self, work: Sequence[Any]) -> Chain:
+        """Engines and copies as one piece of work."""
+        ...
+
+
+class ChainedIterations:
+    """Iterations on a recording backend.
+
+    A chain of 2, 4 or 8 iterations begins where its length divides the iteration, so that few
+    different ones are ever recorded: 30 iterations are 8 + 8 + 8 + 4 + 2.
+
+    Args:
+        recorder: the backend of both engines.
+        engines: two of the planner's graph.
+        noise: where the draws are.
+
+    Raises:
+        EngineError: the engines have other inputs or outputs than the planner needs, or memory is
+            short.
+    """
+
+    def __init__(
+        self, recorder: Recorder, engines: tuple[Engine, Engine], noise: Noise, spec: PlanSpec,
+        planner: PlannerFacts,
+    ) -> None:  # fmt: skip
+        for engine in engines:
+            check_engine(engine, spec, planner)
+        self._recorder, self._engines, self._noise = recorder, engines, noise
+        self._slots = len(noise.values)
+        self._draws = recorder.array(engines[0], noise.values.shape, "noise of a plan")
+        shape = spec.inputs(planner)["mean"]
+        sizes = {name: shape if name == "std" else (1,) for name in _REMEMBERED}
+        self._remembered = {
+            name: recorder.array(engines[0], (self._slots, *size), f"{name} of each iteration")
+            for name, size in sizes.items()
+        }
+        self._host = {
+            name: np.zeros((self._slots, *size), np.float32) for name, size in sizes.items()
+        }
+        self._connect()
+        self._inputs = dict(engines[0].inputs)
+        self._outputs = [dict(engine.outputs) for engine in engines]
+        # Outputs come back to the host where a chain says so, not after every run.
+        self._fetches = [
+            {name: recorder.fetch(array) for name, array in outputs.items()}
+            for outputs in self._outputs
+        ]
+        self._fetches_remembered = [recorder.fetch(a) for a in self._remembered.values()]
+        self._chains: dict[tuple[int, int, int], Chain] = {}
+        self._last = 0  # the engine of the last iteration
+
+    def _connect(self) -> None:
+        """Let each engine read what the other puts out, and both the same of all the rest."""
+        first, second = self._engines
+        changing = dict(handed_on(first))
+        for name in list(first.inputs):
+            if name not in changing.values():
+                second.bind(name, first.inputs[name])
+        for output, name in changing.items():
+            second.bind(name, first.outputs[output])
+            first.bind(name, second.outputs[output])
+
+    def write(self, name: str, value: NDArray) -> None:
+        """Set an input of the first iteration."""
+        if name in self._inputs:
+            self._inputs[name].write(value)
+
+    def upload(self, slot: int) -> None:
+        """Put a draw where the chains find it."""
+        self._draws.write_row(slot, self._noise.values[slot])
+
+    def chunk(self, first: int, most: int) -> int:
+        """The longest chain that may begin at `first`."""
+        slot, count = self._noise.slot(first), LONGEST
+        while count > 1 and (count > most or first % count or slot + count > self._slots):
+            count //= 2
+        return count
+
+    def run(self, first: int, count: int, trace: Trace) -> None:
+        """Run a chain: one launch, and one wait at its end."""
+        slot, turn = self._noise.slot(first), first % 2
+        key = (slot, turn, count)
+        chain = self._chains.get(key)
+        if chain is None:
+            chain = self._chains[key] = self._recorder.capture(self._work(slot, turn, count))
+        chain.run()
+        self._last = (first + count - 1) % 2
+        for name, array in self._remembered.items():
+            array.read(self._host[name])
+            rows = self._host[name][slot : slot + count]
+            noted: NDArray = getattr(trace, name)[first : first + count]
+            noted[...] = rows.reshape(noted.shape)
+
+    def _work(self, slot: int, turn: int, count: int) -> list[Any]:
+        copy, last = self._recorder.copy, 0
+        work: list[Any] = []
+        for row in range(slot, slot + count):
+            last = (turn + row - slot) % 2
+            engine = self._engines[last]
+            work.append(copy(self._draws, engine.inputs["noise"], row, None))
+            work.append(engine)
+            for name, output in _REMEMBERED.items():
+                work.append(copy(engine.outputs[output], self._remembered[name], None, row))
+        results = [fetch for name, fetch in self._fetches[last].items() if name in _RESULTS]
+        return [*work, *self._fetches_remembered, *results]
+
+    def read(self, name: str, out: NDArray) -> None:
+        """Copy an output of the last iteration."""
+        self._outputs[self._last][name].read(out)
+
+    def close(self) -> None:
+        """Release the chains and the engines."""
+        for chain in self._chains.values():
+            chain.close()
+        self._chains = {}
+        for engine in self._engines:
+            engine.close()

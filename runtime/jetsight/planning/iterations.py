@@ -1,0 +1,140 @@
+"""Running planner iterations on an engine: one at a time, with the host handing on what came out.
+
+Shapes: C context, H horizon, B ticks per block, a size of one robot action, A = B * a, N samples,
+Q kept elites, D latent size, I iterations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.runtime_spec import PlanSpec
+from jetsight.engine import Array, Engine, NDArray
+from jetsight.errors import EngineError
+from jetsight.planning.noise import Noise
+from jetsight.trace import Trace
+
+# What an iteration hands on to the next one: output to input.
+HANDED_ON = {
+    "mean_next": "mean",
+    "std_next": "std",
+    "actions": "incumbent",
+    "kept_next": "kept",
+}
+
+
+class Iterations(Protocol):
+    """Something that can run the iterations of a plan."""
+
+    def write(self, name: str, value: NDArray) -> None:
+        """Set an input of the first iteration; those that are not handed on stay as they are."""
+        ...
+
+    def upload(self, slot: int) -> None:
+        """The noise in `slot` was drawn."""
+        ...
+
+    def chunk(self, first: int, most: int) -> int:
+        """How many iterations to run at once from `first` on, 1 to `most`."""
+        ...
+
+    def run(self, first: int, count: int, trace: Trace) -> None:
+        """Run iterations `first .. first + count - 1` and note them in `trace`."""
+        ...
+
+    def read(self, name: str, out: NDArray) -> None:
+        """Copy an output of the last iteration."""
+        ...
+
+    def close(self) -> None:
+        """Release the engines."""
+        ...
+
+
+class HostIterations:
+    """Iterations on any engine: its outputs are copied to its inputs in between.
+
+    Args:
+        engine: of the planner's graph.
+        noise: where the draws are.
+
+    Raises:
+        EngineError: the engine has other inputs or outputs than the planner needs.
+    """
+
+    def __init__(self, engine: Engine, noise: Noise, spec: PlanSpec, planner: PlannerFacts) -> None:
+        check_engine(engine, spec, planner)
+        self._engine, self._noise = engine, noise
+        self._inputs, self._outputs = dict(engine.inputs), dict(engine.outputs)
+        self._pairs = [(engine.outputs[o], engine.inputs[i]) for o, i in handed_on(engine)]
+        self._one = np.zeros(1, np.float32)
+        self._fresh = True
+
+    def write(self, name: str, value: NDArray) -> None:
+        """Set an input of the first iteration."""
+        if name in self._inputs:
+            self._inputs[name].write(value)
+        self._fresh = True
+
+    def upload(self, slot: int) -> None:
+        """Nothing to do: the noise is copied when its iteration is run."""
+
+    def chunk(self, first: int, most: int) -> int:
+        """One: the host is between all of them."""
+        return 1
+
+    def run(self, first: int, count: int, trace: Trace) -> None:
+        """Run iterations one by one."""
+        for iteration in range(first, first + count):
+            if not self._fresh:
+                for output, into in self._pairs:
+                    into.write(output.read())
+            self._fresh = False
+            self._inputs["noise"].write(self._noise.values[self._noise.slot(iteration)])
+            self._engine.run()
+            trace.cost[iteration] = self._scalar("cost")
+            trace.violation[iteration] = self._scalar("violation")
+            trace.invalid[iteration] = self._scalar("invalid")
+            self.read("std_next", trace.std[iteration])
+
+    def _scalar(self, name: str) -> float:
+        return float(self._outputs[name].read(self._one)[0])
+
+    def read(self, name: str, out: NDArray) -> None:
+        """Copy an output of the last iteration."""
+        self._outputs[name].read(out)
+
+    def close(self) -> None:
+        """Release the engine."""
+        self._engine.close()
+
+
+def handed_on(engine: Engine) -> list[tuple[str, str]]:
+    """Which outputs of an imagine engine become which inputs of the next iteration."""
+    return [(o, i) for o, i in HANDED_ON.items() if o in engine.outputs]
+
+
+def check_engine(engine: Engine, spec: PlanSpec, planner: PlannerFacts) -> None:
+    """Raise `EngineError` unless it has exactly the arrays that the planner's facts imply.
+
+    Without a rate limit nothing depends on `a_last`, and some libraries drop what is not read.
+    """
+    sides: tuple[tuple[str, Mapping[str, Array], dict[str, tuple[int, ...]]], ...] = (
+        ("input", engine.inputs, spec.inputs(planner)),
+        ("output", engine.outputs, spec.outputs(planner)),
+    )
+    for side, arrays, wanted in sides:
+        for name in sorted({*arrays, *wanted}):
+            array = arrays.get(name)
+            found = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
+            said = f"float32 {list(wanted[name])}" if name in wanted else "nothing"
+            unread = array is None and name == "a_last" and not planner.rate_limited
+            if found != said and not unread:
+                raise EngineError(
+                    f"graph {planner.graph!r}: {side} {name!r} is {found}, but the manifest says "
+                    f"{said}; compile the bundle again"
+                )

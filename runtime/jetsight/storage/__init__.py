@@ -1,0 +1,1 @@
+"""Files: atomic writes, strict JSON, plain tar archives, ownership and locks."""

@@ -1,0 +1,1 @@
+"""The real-time stream: frames in, histories, forecasts with their evidence out."""

@@ -1,0 +1,236 @@
+"""The three computations of a frame: encode it, judge the last forecast by it, forecast on.
+
+Shapes: K history, H horizon, B action block, D latent, a size of one action, A = B * a.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from jetsight.bundle.runtime_spec import StreamSpec
+from jetsight.clock import Clock
+from jetsight.engine import Array, Engine, NDArray
+from jetsight.errors import EngineError
+from jetsight.stream.frames import Frame, Reason
+from jetsight.stream.history import ActionLog, LatentRing, TickRing
+
+_PATIENCE_S = 1.0  # a time line that stays behind for this long has really been set back
+
+
+class Forecaster:
+    """Owns the histories of one stream and the buffers its engines read and write.
+
+    Per frame call `advance`, `encode`, `surprise`, `forecast`, in this order; `jetsight.session`
+    does. Nothing is allocated that outlives a frame.
+
+    Args:
+        spec: sizes and statistics of the model.
+        encode: engine with input `frame_hwc_u8` and output `z`.
+        forecast: engine with inputs `z_hist`, `a_hist`, `actions` and output `z_future`.
+        clock: the session's clock, for the engine times.
+
+    Attributes:
+        z: `[D]` latent of the newest frame.
+        z_future: `[H, D]` newest forecast.
+        encode_ns: time the encoder took for this frame.
+        forecast_ns: time the forecast engine took for this frame, all calls together.
+    """
+
+    def __init__(self, spec: StreamSpec, encode: Engine, forecast: Engine, clock: Clock) -> None:
+        check_engines(spec, encode, forecast)
+        self._spec, self._clock = spec, clock
+        self._encode, self._forecast = encode, forecast
+        k, h, b, d = spec.history, spec.horizon, spec.action_block, spec.latent_size
+        a = spec.step_size
+        patience = max(1, round(_PATIENCE_S * spec.camera_hz))
+        self._latents = LatentRing(k, b, d, patience)
+        self._actions = ActionLog(k * b + 1, a)
+        self._predicted = TickRing(b + 1, d)  # what was expected of a tick, one block before it
+        self._assumed = TickRing(b + 1, b * a)  # and for which actions
+        self.z = np.zeros(d, np.float32)
+        self.z_future = np.zeros((h, d), np.float32)
+        self._z_hist = np.zeros((k, d), np.float32)
+        self._past = np.zeros(((k - 1) * b, a), np.float32)
+        self._plan = np.zeros((h * b, a), np.float32)
+        self._executed = np.zeros((b, a), np.float32)
+        self._error = np.zeros(d, np.float32)
+        self._scale = (1.0 / spec.latent_std).astype(np.float32)
+        self.encode_ns = self.forecast_ns = 0
+
+    @property
+    def resets(self) -> int:
+        """How often a gap or a clock set back emptied the history."""
+        return self._latents.resets
+
+    def advance(self, frame: Frame) -> bool:
+        """Take note of a frame's time and of what was done before it.
+
+        Returns:
+            False when the frame is not newer than the last one and must be dropped.
+        """
+        if frame.action_since is not None:
+            self._actions.extend(frame.tick, frame.action_since)
+        self.encode_ns = self.forecast_ns = 0
+        return self._latents.advance(frame.tick)
+
+    def encode(self, frame: Frame) -> Reason | None:
+        """Compute `z`; a latent that is not finite enters no history."""
+        self._encode.inputs["frame_hwc_u8"].write(frame.image_hwc_u8)
+        start_ns = self._clock.now_ns()
+        self._encode.run()
+        self.encode_ns = self._clock.now_ns() - start_ns
+        self._encode.outputs["z"].read(self.z)
+        if not _finite(self.z):
+            return Reason.LATENT_NOT_FINITE
+        self._latents.put(frame.tick, self.z)
+        return None
+
+    def surprise(self, tick: int) -> float | None:
+        """Distance between `z` and what was expected of it one block ago, given what was done.
+
+        The forecast made then assumed a plan. If the robot did something else, the expectation is
+        computed again from the same history with the executed actions: surprise is about the
+        world, not about a change of mind.
+
+        Returns:
+            RMS over D of the error in units of each dimension's spread, divided by its typical
+            size, so that 1.0 is normal; None when the history or the actions are not known.
+        """
+        before = tick - self._spec.action_block
+        if self._actions.window(before, self._executed) > 0:
+            return None
+        expected = self._expected(tick)
+        if expected is None:
+            return None
+        np.subtract(self.z, expected, out=self._error)
+        np.multiply(self._error, self._scale, out=self._error)
+        mean_square = float(np.dot(self._error, self._error)) / self._error.size
+        return math.sqrt(mean_square) / self._spec.surprise_scale
+
+    def forecast(self, frame: Frame) -> Reason:
+        """Compute `z_future` under the frame's plan; `OK` when it may be used."""
+        reason = self._load_history(frame.tick)
+        if reason is not None:
+            return reason
+        unknown = self._load_actions(frame.tick)
+        planned = self._load_plan(frame.plan)
+        self._run()
+        if not _finite(self.z_future):
+            return Reason.FORECAST_NOT_FINITE
+        if unknown:
+            return Reason.ACTIONS_UNKNOWN
+        self._predicted.put(frame.tick + self._spec.action_block, self.z_future[0])
+        block = self._plan[: self._spec.action_block]
+        self._assumed.put(frame.tick + self._spec.action_block, block.reshape(-1))
+        return Reason.OK if planned else Reason.PLAN_UNKNOWN
+
+    def context(
+        self, tick: int, z_hist: NDArray, a_hist: NDArray, a_last: NDArray
+    ) -> tuple[Reason | None, bool]:
+        """What a planner starts from: the newest latents and what was done between them.
+
+        Args:
+            tick: of the newest latent.
+            z_hist: `[C, D]`, C <= K, filled with latents one block apart, oldest first.
+            a_hist: `[(C - 1) * B, a]` filled with the actions between them.
+            a_last: `[1, a]` filled with the action before `tick`.
+
+        Returns:
+            Why there are no such latents, None if there are; and whether the action before `tick`
+            is known. Unknown actions in between are `ACTIONS_UNKNOWN`.
+        """
+        if not _finite(self.z):
+            return Reason.LATENT_NOT_FINITE, False
+        a_last[:] = self._spec.neutral
+        known = self._actions.window(tick - 1, a_last) == 0
+        reason = self._latents.history(tick, z_hist)
+        if reason is None and self._actions.window(tick - len(a_hist), a_hist) > 0:
+            reason = Reason.ACTIONS_UNKNOWN
+        return reason, known
+
+    def _expected(self, tick: int) -> NDArray | None:
+        """What the executed actions should have led to at `tick`; None if it cannot be known."""
+        assumed, predicted = self._assumed.get(tick), self._predicted.get(tick)
+        if assumed is not None and np.array_equal(assumed, self._executed.reshape(-1)):
+            return predicted
+        before = tick - self._spec.action_block
+        if self._load_history(before) is not None or self._load_actions(before):
+            return None
+        self._load_plan(self._executed)
+        self._run()
+        return self.z_future[0] if _finite(self.z_future) else None
+
+    def _load_history(self, tick: int) -> Reason | None:
+        reason = self._latents.history(tick, self._z_hist)
+        if reason is None:
+            self._forecast.inputs["z_hist"].write(self._z_hist)
+        return reason
+
+    def _load_actions(self, tick: int) -> bool:
+        """Fill in what was done between the latents of a history; True if some is not known."""
+        if len(self._past) == 0:  # K = 1: the model looks back on no action
+            return False
+        self._past[:] = self._spec.neutral
+        unknown = self._actions.window(tick - len(self._past), self._past)
+        a_hist = self._forecast.inputs["a_hist"]
+        a_hist.write(self._past.reshape(a_hist.shape))
+        return unknown > 0
+
+    def _load_plan(self, plan: NDArray | None) -> bool:
+        """Fill in what will be done; a short plan goes on with its last action."""
+        known = plan is not None and len(plan) > 0
+        if plan is not None and known:
+            count = min(len(plan), len(self._plan))
+            self._plan[:count] = plan[:count]
+            self._plan[count:] = plan[count - 1]
+        else:
+            self._plan[:] = self._spec.neutral
+        actions = self._forecast.inputs["actions"]
+        actions.write(self._plan.reshape(actions.shape))
+        return known
+
+    def _run(self) -> None:
+        start_ns = self._clock.now_ns()
+        self._forecast.run()
+        self.forecast_ns += self._clock.now_ns() - start_ns
+        self._forecast.outputs["z_future"].read(self.z_future)
+
+
+def _finite(values: NDArray) -> bool:
+    """Whether all of `values` are finite, without allocating: NaN and inf survive a dot product.
+
+    A vector whose squared norm overflows float32 (1e19 per dimension) is broken as well.
+    """
+    flat = values.reshape(-1)
+    return math.isfinite(float(np.dot(flat, flat)))
+
+
+def check_engines(spec: StreamSpec, encode: Engine, forecast: Engine) -> None:
+    """Compare the arrays of both engines with the manifest, once.
+
+    Raises:
+        EngineError: an array is missing or of another shape or type.
+    """
+    k, h, d = spec.history, spec.horizon, spec.latent_size
+    size = spec.action_block * spec.step_size
+    frame = (spec.height_px, spec.width_px, 3)
+    wanted: list[tuple[str, Mapping[str, Array], str, tuple[int, ...], type]] = [
+        ("encode", encode.inputs, "frame_hwc_u8", frame, np.uint8),
+        ("encode", encode.outputs, "z", (d,), np.float32),
+        ("forecast", forecast.inputs, "z_hist", (k, d), np.float32),
+        ("forecast", forecast.inputs, "actions", (h, size), np.float32),
+        ("forecast", forecast.outputs, "z_future", (h, d), np.float32),
+    ]
+    if k > 1:
+        wanted.append(("forecast", forecast.inputs, "a_hist", (k - 1, size), np.float32))
+    for graph, arrays, name, shape, dtype in wanted:
+        array = arrays.get(name)
+        found = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
+        if array is None or array.shape != shape or array.dtype != dtype:
+            raise EngineError(
+                f"graph {graph!r}: {name!r} is {found}, but the manifest says "
+                f"{np.dtype(dtype)} {list(shape)}; compile the bundle again"
+            )

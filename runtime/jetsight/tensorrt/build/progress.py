@@ -1,0 +1,119 @@
+"""What a build says while it runs: one line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from jetsight.tensorrt.bindings import Library
+
+Say = Callable[[float, str], None]  # part done from 0 to 1, and what is going on
+
+
+class ProgressLine:
+    """One line of a terminal that is rewritten; elsewhere a plain line when a step begins.
+
+    Args:
+        stream: where it is written, stderr.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._live = stream, stream.isatty()
+        self._shown = self._newest = ""
+
+    def step(self, text: str) -> None:
+        """Begin a step, e.g. `"trt-op20-fp16 encode: building"`."""
+        self._write(f"\r\x1b[2K{self._fit(text)}" if self._live else f"  {text}\n")
+        self._shown = text
+
+    def done(self, part: float, what: str) -> None:
+        """Say how far the step is; only a terminal shows it."""
+        text = f"{self._shown} {part:4.0%}  {what}"
+        if self._live and text != self._newest:
+            self._newest = text
+            self._write(f"\r\x1b[2K{self._fit(text)}")
+
+    def close(self) -> None:
+        """Clear the line, so that what follows starts on a fresh one."""
+        if self._live and self._shown:
+            self._write("\r\x1b[2K")
+
+    def _fit(self, text: str) -> str:
+        return text[: shutil.get_terminal_size().columns - 1]
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the terminal went away
+            self._stream.write(text)
+            self._stream.flush()
+
+
+class Phases:
+    """Nested phases of a build as one number that never goes back."""
+
+    def __init__(self) -> None:
+        self._phases: dict[str, tuple[str | None, int, int]] = {}  # parent, steps, steps done
+        self._most = 0.0
+
+    def start(self, name: str, parent: str | None, steps: int) -> None:
+        """A phase of that many steps begins inside `parent`."""
+        self._phases[name] = (parent, max(steps, 1), 0)
+
+    def step(self, name: str, index: int) -> None:
+        """Step `index` of a phase is done."""
+        if name in self._phases:
+            parent, steps, _ = self._phases[name]
+            self._phases[name] = (parent, steps, min(index + 1, steps))
+
+    def finish(self, name: str) -> None:
+        """A phase is over."""
+        self._phases.pop(name, None)
+
+    def part(self) -> float:
+        """How much is done, from 0 to 1."""
+        roots = [name for name, (parent, _, _) in self._phases.items() if parent is None]
+        now = max((self._part_of(name, 0) for name in roots), default=0.0)
+        self._most = max(self._most, now)
+        return self._most
+
+    def _part_of(self, name: str, depth: int) -> float:
+        _, steps, done = self._phases[name]
+        inner = [n for n, (parent, _, _) in self._phases.items() if parent == name]
+        nested = max((self._part_of(n, depth + 1) for n in inner), default=0.0) if depth < 8 else 0
+        return min((done + nested) / steps, 1.0)
+
+
+def make_monitor(library: Library, say: Say, stop: Callable[[], bool]) -> Any | None:
+    """An `IProgressMonitor` that reports to `say` and cancels when `stop` says so.
+
+    None if this TensorRT has none.
+    """
+    base: Any = getattr(library.module, "IProgressMonitor", None)
+    if base is None:
+        return None
+
+    class Monitor(base):  # type: ignore[misc]
+        """TensorRT calls it from its own threads, one phase at a time each."""
+
+        def __init__(self) -> None:
+            base.__init__(self)
+            self._phases, self._lock = Phases(), threading.Lock()
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            with self._lock:
+                self._phases.start(phase_name, parent_phase, num_steps)
+                say(self._phases.part(), phase_name)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            with self._lock:
+                self._phases.step(phase_name, step)
+                say(self._phases.part(), phase_name)
+            return not stop()
+
+        def phase_finish(self, phase_name: str) -> None:
+            with self._lock:
+                self._phases.finish(phase_name)
+
+    return Monitor()

@@ -1,0 +1,1 @@
+"""CUDA through PyCUDA: memory, copies, streams and graphs."""

@@ -1,0 +1,100 @@
+"""What a chain on a GPU is made of beside engines: copies there, and copies back to the host."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from jetsight.errors import EngineError
+from jetsight.tensorrt.cuda.arrays import CudaArray
+from jetsight.tensorrt.cuda.stream import CudaQueue, Parameters
+
+
+class Work(Protocol):
+    """A piece of a chain; engines are one."""
+
+    @property
+    def queue(self) -> CudaQueue:
+        """Where it is enqueued."""
+        ...
+
+    def require_open(self) -> None:
+        """Raise `EngineError` once something it needs was closed."""
+        ...
+
+    def prepare(self) -> Parameters:
+        """Everything a graph of it would freeze."""
+        ...
+
+    def enqueue(self) -> None:
+        """Put it on the stream."""
+        ...
+
+    def finish(self) -> None:
+        """It was done."""
+        ...
+
+
+class CudaCopy:
+    """A copy from one array to another of the same queue, or between rows of their first axis.
+
+    Raises:
+        EngineError: the two sides differ in size.
+    """
+
+    def __init__(
+        self, source: CudaArray, target: CudaArray, source_row: int | None, target_row: int | None
+    ) -> None:
+        self._source, self._target = source, target
+        self._rows = source_row, target_row
+        self.queue = source.queue
+        self.require_open()
+
+    def require_open(self) -> None:
+        """Raise `EngineError` once one of the arrays was released."""
+        self._ends()
+
+    def prepare(self) -> Parameters:
+        """Both addresses and the size."""
+        return self._ends()
+
+    def enqueue(self) -> None:
+        """Put the copy on the stream."""
+        self.queue.device.copy(*self._ends(), self.queue.stream)
+
+    def _ends(self) -> tuple[int, int, int]:
+        source, size = self._source.place(self._rows[0])
+        target, room = self._target.place(self._rows[1])
+        if size != room:
+            raise EngineError(
+                f"{size} bytes cannot be copied to {room}; copy between arrays or rows of one size"
+            )
+        return target, source, size
+
+    def finish(self) -> None:
+        """The target is newer than what the host has of it."""
+        self._target.was_written()
+
+
+class CudaFetch:
+    """A copy of an array to the host, so that reading it after the chain need not wait."""
+
+    def __init__(self, array: CudaArray) -> None:
+        self._array = array
+        array.share()  # in device memory; it comes back here alone
+        self.queue = array.queue
+
+    def require_open(self) -> None:
+        """Raise `EngineError` once the array was released."""
+        self._array.place(None)
+
+    def prepare(self) -> Parameters:
+        """Its address and size."""
+        return self._array.place(None)
+
+    def enqueue(self) -> None:
+        """Put the copy on the stream."""
+        self._array.enqueue_download()
+
+    def finish(self) -> None:
+        """The host has it."""
+        self._array.was_fetched()

@@ -1,0 +1,169 @@
+"""TensorRT's own objects: the runtime that engines share, and one deserialized engine.
+
+Only names that TensorRT 10.3 (JetPack 6) and 11 share are used, so that one file serves every
+board; TensorRT-RTX has them too. The objects are called `trt`, `runtime`, `cuda_engine` and
+`context` throughout: a test finds by these names what is used of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from jetsight.backends.host_arrays import first_line, static_shape
+from jetsight.clock import Clock
+from jetsight.errors import EngineError
+from jetsight.tensorrt.bindings import Library, make_logger
+from jetsight.tensorrt.cuda.arrays import CudaArray
+from jetsight.tensorrt.cuda.driver import Device, PyCudaDevice
+from jetsight.tensorrt.cuda.stream import CudaQueue
+from jetsight.tensorrt.log_messages import cuda_failure, out_of_memory, shortened
+
+_DTYPES = {
+    "FLOAT": np.float32,
+    "HALF": np.float16,
+    "INT8": np.int8,
+    "UINT8": np.uint8,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+}
+
+
+class SharedRuntime:
+    """What the engines of one backend share, while at least one of them is open.
+
+    Attributes:
+        library: the TensorRT.
+        queue: stream and scratch block.
+        runtime: TensorRT's; one for all, because TensorRT keeps the first logger it is given.
+        users: open engines.
+    """
+
+    def __init__(self, library: Library, device: Device | None, sync: str, clock: Clock) -> None:
+        self.library = library
+        self.users = 0
+        with ExitStack() as owned:
+            if device is None:
+                device = PyCudaDevice()
+                owned.callback(device.close)
+            self.queue = CudaQueue(device, sync, clock)
+            owned.callback(self.queue.close)
+            self._logger = make_logger(library)
+            owned.callback(self._logger.forget)
+            with device:
+                self.runtime = self._make_runtime()
+            owned.callback(self._drop_runtime)
+            self._owned = owned.pop_all()
+
+    def _make_runtime(self) -> Any:
+        trt = self.library.module
+        try:
+            runtime = trt.Runtime(self._logger)
+        except Exception as error:  # the bindings raise TypeError where TensorRT returned nothing
+            raise self.refused("cannot start", 0, first_line(error)) from error
+        runtime.engine_host_code_allowed = False
+        return runtime
+
+    def _drop_runtime(self) -> None:
+        with self.queue.device:
+            self.runtime = None
+
+    def said(self) -> int:
+        """How many errors TensorRT has reported so far."""
+        return len(self._logger.errors)
+
+    def refused(self, what: str, seen: int, otherwise: str = "it gave no reason") -> EngineError:
+        """The line for a failed call.
+
+        Args:
+            what: failed.
+            seen: errors reported before; the first one after them is TensorRT's reason.
+            otherwise: the reason if there is none.
+        """
+        errors = self._logger.errors[seen:] or [otherwise]
+        fix = cuda_failure("\n".join(errors))
+        if out_of_memory(errors):
+            with self.queue.device as device:
+                free, total = device.memory_info()
+            fix = (
+                f"{free} of {total} bytes of GPU memory are free; close other programs that use it"
+            )
+        return EngineError(f"{self.library} {what}: {shortened(errors)}{f'; {fix}' if fix else ''}")
+
+    def leave(self) -> None:
+        """One engine less; the last one releases everything."""
+        self.users -= 1
+        if not self.users:
+            self._owned.close()
+
+
+class Plan:
+    """A deserialized engine and its execution context, which works in the shared scratch block.
+
+    Args:
+        shared: what it shares.
+        data: the serialized engine.
+        owned: gets what releases it.
+
+    Raises:
+        EngineError: TensorRT refuses it, or memory ran out.
+    """
+
+    def __init__(self, shared: SharedRuntime, data: bytes, owned: ExitStack) -> None:
+        trt, self._shared = shared.library.module, shared
+        self.cuda_engine: Any = None
+        self.context: Any = None
+        owned.callback(self.close)
+        seen = shared.said()
+        self.cuda_engine = shared.runtime.deserialize_cuda_engine(data)
+        if self.cuda_engine is None:
+            raise shared.refused(
+                "cannot load the engine (run: jetsight build BUNDLE --force)", seen
+            )
+        shared.queue.reserve(self.cuda_engine.device_memory_size_v2)
+        strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        self.context = self.cuda_engine.create_execution_context(strategy)
+        if self.context is None:
+            raise shared.refused("cannot make an execution context", seen)
+
+    def close(self) -> None:
+        """Let go of both, the context first."""
+        with self._shared.queue.device:
+            self.context = None
+            self.cuda_engine = None
+
+    def tensors(self) -> list[tuple[str, bool, tuple[int, ...], np.dtype[Any]]]:
+        """Name, whether it is an input, shape and dtype of everything that goes in or out."""
+        trt, cuda_engine = self._shared.library.module, self.cuda_engine
+        found = []
+        for index in range(cuda_engine.num_io_tensors):
+            name = cuda_engine.get_tensor_name(index)
+            kind = cuda_engine.get_tensor_dtype(name).name
+            if kind not in _DTYPES:
+                raise EngineError(f"{name!r} is a {kind}; expected one of {list(_DTYPES)}")
+            if cuda_engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
+                raise EngineError(
+                    f"{name!r} is a shape tensor; export the graph with static shapes"
+                )
+            shape = static_shape(name, [int(n) for n in cuda_engine.get_tensor_shape(name)])
+            is_input = cuda_engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+            found.append((name, is_input, shape, np.dtype(_DTYPES[kind])))
+        return found
+
+    def point(self, arrays: Sequence[tuple[str, CudaArray]]) -> None:
+        """Tell the context where its tensors and its scratch are."""
+        context, queue, seen = self.context, self._shared.queue, self._shared.said()
+        context.set_device_memory(queue.scratch_address, queue.scratch_bytes)
+        for name, array in arrays:
+            if not context.set_tensor_address(name, array.address):
+                raise self._shared.refused(f"refuses the address of {name!r}", seen)
+
+    def enqueue(self) -> None:
+        """Put one run on the stream."""
+        context, seen = self.context, self._shared.said()
+        if not context.execute_async_v3(self._shared.queue.stream):
+            raise self._shared.refused("failed to run", seen)

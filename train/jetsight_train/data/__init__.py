@@ -1,0 +1,1 @@
+"""Training data: windows, action blocks and encoded recordings."""

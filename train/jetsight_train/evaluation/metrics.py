@@ -1,0 +1,99 @@
+"""What a model is worth: prediction skill against persistence, and what its latents tell.
+
+Shapes: N windows, K history, H horizon, D latent size, S physical quantities.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from jetsight_train.data.windows import Recording, WindowSampler
+from jetsight_train.model.world_model import WorldModel
+
+FloatArray = npt.NDArray[np.float64]
+RIDGE = 1e-3  # relative to the mean squared feature: keeps near-dependent latents solvable
+
+
+@torch.no_grad()
+def encode_recording(model: WorldModel, recording: Recording, batch: int = 256) -> Tensor:
+    """Latents of every frame of a recording, in order: `[F, D]`."""
+    model.eval()
+    parts = [
+        model.encode(torch.from_numpy(recording.frames_u8[i : i + batch]))
+        for i in range(0, len(recording.frames_u8), batch)
+    ]
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Skill:
+    """Squared latent errors per step ahead, averaged over windows: `[H]` each."""
+
+    predicted: FloatArray
+    persistence: FloatArray
+
+    @property
+    def skill(self) -> FloatArray:
+        """`1 - predicted / persistence`: 0 copies the last latent, 1 is perfect."""
+        return 1.0 - self.predicted / self.persistence
+
+
+@torch.no_grad()
+def prediction_skill(
+    model: WorldModel, recording: Recording, latents: Tensor, stride: int = 3
+) -> Skill:
+    """Roll the predictor out over held-out windows and compare it with copying the last latent.
+
+    skill_k = 1 - E|z_pred(t+k) - z(t+k)|^2 / E|z(t) - z(t+k)|^2.
+
+    Args:
+        model: the model, set to evaluation mode by this call.
+        recording: held-out episodes.
+        latents: `[F, D]` latents of its frames, from `encode_recording`.
+        stride: take every stride-th window.
+    """
+    model.eval()
+    history, horizon = model.config.history, model.config.horizon
+    block = model.timing.action_block
+    sampler = WindowSampler(recording, history + horizon, block)
+    rows = sampler.rows(sampler.every(stride))
+    blocks = sampler.blocks(rows)
+    z = latents[torch.from_numpy(rows)]
+    predicted = model.rollout(z[:, :history], blocks[:, : history - 1], blocks[:, history - 1 :])
+    truth, last = z[:, history:], z[:, history - 1 : history]
+    return Skill(
+        (predicted - truth).square().sum(-1).mean(0).double().numpy(),
+        (last - truth).square().sum(-1).mean(0).double().numpy(),
+    )
+
+
+def linear_probe_r2(
+    train_z: Tensor, train_y: npt.NDArray[np.float32], test_z: Tensor,
+    test_y: npt.NDArray[np.float32],
+) -> FloatArray:  # fmt: skip
+    """R² per quantity of a ridge regression from latents, fitted on one split, judged on another.
+
+    Args:
+        train_z: `[N, D]` latents the probe is fitted on.
+        train_y: `[N, S]` quantities.
+        test_z: `[M, D]` held-out latents.
+        test_y: `[M, S]` held-out quantities.
+
+    Returns:
+        `[S]` coefficients of determination; 1 is perfect, 0 is the mean.
+    """
+    x, y = train_z.double().numpy(), train_y.astype(np.float64)
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x = x - x_mean
+    gram = x.T @ x
+    gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+    weights = np.linalg.solve(gram, x.T @ (y - y_mean))
+    guess = (test_z.double().numpy() - x_mean) @ weights + y_mean
+    residual = np.square(test_y - guess).sum(0)
+    total = np.square(test_y - test_y.mean(0)).sum(0)
+    return np.asarray(1.0 - residual / total)

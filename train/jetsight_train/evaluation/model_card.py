@@ -1,0 +1,246 @@
+"""The model card: what a checkpoint can do, measured on episodes it never saw.
+
+Shapes: H horizon, S physical quantities.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jetsight.errors import DataError
+from jetsight_train.checkpoint import Description
+from jetsight_train.collapse import LatentHealth, latent_health
+from jetsight_train.data.encoded import tracks_of
+from jetsight_train.data.windows import Recording
+from jetsight_train.evaluation.metrics import (
+    Skill,
+    encode_recording,
+    linear_probe_r2,
+    prediction_skill,
+)
+from jetsight_train.heads import metrics as head_scores
+from jetsight_train.heads.spec import HeadScores, HeadsDescription
+from jetsight_train.heads.summary import lines as head_lines
+from jetsight_train.model.world_model import WorldModel
+
+ANGLE = "angle"
+READABLE_R2 = 0.5  # below this, more of a quantity is missing from the latent than is in it
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What `metrics.jsonl` of a run says about its latents, check by check."""
+
+    step: tuple[int, ...]
+    std_mean: tuple[float, ...]
+    effective_rank: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything the card says that was measured for it."""
+
+    skill: Skill
+    health: LatentHealth
+    probe_r2: dict[str, float]
+    held_out_name: str
+    held_out_episodes: int
+    held_out_frames: int
+    run: Curve | None
+    control: Curve | None
+    heads: HeadScores | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The card's numbers for `report.json`."""
+        control = self.control
+        return {
+            "skill_vs_persistence": self.skill.skill.round(4).tolist(),
+            "effective_rank": round(self.health.effective_rank, 2),
+            "std_mean": round(self.health.std_mean, 4),
+            "probe_r2": {name: round(value, 4) for name, value in self.probe_r2.items()},
+            "held_out": {
+                "name": self.held_out_name,
+                "episodes": self.held_out_episodes,
+                "frames": self.held_out_frames,
+            },
+            "control": control
+            and {"steps": control.step[-1], "std_mean": control.std_mean[-1],
+                 "effective_rank": control.effective_rank[-1]},
+            "heads": self.heads and asdict(self.heads),
+        }  # fmt: skip
+
+
+def measure(
+    model: WorldModel,
+    held_out: Recording,
+    fit: Recording,
+    run: Curve | None = None,
+    control: Curve | None = None,
+    heads: HeadsDescription | None = None,
+    recorded: Mapping[str, npt.NDArray[np.float32]] | None = None,
+) -> Card:
+    """Measure a model on `held_out`; the linear probe alone is fitted, on `fit`.
+
+    Args:
+        model: the model.
+        held_out: episodes that training never saw.
+        fit: episodes for the linear probe.
+        run: latent health over the run that made the model.
+        control: the same of a run without the anti-collapse term.
+        heads: description of the model's heads, if it has any.
+        recorded: columns of `held_out` that its hazards read beside the states.
+
+    Raises:
+        DataError: `held_out` lacks a column that a head was trained to read.
+    """
+    z, z_fit = encode_recording(model, held_out), encode_recording(model, fit)
+    names, y = quantities(held_out)
+    _, y_fit = quantities(fit)
+    scores = linear_probe_r2(z_fit, y_fit, z, y) if names else np.zeros(0)
+    return Card(
+        prediction_skill(model, held_out, z),
+        latent_health(z),
+        dict(zip(names, scores.tolist(), strict=True)),
+        held_out.name,
+        len(held_out.starts) - 1,
+        len(held_out.frames_u8),
+        run,
+        control,
+        heads
+        and head_scores.measure(
+            model, heads.recipe, tracks_of(model, held_out, recorded, latents=z)
+        ),
+    )
+
+
+def quantities(recording: Recording) -> tuple[list[str], npt.NDArray[np.float32]]:
+    """What a probe reads: the recorded state, with each angle as its cosine and sine."""
+    names: list[str] = []
+    columns: list[npt.NDArray[np.float32]] = []
+    for name, column in zip(recording.state_names, recording.states.T, strict=True):
+        if name.endswith(ANGLE):
+            names += [f"cos {name}", f"sin {name}"]
+            columns += [np.cos(column), np.sin(column)]
+        else:
+            names.append(name)
+            columns.append(column)
+    return names, np.stack(columns, axis=1) if columns else np.zeros((len(recording.states), 0))
+
+
+def read_curve(metrics: Path) -> Curve:
+    """The latent health of a run over its steps.
+
+    Raises:
+        DataError: the file is missing or holds no check.
+    """
+    try:
+        rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    except (OSError, json.JSONDecodeError) as error:
+        raise DataError(
+            f"{metrics}: no readable metrics ({error}); give the run folder of `jetsight train`"
+        ) from error
+    checks = [row for row in rows if "effective_rank" in row]
+    if not checks:
+        raise DataError(f"{metrics}: no collapse check was logged; train for more steps")
+    return Curve(
+        *(tuple(row[key] for row in checks) for key in ("step", "std_mean", "effective_rank"))
+    )
+
+
+def markdown(card: Card, about: Description, parameters: int) -> str:
+    """The model card as Markdown; the picture beside it is `card.png`."""
+    recipe, trained = about.recipe, about.trained
+    steps = range(1, len(card.skill.skill) + 1)
+    block_s = about.timing.action_block / about.timing.camera_hz
+    lines = [
+        f"# {about.name}",
+        "",
+        f"An action-conditioned JEPA world model ({recipe.model.architecture}, "
+        f"{parameters / 1e6:.2f} M parameters, licence {recipe.license}). It reads "
+        f"{about.frame.height_px} x {about.frame.width_px} camera frames at "
+        f"{about.timing.camera_hz:g} Hz, keeps {recipe.model.history} latents of "
+        f"{recipe.model.latent_size} numbers, and imagines {recipe.model.horizon} action blocks "
+        f"of {about.timing.action_block} actions ({block_s:g} s each). It never makes a pixel.",
+        "",
+        "![prediction, and training with and without the anti-collapse term](card.png)",
+        "",
+        f"Measured on {card.held_out_episodes} held-out episodes ({card.held_out_frames} frames, "
+        f"`{card.held_out_name}`) that training never saw.",
+        "",
+        "## Prediction against copying the last latent",
+        "",
+        "skill_k = 1 - E|z_pred(t+k) - z(t+k)|² / E|z(t) - z(t+k)|²",
+        "",
+        "| action blocks ahead | " + " | ".join(str(k) for k in steps) + " |",
+        "|---" * (len(steps) + 1) + "|",
+        "| skill | " + " | ".join(f"{value:.3f}" for value in card.skill.skill) + " |",
+        "",
+        "## What a linear probe reads out of a latent",
+        "",
+        "| quantity | R² |",
+        "|---|---|",
+        *(f"| {name} | {value:.3f} |" for name, value in card.probe_r2.items()),
+        "",
+        *_head_lines(card, about),
+        "## Is the representation alive?",
+        "",
+        f"Effective rank {card.health.effective_rank:.1f} of {recipe.model.latent_size}; mean "
+        f"standard deviation {card.health.std_mean:.3f}; mean absolute correlation between "
+        f"dimensions {card.health.correlation:.3f}.",
+        *_control_lines(card),
+        "",
+        "## Training",
+        "",
+        f"{trained.steps} steps of {recipe.optimiser.batch} windows, objective "
+        f"`{recipe.objective.kind}`, {trained.wall_s / 60:.0f} minutes of optimiser steps, "
+        f"torch {trained.torch}, data `{trained.data_name}` (SHA-256 {trained.data_sha256[:16]}).",
+        "",
+        "## Limits",
+        "",
+        *_missing_lines(card),
+        f"Everything above holds for frames like those of `{trained.data_name}`: that robot, "
+        "camera, scene and light. For others the latent means nothing; surprise says so.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _head_lines(card: Card, about: Description) -> list[str]:
+    if card.heads is None or about.heads is None:
+        return []
+    how = about.heads.trained
+    return [
+        "## What its heads read",
+        "",
+        f"Trained on the frozen model with {how.train_episodes} episodes of `{how.data_name}` "
+        f"(SHA-256 {how.data_sha256[:16]}); thresholds set on {how.calibration_episodes} others. "
+        "Imagined: after rollouts of 1 to H blocks with the recorded actions.",
+        "",
+        *head_lines(about.heads, card.heads),
+        "",
+    ]
+
+
+def _missing_lines(card: Card) -> list[str]:
+    """What a planner must not ask this latent for."""
+    missing = [name for name, r2 in card.probe_r2.items() if r2 < READABLE_R2]
+    if not missing:
+        return []
+    return [f"A linear probe cannot read {', '.join(missing)} out of the latent.", ""]
+
+
+def _control_lines(card: Card) -> list[str]:
+    if card.control is None:
+        return []
+    return [
+        "",
+        "The control, a run without the anti-collapse term, at step "
+        f"{card.control.step[-1]}: mean standard deviation {card.control.std_mean[-1]:.4f}, "
+        f"effective rank {card.control.effective_rank[-1]:.1f}.",
+    ]

@@ -1,0 +1,127 @@
+"""What a run must remember to go on exactly where it stopped.
+
+`RUN/state/step-N/` holds the weights and the optimiser's moments as safetensors, and the rest as
+JSON. The two newest are kept, so a kill while one is written costs nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from jetsight.errors import CheckpointError, UsageError
+from jetsight.storage.atomic import new_directory, sweep
+from jetsight.storage.strict_json import dump, parse
+from jetsight_train.model.world_model import WorldModel
+from jetsight_train.recipe import Recipe
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class StateDescription:
+    """The part of a run's state that is not a tensor."""
+
+    step: int
+    wall_s: float
+    bad_checks: int
+    recipe: Recipe
+    data_sha256: str
+
+
+class RunState:
+    """Reads and writes the states of one run folder."""
+
+    def __init__(self, folder: Path, recipe: Recipe, data_sha256: str) -> None:
+        self.folder = folder / "state"
+        self.recipe, self.data_sha256 = recipe, data_sha256
+
+    def steps(self) -> list[int]:
+        """Steps of the complete states, oldest first."""
+        return sorted(int(path.name[5:]) for path in self.folder.glob("step-*"))
+
+    def save(
+        self, model: WorldModel, optimiser: torch.optim.Optimizer, step: int, wall_s: float,
+        bad_checks: int,
+    ) -> None:  # fmt: skip
+        """Write the state of `step` and remove all but the newest two."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sweep(self.folder)
+        target = self.folder / f"step-{step:08d}"
+        if target.exists():
+            return
+        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+        tensors |= _moments(model, optimiser)
+        about = StateDescription(step, wall_s, bad_checks, self.recipe, self.data_sha256)
+        with new_directory(target) as folder:
+            (folder / "state.safetensors").write_bytes(
+                save_tensors({name: value.contiguous() for name, value in tensors.items()})
+            )
+            (folder / "state.json").write_bytes(dump(about))
+        for old in self.steps()[:-KEPT]:
+            shutil.rmtree(self.folder / f"step-{old:08d}")
+
+    def load(
+        self, model: WorldModel, optimiser: torch.optim.Optimizer
+    ) -> tuple[int, float, int] | None:
+        """Restore the newest state; returns its step, seconds of training and bad checks.
+
+        Raises:
+            UsageError: the folder belongs to another recipe or another data set.
+            CheckpointError: the state is damaged.
+        """
+        steps = self.steps()
+        if not steps:
+            return None
+        folder = self.folder / f"step-{steps[-1]:08d}"
+        try:
+            about = parse(
+                (folder / "state.json").read_bytes(),
+                StateDescription,
+                str(folder),
+                error=CheckpointError,
+            )
+            tensors = load_tensors((folder / "state.safetensors").read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{folder}: the training state is damaged ({error}); delete this folder to go on "
+                "from the state before it"
+            ) from error
+        if (about.recipe, about.data_sha256) != (self.recipe, self.data_sha256):
+            raise UsageError(
+                f"{self.folder.parent}: this run was started with another recipe or other data; "
+                "resume with the ones it began with, or choose a new --out"
+            )
+        model.load_state_dict(
+            {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
+        )
+        _restore_moments(model, optimiser, tensors)
+        return about.step, about.wall_s, about.bad_checks
+
+
+def _moments(model: WorldModel, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"optimiser.{key}.{name}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimiser.state.get(parameter, {}).items()
+    }
+
+
+def _restore_moments(
+    model: WorldModel, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
+    for name, parameter in model.named_parameters():
+        kept = {
+            key: tensors[f"optimiser.{key}.{name}"]
+            for key in ("step", "exp_avg", "exp_avg_sq")
+            if f"optimiser.{key}.{name}" in tensors
+        }
+        if kept:
+            optimiser.state[parameter] = kept

@@ -1,0 +1,195 @@
+"""`jetsight train --probe`: heads for a frozen model, thresholds included.
+
+Episodes are split three ways: weights are fitted on the first part, hazard thresholds and the scale
+of the support on the second, and what is reported is measured on the third.
+
+Shapes: E episodes, M blocks, P quantities, G hazards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jetsight.clock import Clock, MonotonicClock
+from jetsight.errors import DataError, UsageError
+from jetsight_train.checkpoint import Description
+from jetsight_train.data.action_blocks import Blocks, encoded_blocks, imagined_blocks, window_rows
+from jetsight_train.data.encoded import Tracks
+from jetsight_train.heads import conformal, metrics
+from jetsight_train.heads.labels import block_hazards, check_columns, quantities
+from jetsight_train.heads.recipe import HeadsRecipe, SplitRecipe
+from jetsight_train.heads.spec import HeadsDescription, HeadsTrained
+from jetsight_train.model.heads import (
+    HazardHead,
+    HazardSpec,
+    Heads,
+    ProbeHead,
+    ProbeSpec,
+    SupportHead,
+)
+from jetsight_train.model.world_model import WorldModel
+from jetsight_train.training import fit_heads
+
+
+def train_heads(
+    model: WorldModel, about: Description, tracks: Tracks, recipe: HeadsRecipe,
+    clock: Clock | None = None,
+) -> HeadsDescription:  # fmt: skip
+    """Give a model heads, in place of any it has; nothing else of it changes.
+
+    Args:
+        model: the trained model; it is put into evaluation mode.
+        about: its description.
+        tracks: episodes encoded by it.
+        recipe: which heads.
+        clock: measures the time it took.
+
+    Returns:
+        The description to store with the weights.
+
+    Raises:
+        DataError: a column is missing or never varies, there are too few or too short episodes, or
+            too few hazardous blocks for the promised rate.
+        UsageError: the recipe starts rollouts from more latents than the model keeps.
+    """
+    clock = clock or MonotonicClock()
+    began_ns = clock.now_ns()
+    model.eval()
+    recipe = replace(recipe, context=_context(recipe, about, model))
+    check_columns(recipe, tracks)
+    train, calibration, held_out = split(tracks, recipe.split, recipe.optimiser.seed)
+    _refuse_unpromisable(model, recipe, (train, calibration, held_out))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.optimiser.seed)  # of the weights that training starts from
+        heads, counts = _fitted(model, recipe, train, calibration)
+    model.heads = heads.eval().requires_grad_(False)
+    measured = metrics.measure(model, recipe, held_out)
+    how = HeadsTrained(
+        tracks.recording.name, tracks.recording.digest, about.weights.sha256, train.episodes,
+        calibration.episodes, counts, torch.__version__, (clock.now_ns() - began_ns) / 1e9,
+    )  # fmt: skip
+    return HeadsDescription(
+        recipe, heads.probe_spec, heads.hazards, heads.support is not None, how, measured
+    )
+
+
+def _context(recipe: HeadsRecipe, about: Description, model: WorldModel) -> int:
+    """Latents a rollout starts from: what the recipe says, else what the model was trained with."""
+    history = model.config.history
+    if recipe.context > history:
+        raise UsageError(
+            f"recipe {recipe.name!r} starts rollouts from {recipe.context} latents, but the model "
+            f"keeps {history}; set context to at most that, or to 0"
+        )
+    return recipe.context or about.recipe.objective.context or history
+
+
+def split(tracks: Tracks, shares: SplitRecipe, seed: int) -> tuple[Tracks, Tracks, Tracks]:
+    """Whole episodes, drawn at random, to train on, to calibrate on, and to measure on.
+
+    Raises:
+        DataError: there are fewer than three episodes.
+    """
+    count = tracks.episodes
+    calibration, report = (max(1, round(s * count)) for s in (shares.calibration, shares.report))
+    if calibration + report >= count:
+        raise DataError(
+            f"{tracks.recording.name}: {count} episodes cannot be split into training, "
+            "calibration and report; expected at least 3 and smaller shares, record more"
+        )
+    order = np.random.default_rng((seed, count)).permutation(count)
+    borders = np.split(order, [report, report + calibration])
+    held_out, middle, train = (tracks.only(sorted(part.tolist())) for part in borders)
+    return train, middle, held_out
+
+
+def _fitted(
+    model: WorldModel, recipe: HeadsRecipe, train: Tracks, calibration: Tracks
+) -> tuple[Heads, tuple[int, ...]]:
+    """Trained heads, and how many hazardous blocks set each threshold."""
+    size, plan = model.config.latent_size, recipe.optimiser
+    imagined = imagined_blocks(model, train, recipe.windows, plan.seed, recipe.context)
+    probe = spec = hazard = support = None
+    hazards: tuple[HazardSpec, ...] = ()
+    counts: tuple[int, ...] = ()
+    if recipe.probe:
+        spec, values = _probe_targets(recipe, train)
+        probe = ProbeHead(size, len(spec.quantities), recipe.hidden)
+        later = values[torch.from_numpy(imagined.rows + model.timing.action_block)]
+        fit_heads.fit_probe(probe, (train.latents, values), (imagined.after, later), plan)
+    if recipe.hazard:
+        hazard = HazardHead(size, model.action_size, len(recipe.hazard), recipe.hidden)
+        encoded = encoded_blocks(model, train)
+        parts = [(part, _labels(model, recipe, train, part)) for part in (encoded, imagined)]
+        fit_heads.fit_hazard(hazard, parts[0], parts[1], plan)
+        hazards, counts = _calibrated(model, hazard, recipe, calibration)
+    if recipe.support:
+        support = SupportHead(size)
+        fit_heads.fit_support(support, train.latents, calibration.latents)
+    return Heads(probe, hazard, support, spec, hazards), counts
+
+
+def _probe_targets(recipe: HeadsRecipe, tracks: Tracks) -> tuple[ProbeSpec, Tensor]:
+    names, units, values = quantities(recipe.probe, tracks.columns)
+    scale = values.std(0)
+    for name, std in zip(names, scale, strict=True):
+        if std < fit_heads.MIN_STD:
+            raise DataError(
+                f"{tracks.recording.name}: {name!r} never varies, so a probe cannot learn it; "
+                "leave its column out of the recipe or record more"
+            )
+    return ProbeSpec(names, units, tuple(scale.tolist())), torch.from_numpy(values)
+
+
+def _labels(model: WorldModel, recipe: HeadsRecipe, tracks: Tracks, blocks: Blocks) -> Tensor:
+    rules = [entry.rule for entry in recipe.hazard]
+    happens = block_hazards(rules, tracks.columns, blocks.rows, model.timing.action_block)
+    return torch.from_numpy(happens.astype(np.float32))
+
+
+def _calibrated(
+    model: WorldModel, head: HazardHead, recipe: HeadsRecipe, tracks: Tracks
+) -> tuple[tuple[HazardSpec, ...], tuple[int, ...]]:
+    """A conformal threshold per hazard from imagined blocks of episodes not trained on."""
+    blocks = imagined_blocks(model, tracks, None, context=recipe.context)
+    logits = metrics.hazard_logits(head, blocks)
+    hazardous = _labels(model, recipe, tracks, blocks).numpy() > 0.5
+    specs = tuple(
+        HazardSpec(
+            entry.name, conformal.threshold(logits[hazardous[:, i], i], entry.miss_rate),
+            entry.miss_rate, entry.rule,
+        )
+        for i, entry in enumerate(recipe.hazard)
+    )  # fmt: skip
+    return specs, tuple(int(count) for count in hazardous.sum(0))
+
+
+def _refuse_unpromisable(model: WorldModel, recipe: HeadsRecipe, parts: Sequence[Tracks]) -> None:
+    """Tell before training what cannot be learned, promised or reported.
+
+    A block that is imagined from several windows counts once here: a view of it is no new evidence.
+    """
+    if not recipe.hazard:
+        return
+    rules, block = [entry.rule for entry in recipe.hazard], model.timing.action_block
+    counts = []
+    for part in parts:
+        windows = window_rows(model, part, context=recipe.context)
+        rows = np.unique(windows[:, recipe.context - 1 : -1])
+        counts.append(block_hazards(rules, part.columns, rows, block).sum(0).tolist())
+    for i, entry in enumerate(recipe.hazard):
+        need = (1, conformal.needed(entry.miss_rate), 1)
+        for what, count, least in zip(
+            ("training", "calibration", "report"), counts, need, strict=True
+        ):
+            if count[i] < least:
+                raise DataError(
+                    f"{parts[0].recording.name}: hazard {entry.name!r} happens in {count[i]} "
+                    f"blocks of the {what} episodes, expected at least {least} to promise a miss "
+                    f"rate of {entry.miss_rate:g}; record more of it, or ask for a larger miss_rate"
+                )

@@ -1,0 +1,273 @@
+"""The training loop: windows in, checkpoints and a metrics log out, exact when resumed.
+
+What a step does depends only on the recipe, the data and the step number (batches and dropout are
+drawn from generators seeded with it), so a run that was stopped and resumed ends in the same bits.
+
+Shapes: N windows, T = context + rollout steps frames per window, F frames of the recording,
+A action-block size, D latent size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from jetsight.clock import Clock, MonotonicClock
+from jetsight.errors import UsageError
+from jetsight_train import checkpoint
+from jetsight_train.collapse import CollapseMonitor, LatentHealth, latent_health
+from jetsight_train.data.encoded import check_known
+from jetsight_train.data.windows import Recording, WindowSampler
+from jetsight_train.evaluation.metrics import encode_recording
+from jetsight_train.heads.labels import quantities
+from jetsight_train.model.preprocess import FrameSpec
+from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.objectives import ObjectiveConfig, anchor_term, objective_terms
+from jetsight_train.recipe import OptimiserConfig, Recipe
+from jetsight_train.training.resume import RunState
+
+MIN_ACTION_STD = MIN_ANCHOR_STD = 1e-6
+CHECKPOINT = "checkpoint"
+METRICS = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one training step measured; `health` only on steps the monitor looks at."""
+
+    step: int
+    loss: float
+    terms: dict[str, float]
+    health: LatentHealth | None
+
+    def as_line(self) -> str:
+        """One line of `metrics.jsonl`."""
+        row: dict[str, float] = {"step": self.step, "loss": self.loss, **self.terms}
+        if self.health is not None:
+            row |= self.health.as_dict()
+        return json.dumps(row) + "\n"
+
+
+def build_model(recipe: Recipe, recording: Recording) -> WorldModel:
+    """A fresh model whose action normaliser is measured on the recording."""
+    torch.manual_seed(recipe.optimiser.seed)
+    mean = tuple(recording.actions.mean(0).tolist())
+    std = tuple(recording.actions.std(0).clip(MIN_ACTION_STD).tolist())
+    plan = recipe.action
+    action = ActionSpec(
+        plan.names, plan.units, plan.low, plan.high, plan.rate_limit_per_s, plan.neutral or mean,
+        mean, std,
+    )  # fmt: skip
+    return WorldModel(
+        recipe.model,
+        FrameSpec.whole(recipe.frame.camera, recipe.frame.resize),
+        TimingSpec(recipe.timing.camera_hz, recipe.timing.action_block),
+        action,
+    )
+
+
+def _anchors(recipe: Recipe, recording: Recording) -> Tensor | None:
+    """What the first dimensions have to be, for every frame: `[F, P]`, standardised."""
+    if not (recipe.objective.anchor and recipe.anchors):
+        return None
+    columns = {name: recording.states[:, i] for i, name in enumerate(recording.state_names)}
+    for entry in recipe.anchors:
+        check_known(entry.column, list(columns), recording.name)
+    values = torch.from_numpy(quantities(recipe.anchors, columns)[2])
+    return (values - values.mean(0)) / values.std(0).clamp_min(MIN_ANCHOR_STD)
+
+
+def learning_rate(config: OptimiserConfig, step: int) -> float:
+    """Linear warm-up, then a half cosine down to zero at the last step."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def window_terms(
+    model: WorldModel, z: Tensor, blocks: Tensor, objective: ObjectiveConfig
+) -> dict[str, Tensor]:
+    """Loss terms of a batch of windows of latents `z [N, T, D]` and the `blocks [N, T-1, A]`.
+
+    Every context frame predicts its successor (teacher forcing), and a rollout from the context
+    predicts what follows with the model's own latents as input. Gradients reach both the predicted
+    and the encoded side; the anti-collapse terms hold the encoder up.
+    """
+    context = objective.context or model.config.history
+    forced = model.predict_each(z[:, :context], blocks[:, :context])
+    imagined = model.rollout(z[:, :context], blocks[:, : context - 1], blocks[:, context - 1 :])
+    predicted = torch.cat([forced[:, :-1], imagined], dim=1).flatten(0, 1)
+    return objective_terms(predicted, z[:, 1:].flatten(0, 1), z, objective)
+
+
+class Trainer:
+    """One run: owns the model, the optimiser and the run folder."""
+
+    def __init__(
+        self, recipe: Recipe, recording: Recording, folder: Path, clock: Clock | None = None
+    ) -> None:
+        self.recipe, self.recording, self.folder = recipe, recording, folder
+        self.clock = clock or MonotonicClock()
+        self.model = build_model(recipe, recording)
+        self.frozen = recipe.optimiser.frozen_encoder
+        trained = self.model.predictor if self.frozen else self.model
+        self.optimiser = torch.optim.AdamW(
+            trained.parameters(), weight_decay=recipe.optimiser.weight_decay
+        )
+        context = recipe.objective.context or recipe.model.history
+        length = context + recipe.objective.rollout_steps
+        self.sampler = WindowSampler(
+            recording, length, recipe.timing.action_block, recipe.optimiser.seed
+        )
+        self.monitor = CollapseMonitor(recipe.monitor, recipe.model.latent_size)
+        self.state = RunState(folder, recipe, recording.digest)
+        self.step = 0
+        self.wall_s = 0.0
+        self.anchors = _anchors(recipe, recording)
+        self.begun = False  # with weights that were trained before
+        self.latents: Tensor | None = None  # [F, D] of all frames, once the encoder stays as it is
+
+    def resume(self) -> None:
+        """Go on from the newest complete state of the run folder; a fresh folder starts at 0."""
+        found = self.state.load(self.model, self.optimiser)
+        if found is not None:
+            self.begun = True
+            self.step, self.wall_s, self.monitor.bad_checks = found
+        self._trim_metrics()
+
+    def start_from(self, weights: WorldModel) -> None:
+        """Begin with the weights of a trained model of the same geometry; moments start at zero.
+
+        With a frozen encoder only that is taken, and the predictor may be another one.
+
+        Raises:
+            UsageError: the geometry differs.
+        """
+        self.begun = True
+        if self.frozen:
+            self._take_encoder(weights)
+            return
+        if weights.config != self.recipe.model:
+            raise UsageError(
+                f"recipe {self.recipe.name!r} describes another model than the checkpoint to start "
+                "from; give both the same [model] section"
+            )
+        self.model.load_state_dict(weights.state_dict())
+
+    def _take_encoder(self, weights: WorldModel) -> None:
+        own, theirs = self.recipe.model, weights.config
+        same = (own.conv, own.vit, own.latent_size) == (theirs.conv, theirs.vit, theirs.latent_size)
+        if not same or self.model.frame != weights.frame:
+            raise UsageError(
+                f"recipe {self.recipe.name!r} keeps an encoder frozen that is another one than the "
+                "checkpoint's; give both the same frame, latent_size and encoder"
+            )
+        self.model.encoder.load_state_dict(weights.encoder.state_dict())
+
+    def run(
+        self, save_every: int = 500, report: Callable[[StepReport], None] | None = None
+    ) -> Path:
+        """Train to the recipe's last step and write the checkpoint; returns its folder.
+
+        Raises:
+            UsageError: the encoder is to stay frozen, but nothing was taken from a checkpoint.
+            CollapseError: the monitor stopped the run.
+        """
+        if self.frozen and not self.begun:
+            raise UsageError(
+                f"recipe {self.recipe.name!r} keeps the encoder frozen, so it needs a trained one; "
+                "give its checkpoint with --init"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / METRICS).open("a", encoding="utf-8") as metrics:
+            while self.step < self.recipe.optimiser.last_step:
+                began_ns = self.clock.now_ns()
+                done = self.train_step()
+                self.wall_s += (self.clock.now_ns() - began_ns) / 1e9
+                metrics.write(done.as_line())
+                if report:
+                    report(done)
+                if done.health:
+                    metrics.flush()  # what was measured is readable while the run goes on
+                    self.monitor.check(done.step, done.health)
+                if self.step % save_every == 0:
+                    metrics.flush()
+                    self.save_state()
+        self.save_state()
+        return self._finish()
+
+    def train_step(self) -> StepReport:
+        """One optimiser step."""
+        config, step = self.recipe.optimiser, self.step
+        torch.manual_seed((config.seed << 32) + step + 1)  # dropout of this very step
+        self.model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(config, step)
+        rows = self.sampler.rows(self.sampler.draw(step, config.batch))
+        z, blocks = self._encoded(rows), self.sampler.blocks(rows)
+        terms = window_terms(self.model, z, blocks, self.recipe.objective)
+        if self.anchors is not None:
+            weight, wanted = self.recipe.objective.anchor, self.anchors[torch.from_numpy(rows)]
+            terms["anchor"] = weight * anchor_term(z, wanted)
+        loss = torch.stack(list(terms.values())).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
+        self.optimiser.step()
+        self.step += 1
+        looked_at = step % self.recipe.monitor.every_steps == 0
+        return StepReport(
+            step,
+            float(loss.detach()),
+            {name: float(value.detach()) for name, value in terms.items()},
+            latent_health(z.detach().flatten(0, 1)) if looked_at and not self.frozen else None,
+        )
+
+    def _encoded(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Latents `[N, T, D]` of the frames in `rows [N, T]`."""
+        if self.frozen:
+            if self.latents is None:
+                self.latents = encode_recording(self.model, self.recording)
+                self.model.train()
+            return self.latents[torch.from_numpy(rows)]
+        frames = torch.from_numpy(self.recording.frames_u8[rows])
+        half = self.recipe.optimiser.compute == "bf16"
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=half):
+            z = self.model.encode(frames.flatten(0, 1))
+        return z.float().view(*rows.shape, -1)
+
+    def save_state(self) -> None:
+        """Write everything that resuming needs, atomically; the one before is kept."""
+        self.state.save(self.model, self.optimiser, self.step, self.wall_s, self.monitor.bad_checks)
+
+    def _finish(self) -> Path:
+        z = self.latents
+        if z is None:
+            z = encode_recording(self.model, self.recording)
+        latent = checkpoint.LatentSpec(tuple(z.mean(0).tolist()), tuple(z.std(0).tolist()))
+        how = checkpoint.Trained(
+            self.step, self.recording.digest, self.recording.name, torch.__version__, self.wall_s
+        )
+        target = self.folder / CHECKPOINT
+        checkpoint.save(target, self.model, self.recipe, latent, how)
+        return target
+
+    def _trim_metrics(self) -> None:
+        """Drop the lines of steps that were lost, so the log tells one story."""
+        path = self.folder / METRICS
+        if not path.is_file():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines[: self.step] if line.endswith("\n")]
+        from jetsight.storage.atomic import write_file
+
+        write_file(path, "".join(kept).encode())
