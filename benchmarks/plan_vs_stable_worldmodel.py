@@ -13,9 +13,9 @@ import json
 import click
 from planrace.problem import lewm_problem
 
-from jetsight.backends.host_arrays import default_threads
 from jetsight.clock import MonotonicClock
 from jetsight.errors import JetsightError
+from jetsight.machine.cpu import default_threads
 from jetsight_compile.bench.report import header
 from jetsight_compile.pipeline.environment import machine_facts, versions
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jetsight.doctor import examine
+from jetsight.doctor.report import Report
 from jetsight.machine.system import Cuda
 from jetsight.tensorrt.engine_cache import EngineStore
 
@@ -272,7 +273,7 @@ BOARDS = {
 }
 
 
-def look(root: Path, installed: dict[str, str] | None = None, **fakes: Any) -> examine.Report:
+def look(root: Path, installed: dict[str, str] | None = None, **fakes: Any) -> Report:
     """The report on a tree, with these packages and no GPU driver."""
     defaults = {
         "version_of": lambda module: (installed or {}).get(module),

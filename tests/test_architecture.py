@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import jetsight
-from jetsight.extras import EXTRA_OF
+from jetsight.errors import EXTRA_OF
 
 if sys.version_info >= (3, 11):
     import tomllib

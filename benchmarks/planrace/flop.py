@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import onnx
 
-from jetsight_compile.bench.work import graph_flop
+from jetsight_compile.export.onnx_graph import graph_flop
 from jetsight_train.model.world_model import WorldModel
 
 

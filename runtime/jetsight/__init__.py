@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from jetsight.bundle.bundle import Bundle
     from jetsight.cameras import Camera
     from jetsight.datasets.lerobot import LeRobotDataset
-    from jetsight.planning.goal import Goal, Limits
+    from jetsight.planning.goal import Goal
+    from jetsight.planning.limits import Limits
     from jetsight.planning.plan import Plan, PlanReason
     from jetsight.session import Session
     from jetsight.stream.frames import Forecast, Frame

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from jetsight.errors import EngineError
+
 NDArray = npt.NDArray[Any]
 
 
@@ -75,3 +77,17 @@ class Backend(Protocol):
     def load(self, graph: bytes) -> Engine:
         """Load a *checked* ONNX graph (bytes already matched against the bundle's digest)."""
         ...
+
+
+def static_shape(name: str, shape: list[Any]) -> tuple[int, ...]:
+    """`shape` as integers.
+
+    Raises:
+        EngineError: a dimension is symbolic; jetsight graphs are static.
+    """
+    if not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise EngineError(
+            f"{name!r} has the dynamic shape {shape}, expected fixed sizes; "
+            "export the graph with static shapes"
+        )
+    return tuple(shape)

@@ -19,6 +19,31 @@ The runtime must stay importable without click: the command line maps `exit_code
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+# import name -> extra; the smallest extra that brings it. A test compares this with pyproject.toml.
+EXTRA_OF = {
+    "av": "camera",
+    "gym_pusht": "sim",
+    "gymnasium": "sim",
+    "jinja2": "compile",
+    "matplotlib": "train",
+    "onnx": "compile",
+    "onnxruntime": "cpu",
+    "onnxscript": "compile",
+    "openvino": "cpu",
+    "pyarrow": "camera",
+    "pycuda": "jetson",
+    "safetensors": "train",
+    "scipy": "sim",
+    "tensorrt_rtx": "rtx",
+    "tomli": "train",
+    "torch": "train",
+    "torch_tensorrt": "torch-tensorrt",
+    "tqdm": "train",
+}
+
 
 class JetsightError(Exception):
     """Base of all errors raised on purpose; `exit_code` is what a command ends with."""
@@ -100,3 +125,31 @@ class EngineError(JetsightError):
     """A backend cannot load or run a graph."""
 
     exit_code = 10
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's message says, in one line: without source locations, at most 200 letters."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    # OpenVINO puts "Exception from file:line" and "Check 'x' failed at file:line" in front.
+    said = [s for s in lines if s and not s.startswith(("Exception from ", "Check '"))]
+    return " ".join(said[:4])[:200] or type(error).__name__
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The line for a name that does not exist, with the nearest one that does."""
+    names = list(known)
+    near = difflib.get_close_matches(str(name)[:100], names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+    return UsageError(f"there is no {kind} {str(name)[:100]!r}; {hint}")
+
+
+def missing(error: ImportError, purpose: str) -> MissingDependency | None:
+    """The `MissingDependency` behind a failed import; None if the module is not an optional one.
+
+    Args:
+        error: what the import raised.
+        purpose: what it was needed for, as a noun phrase.
+    """
+    module = (error.name or "").partition(".")[0]
+    extra = EXTRA_OF.get(module)
+    return None if extra is None else MissingDependency(module, extra, purpose)

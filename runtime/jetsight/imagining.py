@@ -9,8 +9,10 @@ from collections.abc import Mapping
 
 from jetsight.bundle.planner_spec import PlannerFacts
 from jetsight.clock import Clock
-from jetsight.planning.goal import GoalLike, Limits
-from jetsight.planning.imagine import Imagination, Newest, Wish
+from jetsight.planning.goal import GoalLike
+from jetsight.planning.imagine import Imagination
+from jetsight.planning.inputs import Newest, Wish
+from jetsight.planning.limits import Limits
 from jetsight.planning.plan import Plan
 from jetsight.planning.time_budget import Choice
 

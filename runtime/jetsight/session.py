@@ -14,7 +14,8 @@ from jetsight.clock import Clock, MonotonicClock
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import EngineError
 from jetsight.imagining import Imagining
-from jetsight.planning.imagine import Imagination, Newest, Planning
+from jetsight.planning.imagine import Imagination, Planning
+from jetsight.planning.inputs import Newest
 from jetsight.stream.forecaster import Forecaster
 from jetsight.stream.frames import Forecast, Frame, Mode, Reason
 from jetsight.stream.health import HealthLimits, HealthMonitor

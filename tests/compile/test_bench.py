@@ -14,10 +14,10 @@ from onnx import TensorProto, helper
 from jetsight.errors import EngineError
 from jetsight.testing import FakeClock
 from jetsight.testing.overhead import Overhead
-from jetsight_compile.bench import process, report, work
+from jetsight_compile.bench import contestants, process, report
 from jetsight_compile.bench.contestants import EAGER
-from jetsight_compile.bench.requirements import Row
-from jetsight_compile.bench.rows import (
+from jetsight_compile.bench.requirements import (
+    Row,
     encode_rows,
     import_rows,
     memory_rows,
@@ -25,6 +25,7 @@ from jetsight_compile.bench.rows import (
 )
 from jetsight_compile.bench.run import peak_rates
 from jetsight_compile.bench.timing import Contestant, Timing, race
+from jetsight_compile.export.onnx_graph import graph_flop
 from jetsight_compile.pipeline.environment import cpu_features, machine_facts
 
 MS = 1_000_000
@@ -195,8 +196,8 @@ def test_peaks_are_the_fastest_call_of_each_precision() -> None:
 
 
 def test_arithmetic_is_counted_from_the_graph() -> None:
-    assert work.graph_flop(encode_graph()) == 2 * HEIGHT * WIDTH * 3 * D
-    assert work.graph_flop(work.gemm_graph(int8=False)) == work.gemm_flop()
+    assert graph_flop(encode_graph()) == 2 * HEIGHT * WIDTH * 3 * D
+    assert graph_flop(contestants.gemm_graph(int8=False)) == contestants.gemm_flop()
     values = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name, shape in (("x", (1, 6, 9, 9)), ("w", (8, 3, 3, 3)), ("y", (1, 8, 7, 7)))
@@ -204,7 +205,7 @@ def test_arithmetic_is_counted_from_the_graph() -> None:
     node = helper.make_node("Conv", ["x", "w"], ["y"], group=2)
     graph = helper.make_graph([node], "g", values[:2], values[2:])
     conv = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
-    assert work.graph_flop(conv.SerializeToString()) == 2 * 8 * 7 * 7 * 3 * 3 * 3
+    assert graph_flop(conv.SerializeToString()) == 2 * 8 * 7 * 7 * 3 * 3 * 3
 
 
 def test_arithmetic_of_unknown_size_is_refused() -> None:
@@ -212,7 +213,7 @@ def test_arithmetic_of_unknown_size_is_refused() -> None:
     model.graph.node[1].op_type, model.graph.node[1].domain = "Odd", "x.y"
     model.opset_import.append(helper.make_opsetid("x.y", 1))
     with pytest.raises(EngineError, match="not static"):
-        work.graph_flop(model.SerializeToString())
+        graph_flop(model.SerializeToString())
 
 
 def test_import_time_and_memory_are_those_of_a_lean_process(tmp_path: Path) -> None:

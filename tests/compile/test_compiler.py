@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from tiny import save_checkpoint, square_episode, write_dataset
 
-from jetsight.backends.loading import rank_agreement
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.parity import rank_agreement
 from jetsight.cli import main
 from jetsight.errors import CheckpointError, GateError, StorageError, UsageError
 from jetsight_compile.calibration.run import run_all

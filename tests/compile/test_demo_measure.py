@@ -16,8 +16,7 @@ from jetsight.errors import DataError
 from jetsight.testing import tiny_spec
 from jetsight_compile.demo.metrics import engine_parity, horizon_errors, surprise_report
 from jetsight_compile.demo.positions import Places, Probe, located_things
-from jetsight_compile.demo.scenario import Piece, Scenario
-from jetsight_compile.demo.watch import Watched
+from jetsight_compile.demo.scenario import Piece, Scenario, Watched
 
 SPEC = tiny_spec(history=3, action_block=2, horizon=2, latent_size=4, surprise_limit=3.0)
 SCENARIO = Scenario((Piece(0, 0, 20), Piece(1, 20, 40, announced=False)))

@@ -22,8 +22,7 @@ from jetsight.engine import NDArray
 from jetsight.errors import DataError
 from jetsight_compile.demo.forecast_images import choose_rows
 from jetsight_compile.demo.library import Library, build_library
-from jetsight_compile.demo.page import number, picture
-from jetsight_compile.demo.report import report_facts, write_reports
+from jetsight_compile.demo.report import number, picture, report_facts, write_reports
 from jetsight_compile.demo.stream import Shown, stream_and_judge
 
 KEYS = {

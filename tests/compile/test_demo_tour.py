@@ -18,9 +18,10 @@ from jetsight.bundle.bundle import Bundle
 from jetsight.errors import CheckpointError, DataError
 from jetsight_compile.bench import session
 from jetsight_compile.demo import run as tours
-from jetsight_compile.demo.run import find_checkpoint, find_data, summary_lines, tour
+from jetsight_compile.demo.run import summary_lines, tour
 from jetsight_compile.export.layers import Style
 from jetsight_compile.pipeline import family as families
+from jetsight_compile.pipeline.shipped import find_checkpoint, find_data
 from jetsight_compile.validate import gates as gate
 from jetsight_compile.validate.limits import IMAGINE_LIMITS
 from jetsight_train.model.world_model import WorldModel

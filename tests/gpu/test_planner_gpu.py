@@ -9,7 +9,7 @@ import pytest
 from bundle_factory import make_manifest
 from live_planner import PLANNER, families, golden_problem, planner_graph
 
-from jetsight.backends import loading
+from jetsight.bundle.parity import rank_agreement
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.clock import MonotonicClock
 from jetsight.planning.graph_iterations import ChainedIterations
@@ -78,10 +78,10 @@ def test_every_chain_is_replayed_as_one_graph(backend: TensorRtBackend, plan: by
 
 def test_candidates_are_ranked_as_numpy_ranks_them(backend: TensorRtBackend, plan: bytes) -> None:
     engine, problem = backend.load_plan(plan), golden_problem(PLANNER)
-    assert (loading.rank_agreement(engine, problem, PLANNER.graph) or 0) > 0.99
+    assert (rank_agreement(engine, problem, PLANNER.graph) or 0) > 0.99
     key = f"{PLANNER.graph}__costs"
     turned = {**problem, key: -problem[key]}  # negative control
-    assert (loading.rank_agreement(engine, turned, PLANNER.graph) or 0) < -0.99
+    assert (rank_agreement(engine, turned, PLANNER.graph) or 0) < -0.99
 
 
 def test_a_chain_is_faster_than_the_host_in_between(backend: TensorRtBackend, plan: bytes) -> None:

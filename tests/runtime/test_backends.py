@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from jetsight.backends import host_arrays, registry
 from jetsight.engine import Engine
 from jetsight.errors import EngineError, MissingDependency, UsageError
+from jetsight.machine.cpu import default_threads
 
 NAMES = ("onnxruntime", "openvino")
 FRAME = np.random.default_rng(1).integers(0, 256, (8, 12, 3), np.uint8)
@@ -335,7 +336,7 @@ def test_host_arrays_start_on_a_cache_line() -> None:
 
 
 def test_default_threads_are_within_what_the_process_may_use() -> None:
-    assert 1 <= host_arrays.default_threads() <= len(os.sched_getaffinity(0))
+    assert 1 <= default_threads() <= len(os.sched_getaffinity(0))
 
 
 def test_graphs_of_this_file_are_valid_onnx() -> None:

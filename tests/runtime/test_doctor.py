@@ -17,6 +17,7 @@ from jetsight import cli
 from jetsight.backends.registry import BackendInfo
 from jetsight.cli.doctor import describe
 from jetsight.doctor import examine
+from jetsight.doctor.report import Ability, Engines, Report
 from jetsight.machine import system
 from jetsight.machine.jetson import Jetson
 from jetsight.machine.system import Cuda, Gpu
@@ -60,7 +61,7 @@ def jetson(tmp_path: Path) -> Path:
     )
 
 
-def _examine(root: Path, installed: set[str] = frozenset(), **fakes: Any) -> examine.Report:
+def _examine(root: Path, installed: set[str] = frozenset(), **fakes: Any) -> Report:
     def version_of(module: str) -> str | None:
         return "1.2.3" if module in installed else None
 
@@ -74,7 +75,7 @@ def _examine(root: Path, installed: set[str] = frozenset(), **fakes: Any) -> exa
     return examine.examine(root, version_of=version_of, **fakes)
 
 
-def _able(report: examine.Report, start: str) -> examine.Ability:
+def _able(report: Report, start: str) -> Ability:
     (found,) = [able for able in report.abilities if able.what.startswith(start)]
     return found
 
@@ -255,7 +256,7 @@ def test_command_prints_the_page_and_the_json(capsys: pytest.CaptureFixture[str]
     assert "can  what" in capsys.readouterr().out
     assert cli.main(["doctor", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {
-        field.name for field in dataclasses.fields(examine.Report)
+        field.name for field in dataclasses.fields(Report)
     }
 
 
@@ -289,7 +290,7 @@ def test_engines_are_counted_and_usable_ones_too(
 ) -> None:
     monkeypatch.setattr(system, "cuda", lambda _: Cuda("580", "13.0", gpus, None))
     store = EngineStore(tmp_path / "engines")
-    assert _examine(tmp_path, store=store).engines == examine.Engines(str(store.root), 0, 0, None)
+    assert _examine(tmp_path, store=store).engines == Engines(str(store.root), 0, 0, None)
     _keep(store, "a", "1.2.3", "Orin")
     _keep(store, "b", "1.2.3", None)  # built where no GPU was, never proven
     _keep(store, "c", "1.7.1.116", "Orin")  # for another TensorRT

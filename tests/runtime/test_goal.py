@@ -11,7 +11,9 @@ from planner_factory import HERE, SPEC, Rig, latent
 
 from jetsight.bundle.planner_spec import CostWeights, HazardFacts, HeadFacts
 from jetsight.errors import UsageError
-from jetsight.planning.goal import Goal, Limits, arrival
+from jetsight.planning.goal import Goal
+from jetsight.planning.inputs import arrival
+from jetsight.planning.limits import Limits
 from jetsight.planning.planner import Planner
 from jetsight.session import Session
 from jetsight.testing import FakeBackend, FakeClock, tiny_planner

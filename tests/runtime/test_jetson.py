@@ -12,7 +12,7 @@ import pytest
 from jetson_factory import BOARDS, agx_orin_jp62, devfreq, dpkg, look, modes, release, tree
 
 from jetsight.cli.doctor import describe
-from jetsight.doctor import examine
+from jetsight.doctor.report import TensorRt
 from jetsight.machine import nvidia_packages, sysfs
 from jetsight.machine.clocks import ClockRate, clocks
 from jetsight.machine.jetson import PowerMode, jetson
@@ -54,7 +54,7 @@ def test_board_software_and_power_mode(tmp_path: Path, name: str) -> None:
 def test_laptop_is_no_jetson(tmp_path: Path) -> None:
     report = look(tree(tmp_path, BOARDS["laptop"]()))
     assert report.jetson is None
-    assert report.tensorrt == examine.TensorRt(None, (), None, None)
+    assert report.tensorrt == TensorRt(None, (), None, None)
     assert report.clocks.gpu == ()
     assert report.clocks.emc is None
     assert report.advice == ()

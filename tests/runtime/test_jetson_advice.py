@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from jetson_factory import BOARDS, look, modes, release, tree
 
-from jetsight.doctor.advice import same_release
-from jetsight.doctor.examine import Report
+from jetsight.doctor.report import Report
+from jetsight.machine.nvidia_packages import same_release
 from jetsight.machine.system import Cuda, Gpu
 
 READY = {"tensorrt": "10.3.0", "pycuda": "2026.1"}

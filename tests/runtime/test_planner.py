@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from planner_factory import HERE, KINDS, SPEC, NDArray, Rig, bare_planner, latent
 
-from jetsight.planning.goal import Limits
+from jetsight.planning.limits import Limits
 from jetsight.planning.plan import Plan, PlanReason
 from jetsight.testing import FakeEngine, FakeImagine, Shot, shots, tiny_plan_spec, tiny_planner
 

@@ -16,8 +16,8 @@ from live_planner import (
     planner_graph,
 )
 
-from jetsight.backends import loading
 from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.parity import rank_agreement, spearman
 from jetsight.errors import EngineError, UsageError
 from jetsight.planning.plan import PlanReason
 from jetsight.session import Session
@@ -143,18 +143,18 @@ def test_rank_agreement_needs_reference_data_and_finite_costs(bundle: Bundle) ->
     with open_session(bundle) as session:
         planner = session._imagination.planner()
         engine = planner._iterations._engine  # type: ignore[attr-defined]
-        found = loading.rank_agreement(engine, bundle.golden(), PLANNER.graph)
+        found = rank_agreement(engine, bundle.golden(), PLANNER.graph)
         assert found == pytest.approx(1.0)
-        assert loading.rank_agreement(engine, {}, PLANNER.graph) is None
+        assert rank_agreement(engine, {}, PLANNER.graph) is None
         broken = {n: v.copy() for n, v in golden_problem(PLANNER).items()}
         broken[f"{PLANNER.graph}__z_goal"][:] = np.nan
-        assert np.isnan(loading.rank_agreement(engine, broken, PLANNER.graph))
+        assert np.isnan(rank_agreement(engine, broken, PLANNER.graph))
 
 
 def test_spearman_shares_ranks() -> None:
     values = np.float32([1, 2, 3, 4])
-    assert loading.spearman(values, values**3) == pytest.approx(1.0)
-    assert loading.spearman(values, -values) == pytest.approx(-1.0)
-    tied = loading.spearman(values, np.float32([1, 1, 2, 2]))
+    assert spearman(values, values**3) == pytest.approx(1.0)
+    assert spearman(values, -values) == pytest.approx(-1.0)
+    tied = spearman(values, np.float32([1, 1, 2, 2]))
     assert tied == pytest.approx(0.8944, abs=1e-4)
-    assert loading.spearman(values, np.ones(4, np.float32)) == 0.0
+    assert spearman(values, np.ones(4, np.float32)) == 0.0

@@ -10,9 +10,9 @@ from planner_factory import HERE, SPEC, Rig, bare_planner, latent
 
 from jetsight.bundle.planner_spec import HazardFacts, HeadFacts
 from jetsight.errors import UsageError
-from jetsight.pace import Pace
-from jetsight.planning.goal import Limits
+from jetsight.planning.limits import Limits
 from jetsight.planning.plan import PlanReason
+from jetsight.planning.time_budget import Pace
 from jetsight.testing import (
     FakeClock,
     FakeEngine,

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planner_factory import HERE, SPEC, NDArray, Rig, bare_planner, latent
 
-from jetsight.admission import Admission
 from jetsight.bundle.planner_spec import HazardFacts, HeadFacts
+from jetsight.planning.limits import Admission
 from jetsight.planning.plan import Plan, PlanReason
 from jetsight.testing import FakeEngine, FakeImagine, shots, tiny_plan_spec, tiny_planner
 

@@ -11,10 +11,10 @@ import torch
 from toy import toy_recipe, toy_recording
 
 from jetsight.errors import CollapseError, DataError
-from jetsight_train.card_picture import picture
 from jetsight_train.checkpoint import load
 from jetsight_train.evaluation import model_card
 from jetsight_train.evaluation.metrics import linear_probe_r2
+from jetsight_train.evaluation.model_card import picture
 from jetsight_train.training.trainer import METRICS, Trainer
 
 

@@ -12,8 +12,9 @@ from toy import toy_recipe, toy_recording
 from jetsight.errors import CollapseError, DataError, UsageError
 from jetsight_train.checkpoint import load
 from jetsight_train.data.columns import ProbeColumn
+from jetsight_train.data.encoded import encode_recording
 from jetsight_train.data.windows import Recording, WindowSampler, split
-from jetsight_train.evaluation.metrics import encode_recording, linear_probe_r2, prediction_skill
+from jetsight_train.evaluation.metrics import linear_probe_r2, prediction_skill
 from jetsight_train.recipe import Recipe
 from jetsight_train.training.trainer import METRICS, Trainer, learning_rate
 

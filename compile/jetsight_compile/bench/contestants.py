@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 from jetsight.backends import registry
 from jetsight.engine import Engine, NDArray
@@ -17,6 +19,9 @@ from jetsight_compile.bench.timing import Contestant
 from jetsight_train.model.world_model import WorldModel
 
 EAGER, COMPILED = "torch eager", "torch.compile"
+
+
+_EDGE = 1024  # of the square matrices of the peak: large enough to be bound by arithmetic
 
 
 @dataclass(frozen=True)
@@ -127,3 +132,51 @@ def _torch_gemm(inputs: Sequence[NDArray]) -> Contestant:
         return call
 
     return Contestant("torch fp32", prepare)
+
+
+def gemm_graph(int8: bool) -> bytes:
+    """One square product with a constant weight, in float32 or as u8s8 Q/DQ around it."""
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((_EDGE, _EDGE), dtype=np.float32)
+    constants = [_tensor("w", weight)]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    if int8:
+        constants = [
+            _tensor("x_scale", np.float32(0.02)),
+            _tensor("x_zero", np.uint8(128)),
+            _tensor("w_scale", np.float32(0.03)),
+            _tensor("w_zero", np.int8(0)),
+            _tensor("w", rng.integers(-127, 127, (_EDGE, _EDGE)).astype(np.int8)),
+        ]
+        nodes = [
+            helper.make_node("QuantizeLinear", ["x", "x_scale", "x_zero"], ["xq"]),
+            helper.make_node("DequantizeLinear", ["xq", "x_scale", "x_zero"], ["xd"]),
+            helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["wd"]),
+            helper.make_node("MatMul", ["xd", "wd"], ["y"]),
+        ]
+    shape = (_EDGE, _EDGE)
+    graph = helper.make_graph(
+        nodes,
+        "gemm",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    model.ir_version = 10
+    return bytes(model.SerializeToString())
+
+
+def gemm_inputs(count: int) -> list[NDArray]:
+    """Different square float matrices."""
+    rng = np.random.default_rng(1)
+    return [rng.standard_normal((_EDGE, _EDGE), dtype=np.float32) for _ in range(count)]
+
+
+def gemm_flop() -> int:
+    """Multiplications and additions of one such product."""
+    return 2 * _EDGE**3
+
+
+def _tensor(name: str, value: NDArray | Sequence[float] | np.generic) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(value), name)

@@ -12,7 +12,8 @@ import torch
 
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.testing.overhead import Overhead, loop_overhead
-from jetsight_compile.bench import process, rows, work
+from jetsight_compile.bench import contestants as work
+from jetsight_compile.bench import process, requirements
 from jetsight_compile.bench.contestants import (
     Subject,
     contestants,
@@ -21,6 +22,7 @@ from jetsight_compile.bench.contestants import (
 )
 from jetsight_compile.bench.requirements import Row
 from jetsight_compile.bench.timing import Timing, race
+from jetsight_compile.export.onnx_graph import graph_flop
 
 Say = Callable[[str], None]
 
@@ -79,10 +81,14 @@ class Results:
     def rows(self) -> list[Row]:
         """Every promise of the project with its verdict."""
         return [
-            *(row for each in self.races for row in rows.encode_rows(each.model, each.timings)),
-            *rows.overhead_rows(self.overhead),
-            *rows.import_rows(self.imports),
-            *rows.memory_rows(self.memory),
+            *(
+                row
+                for each in self.races
+                for row in requirements.encode_rows(each.model, each.timings)
+            ),
+            *requirements.overhead_rows(self.overhead),
+            *requirements.import_rows(self.imports),
+            *requirements.memory_rows(self.memory),
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -154,7 +160,7 @@ def run_bench(
             budget_s=effort.budget_s,
             say=say,
         )
-        flop = work.graph_flop(subject.graphs["cpu-fp32"])
+        flop = graph_flop(subject.graphs["cpu-fp32"])
         races.append(EncodeRace(subject.name, flop, timings))
     return Results(peak_rates(products), products, races, overhead, imports, memory)
 

@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jetsight.backends.host_arrays import default_threads
+from jetsight.machine.cpu import default_threads
 from jetsight_compile.bench import report
-from jetsight_compile.bench.contestants import Subject
+from jetsight_compile.bench.contestants import Subject, gemm_flop
 from jetsight_compile.bench.models import recipe_subject, trained_subject
 from jetsight_compile.bench.run import QUICK, Effort, Results, run_bench
-from jetsight_compile.bench.work import gemm_flop
-from jetsight_compile.demo.run import compile_model, find_checkpoint, find_data
 from jetsight_compile.pipeline.environment import machine_facts, versions
+from jetsight_compile.pipeline.shipped import compile_model, find_checkpoint, find_data
 from jetsight_train.checkpoint import load as load_checkpoint
 from jetsight_train.recipe import load_recipe
 

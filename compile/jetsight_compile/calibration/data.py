@@ -22,8 +22,8 @@ import torch
 from jetsight.bundle.manifest import DataDigest
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError
+from jetsight_train.data.encoded import encode_recording
 from jetsight_train.data.windows import Recording, WindowSampler, load_recording, split
-from jetsight_train.evaluation.metrics import encode_recording
 from jetsight_train.model.world_model import WorldModel
 
 NDArray = npt.NDArray[Any]

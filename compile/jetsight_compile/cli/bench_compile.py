@@ -49,7 +49,7 @@ def bench_compile(
     needs no GPU for it. Takes about five minutes for the shipped model.
     """
     from jetsight_compile.bench.precision_table import lines, measure
-    from jetsight_compile.demo.run import find_checkpoint, find_data
+    from jetsight_compile.pipeline.shipped import find_checkpoint, find_data
 
     found = measure(
         find_checkpoint(checkpoint), find_data(data), targets, methods or METHODS,

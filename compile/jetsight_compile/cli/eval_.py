@@ -108,8 +108,7 @@ def _check_place(path: Path | None, option: str) -> None:
 
 
 def _settings(options: dict[str, Any], films: int) -> Settings:
-    from jetsight_compile.closed_loop.config import Settings
-    from jetsight_compile.closed_loop.deployed import PlannerUse
+    from jetsight_compile.closed_loop.config import PlannerUse, Settings
     from jetsight_compile.closed_loop.task import Region
 
     planner, iterations = options.pop("planner"), options.pop("iterations")

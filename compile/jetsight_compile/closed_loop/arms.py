@@ -14,9 +14,8 @@ from jetsight.clock import Clock
 from jetsight.errors import BundleError, UsageError
 from jetsight.planning.imagine import Planning
 from jetsight.session import Session
-from jetsight_compile.closed_loop.agents import Pilot
-from jetsight_compile.closed_loop.config import Settings
-from jetsight_compile.closed_loop.deployed import Deployed, PlannerUse, TickClock
+from jetsight_compile.closed_loop.agents import Deployed, Pilot, TickClock
+from jetsight_compile.closed_loop.config import PlannerUse, Settings
 
 if TYPE_CHECKING:
     from jetsight_train.checkpoint import Description

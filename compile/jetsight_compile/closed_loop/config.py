@@ -6,8 +6,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jetsight.errors import UsageError
-from jetsight_compile.closed_loop.deployed import PlannerUse
 from jetsight_compile.closed_loop.task import Region
+
+
+@dataclass(frozen=True)
+class PlannerUse:
+    """How an evaluation asks for plans.
+
+    Args:
+        planner: graph of the bundle; None for its first.
+        iterations: fixed number, so that results repeat; None for the planner's own.
+        budget_ms: plan until this deadline instead; results then depend on the machine.
+        replan_every: ticks of a plan that are executed before the next one.
+        arrive: ticks after which to be at the goal, counted down from plan to plan, and as soon as
+            possible once they are over; 0 to be there one horizon after each plan.
+        constrain: heed the bundle's hazards.
+        seed: of the evaluation; arms with equal seeds draw equal noise.
+    """
+
+    planner: str | None = None
+    iterations: int | None = None
+    budget_ms: float | None = None
+    replan_every: int = 1
+    constrain: bool = True
+    seed: int = 0
+    arrive: int = 25
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Shapes: h, w frame size, H horizon, D latent size.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,13 +27,20 @@ from jetsight.errors import DataError, MissingDependency
 from jetsight.storage import atomic
 from jetsight_compile.closed_loop.config import Settings
 from jetsight_compile.closed_loop.results import BUNDLE, FREE
-from jetsight_compile.closed_loop.rollout import Film
-from jetsight_compile.closed_loop.screen import SIZE, Screen, View, check_pillow
-from jetsight_compile.closed_loop.task import Region, Tolerance
+from jetsight_compile.closed_loop.rollout import Film, Trial
+from jetsight_compile.closed_loop.task import Miss, Region, Tolerance
 from jetsight_compile.demo.library import Library, build_library
-from jetsight_compile.demo.run import find_data
+from jetsight_compile.pipeline.shipped import find_data
+from jetsight_train.record.pusht import ARENA_PX
 
 _LAST_FRAME_S = 1.5  # how long the end of an episode stays
+
+
+SIZE = (1008, 704)  # width, height; H.264 wants even numbers
+_LARGE, _SMALL, _GAP, _MARGIN = 360, 176, 20, 24
+_TOP, _STRIP = 88, 500
+_PAPER, _INK, _GREY = "#ffffff", "#1d2330", "#7a8190"
+_BLUE, _GREEN, _RED, _LINE = "#1f5fa8", "#1e8449", "#c0392b", "#cfd4dc"
 
 
 @dataclass(frozen=True)
@@ -155,3 +163,127 @@ def _av() -> Any:
     except ImportError as problem:
         raise MissingDependency("av", "camera", "the film of an evaluation") from problem
     return av
+
+
+@dataclass(frozen=True)
+class View:
+    """What one picture shows.
+
+    Args:
+        trial: the episode and the arm.
+        tick: since the start.
+        frame_u8: `[h,w,3]` newest camera frame.
+        goal_u8: `[h,w,3]` goal.
+        miss: distance to the goal now.
+        imagined: `(tick, [h,w,3])` per block of the running plan; empty without one.
+        cost: of the running plan.
+        reached: the goal was reached by now.
+    """
+
+    trial: Trial
+    tick: int
+    frame_u8: NDArray
+    goal_u8: NDArray
+    miss: Miss
+    imagined: tuple[tuple[int, NDArray], ...]
+    cost: float | None
+    reached: bool
+
+
+class Screen:
+    """Draws views.
+
+    Args:
+        title: stands above every picture.
+        region: keep-out region, drawn over the camera's picture.
+    """
+
+    def __init__(self, title: str, region: Region | None = None) -> None:
+        self._title, self._region = title, region
+        self._image, self._draw, self._font = _pillow()
+        self._fonts = {size: self._font.load_default(size) for size in (15, 18, 26)}
+
+    def draw(self, view: View) -> NDArray:
+        """`uint8 [h, w, 3]` of `SIZE`."""
+        canvas = self._image.new("RGB", SIZE, _PAPER)
+        pen = self._draw.Draw(canvas)
+        trial = view.trial
+        self._text(pen, (_MARGIN, 18), f"{self._title}   {trial.arm}", 26, _INK)
+        right = SIZE[0] - _MARGIN
+        self._text(pen, (right, 24), f"episode {trial.episode}", 18, _GREY, "ra")
+        goal_x = _MARGIN + _LARGE + _GAP
+        self._panel(canvas, pen, view.frame_u8, (_MARGIN, _TOP), _LARGE, "camera", _INK)
+        self._panel(canvas, pen, view.goal_u8, (goal_x, _TOP), _LARGE, "goal", _INK)
+        if self._region is not None:
+            self._disc(pen, self._region)
+        self._numbers(pen, view, goal_x + _LARGE + _GAP + 4)
+        self._future(canvas, pen, view)
+        return np.asarray(canvas, np.uint8)
+
+    def _panel(
+        self, canvas: Any, pen: Any, picture: NDArray, at: tuple[int, int], size: int,
+        label: str, color: str,
+    ) -> None:  # fmt: skip
+        scaled = self._image.fromarray(picture).resize((size, size), self._image.BICUBIC)
+        canvas.paste(scaled, at)
+        pen.rectangle((at[0] - 1, at[1] - 1, at[0] + size, at[1] + size), outline=_LINE)
+        self._text(pen, (at[0], at[1] - 24), label, 18, color)
+
+    def _numbers(self, pen: Any, view: View, x: int) -> None:
+        miss, trial = view.miss, view.trial
+        cost = "no plan" if view.cost is None else f"{view.cost:.3g}"
+        rows = [
+            ("tick", f"{view.tick}"),
+            ("agent off by", f"{miss.agent_px:.0f} px"),
+            ("block off by", f"{miss.block_px:.0f} px"),
+            ("angle off by", f"{math.degrees(miss.angle_rad):.0f} deg"),
+        ]
+        if trial.plans:
+            rows.append(("cost of the plan", cost))
+        for i, (name, value) in enumerate(rows):
+            self._text(pen, (x, _TOP + 54 * i), name, 15, _GREY)
+            self._text(pen, (x, _TOP + 54 * i + 17), value, 26, _INK)
+        if view.reached:
+            self._text(pen, (x, _TOP + 286), "goal reached", 26, _GREEN)
+        elif view.tick == trial.ticks:
+            self._text(pen, (x, _TOP + 286), "not reached", 26, _RED)
+        if trial.inside_ticks and self._region is not None and view.tick == trial.ticks:
+            self._text(pen, (x, _TOP + 322), f"{trial.inside_ticks} ticks inside", 18, _RED)
+
+    def _future(self, canvas: Any, pen: Any, view: View) -> None:
+        if not view.imagined:
+            return
+        words = "imagined at the last plan: the recorded frame nearest to each latent"
+        self._text(pen, (_MARGIN, _STRIP - 36), words, 18, _BLUE)
+        step = min(_SMALL + _GAP, (SIZE[0] - 2 * _MARGIN + _GAP) // len(view.imagined))
+        for i, (tick, picture) in enumerate(view.imagined):
+            at = (_MARGIN + i * step, _STRIP + 14)
+            color = _BLUE if tick >= view.tick else _GREY
+            self._panel(canvas, pen, picture, at, step - _GAP, "", color)
+            self._text(pen, (at[0], at[1] - 21), f"tick {tick}", 15, color)
+
+    def _disc(self, pen: Any, region: Region) -> None:
+        scale = _LARGE / ARENA_PX
+        for x in (_MARGIN, _MARGIN + _LARGE + _GAP):
+            centre = (x + region.x * scale, _TOP + region.y * scale)
+            reach = region.radius * scale
+            box = [c + sign * reach for sign in (-1, 1) for c in centre]
+            pen.ellipse(box, outline=_RED, width=3)
+
+    def _text(
+        self, pen: Any, at: tuple[int, int], text: str, size: int, color: str, anchor: str = "la"
+    ) -> None:
+        pen.text(at, text, fill=color, font=self._fonts[size], anchor=anchor)
+
+
+def check_pillow() -> None:
+    """Raise `MissingDependency` now rather than after the last episode."""
+    _pillow()
+
+
+def _pillow() -> tuple[Any, Any, Any]:
+    try:
+        from PIL import Image, ImageDraw, ImageFont
+    except ImportError as problem:
+        raise MissingDependency("PIL", "train", "the film of an evaluation") from problem
+    return Image, ImageDraw, ImageFont

@@ -15,7 +15,7 @@ import numpy as np
 from jetsight.engine import NDArray
 from jetsight.histogram import Recorder
 from jetsight_compile.demo.metrics import HorizonErrors, SurpriseReport
-from jetsight_compile.demo.watch import Watched
+from jetsight_compile.demo.scenario import Watched
 
 INK, GREY, FAINT = "#22262b", "#8a8f98", "#d9dce1"
 BLUE, TEAL, RED = "#1f5fa8", "#2a9d8f", "#c0392b"

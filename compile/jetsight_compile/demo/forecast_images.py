@@ -15,8 +15,9 @@ from jetsight.datasets.lerobot import Episode
 from jetsight.engine import NDArray
 from jetsight_compile.demo.library import Library
 from jetsight_compile.demo.metrics import HorizonErrors
-from jetsight_compile.demo.scenario import Scenario
-from jetsight_compile.demo.watch import Watched
+from jetsight_compile.demo.scenario import Scenario, Watched
+
+Marker = Callable[[NDArray], list[tuple[float, float]]]
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,6 @@ class Moment:
     came: NDArray
     marks: list[list[tuple[float, float]]] | None
     ratio: list[float]
-
-
-Marker = Callable[[NDArray], list[tuple[float, float]]]
 
 
 def choose_rows(errors: HorizonErrors, count: int) -> list[int]:

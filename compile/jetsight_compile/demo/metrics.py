@@ -16,8 +16,9 @@ from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import DataError
 from jetsight.histogram import Recorder
-from jetsight_compile.demo.scenario import Scenario
-from jetsight_compile.demo.watch import Watched
+from jetsight_compile.demo.scenario import Scenario, Watched
+
+Parity = dict[str, dict[str, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,6 @@ def _around(watched: Watched, change: int, block: int) -> tuple[float | None, in
         return None, None
     flagged = [int(watched.index[row]) for row in known if watched.surprising[row]]
     return float(watched.surprise[known].max()), flagged[0] if flagged else None
-
-
-Parity = dict[str, dict[str, dict[str, float]]]
 
 
 def engine_parity(bundle: Bundle, family: str, threads: int | None = None) -> Parity:

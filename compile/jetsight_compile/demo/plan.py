@@ -18,7 +18,8 @@ from jetsight.plan_report import figure
 from jetsight.plan_report.report import PlanReport, as_json, distance
 from jetsight.plan_report.run import Wishes, plan_once
 from jetsight_compile.demo.forecast_images import choose_rows
-from jetsight_compile.demo.stream import FAMILY, Shown
+from jetsight_compile.demo.stream import Shown
+from jetsight_compile.pipeline.shipped import FAMILY
 
 # `jetsight imagine --json` has them.
 _ARRAYS = ("z_future", "candidate_costs", "candidate_violations", "actions")

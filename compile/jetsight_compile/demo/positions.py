@@ -15,8 +15,7 @@ from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.datasets.lerobot import Episode
 from jetsight.engine import NDArray
 from jetsight_compile.demo.metrics import HorizonErrors
-from jetsight_compile.demo.scenario import Scenario
-from jetsight_compile.demo.watch import Watched
+from jetsight_compile.demo.scenario import Scenario, Watched
 
 _BETTER = 0.95  # of the error of persistence; less is no improvement worth the word
 _RIDGE = 1e-3  # relative to the mean squared feature, as in `jetsight report`

@@ -9,61 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jetsight_train
 from jetsight.backends.registry import open_backend
-from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.manifest import Gate
 from jetsight.cli.run import StatusLine
 from jetsight.clock import MonotonicClock
 from jetsight.datasets.lerobot import LeRobotDataset
-from jetsight.errors import CheckpointError, DataError, StorageError
-from jetsight_compile.demo import page
+from jetsight.errors import StorageError
+from jetsight_compile.demo import report as page
 from jetsight_compile.demo.plan import imagine_once
 from jetsight_compile.demo.report import report_facts, write_reports
 from jetsight_compile.demo.scenario import check_frames
-from jetsight_compile.demo.stream import FAMILY, stream_and_judge
-from jetsight_compile.pipeline.compile import Request, compile_checkpoint
-from jetsight_compile.planner_graph import settings
+from jetsight_compile.demo.stream import stream_and_judge
+from jetsight_compile.pipeline.shipped import FAMILY, compile_model, find_checkpoint, find_data
 from jetsight_train.checkpoint import load as load_checkpoint
-
-SHIPPED = "pusht-nano"
-_DATA = Path("calib_data/pusht")
-_METHODS = ("max", "percentile")  # entropy takes longest and was never the best here
-
-
-def find_checkpoint(given: Path | None) -> Path:
-    """The checkpoint to show: the one given, or the shipped one.
-
-    Raises:
-        CheckpointError: none was given and this installation ships none.
-    """
-    if given is not None:
-        return given
-    shipped = Path(jetsight_train.__file__).parent / "zoo" / SHIPPED
-    if not (shipped / "model.json").is_file():
-        raise CheckpointError(
-            f"{shipped} is not there, expected the shipped {SHIPPED}; install jetsight again, or "
-            "give a checkpoint folder with --checkpoint"
-        )
-    return shipped
-
-
-def find_data(given: Path | None) -> Path:
-    """The dataset to show: the one given, else `calib_data/pusht` here or beside the sources.
-
-    Raises:
-        DataError: none was given and there is none in either place.
-    """
-    if given is not None:
-        return given
-    sources = Path(__file__).resolve().parents[3]
-    for folder in (_DATA, sources / _DATA):
-        if (folder / "meta" / "info.json").is_file():
-            return folder
-    raise DataError(
-        f"no dataset in {_DATA} or {sources / _DATA}; run the demo from a checkout of the "
-        "repository, or name a LeRobot dataset with --data"
-    )
 
 
 def tour(
@@ -143,24 +101,6 @@ def check_request(
     place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise StorageError(f"cannot write into {place}; give a folder of yours with --out")
-
-
-def compile_model(
-    checkpoint: Path, data: Path, target: Path, say: Callable[[str], None] = lambda stage: None
-) -> Bundle:
-    """Compile to the one family the demo shows, with one planner; an older bundle is replaced.
-
-    Raises:
-        CheckpointError, DataError: an input is unusable.
-        GateError: the quantized graphs do not do what the float model does.
-        StorageError: `target` is something that is not a bundle.
-    """
-    precisions = (FAMILY.removeprefix("cpu-"),)
-    request = Request(
-        checkpoint, data, target, ("cpu",), precisions, _METHODS,
-        force=True, planners=settings.DEFAULT[:1],
-    )  # fmt: skip
-    return compile_checkpoint(request, say).bundle
 
 
 def summary_lines(report: Mapping[str, Any], out: Path) -> Iterator[str]:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jetsight.backends import registry
-from jetsight.backends.host_arrays import default_threads
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.clock import Clock
 from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.machine.cpu import default_threads
 from jetsight.session import Session
 from jetsight.stream.frames import Forecast
 from jetsight_compile.demo.forecast_images import Moment, show_moments
@@ -27,12 +27,12 @@ from jetsight_compile.demo.positions import Places, Probe, locate, picture_marke
 from jetsight_compile.demo.scenario import (
     Scenario,
     ScenarioSource,
+    Watched,
     held_out_episodes,
     plan_scenario,
+    watch,
 )
-from jetsight_compile.demo.watch import Watched, watch
-
-FAMILY = "cpu-int8"
+from jetsight_compile.pipeline.shipped import FAMILY
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ as a whole, like one transformer block over all unrolled steps.
 from __future__ import annotations
 
 import fnmatch
+import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 
@@ -152,3 +153,37 @@ def _products(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
     if node.op_type == "Conv":
         return int(np.prod(out) * np.prod(weight[1:]))
     return int(np.prod(out) * shapes[node.input[0]][-1])
+
+
+def graph_flop(graph: bytes) -> int:
+    """Multiplications and additions of the matrix products and convolutions of a float graph.
+
+    Everything else (norms, softmax, activations) is left out, as is the custom.
+
+    Raises:
+        EngineError: the shape of a product cannot be inferred.
+    """
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph), data_prop=True)
+    values = [*model.graph.value_info, *model.graph.input, *model.graph.output]
+    shapes = {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in values
+    }
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    return sum(_node_flop(node, shapes) for node in model.graph.node)
+
+
+def _node_flop(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+    if node.op_type not in ("MatMul", "Gemm", "Conv"):
+        return 0
+    found = [shapes.get(name, (0,)) for name in (*node.input[:2], node.output[0])]
+    if 0 in found[1] or 0 in found[2]:
+        raise EngineError(f"the shape of {node.name or node.op_type} is not static")
+    left, right, out = found
+    if node.op_type == "Conv":
+        inner = math.prod(right[1:])  # input channels of a group times the kernel
+    elif node.op_type == "Gemm" and any(a.name == "transA" and a.i for a in node.attribute):
+        inner = left[0]
+    else:
+        inner = left[-1]
+    return 2 * inner * math.prod(out)

@@ -37,8 +37,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from jetsight.backends.loading import spearman
 from jetsight.bundle.manifest import Gate
+from jetsight.bundle.parity import spearman
 from jetsight.engine import Backend, Engine
 from jetsight.plan_report.report import ranked
 from jetsight.planning.iterations import HANDED_ON

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from jetsight.bundle.golden import planner_key
 from jetsight.bundle.planner_spec import PlannerFacts
-from jetsight.planning.goal import NO_LIMIT
+from jetsight.planning.limits import NO_LIMIT
 from jetsight.planning.noise import Noise
 from jetsight_compile.calibration.data import Windows, spread
 from jetsight_compile.planner_graph.signature import ImaginePorts

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,58 +94,3 @@ def matching(
             "copy with array.write(other.read())"
         )
     return array
-
-
-def static_shape(name: str, shape: list[Any]) -> tuple[int, ...]:
-    """`shape` as integers.
-
-    Raises:
-        EngineError: a dimension is symbolic; jetsight graphs are static.
-    """
-    if not all(isinstance(size, int) and size >= 0 for size in shape):
-        raise EngineError(
-            f"{name!r} has the dynamic shape {shape}, expected fixed sizes; "
-            "export the graph with static shapes"
-        )
-    return tuple(shape)
-
-
-def first_line(error: BaseException) -> str:
-    """What a library's message says, in one line: without source locations, at most 200 letters."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    # OpenVINO puts "Exception from file:line" and "Check 'x' failed at file:line" in front.
-    said = [s for s in lines if s and not s.startswith(("Exception from ", "Check '"))]
-    return " ".join(said[:4])[:200] or type(error).__name__
-
-
-@functools.cache
-def cpu_flags() -> frozenset[str]:
-    """Instruction sets of this CPU as Linux names them on x86; empty where it does not say."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    flags = (line.partition(":")[2].split() for line in text.splitlines() if line[:5] == "flags")
-    return frozenset(next(flags, []))
-
-
-def has_vnni() -> bool:
-    """The CPU multiplies u8 by s8 exactly; older x86 saturates sums of two products at 16 bits."""
-    return bool({"avx512_vnni", "avx_vnni"} & cpu_flags())
-
-
-def default_threads() -> int:
-    """Physical cores this process may use: hyper-threads slow down dense float code."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    if not allowed:
-        return os.cpu_count() or 1
-    return len({_core_of(cpu) for cpu in allowed})
-
-
-def _core_of(cpu: int) -> str:
-    """Name of the physical core of logical `cpu`; the cpu itself where the kernel does not say."""
-    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-    try:
-        return path.read_text().strip() or str(cpu)
-    except OSError:
-        return str(cpu)

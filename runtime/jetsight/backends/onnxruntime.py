@@ -8,16 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.backends.host_arrays import (
-    HostArray,
-    default_threads,
-    first_line,
-    has_vnni,
-    matching,
-    static_shape,
-)
-from jetsight.engine import Array
-from jetsight.errors import EngineError, MissingDependency
+from jetsight.backends.host_arrays import HostArray, matching
+from jetsight.engine import Array, static_shape
+from jetsight.errors import EngineError, MissingDependency, first_line
+from jetsight.machine.cpu import default_threads, has_vnni
 
 _DTYPES = {
     "tensor(float)": np.float32,

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from jetsight.backends import host_arrays
 from jetsight.engine import Backend
 from jetsight.errors import EngineError, UsageError
 from jetsight.machine import system
+from jetsight.machine.cpu import cpu_flags, has_vnni
 from jetsight.machine.jetson import jetson
 
 VARIABLE = "JETSIGHT_BACKEND"
@@ -111,7 +111,7 @@ def available() -> list[BackendInfo]:
 def _preferred(family: str) -> list[str]:
     """Names of all backends, the fastest for `family` on this CPU first."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    wide = host_arrays.has_vnni() if "int8" in family else "avx512f" in host_arrays.cpu_flags()
+    wide = has_vnni() if "int8" in family else "avx512f" in cpu_flags()
     first = "openvino" if x86 and wide else "onnxruntime"
     return sorted(_KINDS, key=lambda name: name != first)
 

@@ -16,6 +16,11 @@ NO_PLAN = 11  # no error: the command did its work, and the answer is that there
 INTERRUPTED, TERMINATED = 130, 143
 
 
+# The handlers that were there before ours. A child that a library forks gets them back: it must die
+# of its signals as that library expects, without our message.
+_before: dict[int, Any] = {}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; `sys.argv` if no arguments are given."""
     with _signals():
@@ -44,9 +49,9 @@ def _say(text: str, code: int) -> int:
 def _known(error: ImportError | OSError) -> JetsightError | None:
     """What an error that nobody expected means to the user; None if it is our own bug."""
     if isinstance(error, ImportError):
-        from jetsight import extras
+        from jetsight import errors
 
-        known = extras.missing(error, "this command")
+        known = errors.missing(error, "this command")
         if known is None and "shared object file" in str(error):
             return JetsightError(f"a system library is missing: {error}; see: jetsight doctor")
         return known
@@ -57,11 +62,6 @@ def _known(error: ImportError | OSError) -> JetsightError | None:
     if error.filename is None:
         return None
     return JetsightError(f"{error.filename}: {error.strerror}")
-
-
-# The handlers that were there before ours. A child that a library forks gets them back: it must die
-# of its signals as that library expects, without our message.
-_before: dict[int, Any] = {}
 
 
 @contextlib.contextmanager

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import click
 
 from jetsight.cli.table import fields, human_bytes, table
-from jetsight.doctor.examine import Engines, Report, examine
+from jetsight.doctor.examine import examine
+from jetsight.doctor.report import Engines, Report
 from jetsight.machine.clocks import ClockRate
 from jetsight.machine.jetson import Jetson
 

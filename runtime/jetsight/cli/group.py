@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import click
 
 import jetsight
-from jetsight.errors import UsageError
-from jetsight.extras import missing
+from jetsight.errors import UsageError, missing
 
 EPILOG = """\b
 Exit codes:

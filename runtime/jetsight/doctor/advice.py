@@ -6,8 +6,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from jetsight.machine.nvidia_packages import same_release
+
 if TYPE_CHECKING:
-    from jetsight.doctor.examine import Report
+    from jetsight.doctor.report import Report
     from jetsight.machine.jetson import Jetson
 
 BUILD_MEMORY_BYTES = 1_500_000_000  # an engine of the ViT-L class asks for about this much
@@ -30,12 +32,6 @@ def advise(report: Report, loads: Callable[[str], bool], nvcc: bool) -> tuple[st
         lines += [*_jetpack(board), *_tensorrt(report, board)]
         lines += [*_power(board), *_speed(report), *_memory(report)]
     return (*lines, *_pycuda(report, nvcc))
-
-
-def same_release(left: str, right: str) -> bool:
-    """Whether two versions agree as far as both say: 10.3.0 and 10.3.0.30 do, 10.16 not."""
-    pairs = zip(re.findall(r"\d+", left), re.findall(r"\d+", right), strict=False)
-    return all(int(one) == int(other) for one, other in pairs)
 
 
 def _cameras(report: Report) -> Iterator[str]:

@@ -9,21 +9,22 @@ import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import jetsight
 from jetsight.backends import registry
 from jetsight.backends.registry import BackendInfo
-from jetsight.doctor.advice import advise, same_release
-from jetsight.errors import EngineError
-from jetsight.extras import EXTRA_OF
+from jetsight.doctor.advice import advise
+from jetsight.doctor.report import Ability, Engines, Package, Report, TensorRt
+from jetsight.errors import EXTRA_OF, EngineError
 from jetsight.machine import nvidia_packages
 from jetsight.machine import system as machine
-from jetsight.machine.clocks import Clocks, clocks
+from jetsight.machine.clocks import clocks
 from jetsight.machine.jetson import Jetson, jetson
-from jetsight.machine.system import Cuda, System, VideoDevice
-from jetsight.machine.thermal import Temperature, Throttle, temperatures, throttles
+from jetsight.machine.nvidia_packages import same_release
+from jetsight.machine.system import Cuda
+from jetsight.machine.thermal import temperatures, throttles
 from jetsight.tensorrt.bindings import RTX, TENSORRT, Library
 from jetsight.tensorrt.engine_cache import EngineStore
 from jetsight.tensorrt.fingerprint import HostFacts, host_facts
@@ -32,67 +33,6 @@ Lookup = Callable[[str], "str | None"]
 
 _MODULES = (*sorted({*EXTRA_OF, "tensorrt"} - {"jinja2", "tomli", "tqdm"}),)
 _PC_ONLY = ("tensorrt_rtx", "torch_tensorrt")
-
-
-@dataclass(frozen=True)
-class Package:
-    """An optional package; `brought_by` is what to run when `version` is None."""
-
-    module: str
-    version: str | None
-    brought_by: str
-
-
-@dataclass(frozen=True)
-class Ability:
-    """Something jetsight does, whether it can do it here, and if not, what is missing."""
-
-    what: str
-    possible: bool
-    missing: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class TensorRt:
-    """The system's TensorRT, and the one that `import tensorrt` gives here; they can differ."""
-
-    system: str | None
-    system_bindings: tuple[str, ...]
-    binding: str | None
-    binding_path: str | None
-
-
-@dataclass(frozen=True)
-class Engines:
-    """Engines built on this machine; usable are those proven here for this TensorRT and GPU."""
-
-    folder: str
-    stored: int
-    usable: int
-    problem: str | None
-
-
-@dataclass(frozen=True)
-class Report:
-    """Everything `jetsight doctor` knows; `--json` prints exactly this."""
-
-    jetsight: str
-    system: System
-    jetson: Jetson | None
-    cuda: Cuda
-    tensorrt: TensorRt
-    clocks: Clocks
-    temperatures: tuple[Temperature, ...]
-    throttles: tuple[Throttle, ...]
-    cameras: tuple[VideoDevice, ...]
-    packages: tuple[Package, ...]
-    abilities: tuple[Ability, ...]
-    engines: Engines
-    advice: tuple[str, ...]
-
-    def version(self, module: str) -> str | None:
-        """Installed version of an optional package, None if it is absent."""
-        return next((p.version for p in self.packages if p.module == module), None)
 
 
 def installed_version(module: str) -> str | None:

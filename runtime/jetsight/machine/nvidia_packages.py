@@ -84,3 +84,9 @@ def bindings(root: Path) -> tuple[str, ...]:
     """Folders where the system's own Python finds `tensorrt`."""
     found = sysfs.nodes(root, "usr/lib/python3*/dist-packages/tensorrt")
     return tuple(f"/{path.relative_to(root).as_posix()}" for path in found)
+
+
+def same_release(left: str, right: str) -> bool:
+    """Whether two versions agree as far as both say: 10.3.0 and 10.3.0.30 do, 10.16 not."""
+    pairs = zip(re.findall(r"\d+", left), re.findall(r"\d+", right), strict=False)
+    return all(int(one) == int(other) for one, other in pairs)

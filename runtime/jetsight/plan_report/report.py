@@ -17,7 +17,7 @@ from jetsight.bundle.planner_spec import PlannerFacts
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import NDArray
 from jetsight.plan_report.nearest_frames import Neighbour
-from jetsight.planning.goal import arrival
+from jetsight.planning.inputs import arrival
 from jetsight.planning.plan import BROKEN_COST, Plan
 
 

@@ -25,7 +25,8 @@ from jetsight.plan_report.figure import Shown
 from jetsight.plan_report.nearest_frames import Neighbour, build_library, library_episodes, pictures
 from jetsight.plan_report.report import PlanReport
 from jetsight.plan_report.start import Reader, Recorded, Slides, Start
-from jetsight.planning.goal import Goal, Limits
+from jetsight.planning.goal import Goal
+from jetsight.planning.limits import Limits
 from jetsight.session import Session
 
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]

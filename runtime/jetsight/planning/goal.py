@@ -5,9 +5,8 @@ Shapes: h x w camera frame, D latent size, a size of one robot action, P probe q
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Union
 
@@ -16,7 +15,7 @@ import numpy as np
 from jetsight.bundle.planner_spec import HeadFacts
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import NDArray
-from jetsight.errors import UsageError
+from jetsight.errors import UsageError, unknown
 
 GoalLike = Union["Goal", NDArray, Mapping[str, float]]
 
@@ -128,94 +127,3 @@ def _read_as(name: str, value: float, known: Sequence[str]) -> list[tuple[str, f
             (sine, math.sin(value) if finite else math.nan),
         ]
     raise unknown("quantity", name, [*known, *(n[4:] for n in known if n.startswith("cos "))])
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Tighter limits than the robot's own, for one plan; None leaves the robot's.
-
-    Args:
-        low: `[a]` smallest action, in robot units.
-        high: `[a]` largest action.
-        rate_per_s: `[a]` largest change per second.
-
-    Raises:
-        UsageError: numbers that are not finite.
-    """
-
-    low: Sequence[float] | NDArray | None = None
-    high: Sequence[float] | NDArray | None = None
-    rate_per_s: Sequence[float] | NDArray | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high", "rate_per_s"):
-            given = getattr(self, name)
-            if given is not None and not np.isfinite(np.asarray(given, np.float64)).all():
-                raise UsageError(f"limits: {name} is {list(given)}, expected finite numbers")
-
-    def fill(self, spec: PlanSpec, low: NDArray, high: NDArray, rate: NDArray) -> None:
-        """Write bounds and change per tick into `low`, `high`, `rate`, each `[a]`.
-
-        Raises:
-            UsageError: another number of values, inverted, or wider than the robot's own.
-        """
-        size = len(spec.names)
-        low[:] = spec.low if self.low is None else _sized("low", self.low, size)
-        high[:] = spec.high if self.high is None else _sized("high", self.high, size)
-        rate[:] = NO_LIMIT if spec.rate_per_tick is None else spec.rate_per_tick
-        if self.rate_per_s is not None:
-            tighter = _sized("rate_per_s", self.rate_per_s, size)
-            own, rate[:] = rate.copy(), tighter / np.float32(spec.stream.camera_hz)
-            _refuse(spec, rate <= 0, "rate_per_s", tighter, "must be above 0")
-            _refuse(spec, rate > own * 1.00001, "rate_per_s", tighter, "is above the robot's own")
-        _refuse(spec, low > high, "low", low, "is above high")
-        _refuse(spec, low < spec.low, "low", low, "is below the robot's own")
-        _refuse(spec, high > spec.high, "high", high, "is above the robot's own")
-
-
-NO_LIMIT = 1e9  # what the graphs take for none
-
-
-def arrival(horizon: int, block: int, ticks: int | None = None) -> NDArray:
-    """How much each step of a plan counts for the goal, `[H]`: those at its end, equally.
-
-    The first that counts is the last one that ends in time. One that ends later would put off the
-    goal by what is missing to a whole step, and again with the next plan.
-
-    Args:
-        horizon: H.
-        block: ticks of a step.
-        ticks: until the goal is due, and kept from then on; None, or more, for the last step alone.
-
-    Raises:
-        UsageError: `ticks` is no whole number from 1.
-    """
-    if ticks is None:
-        ticks = horizon * block
-    if not isinstance(ticks, (int, np.integer)) or ticks < 1:
-        raise UsageError(f"arrive_ticks is {ticks!r}, expected an integer from 1")
-    first = min(max(int(ticks) // block, 1), horizon) - 1
-    when: NDArray = np.zeros(horizon, np.float32)
-    when[first:] = 1.0 / (horizon - first)
-    return when
-
-
-def _sized(name: str, values: Sequence[float] | NDArray, size: int) -> NDArray:
-    array: NDArray = np.asarray(values, np.float32)
-    if array.shape != (size,):
-        raise UsageError(f"limits: {name} has the shape {list(array.shape)}, expected {[size]}")
-    return array
-
-
-def _refuse(spec: PlanSpec, wrong: NDArray, key: str, values: NDArray, why: str) -> None:
-    for name, is_wrong, value in zip(spec.names, wrong, values, strict=True):
-        if is_wrong:
-            raise UsageError(f"limits: {key} of {name!r} is {value:g}, which {why}")
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The line for a name that does not exist, with the nearest one that does."""
-    names = list(known)
-    near = difflib.get_close_matches(str(name)[:100], names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-    return UsageError(f"there is no {kind} {str(name)[:100]!r}; {hint}")

@@ -19,8 +19,8 @@ from jetsight.bundle.planner_spec import PlannerFacts
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import Array, Engine, NDArray
 from jetsight.planning.iterations import check_engine, handed_on
+from jetsight.planning.memory import Trace
 from jetsight.planning.noise import Noise
-from jetsight.trace import Trace
 
 LONGEST = 8  # iterations in one launch; a longer one would miss deadlines and save nothing
 _REMEMBERED = {"cost": "cost", "violation": "violation", "invalid": "invalid", "std": "std_next"}

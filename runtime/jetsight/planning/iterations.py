@@ -15,8 +15,8 @@ from jetsight.bundle.planner_spec import PlannerFacts
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import Array, Engine, NDArray
 from jetsight.errors import EngineError
+from jetsight.planning.memory import Trace
 from jetsight.planning.noise import Noise
-from jetsight.trace import Trace
 
 # What an iteration hands on to the next one: output to input.
 HANDED_ON = {

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from jetsight.admission import Admission
 from jetsight.bundle.planner_spec import MOST_ITERATIONS, PlannerFacts
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.clock import Clock
 from jetsight.engine import NDArray
 from jetsight.errors import EngineError, UsageError
-from jetsight.pace import Pace
-from jetsight.planning.goal import NO_LIMIT
 from jetsight.planning.iterations import Iterations
-from jetsight.planning.memory import PlanMemory
+from jetsight.planning.limits import NO_LIMIT, Admission
+from jetsight.planning.memory import PlanMemory, Trace
 from jetsight.planning.noise import Noise
 from jetsight.planning.plan import BROKEN_COST, Plan, PlanReason
-from jetsight.trace import Trace
+from jetsight.planning.time_budget import Pace
 
 
 class Planner:

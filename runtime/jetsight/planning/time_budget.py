@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,12 @@ _USABLE = 0.9
 _FEW = 3  # iterations; with fewer, a plan is hardly better than its best first sample
 _MOST_BYTES = 1 << 20
 _LOGGER = logging.getLogger("jetsight")
+
+
+_REMEMBERED = 4
+# A refusal brings no new measurement. Without fading, a machine that was busy for a moment would
+# be refused for ever; with it, one twice too slow is tried once in 69 plans.
+_FADE = 0.99
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,7 @@ class TimesFile:
         Raises:
             EngineError: this user has no place for caches.
         """
-        from jetsight.tensorrt.engine_cache import default_root
+        from jetsight.storage.ownership import default_root
 
         folder = self._folder or default_root().parent / "planner-times"
         return folder / f"{self._on.key}.json"
@@ -208,3 +216,41 @@ def measured_on(
         driver=gpus.driver,
         power_mode=str(board.power_mode) if board and board.power_mode else None,
     )
+
+
+class Pace:
+    """The last few measured times of one iteration.
+
+    A plan begins if the fastest of them fits, since any of them may have been disturbed, and goes
+    on while the slowest does.
+    """
+
+    def __init__(self) -> None:
+        self._times_ns = array("d", [math.nan] * _REMEMBERED)
+        self._count = 0
+
+    def add(self, elapsed_ns: int, iterations: int) -> None:
+        """Note how long some iterations took together."""
+        self._times_ns[self._count % _REMEMBERED] = elapsed_ns / iterations
+        self._count += 1
+
+    def affordable(self, left_ns: int, *, started: bool) -> int | None:
+        """How many iterations end within `left_ns`; None for any number.
+
+        Args:
+            left_ns: until the deadline.
+            started: the plan has an iteration already.
+        """
+        if left_ns <= 0:
+            return 0
+        known = self._times_ns[: min(self._count, _REMEMBERED)]
+        if not known:
+            return None if started else 1
+        expected = max(known) if started else min(known)
+        if expected <= 0:
+            return None
+        count = int(left_ns // expected)
+        if count == 0 and not started:
+            for i in range(len(known)):
+                self._times_ns[i] *= _FADE
+        return count

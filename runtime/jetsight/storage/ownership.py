@@ -48,3 +48,20 @@ def read_file(path: Path, most_bytes: int) -> bytes:
                 "loaded; remove it, and build it here: jetsight build BUNDLE"
             )
         return stream.read(most_bytes + 1)
+
+
+def default_root() -> Path:
+    """`$XDG_CACHE_HOME/jetsight/engines`; `~/.cache` where that is not set.
+
+    Raises:
+        EngineError: neither is known.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or ""
+    # The XDG standard: a path that is not absolute is to be ignored.
+    try:
+        top = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    except RuntimeError:  # a container's user that no passwd file knows
+        raise EngineError(
+            f"user {os.geteuid()} has no home folder to keep engines in; set XDG_CACHE_HOME to one"
+        ) from None
+    return top / "jetsight" / "engines"

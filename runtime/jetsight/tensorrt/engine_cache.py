@@ -15,16 +15,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.manifest import GRAPHS, graph_path
 from jetsight.errors import EngineError
 from jetsight.storage import atomic
 from jetsight.storage.locks import locked
-from jetsight.storage.ownership import read_file, refuse_shared
+from jetsight.storage.ownership import default_root, read_file, refuse_shared
 from jetsight.tensorrt import plan_header
 from jetsight.tensorrt import record as build_record
 from jetsight.tensorrt.bindings import Version
@@ -243,23 +245,6 @@ class EngineStore:
         return StoredEngine(plan, record)
 
 
-def default_root() -> Path:
-    """`$XDG_CACHE_HOME/jetsight/engines`; `~/.cache` where that is not set.
-
-    Raises:
-        EngineError: neither is known.
-    """
-    base = os.environ.get("XDG_CACHE_HOME") or ""
-    # The XDG standard: a path that is not absolute is to be ignored.
-    try:
-        top = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
-    except RuntimeError:  # a container's user that no passwd file knows
-        raise EngineError(
-            f"user {os.geteuid()} has no home folder to keep engines in; set XDG_CACHE_HOME to one"
-        ) from None
-    return top / "jetsight" / "engines"
-
-
 def _holds(path: Path, record: BuildRecord) -> bool:
     """Whether the engine in that file is the one of the record."""
     with contextlib.suppress(OSError, EngineError):
@@ -292,3 +277,22 @@ def _mention_power_mode(record: BuildRecord, host: HostFacts) -> None:
 def _numbers(version: str) -> Version:
     numbers = (*(int(n) for n in version.split(".") if n.isdecimal()), 0, 0, 0, 0)
     return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def fastest_family(bundle: Bundle, store: EngineStore, host: HostFacts) -> str | None:
+    """Name of the family whose proven engines take least time together; None if none is built.
+
+    Of several engines of a graph the newest counts, which is the one a session loads. A family that
+    was built but not timed comes after those that were.
+    """
+    built: dict[str, float] = {}
+    for record in store.records():
+        if record.proven and not record.fingerprint.host.differences(host):
+            p50 = math.inf if record.latency is None else record.latency.p50_ms
+            built[record.fingerprint.graph_sha256] = p50  # oldest come first
+    totals: dict[str, float] = {}
+    for family in bundle.manifest.families:
+        digests = [bundle.manifest.files[graph_path(family.name, g)].sha256 for g in GRAPHS]
+        if all(digest in built for digest in digests):
+            totals[family.name] = sum(built[digest] for digest in digests)
+    return min(totals, key=totals.__getitem__) if totals else None

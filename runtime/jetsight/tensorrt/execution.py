@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.backends.host_arrays import first_line, static_shape
 from jetsight.clock import Clock
-from jetsight.errors import EngineError
+from jetsight.engine import static_shape
+from jetsight.errors import EngineError, first_line
 from jetsight.tensorrt.bindings import Library, make_logger
 from jetsight.tensorrt.cuda.arrays import CudaArray
 from jetsight.tensorrt.cuda.driver import Device, PyCudaDevice

@@ -12,8 +12,7 @@ from jetsight.bundle.planner_spec import HeadFacts
 from jetsight.planning.imagine import Planning
 from jetsight.session import Session
 from jetsight.testing import FakeBackend, tiny_plan_spec, tiny_planner, tiny_spec
-from jetsight_compile.closed_loop.agents import Log
-from jetsight_compile.closed_loop.deployed import TickClock
+from jetsight_compile.closed_loop.agents import Log, TickClock
 from jetsight_compile.closed_loop.episodes import Rules
 from jetsight_compile.closed_loop.rollout import Trial
 from jetsight_train.record.environments import PUSHT, PixelEnvironment, open_environment

@@ -24,7 +24,7 @@ from jetsight.bundle.manifest import Family, LatentStats, SurpriseQuantiles
 from jetsight.bundle.planner_spec import HazardFacts, HeadFacts, PlannerFacts
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.session import Session
-from jetsight_compile.closed_loop import arms, lab
+from jetsight_compile.closed_loop import arms, runner
 from jetsight_compile.closed_loop.config import Settings
 from jetsight_compile.closed_loop.episodes import Rules
 from jetsight_compile.export.layers import Style
@@ -142,7 +142,7 @@ def in_torch(monkeypatch: pytest.MonkeyPatch, compiled: Compiled) -> None:
 
     monkeypatch.setattr(arms, "deployed_session", deployed)
     monkeypatch.setattr(
-        lab, "Rules", partial(Rules, driver_ticks=60, goal_offset=16, budget=BUDGET)
+        runner, "Rules", partial(Rules, driver_ticks=60, goal_offset=16, budget=BUDGET)
     )
 
 

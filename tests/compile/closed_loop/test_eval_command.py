@@ -20,7 +20,7 @@ from tiny import write_dataset
 
 from jetsight import cli
 from jetsight.bundle.bundle import Bundle, write_bundle
-from jetsight_compile.closed_loop import arms, lab
+from jetsight_compile.closed_loop import arms, runner
 from jetsight_compile.closed_loop.config import Settings
 from jetsight_compile.closed_loop.task import Region
 
@@ -142,7 +142,7 @@ def test_the_region_comes_from_the_checkpoint(compiled: Compiled) -> None:
     )
     manifest = Bundle.open(compiled.bundle).manifest
     reference = arms.load_reference(settings, manifest)
-    assert lab._rules(settings, manifest, reference).region == Region(256.0, 256.0, 60.0)
+    assert runner._rules(settings, manifest, reference).region == Region(256.0, 256.0, 60.0)
 
 
 def test_a_bundle_that_is_none(tmp_path: Path, capfd: Capture) -> None:

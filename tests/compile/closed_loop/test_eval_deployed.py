@@ -13,8 +13,8 @@ from gym_factory import needs_pusht
 from jetsight.bundle.planner_spec import HazardFacts, HeadFacts
 from jetsight.planning.plan import Plan
 from jetsight.stream.frames import Frame
-from jetsight_compile.closed_loop.agents import Glance
-from jetsight_compile.closed_loop.deployed import Deployed, PlannerUse, SimulatorCamera, TickClock
+from jetsight_compile.closed_loop.agents import Deployed, Glance, SimulatorCamera, TickClock
+from jetsight_compile.closed_loop.config import PlannerUse
 from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode
 from jetsight_compile.closed_loop.rollout import fly
 

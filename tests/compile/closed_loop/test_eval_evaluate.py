@@ -13,16 +13,13 @@ from eval_factory import GRAPH, SIDE, fake_session, pusht, short_rules, trial
 from gym_factory import needs_pusht
 
 from jetsight.errors import DataError, UsageError
-from jetsight_compile.closed_loop.agents import baselines
-from jetsight_compile.closed_loop.config import Settings
-from jetsight_compile.closed_loop.deployed import Deployed, PlannerUse
-from jetsight_compile.closed_loop.lab import Lab
+from jetsight_compile.closed_loop.agents import Deployed, baselines
+from jetsight_compile.closed_loop.config import PlannerUse, Settings
 from jetsight_compile.closed_loop.results import BUNDLE
 from jetsight_compile.closed_loop.rollout import Film
-from jetsight_compile.closed_loop.runner import _Here, run_all
-from jetsight_compile.closed_loop.screen import SIZE, Screen
+from jetsight_compile.closed_loop.runner import Lab, _Here, run_all
 from jetsight_compile.closed_loop.task import Miss, Region
-from jetsight_compile.closed_loop.video import chosen, encode, views
+from jetsight_compile.closed_loop.video import SIZE, Screen, chosen, encode, views
 from jetsight_compile.demo.library import Library
 
 SETTINGS = Settings("b.jetsight", "gym_pusht/PushT-v0", episodes=4, seed=3)

@@ -12,9 +12,9 @@ from onnx import numpy_helper
 from probes import windows_of
 from world import imagining_model
 
-from jetsight.backends.loading import rank_agreement
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.backends.openvino import OpenVinoBackend
+from jetsight.bundle.parity import rank_agreement
 from jetsight.errors import GateError
 from jetsight_compile.calibration.planner_samples import imagine_samples
 from jetsight_compile.export.layers import Style

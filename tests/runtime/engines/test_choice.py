@@ -11,11 +11,10 @@ from jetsight.backends import loading
 from jetsight.backends.registry import BackendInfo
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.manifest import Family, graph_path
-from jetsight.engines.choice import fastest_family
 from jetsight.errors import EngineError
 from jetsight.machine.clocks import Clocks
 from jetsight.tensorrt import bindings, fingerprint
-from jetsight.tensorrt.engine_cache import EngineStore
+from jetsight.tensorrt.engine_cache import EngineStore, fastest_family
 from jetsight.tensorrt.fingerprint import BuildOptions
 from jetsight.tensorrt.record import Latency
 

@@ -13,9 +13,9 @@ import pytest
 from engine_factory import ORIN, make_plan, make_record
 
 from jetsight.errors import EngineError
-from jetsight.storage.ownership import read_file
+from jetsight.storage.ownership import default_root, read_file
 from jetsight.tensorrt import engine_cache as store_module
-from jetsight.tensorrt.engine_cache import EngineStore, default_root
+from jetsight.tensorrt.engine_cache import EngineStore
 from jetsight.tensorrt.fingerprint import BuildOptions, HostFacts
 from jetsight.tensorrt.record import BuildRecord
 

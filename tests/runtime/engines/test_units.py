@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from jetsight.engines import units
 from jetsight.errors import EngineError
+from jetsight.tensorrt.build import request
 from jetsight.tensorrt.fingerprint import HostFacts
 
 ORIN, ADA, HOPPER, THOR, TURING = ("8.7", "8.9", "9.0", "11.0", "7.5")
@@ -21,7 +21,7 @@ def test_a_format_this_gpu_has_no_units_for_is_refused(precision: str, sm: str) 
     with pytest.raises(
         EngineError, match=rf"trt-x encode is in {precision}, and A GPU \(SM {sm}\)"
     ):
-        units.require(precision, host(sm), "trt-x encode")
+        request.require(precision, host(sm), "trt-x encode")
 
 
 @pytest.mark.parametrize(
@@ -30,4 +30,4 @@ def test_a_format_this_gpu_has_no_units_for_is_refused(precision: str, sm: str) 
      ("fp16", TURING), ("int4", ORIN), ("fp8", None), ("", ORIN)],
 )  # fmt: skip
 def test_what_it_has_units_for_is_built(precision: str, sm: str | None) -> None:
-    units.require(precision, host(sm), "trt-x encode")
+    request.require(precision, host(sm), "trt-x encode")

@@ -5,7 +5,8 @@ import torch
 from heads_toy import KEEP_OUT, B, D, H, K, LinearWorld, tracks, world
 
 from jetsight_train.data.action_blocks import encoded_blocks, imagined_blocks, window_rows
-from jetsight_train.heads.labels import block_hazards, quantities
+from jetsight_train.data.columns import quantities
+from jetsight_train.heads.labels import block_hazards
 from jetsight_train.heads.recipe import ProbeColumn
 
 

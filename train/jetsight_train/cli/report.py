@@ -49,11 +49,11 @@ def report(
 ) -> None:  # fmt: skip
     """Write MODEL_CARD.md, card.png and report.json for CKPT."""
     from jetsight.storage.atomic import write_file
-    from jetsight_train.card_picture import picture
     from jetsight_train.checkpoint import load
     from jetsight_train.data.encoded import read_recorded
     from jetsight_train.data.windows import load_recording, split
     from jetsight_train.evaluation import model_card as cards
+    from jetsight_train.evaluation.model_card import picture
     from jetsight_train.training.trainer import METRICS
 
     model, about = load(checkpoint)

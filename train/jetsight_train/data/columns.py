@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from jetsight.errors import DataError
+from jetsight_train.model.hazard_rules import Columns
+
+FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -16,3 +26,35 @@ class ProbeColumn:
     def is_angle(self) -> bool:
         """Whether its values come back to where they began after a turn."""
         return self.unit in ("rad", "deg")
+
+
+def quantities(
+    probe: Sequence[ProbeColumn], columns: Columns
+) -> tuple[tuple[str, ...], tuple[str, ...], FloatArray]:
+    """Names, units and values `[F, P]` of what a probe reads; an angle is a cosine and a sine."""
+    names, units, values = [], [], []
+    for entry in probe:
+        column = columns[entry.column]
+        if entry.is_angle:
+            angle = np.deg2rad(column) if entry.unit == "deg" else column
+            names += [f"cos {entry.column}", f"sin {entry.column}"]
+            units += ["1", "1"]
+            values += [np.cos(angle), np.sin(angle)]
+        else:
+            names.append(entry.column)
+            units.append(entry.unit)
+            values.append(column)
+    return tuple(names), tuple(units), np.stack(values, axis=1).astype(np.float32)
+
+
+def check_known(name: str, known: Sequence[str], where: str) -> None:
+    """Refuse the name of a column that is not there, naming the nearest that is.
+
+    Raises:
+        DataError: `name` is not one of `known`.
+    """
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known)}"
+    raise DataError(f"{where}: no column {name!r} of one number per tick; {hint}")

@@ -7,7 +7,6 @@ Shapes: F ticks, D latent.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +19,11 @@ from torch import Tensor
 from jetsight.datasets import lerobot_meta
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError
+from jetsight_train.data.columns import FloatArray, check_known
 from jetsight_train.data.windows import Recording
-from jetsight_train.evaluation.metrics import encode_recording
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.progress import progress
 
-FloatArray = npt.NDArray[np.float32]
 RATE_TOLERANCE = 0.01  # of the camera rate; a clock that is off by more shows another motion
 
 
@@ -176,19 +174,6 @@ def _episode_columns(
     return {name: np.asarray(table[name].to_numpy()[order], np.float32) for name in names}
 
 
-def check_known(name: str, known: Sequence[str], where: str) -> None:
-    """Refuse the name of a column that is not there, naming the nearest that is.
-
-    Raises:
-        DataError: `name` is not one of `known`.
-    """
-    if name in known:
-        return
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known)}"
-    raise DataError(f"{where}: no column {name!r} of one number per tick; {hint}")
-
-
 def _check_fit(
     model: WorldModel, where: str, size_hw: Sequence[int], action_size: int, fps: float
 ) -> None:
@@ -218,3 +203,14 @@ def _check_finite(where: str, columns: Mapping[str, FloatArray]) -> None:
                 f"{where}: column {name!r} has NaN or infinity at tick {broken[0]}, expected a "
                 "number everywhere; record it again"
             )
+
+
+@torch.no_grad()
+def encode_recording(model: WorldModel, recording: Recording, batch: int = 256) -> Tensor:
+    """Latents of every frame of a recording, in order: `[F, D]`."""
+    model.eval()
+    parts = [
+        model.encode(torch.from_numpy(recording.frames_u8[i : i + batch]))
+        for i in range(0, len(recording.frames_u8), batch)
+    ]
+    return torch.cat(parts)

@@ -19,17 +19,6 @@ FloatArray = npt.NDArray[np.float64]
 RIDGE = 1e-3  # relative to the mean squared feature: keeps near-dependent latents solvable
 
 
-@torch.no_grad()
-def encode_recording(model: WorldModel, recording: Recording, batch: int = 256) -> Tensor:
-    """Latents of every frame of a recording, in order: `[F, D]`."""
-    model.eval()
-    parts = [
-        model.encode(torch.from_numpy(recording.frames_u8[i : i + batch]))
-        for i in range(0, len(recording.frames_u8), batch)
-    ]
-    return torch.cat(parts)
-
-
 @dataclass(frozen=True)
 class Skill:
     """Squared latent errors per step ahead, averaged over windows: `[H]` each."""

@@ -5,6 +5,7 @@ Shapes: H horizon, S physical quantities.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,14 +18,9 @@ import numpy.typing as npt
 from jetsight.errors import DataError
 from jetsight_train.checkpoint import Description
 from jetsight_train.collapse import LatentHealth, latent_health
-from jetsight_train.data.encoded import tracks_of
+from jetsight_train.data.encoded import encode_recording, tracks_of
 from jetsight_train.data.windows import Recording
-from jetsight_train.evaluation.metrics import (
-    Skill,
-    encode_recording,
-    linear_probe_r2,
-    prediction_skill,
-)
+from jetsight_train.evaluation.metrics import Skill, linear_probe_r2, prediction_skill
 from jetsight_train.heads import metrics as head_scores
 from jetsight_train.heads.spec import HeadScores, HeadsDescription
 from jetsight_train.heads.summary import lines as head_lines
@@ -32,6 +28,9 @@ from jetsight_train.model.world_model import WorldModel
 
 ANGLE = "angle"
 READABLE_R2 = 0.5  # below this, more of a quantity is missing from the latent than is in it
+
+
+BLUE, RED, GREY = "#1f5fa8", "#c0392b", "#8a8f98"
 
 
 @dataclass(frozen=True)
@@ -244,3 +243,41 @@ def _control_lines(card: Card) -> list[str]:
         f"{card.control.step[-1]}: mean standard deviation {card.control.std_mean[-1]:.4f}, "
         f"effective rank {card.control.effective_rank[-1]:.1f}.",
     ]
+
+
+def picture(card: Card) -> bytes:
+    """The card's charts as PNG bytes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 3.4), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    skill = card.skill.skill
+    steps = range(1, len(skill) + 1)
+    left.plot(steps, card.skill.persistence, color=GREY, marker="o", label="copy the last latent")
+    left.plot(steps, card.skill.predicted, color=BLUE, marker="o", label="world model")
+    for step, error, value in zip(steps, card.skill.predicted, skill, strict=True):
+        left.annotate(
+            f"{value:.2f}", (step, error), textcoords="offset points", xytext=(0, 7),
+            ha="center", fontsize=8, color=BLUE,
+        )  # fmt: skip
+    left.set(title="forecast error (number: skill)", xlabel="action blocks ahead", ylim=(0, None))
+    left.set_xticks(list(steps))
+    left.legend(frameon=False, fontsize=8)
+    for axis, key, title in (
+        (middle, "std_mean", "mean std of the latents"),
+        (right, "effective_rank", "effective rank of the latents"),
+    ):
+        for curve, color, label in (
+            (card.run, BLUE, "with anti-collapse term"),
+            (card.control, RED, "control without it"),
+        ):
+            if curve is not None:
+                axis.plot(curve.step, getattr(curve, key), color=color, label=label)
+        axis.set(title=title, xlabel="training step", xscale="symlog", ylim=(0, None))
+        if card.run or card.control:
+            axis.legend(frameon=False, fontsize=8)
+    for axis in (left, middle, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()

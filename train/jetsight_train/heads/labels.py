@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from jetsight_train.data.action_blocks import IntArray
-from jetsight_train.data.encoded import FloatArray, Tracks, check_known
-from jetsight_train.heads.recipe import HeadsRecipe, ProbeColumn
+from jetsight_train.data.columns import check_known
+from jetsight_train.data.encoded import Tracks
+from jetsight_train.heads.recipe import HeadsRecipe
 from jetsight_train.model.hazard_rules import Columns, HazardRule
 
 
@@ -24,25 +25,6 @@ def check_columns(recipe: HeadsRecipe, tracks: Tracks) -> None:
     """
     for name in recipe.columns:
         check_known(name, list(tracks.columns), tracks.recording.name)
-
-
-def quantities(
-    probe: Sequence[ProbeColumn], columns: Columns
-) -> tuple[tuple[str, ...], tuple[str, ...], FloatArray]:
-    """Names, units and values `[F, P]` of what a probe reads; an angle is a cosine and a sine."""
-    names, units, values = [], [], []
-    for entry in probe:
-        column = columns[entry.column]
-        if entry.is_angle:
-            angle = np.deg2rad(column) if entry.unit == "deg" else column
-            names += [f"cos {entry.column}", f"sin {entry.column}"]
-            units += ["1", "1"]
-            values += [np.cos(angle), np.sin(angle)]
-        else:
-            names.append(entry.column)
-            units.append(entry.unit)
-            values.append(column)
-    return tuple(names), tuple(units), np.stack(values, axis=1).astype(np.float32)
 
 
 def block_hazards(

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from jetsight_train.data.action_blocks import Blocks, imagined_blocks
-from jetsight_train.data.encoded import FloatArray, Tracks
+from jetsight_train.data.columns import FloatArray, quantities
+from jetsight_train.data.encoded import Tracks
 from jetsight_train.heads import conformal
-from jetsight_train.heads.labels import block_hazards, check_columns, quantities
+from jetsight_train.heads.labels import block_hazards, check_columns
 from jetsight_train.heads.recipe import HeadsRecipe
 from jetsight_train.heads.spec import (
     AngleScore,

@@ -19,9 +19,10 @@ from jetsight.clock import Clock, MonotonicClock
 from jetsight.errors import DataError, UsageError
 from jetsight_train.checkpoint import Description
 from jetsight_train.data.action_blocks import Blocks, encoded_blocks, imagined_blocks, window_rows
+from jetsight_train.data.columns import quantities
 from jetsight_train.data.encoded import Tracks
 from jetsight_train.heads import conformal, metrics
-from jetsight_train.heads.labels import block_hazards, check_columns, quantities
+from jetsight_train.heads.labels import block_hazards, check_columns
 from jetsight_train.heads.recipe import HeadsRecipe, SplitRecipe
 from jetsight_train.heads.spec import HeadsDescription, HeadsTrained
 from jetsight_train.model.heads import (

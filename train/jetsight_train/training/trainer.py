@@ -24,10 +24,9 @@ from jetsight.clock import Clock, MonotonicClock
 from jetsight.errors import UsageError
 from jetsight_train import checkpoint
 from jetsight_train.collapse import CollapseMonitor, LatentHealth, latent_health
-from jetsight_train.data.encoded import check_known
+from jetsight_train.data.columns import check_known, quantities
+from jetsight_train.data.encoded import encode_recording
 from jetsight_train.data.windows import Recording, WindowSampler
-from jetsight_train.evaluation.metrics import encode_recording
-from jetsight_train.heads.labels import quantities
 from jetsight_train.model.preprocess import FrameSpec
 from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
 from jetsight_train.objectives import ObjectiveConfig, anchor_term, objective_terms

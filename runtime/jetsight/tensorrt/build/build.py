@@ -21,7 +21,7 @@ from typing import Any
 from jetsight.bundle.bundle import Bundle
 from jetsight.engine import Engine
 from jetsight.tensorrt.build import onnx_parser, precision_proof, verify
-from jetsight.engines import units
+from jetsight.tensorrt.build import request as units
 from jetsight.tensorrt import plan_header
 from jetsight.tensorrt.fingerprint import Fingerprint
 from jetsight.tensorrt.bindings import RTX
@@ -185,7 +185,7 @@ class _Job:
         try:
             route: Any = importlib.import_module(_TORCH_ROUTE)
         except ImportError as error:
-            from jetsight.extras import missing
+            from jetsight.errors import missing
 
             raise missing(error, "building through torch-tensorrt") or error from None
         result = route.convert(

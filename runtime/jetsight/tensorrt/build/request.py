@@ -17,8 +17,14 @@ from jetsight.tensorrt.log_messages import cuda_failure
 from jetsight.tensorrt.engine_cache import EngineStore
 from jetsight.errors import EngineError, UsageError
 from jetsight.bundle.manifest import Family
+from jetsight.errors import EngineError
+from jetsight.tensorrt.fingerprint import HostFacts
 
 PREFIX = "trt-"
+
+
+LEAST_SM = {"bf16": (8, 0), "fp8": (8, 9), "nvfp4": (10, 0)}
+_SINCE = {"bf16": "Ampere", "fp8": "Ada and Hopper", "nvfp4": "Blackwell and Thor"}
 
 
 class PlanBackend(Protocol):
@@ -155,3 +161,24 @@ def refuse_unfit(workshop: Workshop) -> None:
         f"{workshop.library} builds only where a GPU is: {cuda_failure(problem) or problem}; run "
         "jetsight build on the robot itself (its engines fit no other machine)"
     )
+
+
+
+
+def require(precision: str, host: HostFacts, what: str) -> None:
+    """Refuse a graph whose number format this GPU has no units for.
+
+    A machine without a GPU refuses nothing: the engine is for another one.
+
+    Raises:
+        EngineError: the GPU is older than the format.
+    """
+    least = LEAST_SM.get(precision)
+    if least is None or host.sm is None:
+        return
+    if tuple(map(int, host.sm.split("."))) < least:
+        raise EngineError(
+            f"{what} is in {precision}, and {host.gpu} (SM {host.sm}) has no units for it; they "
+            f"came with {_SINCE[precision]} (SM {least[0]}.{least[1]}): build a family in fp16 or "
+            "int8, or compile the bundle for this machine"
+        )

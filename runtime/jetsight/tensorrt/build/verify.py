@@ -13,6 +13,10 @@ from jetsight.errors import EngineError
 from jetsight.bundle.golden import planner_key
 from jetsight.histogram import Recorder
 from jetsight.machine.clocks import clocks
+from jetsight.bundle.parity import rank_agreement
+from jetsight.bundle.parity import smallest_agreement
+from jetsight.bundle.parity import smallest_cosine
+from jetsight.bundle.parity import worst_cosine
 
 # The output of each graph that golden.npz always has a reference for.
 REFERENCE = {"encode": "z", "forecast": "z_future"}
@@ -51,8 +55,8 @@ def parity(
         )
     if planner:
         return _planner_parity(engine, golden, graph, precision, what)
-    limit = loading.smallest_cosine(precision)
-    worst = loading.worst_cosine(engine, golden, output)
+    limit = smallest_cosine(precision)
+    worst = worst_cosine(engine, golden, output)
     if not worst >= limit:  # also when it is NaN
         raise EngineError(
             f"{what}: does not compute what PyTorch did, cosine {worst:.4f} on the bundle's "
@@ -65,8 +69,8 @@ def parity(
 def _planner_parity(
     engine: Engine, golden: dict[str, NDArray], graph: str, precision: str, what: str
 ) -> Parity:
-    limit = loading.smallest_agreement(precision)
-    worst = loading.rank_agreement(engine, golden, graph)
+    limit = smallest_agreement(precision)
+    worst = rank_agreement(engine, golden, graph)
     if worst is None or not worst >= limit:
         raise EngineError(
             f"{what}: does not rank plans as PyTorch did, rank correlation {worst} on the bundle's "

@@ -15,9 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jetsight.backends.host_arrays import first_line
 from jetsight.engine import NDArray
-from jetsight.errors import EngineError, MissingDependency
+from jetsight.errors import EngineError, MissingDependency, first_line
 from jetsight.machine import system
 from jetsight.tensorrt.cuda.graphs import GraphDriver
 

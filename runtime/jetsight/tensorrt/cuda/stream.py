@@ -10,9 +10,8 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
-from jetsight.backends.host_arrays import first_line
 from jetsight.clock import Clock
-from jetsight.errors import EngineError, UsageError
+from jetsight.errors import EngineError, UsageError, first_line
 from jetsight.tensorrt.cuda.driver import Device
 
 SYNC_MODES = ("spin", "block", "hybrid")

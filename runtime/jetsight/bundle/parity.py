@@ -1,0 +1,89 @@
+"""Parity: how closely an engine must agree with the reference data of its bundle."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jetsight.bundle.golden import planner_key
+from jetsight.engine import Engine, NDArray
+
+# Smallest cosine between a latent computed here and PyTorch's float32 one. Whether a precision is
+# good enough was judged when the bundle was compiled; this finds an engine that computes something
+# else on this machine, e.g. saturating INT8 kernels or a silent bfloat16.
+_SMALLEST_COSINE = {"fp32": 0.9999, "fp16": 0.999}
+
+
+_SMALLEST_COSINE_ELSE = 0.9
+
+
+# The same for the ranks of a planner's candidates: neighbours may change places.
+_SMALLEST_AGREEMENT = {"fp32": 0.999, "fp16": 0.99}
+
+
+_SMALLEST_AGREEMENT_ELSE = 0.9
+
+
+def smallest_cosine(precision: str) -> float:
+    """Smallest cosine to PyTorch's float32 latents that a graph of that precision may have here."""
+    return _SMALLEST_COSINE.get(precision, _SMALLEST_COSINE_ELSE)
+
+
+def worst_cosine(engine: Engine, golden: dict[str, NDArray], output: str) -> float:
+    """Smallest cosine of `output` over all golden samples; NaN when a number is not finite."""
+    worst = 1.0
+    for i, expected in enumerate(golden[output]):
+        for name, array in engine.inputs.items():
+            array.write(golden[name][i])
+        engine.run()
+        cosine = _cosine(engine.outputs[output].read(), expected)
+        worst = cosine if not cosine >= worst else worst  # NaN wins
+    return worst
+
+
+def smallest_agreement(precision: str) -> float:
+    """Smallest rank correlation with PyTorch that a planner's graph of that precision may have."""
+    return _SMALLEST_AGREEMENT.get(precision, _SMALLEST_AGREEMENT_ELSE)
+
+
+def rank_agreement(engine: Engine, golden: dict[str, NDArray], graph: str) -> float | None:
+    """Smallest Spearman correlation of candidate costs with PyTorch's, over all golden problems.
+
+    Returns:
+        None without reference data for the graph; NaN when a cost is not finite.
+    """
+    wanted = golden.get(planner_key(graph, "costs"))
+    if wanted is None:
+        return None
+    worst = 1.0
+    for i, expected in enumerate(wanted):
+        for name, array in engine.inputs.items():
+            array.write(golden[planner_key(graph, name)][i])
+        engine.run()
+        found = engine.outputs["costs"].read()
+        correlation = spearman(found, expected) if np.isfinite(found).all() else float("nan")
+        worst = correlation if not correlation >= worst else worst  # NaN wins
+    return worst
+
+
+def spearman(a: NDArray, b: NDArray) -> float:
+    """Rank correlation of two vectors; equal values share their mean rank."""
+    ranks = [_ranks(values) for values in (a, b)]
+    first, second = (r - r.mean() for r in ranks)
+    size = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / size if size else 0.0
+
+
+def _ranks(values: NDArray) -> NDArray:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: NDArray = (np.cumsum(counts) - (counts - 1) / 2.0)[place]
+    return ranks
+
+
+def _cosine(found: NDArray, expected: NDArray) -> float:
+    """Smallest cosine over the rows; NaN when a number is not finite."""
+    if not np.isfinite(found).all():
+        return float("nan")
+    a = np.atleast_2d(found).astype(np.float64)
+    b = np.atleast_2d(expected).astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).min())
