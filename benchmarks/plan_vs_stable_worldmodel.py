@@ -17,7 +17,7 @@ from jetsight.clock import MonotonicClock
 from jetsight.errors import JetsightError
 from jetsight.machine.cpu import default_threads
 from jetsight_compile.bench.report import header
-from jetsight_compile.pipeline.environment import machine_facts, versions
+from jetsight_compile.pipeline.environment import machine_spec, versions
 
 _ROUNDS, _QUICK_ROUNDS, _QUICK_ITERATIONS = 7, 2, 4
 
@@ -41,7 +41,7 @@ def main(rounds: int | None, threads: int | None, quick: bool, as_json: bool) ->
     from planrace import report
     from planrace.run import run
 
-    machine = machine_facts()  # first, while the load is still that of others
+    machine = machine_spec()  # first, while the load is still that of others
     threads = threads or default_threads()
     problem = lewm_problem(_QUICK_ITERATIONS if quick else 30)
     rounds = rounds or (_QUICK_ROUNDS if quick else _ROUNDS)

@@ -22,7 +22,7 @@ from jetsight.bundle.manifest import (
     Provenance,
     SurpriseQuantiles,
 )
-from jetsight.bundle.model_spec import ActionSpec, FrameSpec, ModelFacts, Timing
+from jetsight.bundle.model_spec import ActionSpec, FrameSpec, ModelSpec, TimingSpec
 
 FAMILIES = ("cpu-fp32", "cpu-int8")
 
@@ -31,9 +31,9 @@ def make_manifest(**changes: Any) -> Manifest:
     """A valid manifest without files; keyword arguments replace top-level fields."""
     fields: dict[str, Any] = {
         "name": "tiny",
-        "model": ModelFacts("conv", 1234, latent_size=4, history=3, horizon=2, action_size=4),
+        "model": ModelSpec("conv", 1234, latent_size=4, history=3, horizon=2, action_size=4),
         "frame": FrameSpec(8, 12, "rgb", (0, 2, 8, 8), (6, 6), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
-        "timing": Timing(camera_hz=10.0, action_block=2),
+        "timing": TimingSpec(camera_hz=10.0, action_block=2),
         "action": ActionSpec(
             names=("x", "y"),
             units=("px", "px"),

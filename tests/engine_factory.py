@@ -14,14 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.manifest import Family
-from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, HostFacts
+from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, HostSpec
 from jetsight.tensorrt.record import BuildRecord, Parity, Port
 
 FAMILY = "trt-op23-fp16"
 F32 = TensorProto.FLOAT
-ORIN = HostFacts(
-    "tensorrt", "10.3.0.26", "540.4.0", "12.6", "Orin", "8.7", 16, 16384, "36.4.3", "0"
-)  # fmt: skip
+ORIN = HostSpec("tensorrt", "10.3.0.26", "540.4.0", "12.6", "Orin", "8.7", 16, 16384, "36.4.3", "0")
 
 
 def encode(seed: int = 0, extra: Sequence[onnx.NodeProto] = ()) -> onnx.ModelProto:

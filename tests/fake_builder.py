@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from engine_factory import make_plan
 
-from jetsight.tensorrt.bindings import Library
+from jetsight.tensorrt.bindings import TensorRtModule
 from jetsight.testing import FakeArray
 
 
@@ -41,12 +41,17 @@ class FakeTensorRT:
     """
 
     def __init__(
-        self, version: tuple[int, int, int, int] = (10, 3, 0, 26), *,
-        plan: bytes | None = b"", says: Sequence[tuple[str, str]] = (),
-        parser_errors: Sequence[tuple[str, str, str]] = (), inspector: str = '{"Layers": []}',
-        raises: Exception | None = None, during: Callable[[Any], None] | None = None,
+        self,
+        version: tuple[int, int, int, int] = (10, 3, 0, 26),
+        *,
+        plan: bytes | None = b"",
+        says: Sequence[tuple[str, str]] = (),
+        parser_errors: Sequence[tuple[str, str, str]] = (),
+        inspector: str = '{"Layers": []}',
+        raises: Exception | None = None,
+        during: Callable[[Any], None] | None = None,
         quantized: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.__version__ = ".".join(map(str, version))
         self.plan = make_plan(version) if plan == b"" else plan
         self.says, self.parser_errors, self.raises = says, parser_errors, raises
@@ -107,11 +112,11 @@ class FakeTensorRT:
 
         return types.SimpleNamespace(deserialize_cuda_engine=deserialize)
 
-    def library(self) -> Library:
+    def library(self) -> TensorRtModule:
         """This module, as the code under test takes it."""
         numbers = tuple(int(n) for n in self.__version__.split("."))
         name = "tensorrt" if numbers[0] >= 8 else "tensorrt_rtx"
-        return Library(self, name, numbers)  # type: ignore[arg-type]
+        return TensorRtModule(self, name, numbers)  # type: ignore[arg-type]
 
 
 class FakeNetwork:
@@ -123,12 +128,14 @@ class FakeNetwork:
         kinds = ["DEQUANTIZE", "MATRIX_MULTIPLY"] if quantized else ["MATRIX_MULTIPLY"]
         self._layers = [
             types.SimpleNamespace(
-                type=types.SimpleNamespace(name=kind), num_inputs=2, num_outputs=1,
+                type=types.SimpleNamespace(name=kind),
+                num_inputs=2,
+                num_outputs=1,
                 get_input=lambda i: types.SimpleNamespace(name="from DEQUANTIZE"),
                 get_output=lambda i, kind=kind: types.SimpleNamespace(name=f"from {kind}"),
             )
             for kind in kinds
-        ]  # fmt: skip
+        ]
         self.num_layers = len(kinds)
 
     def get_layer(self, index: int) -> Any:
@@ -198,9 +205,14 @@ class FakePlanBackend:
     """
 
     def __init__(
-        self, golden: dict[str, Any], *, spoil: float = 0.0, output: str = "z",
-        called: str | None = None, on_run: Callable[[], None] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        golden: dict[str, Any],
+        *,
+        spoil: float = 0.0,
+        output: str = "z",
+        called: str | None = None,
+        on_run: Callable[[], None] | None = None,
+    ) -> None:
         self.golden, self.spoil, self.on_run = golden, spoil, on_run
         self.output, self.called = output, called or output
         self.loaded: list[bytes] = []

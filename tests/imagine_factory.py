@@ -19,7 +19,7 @@ from live_planner import PLANNER, families, planner_graph
 from onnx import TensorProto, helper
 
 from jetsight.bundle.bundle import Bundle
-from jetsight.bundle.planner_spec import HazardFacts, HeadFacts, PlannerFacts
+from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec
 from jetsight.storage.atomic import new_directory
 from jetsight_train.record import dataset, dataset_stats, episode, video
 
@@ -28,14 +28,14 @@ HEIGHT, WIDTH = live_bundle.HEIGHT, live_bundle.WIDTH
 QUANTITIES = ("block_x", "cos block_angle", "sin block_angle")
 
 
-def heads(threshold: float = 1.0) -> HeadFacts:
+def heads(threshold: float = 1.0) -> HeadSpec:
     """A probe of a place and an angle, and one hazard."""
-    hazard = HazardFacts("keep_out", threshold, 0.05)
-    return HeadFacts(QUANTITIES, ("px", "", ""), (100.0, 0.7, 0.7), (hazard,))
+    hazard = HazardSpec("keep_out", threshold, 0.05)
+    return HeadSpec(QUANTITIES, ("px", "", ""), (100.0, 0.7, 0.7), (hazard,))
 
 
 @cache
-def graph_with_heads(planner: PlannerFacts = PLANNER) -> bytes:
+def graph_with_heads(planner: PlannerSpec = PLANNER) -> bytes:
     """The linear planner's graph, with the inputs that heads bring."""
     model = onnx.load_from_string(planner_graph(planner=planner))
     graph, count = model.graph, len(QUANTITIES)
@@ -94,12 +94,15 @@ def make_recording(target: Path, *, lengths: tuple[int, ...] = (12, 12, 12), fps
         episode.video_path(staging, index).write_bytes(video.encode(frames, fps))
         rows = io.BytesIO()
         np.savez(
-            rows, states=np.zeros((length, 1), np.float32), actions=actions_of(index, length),
-            rewards=np.zeros(length, np.float32), done=np.arange(length) == length - 1,
+            rows,
+            states=np.zeros((length, 1), np.float32),
+            actions=actions_of(index, length),
+            rewards=np.zeros(length, np.float32),
+            done=np.arange(length) == length - 1,
             histogram=dataset_stats.histogram(frames),
-        )  # fmt: skip
+        )
         episode.rows_path(staging, index).write_bytes(rows.getvalue())
-    about = dataset.Description("push", "tiny", fps, (HEIGHT, WIDTH), ["none"], ["x", "y"])
+    about = dataset.DatasetDescription("push", "tiny", fps, (HEIGHT, WIDTH), ["none"], ["x", "y"])
     with new_directory(target) as folder:
         dataset.assemble(folder, staging, len(lengths), about)
     return target

@@ -18,30 +18,46 @@ from onnx import TensorProto, helper
 from jetsight.bundle import golden
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.manifest import Family
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 
 NDArray = np.ndarray[Any, Any]
 SAMPLES, ELITES = 16, 4
-PLANNER = PlannerFacts(
-    graph="imagine_cem_16x2", kind="cem", samples=SAMPLES, horizon=H, elites=ELITES, context=1,
-    rate_limited=False, start="neutral", iterations=8, std_start=(60.0, 60.0),
-)  # fmt: skip
+PLANNER = PlannerSpec(
+    graph="imagine_cem_16x2",
+    kind="cem",
+    samples=SAMPLES,
+    horizon=H,
+    elites=ELITES,
+    context=1,
+    rate_limited=False,
+    start="neutral",
+    iterations=8,
+    std_start=(60.0, 60.0),
+)
 
 
-def planner_graph(scale: float = 1.0, planner: PlannerFacts = PLANNER) -> bytes:
+def planner_graph(scale: float = 1.0, planner: PlannerSpec = PLANNER) -> bytes:
     """ONNX bytes of one iteration; `scale` turns its costs round for negative controls."""
     n = planner.samples
     constants = {
-        "N": np.array([n + 1, -1, 2], np.int64), "flat": np.array([n + 1, H, A], np.int64),
-        "one": np.array([1, H, A], np.int64), "M": ACTIONS, "axis": np.array([1], np.int64),
-        "first": np.array([0], np.int64), "samples": np.array([n], np.int64),
-        "last": np.array([1], np.int64), "k": np.array([ELITES], np.int64),
-        "two": np.float32(scale), "zero": np.zeros(1, np.float32),
-        "unbias": np.float32(ELITES / (ELITES - 1)), "by_step": np.array([2], np.int64),
-        "plan": np.array([H, A], np.int64), "latents": np.array([H, D], np.int64),
+        "N": np.array([n + 1, -1, 2], np.int64),
+        "flat": np.array([n + 1, H, A], np.int64),
+        "one": np.array([1, H, A], np.int64),
+        "M": ACTIONS,
+        "axis": np.array([1], np.int64),
+        "first": np.array([0], np.int64),
+        "samples": np.array([n], np.int64),
+        "last": np.array([1], np.int64),
+        "k": np.array([ELITES], np.int64),
+        "two": np.float32(scale),
+        "zero": np.zeros(1, np.float32),
+        "unbias": np.float32(ELITES / (ELITES - 1)),
+        "by_step": np.array([2], np.int64),
+        "plan": np.array([H, A], np.int64),
+        "latents": np.array([H, D], np.int64),
         "a0": np.array([0], np.int64),
-    }  # fmt: skip
+    }
     steps: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
         ("Mul", ["std", "noise"], ["off"], {}),
         ("Add", ["mean", "off"], ["drawn"], {}),
@@ -89,7 +105,7 @@ def planner_graph(scale: float = 1.0, planner: PlannerFacts = PLANNER) -> bytes:
     return live_bundle._model(nodes, inputs, outputs, tensors)
 
 
-def families(planner: PlannerFacts = PLANNER) -> tuple[Family, ...]:
+def families(planner: PlannerSpec = PLANNER) -> tuple[Family, ...]:
     """The families of the live bundle, the first one with a planner."""
     first, second = make_manifest().families
     precision = {**first.precision, planner.graph: "fp32"}
@@ -97,7 +113,7 @@ def families(planner: PlannerFacts = PLANNER) -> tuple[Family, ...]:
 
 
 def make_planning_bundle(
-    target: Path, *planners: PlannerFacts, graph: bytes | None = None, reference: bool = True
+    target: Path, *planners: PlannerSpec, graph: bytes | None = None, reference: bool = True
 ) -> Bundle:
     """A live bundle with planners in `cpu-fp32`; `graph` stands in for the first one's."""
     planners = planners or (PLANNER,)
@@ -114,7 +130,7 @@ def make_planning_bundle(
     return live_bundle.make_live_bundle(target, files, planners=planners, families=(able, second))
 
 
-def golden_problem(planner: PlannerFacts) -> dict[str, NDArray]:
+def golden_problem(planner: PlannerSpec) -> dict[str, NDArray]:
     """One iteration, with what numpy makes of it."""
     manifest = make_manifest(planners=(planner,), families=families(planner))
     spec, draw = PlanSpec.from_manifest(manifest), np.random.default_rng(3)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.planning.imagine import Planning
 from jetsight.planning.iterations import HostIterations
@@ -46,7 +46,7 @@ def latent(value: float) -> NDArray:
 
 
 def bare_planner(
-    engine: FakeEngine, facts: PlannerFacts, spec: PlanSpec, clock: FakeClock | None = None
+    engine: FakeEngine, facts: PlannerSpec, spec: PlanSpec, clock: FakeClock | None = None
 ) -> Planner:
     """A planner without a session that stands at `HERE` and wants to get 10 farther."""
     block = spec.stream.action_block
@@ -71,7 +71,7 @@ class Rig:
 
     def __init__(
         self,
-        *planners: PlannerFacts,
+        *planners: PlannerSpec,
         script: Mapping[str, Mapping[str, Any]] | None = None,
         frames: list[Shot] | None = None,
         latency_ns: int = 0,

@@ -219,10 +219,18 @@ def _resolve(
     report, allowed = folder / "report.json", folder / "constraints.txt"
     allowed.write_text("".join(f"{name}=={v}\n" for name, (v,) in known.items()))
     done = _pip(
-        "install", "--dry-run", "--ignore-installed", "--only-binary=:all:", *platforms,
-        f"--python-version={python}", "--implementation=cp", f"--target={folder / 'target'}",
-        f"--report={report}", f"--constraint={allowed}", *requirements,
-    )  # fmt: skip
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        "--only-binary=:all:",
+        *platforms,
+        f"--python-version={python}",
+        "--implementation=cp",
+        f"--target={folder / 'target'}",
+        f"--report={report}",
+        f"--constraint={allowed}",
+        *requirements,
+    )
     assert done.returncode == 0, done.stderr
     installed: list[dict[str, Any]] = json.loads(report.read_text())["install"]
     return installed

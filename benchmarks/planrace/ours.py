@@ -16,7 +16,7 @@ from jetsight.clock import Clock
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import EngineError
 from jetsight_compile.config.targets import TARGETS
-from jetsight_compile.planner_graph.export import Imagination
+from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.quantize.schemes import cpu_rows
 from jetsight_train.planning.problem import ImagineSpec
 from planrace.problem import Problem
@@ -33,7 +33,7 @@ def spec(problem: Problem) -> ImagineSpec:
 
 def float_graph(problem: Problem) -> onnx.ModelProto:
     """The iteration in float32, as `cpu-fp32` ships it."""
-    return Imagination(problem.model, TARGETS["cpu"].style).export(spec(problem))
+    return PlannerExporter(problem.model, TARGETS["cpu"].style).export(spec(problem))
 
 
 def fixed_inputs(problem: Problem) -> dict[str, NDArray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jetsight.cli.table import table
 from jetsight_compile.bench.report import bar_table
-from jetsight_compile.bench.requirements import Row
+from jetsight_compile.bench.requirements import BenchRow
 from planrace.profiles import Shares, products_share
 from planrace.run import Contestant, Results
 
@@ -17,7 +17,7 @@ MEAN_BAR, RANK_BAR = 1e-4, 0.99
 _SHOWN = 10  # operators of a profile; the others are summed
 
 
-def rows(results: Results) -> list[Row]:
+def rows(results: Results) -> list[BenchRow]:
     """Every bar: the best backend of each precision has to be fast enough, all have to agree."""
     eager, *others = results.contestants
     ran = [c for c in others if c.failed is None and c.name.startswith("jetsight")]
@@ -41,27 +41,35 @@ def ratio(eager: Contestant, other: Contestant) -> float:
     return min(medians, fastest, eager.busy_ms.min / other.busy_ms.min)
 
 
-def _speed(eager: Contestant, best: Contestant, bar: float) -> Row:
+def _speed(eager: Contestant, best: Contestant, bar: float) -> BenchRow:
     value, stretch = ratio(eager, best), STRETCH[best.precision]
     note = f"{best.name}; stretch {stretch:g}: {'reached' if value >= stretch else 'missed'}"
-    return Row(f"plan, {best.precision}", value, "x eager", bar, "min", note)
+    return BenchRow(f"plan, {best.precision}", value, "x eager", bar, "min", note)
 
 
-def _agreement(contestant: Contestant) -> list[Row]:
+def _agreement(contestant: Contestant) -> list[BenchRow]:
     assert contestant.agreed is not None
     name, agreed = contestant.name.removeprefix("jetsight "), contestant.agreed
-    rank = Row(
-        f"rank correlation, {name}", agreed.rank, "", RANK_BAR, "min",
+    rank = BenchRow(
+        f"rank correlation, {name}",
+        agreed.rank,
+        "",
+        RANK_BAR,
+        "min",
         f"elites in common {agreed.elites:.2f}, cost of the plan {agreed.plan_cost:.3f} of theirs",
-    )  # fmt: skip
+    )
     if contestant.precision == "int8":
         return [rank]
     return [
-        Row(
-            f"same plan, {name}", agreed.mean, "std", MEAN_BAR, "max",
+        BenchRow(
+            f"same plan, {name}",
+            agreed.mean,
+            "std",
+            MEAN_BAR,
+            "max",
             "largest difference of the final means, in standard deviations of the actions",
         )
-    ]  # fmt: skip
+    ]
 
 
 def lines(results: Results) -> Iterator[str]:
@@ -81,9 +89,20 @@ def lines(results: Results) -> Iterator[str]:
 
 
 HEAD = (
-    "one plan", "plans", "min ms", "p50 ms", "p99 ms", "max ms", "CPU ms", "x eager",
-    "iteration min ms", "GFLOP", "GFLOP/s", "of peak", "load+first ms",
-)  # fmt: skip
+    "one plan",
+    "plans",
+    "min ms",
+    "p50 ms",
+    "p99 ms",
+    "max ms",
+    "CPU ms",
+    "x eager",
+    "iteration min ms",
+    "GFLOP",
+    "GFLOP/s",
+    "of peak",
+    "load+first ms",
+)
 
 
 def _line(results: Results, contestant: Contestant) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from jetsight.clock import Clock
-from jetsight.histogram import Recorder
+from jetsight.histogram import Histogram
 from jetsight_compile.bench.contestants import installed
 from jetsight_compile.bench.run import QUICK, Effort, peak_rates, product_race
 from planrace import flop, ours, profiles, theirs
@@ -50,9 +50,9 @@ class Contestant:
     precision: str
     flop: int
     prepare: Callable[[], Plan]
-    plans_ms: Recorder = field(default_factory=Recorder)
-    iterations_ms: Recorder = field(default_factory=Recorder)
-    busy_ms: Recorder = field(default_factory=Recorder)
+    plans_ms: Histogram = field(default_factory=Histogram)
+    iterations_ms: Histogram = field(default_factory=Histogram)
+    busy_ms: Histogram = field(default_factory=Histogram)
     first_ms: float = 0.0
     solved: list[Solved] = field(default_factory=list)
     agreed: Agreement | None = None
@@ -123,13 +123,15 @@ def _ours(
 ) -> list[Contestant]:
     return [
         Contestant(
-            f"jetsight {backend} {family}", precision, work,
+            f"jetsight {backend} {family}",
+            precision,
+            work,
             partial(ours.planner, problem, graphs[precision], backend, family, threads, clock),
         )
         for precision in graphs
         for family in (f"cpu-{precision}",)
         for backend in installed(family)
-    ]  # fmt: skip
+    ]
 
 
 def _prepared(entered: Sequence[Contestant], clock: Clock, say: Say) -> dict[str, Plan]:

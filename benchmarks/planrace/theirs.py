@@ -122,10 +122,15 @@ def lewm(model: WorldModel) -> nn.Module:
     ours, size = model.predictor, model.config.latent_size
     config = model.config.predictor
     predictor = parts.Predictor(
-        num_frames=model.config.history, depth=config.depth, heads=config.heads,
-        mlp_dim=config.mlp, input_dim=size, hidden_dim=size, dim_head=config.head_size,
+        num_frames=model.config.history,
+        depth=config.depth,
+        heads=config.heads,
+        mlp_dim=config.mlp,
+        input_dim=size,
+        hidden_dim=size,
+        dim_head=config.head_size,
         dropout=config.dropout,
-    )  # fmt: skip
+    )
     hidden = ours.actions.embed[0].out_features
     actions = parts.Embedder(
         model.action_size, ours.actions.code.out_features, size, hidden // size
@@ -179,9 +184,12 @@ def planner(problem: Problem, clock: Clock, *, compiled: bool = False) -> Callab
     argument = {"model": cost} if api == "solver" else {"cost": cost}
     observer = Observer(clock)
     solver = package.CEMSolver(
-        **argument, num_samples=problem.samples, n_steps=problem.iterations, topk=problem.elites,
+        **argument,
+        num_samples=problem.samples,
+        n_steps=problem.iterations,
+        topk=problem.elites,
         callbacks=[observer],
-    )  # fmt: skip
+    )
     _configure(solver, problem)
     start = {
         "pixels": torch.zeros(1, 1, 1),  # counted, never looked at: one frame of history

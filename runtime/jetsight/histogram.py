@@ -11,7 +11,7 @@ _BINS_PER_DECADE = 500  # neighbouring bins differ by 0.46 %, so a percentile is
 _SCALE = _BINS_PER_DECADE / math.log(10.0)
 
 
-class Recorder:
+class Histogram:
     """A histogram on a logarithmic scale: every sample of an endless run in 40 kB.
 
     `count`, `max`, `min` and `mean` are exact; percentiles are within 0.25 % of the sample. Values

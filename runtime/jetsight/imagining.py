@@ -7,27 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.clock import Clock
 from jetsight.planning.goal import GoalLike
-from jetsight.planning.imagine import Imagination
-from jetsight.planning.inputs import Newest, Wish
+from jetsight.planning.imagine import PlannerPool
+from jetsight.planning.inputs import PlanRequest, StreamState
 from jetsight.planning.limits import Limits
 from jetsight.planning.plan import Plan
-from jetsight.planning.time_budget import Choice
+from jetsight.planning.time_budget import PlannerChoice
 
 
 class Imagining:
     """Plans from the newest histories of a stream; `Session` is one."""
 
     clock: Clock
-    _imagination: Imagination
+    _imagination: PlannerPool
 
-    def _newest(self, now_ns: int) -> Newest:
+    def _newest(self, now_ns: int) -> StreamState:
         raise NotImplementedError
 
     @property
-    def planners(self) -> tuple[PlannerFacts, ...]:
+    def planners(self) -> tuple[PlannerSpec, ...]:
         """The planners that `imagine` can use; empty if the bundle was compiled without."""
         return self._imagination.facts
 
@@ -76,10 +76,18 @@ class Imagining:
             ...     robot.execute(plan.actions[:5])
         """
         start_ns = self.clock.now_ns()
-        wish = Wish(
-            goal, deadline_ms, planner, iterations, limits, weights, constrain, seed, warm,
+        wish = PlanRequest(
+            goal,
+            deadline_ms,
+            planner,
+            iterations,
+            limits,
+            weights,
+            constrain,
+            seed,
+            warm,
             arrive_ticks,
-        )  # fmt: skip
+        )
         return self._imagination.imagine(wish, self._newest(start_ns), start_ns)
 
     def load_planner(self, planner: str | None = None) -> None:
@@ -91,7 +99,7 @@ class Imagining:
         """
         self._imagination.planner(planner)
 
-    def tune(self, budget_ms: float) -> Choice:
+    def tune(self, budget_ms: float) -> PlannerChoice:
         """The planner, and how many of its iterations, that make most of a budget on this machine.
 
         All planners are measured when this is first asked here; `planning.time_budget.choose`

@@ -14,12 +14,12 @@ from jetsight.clock import Clock, MonotonicClock
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import EngineError
 from jetsight.imagining import Imagining
-from jetsight.planning.imagine import Imagination, Planning
-from jetsight.planning.inputs import Newest
+from jetsight.planning.imagine import PlannerPool, Planning
+from jetsight.planning.inputs import StreamState
 from jetsight.stream.forecaster import Forecaster
 from jetsight.stream.frames import Forecast, Frame, Mode, Reason
 from jetsight.stream.health import HealthLimits, HealthMonitor
-from jetsight.stream.summary import Tally
+from jetsight.stream.summary import StreamSummary
 
 _UNPACED_PERIOD_NS = (
     1_000_000_000  # frames that wait for the loop are late only if the reader hangs
@@ -75,8 +75,8 @@ class Session(Imagining):
         self.precision: Mapping[str, str] = {}
         self._encode, self._forecast = encode, forecast
         self._limits = limits or HealthLimits()
-        self._imagination = Imagination(planning, encode, self.clock)
-        self._tally = Tally()
+        self._imagination = PlannerPool(planning, encode, self.clock)
+        self._tally = StreamSummary()
         self._index = self._tick = -1
         self._failures = 0
         self._reset(spec.period_ns)
@@ -266,10 +266,10 @@ class Session(Imagining):
             drops=self.drops,
         )
 
-    def _newest(self, now_ns: int) -> Newest:
+    def _newest(self, now_ns: int) -> StreamState:
         """What `imagine` plans from."""
         stale = self.health.is_stale(now_ns - self._captured_ns)
-        return Newest(self._forecaster, self._tick, stale)
+        return StreamState(self._forecaster, self._tick, stale)
 
     def summary(self) -> dict[str, Any]:
         """What the last stream was like: counts, and percentiles over every frame of it.

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tiny import HISTORY, HORIZON, LATENT
 
-from jetsight_compile.calibration.data import Windows
+from jetsight_compile.calibration.data import CalibrationWindows
 from jetsight_compile.export.onnx_export import Sizes
 
 Sample = Mapping[str, np.ndarray]
@@ -31,10 +31,10 @@ def samples_of(shop, kind: str, name: str, count: int = 40) -> list[dict[str, np
     ]
 
 
-def windows_of(count: int, size: int = LATENT, action_size: int = 4) -> Windows:
+def windows_of(count: int, size: int = LATENT, action_size: int = 4) -> CalibrationWindows:
     """Windows of a world in which nothing depends on anything."""
     rng, length = np.random.default_rng(5), HISTORY + HORIZON
-    return Windows(
+    return CalibrationWindows(
         np.arange(count)[:, None] + np.arange(length)[None],
         rng.standard_normal((count, length, size)).astype(np.float32),
         rng.uniform(-3, 3, (count, length - 1, action_size)).astype(np.float32),
@@ -43,9 +43,11 @@ def windows_of(count: int, size: int = LATENT, action_size: int = 4) -> Windows:
 
 
 def graph_of(
-    nodes: Sequence[onnx.NodeProto], tensors: Mapping[str, np.ndarray], opset: int = 20,
+    nodes: Sequence[onnx.NodeProto],
+    tensors: Mapping[str, np.ndarray],
+    opset: int = 20,
     **ports: tuple[int, ...],
-) -> onnx.ModelProto:  # fmt: skip
+) -> onnx.ModelProto:
     """A float32 graph of these nodes; `x` is its input and `y` its output, where given shapes."""
     values = {
         name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

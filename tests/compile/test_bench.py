@@ -17,16 +17,16 @@ from jetsight.testing.overhead import Overhead
 from jetsight_compile.bench import contestants, process, report
 from jetsight_compile.bench.contestants import EAGER
 from jetsight_compile.bench.requirements import (
-    Row,
+    BenchRow,
     encode_rows,
     import_rows,
     memory_rows,
     overhead_rows,
 )
 from jetsight_compile.bench.run import peak_rates
-from jetsight_compile.bench.timing import Contestant, Timing, race
+from jetsight_compile.bench.timing import CallTimes, Contestant, race
 from jetsight_compile.export.onnx_graph import graph_flop
-from jetsight_compile.pipeline.environment import cpu_features, machine_facts
+from jetsight_compile.pipeline.environment import cpu_features, machine_spec
 
 MS = 1_000_000
 
@@ -113,9 +113,7 @@ def test_what_cannot_run_is_named_and_the_rest_goes_on(clock: FakeClock) -> None
     assert timings[EAGER].calls_ms.count == 6
     assert encode_rows("lewm", timings) == []
     lines = list(report.race_table(timings, 10**6, {"fp32": 1.0}))
-    assert lines[-1] == (
-        "torch.compile: not measured, RuntimeError: No working C++ compiler found"
-    )  # fmt: skip
+    assert lines[-1] == ("torch.compile: not measured, RuntimeError: No working C++ compiler found")
 
 
 @pytest.mark.parametrize(("repeated_ms", "remembers"), [(1.0, True), (9.5, False), (10.0, False)])
@@ -133,8 +131,8 @@ def test_an_engine_that_remembers_answers_is_flagged(
     assert timing.as_dict()["remembers"] is remembers
 
 
-def timing(*calls_ms: float) -> Timing:
-    made = Timing()
+def timing(*calls_ms: float) -> CallTimes:
+    made = CallTimes()
     for value in calls_ms:
         made.calls_ms.add(value)
     return made
@@ -142,9 +140,13 @@ def timing(*calls_ms: float) -> Timing:
 
 @pytest.mark.parametrize(
     ("model", "name", "bar"),
-    [("lewm", "openvino cpu-int8", 2.5), ("lewm", "onnxruntime cpu-fp32", 1.5),
-     ("lewm", "torch.compile", None), ("pusht-nano", "openvino cpu-int8", None)],
-)  # fmt: skip
+    [
+        ("lewm", "openvino cpu-int8", 2.5),
+        ("lewm", "onnxruntime cpu-fp32", 1.5),
+        ("lewm", "torch.compile", None),
+        ("pusht-nano", "openvino cpu-int8", None),
+    ],
+)
 def test_bars_are_for_our_engines_on_the_published_geometry(
     model: str, name: str, bar: float | None
 ) -> None:
@@ -163,7 +165,7 @@ def test_noise_that_hits_eager_alone_flatters_nobody() -> None:
 
 def test_a_missed_bar_is_printed_and_counted() -> None:
     rows = encode_rows("lewm", {EAGER: timing(10.0), "openvino cpu-int8": timing(5.0)})
-    lines = list(report.bar_table([*rows, Row("import jetsight, p50", 90.0, "ms", 150.0)]))
+    lines = list(report.bar_table([*rows, BenchRow("import jetsight, p50", 90.0, "ms", 150.0)]))
     assert "MISSED" in lines[1]
     assert lines[-1] == "1 of 2 bars met; MISSED: encode lewm, openvino cpu-int8"
 
@@ -189,7 +191,7 @@ def test_peaks_are_the_fastest_call_of_each_precision() -> None:
         "torch fp32": timing(20.0, 30.0),
         "openvino cpu-fp32": timing(10.0, 40.0),
         "openvino cpu-int8": timing(5.0),
-        "onnxruntime cpu-int8": Timing(failed="absent"),
+        "onnxruntime cpu-int8": CallTimes(failed="absent"),
     }
     flop = 2 * 1024**3
     assert peak_rates(timings) == pytest.approx({"fp32": flop / 1e7, "int8": flop / 5e6})
@@ -233,19 +235,23 @@ def test_a_measuring_process_that_fails_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "vnni"),
-    [("flags\t: fpu avx2 avx512f avx512_vnni", True), ("flags\t: fpu avx2 avx_vnni", True),
-     ("flags\t: fpu avx2", False), ("Features\t: fp asimddp", False)],
-)  # fmt: skip
+    [
+        ("flags\t: fpu avx2 avx512f avx512_vnni", True),
+        ("flags\t: fpu avx2 avx_vnni", True),
+        ("flags\t: fpu avx2", False),
+        ("Features\t: fp asimddp", False),
+    ],
+)
 def test_the_instructions_int8_depends_on_are_found(tmp_path: Path, flags: str, vnni: bool) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/cpuinfo").write_text(f"model name\t: test\n{flags}\n")
     assert cpu_features(tmp_path)["vnni"] is vnni
-    lines = "\n".join(report.header({**machine_facts(tmp_path), "architecture": "x86_64"}, {}, 2))
+    lines = "\n".join(report.header({**machine_spec(tmp_path), "architecture": "x86_64"}, {}, 2))
     assert ("no VNNI" in lines) is not vnni
 
 
 def test_a_busy_machine_is_said_to_be(tmp_path: Path) -> None:
-    facts = machine_facts(tmp_path)
+    facts = machine_spec(tmp_path)
     for load, busy in ((0.9, True), (0.1, False)):
         lines = "\n".join(report.header({**facts, "load_per_core": load}, {}, 2))
         assert ("BUSY" in lines) is busy

@@ -28,7 +28,7 @@ def inputs(shop, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(inputs) -> precision_table.Found:
+def found(inputs) -> precision_table.PrecisionTable:
     said: list[str] = []
     made = precision_table.measure(
         inputs / "ckpt", inputs / "calib", ["orin-jp6"], ["max"], said.append
@@ -69,7 +69,7 @@ def test_the_page_shows_every_number_and_what_failed(found) -> None:
     assert "trt-op20-bf16 was left out: ONNX has bfloat16 convolutions from opset 22" in text
     assert "as they must" in text
     gate = Gate("trt-op20-int8", "latent_cosine", 0.5, 0.995, "min", False, 0.999, False)
-    blind = precision_table.Found("tiny", "x", found.rows, [*found.gates[:-1], gate], {})
+    blind = precision_table.PrecisionTable("tiny", "x", found.rows, [*found.gates[:-1], gate], {})
     shown = "\n".join(precision_table.lines(blind))
     assert "FAILED" in shown
     assert "PASSED: blind" in shown

@@ -10,7 +10,7 @@ import torch
 from tiny import BLOCK, HISTORY, HORIZON, LATENT, square_episode, write_dataset
 
 from jetsight.errors import DataError
-from jetsight_compile.calibration.data import Windows, load_episodes, spread
+from jetsight_compile.calibration.data import CalibrationWindows, load_episodes, spread
 from jetsight_train.record import video
 
 
@@ -115,7 +115,7 @@ def test_thinning_spreads_and_keeps_the_ends() -> None:
     assert spread(3, 10).tolist() == [0, 1, 2]
     rows = np.arange(20)[:, None]
     zeros = np.zeros((20, 5, 8), np.float32)
-    assert Windows(rows, zeros, zeros, 3).thinned(2).rows.tolist() == [[0], [19]]
+    assert CalibrationWindows(rows, zeros, zeros, 3).thinned(2).rows.tolist() == [[0], [19]]
 
 
 def test_the_shipped_recording_can_calibrate_what_was_trained_for_it() -> None:

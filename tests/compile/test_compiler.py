@@ -22,8 +22,8 @@ from jetsight.errors import CheckpointError, GateError, StorageError, UsageError
 from jetsight_compile.calibration.run import run_all
 from jetsight_compile.pipeline import compile
 from jetsight_compile.pipeline import family as families
-from jetsight_compile.pipeline.compile import Request, compile_checkpoint
-from jetsight_compile.planner_graph.settings import Settings, Wish
+from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
+from jetsight_compile.planner_graph.settings import PlannerPreset, PlannerSettings
 from jetsight_compile.validate import gates as gate
 from jetsight_compile.validate.limits import IMAGINE_LIMITS
 
@@ -52,9 +52,9 @@ def quick(shop, monkeypatch) -> None:
     use_shared_exports(shop, monkeypatch)
 
 
-def request(inputs: Path, out: Path, **options) -> Request:
+def request(inputs: Path, out: Path, **options) -> CompileRequest:
     options.setdefault("methods", ("max",))
-    return Request(inputs / "ckpt", inputs / "calib", out, **options)
+    return CompileRequest(inputs / "ckpt", inputs / "calib", out, **options)
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +121,14 @@ def test_compiling_twice_gives_the_same_bytes(bundle, inputs, tmp_path) -> None:
 
 def test_targets_share_a_bundle(inputs, tmp_path) -> None:
     made = compile_checkpoint(
-        request(inputs, tmp_path / "all.tar", targets=("cpu", "rtx", "orin-jp7"),
-                precisions=("fp32",), tar=True)
-    ).bundle  # fmt: skip
+        request(
+            inputs,
+            tmp_path / "all.tar",
+            targets=("cpu", "rtx", "orin-jp7"),
+            precisions=("fp32",),
+            tar=True,
+        )
+    ).bundle
     found = {family.name: family for family in made.manifest.families}
     assert set(found) == {"cpu-fp32", "trt-op23-fp32"}
     assert found["trt-op23-fp32"].targets == ("rtx", "orin-jp7")
@@ -186,15 +191,18 @@ def test_force_never_replaces_what_is_no_bundle(inputs, tmp_path) -> None:
 def test_mistakes_are_found_before_the_work(inputs, tmp_path) -> None:
     said: list[str] = []
     with pytest.raises(UsageError, match="fp8"):
-        compile_checkpoint(request(inputs, tmp_path / "x", targets=("orin-jp6",),
-                                   precisions=("fp8",)), said.append)  # fmt: skip
+        compile_checkpoint(
+            request(inputs, tmp_path / "x", targets=("orin-jp6",), precisions=("fp8",)), said.append
+        )
     assert said == []
     with pytest.raises(UsageError, match="bfloat16 convolutions from opset 22"):
-        compile_checkpoint(request(inputs, tmp_path / "x", targets=("orin-jp6",),
-                                   precisions=("bf16",)), said.append)  # fmt: skip
+        compile_checkpoint(
+            request(inputs, tmp_path / "x", targets=("orin-jp6",), precisions=("bf16",)),
+            said.append,
+        )
     assert [stage.split()[0] for stage in said] == ["read"], "known as soon as the model is"
     with pytest.raises(CheckpointError, match=r"calib.*no model\.json"):
-        compile_checkpoint(Request(inputs / "calib", inputs / "calib", tmp_path / "x"))
+        compile_checkpoint(CompileRequest(inputs / "calib", inputs / "calib", tmp_path / "x"))
 
 
 def test_a_kept_layer_is_counted_and_a_wrong_name_refused(inputs, tmp_path) -> None:
@@ -210,8 +218,16 @@ def test_a_kept_layer_is_counted_and_a_wrong_name_refused(inputs, tmp_path) -> N
 
 
 def test_the_command_prints_a_table_or_json(inputs, tmp_path, capsys) -> None:
-    command = ["compile", str(inputs / "ckpt"), "--calib", str(inputs / "calib"),
-               "--precision", "fp32", "--no-planner", "--out"]  # fmt: skip
+    command = [
+        "compile",
+        str(inputs / "ckpt"),
+        "--calib",
+        str(inputs / "calib"),
+        "--precision",
+        "fp32",
+        "--no-planner",
+        "--out",
+    ]
     assert main([*command, str(tmp_path / "a.jetsight")]) == 0
     shown = capsys.readouterr()
     assert "gate cpu-fp32" in shown.err
@@ -247,9 +263,13 @@ def test_a_terminated_compile_ends_in_one_line_and_leaves_nothing(inputs, tmp_pa
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     code = f"from jetsight.cli import main; raise SystemExit(main({arguments}))"
     child = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert child.stderr is not None
     said = next(line for line in child.stderr if "export encode" in line)
     assert said
@@ -265,9 +285,13 @@ def test_a_tensorrt_family_says_how_it_was_quantized(inputs, tmp_path, monkeypat
     pytest.importorskip("modelopt")
     monkeypatch.setattr(gate, "require", lambda gates: None)  # random weights may lose too much
     made = compile_checkpoint(
-        request(inputs, tmp_path / "x.jetsight", targets=("orin-jp6",),
-                precisions=("encode=fp16,forecast=int8",))
-    ).bundle  # fmt: skip
+        request(
+            inputs,
+            tmp_path / "x.jetsight",
+            targets=("orin-jp6",),
+            precisions=("encode=fp16,forecast=int8",),
+        )
+    ).bundle
     (family,) = made.manifest.families
     assert (family.name, family.opset) == ("trt-op20-fp16-int8", 20)
     assert dict(family.precision) == {"encode": "fp16", "forecast": "int8"}
@@ -286,8 +310,8 @@ def planning(shop, inputs, tmp_path_factory) -> Bundle:
         patch.setattr(gate, "require", lambda gates: None)
         patch.setattr(compile, "_backends", lambda family: [OnnxRuntimeBackend()])
         options = {"precisions": ("fp32", "encode=fp32,forecast=fp32,imagine=int8")}
-        wish = request(inputs, out, planners=(Wish("icem", 32),), **options)
-        return compile_checkpoint(replace(wish, settings=Settings(iterations=3))).bundle
+        wish = request(inputs, out, planners=(PlannerPreset("icem", 32),), **options)
+        return compile_checkpoint(replace(wish, settings=PlannerSettings(iterations=3))).bundle
 
 
 def test_a_planner_is_in_every_family_and_in_the_manifest(planning) -> None:
@@ -296,8 +320,9 @@ def test_a_planner_is_in_every_family_and_in_the_manifest(planning) -> None:
     assert (planner.graph, planner.elites, planner.kept, planner.iterations) == (graph, 4, 1, 3)
     assert facts.heads is None
     assert {f.name: f.precision[graph] for f in facts.families} == {
-        "cpu-fp32": "fp32", "cpu-fp32-fp32-int8": "int8",
-    }  # fmt: skip
+        "cpu-fp32": "fp32",
+        "cpu-fp32-fp32-int8": "int8",
+    }
     for family in facts.families:
         names = {each.name for each in facts.gates if each.family == family.name}
         assert names == {*gate.LIMITS, *IMAGINE_LIMITS} - {"imagine_feasible"}  # no hazards
@@ -319,8 +344,15 @@ def test_golden_iterations_prove_the_planner_of_each_family(planning) -> None:
 
 
 def test_planners_and_no_planner_exclude_each_other(inputs, tmp_path, capsys) -> None:
-    command = ["compile", str(inputs / "ckpt"), "--calib", str(inputs / "calib"), "--out",
-               str(tmp_path / "x.jetsight"), "--no-planner"]  # fmt: skip
+    command = [
+        "compile",
+        str(inputs / "ckpt"),
+        "--calib",
+        str(inputs / "calib"),
+        "--out",
+        str(tmp_path / "x.jetsight"),
+        "--no-planner",
+    ]
     assert main([*command, "--planner", "icem"]) == 2
     assert "--no-planner is given together with planners" in capsys.readouterr().err
     assert main([*command[:-1], "--planner", "icem:32x9"]) == 2

@@ -34,11 +34,18 @@ def watched(**changes: Any) -> Watched:
     surprise[6:] = 1.0
     surprise[20:22] = 9.0
     columns: dict[str, Any] = {
-        "index": np.arange(F), "tick": np.arange(F), "encode_ms": np.ones(F),
-        "forecast_ms": np.ones(F), "age_ms": np.ones(F), "surprise": surprise,
-        "surprising": surprise > 3.0, "valid": np.arange(F) >= 4, "z": z, "z_future": future,
+        "index": np.arange(F),
+        "tick": np.arange(F),
+        "encode_ms": np.ones(F),
+        "forecast_ms": np.ones(F),
+        "age_ms": np.ones(F),
+        "surprise": surprise,
+        "surprising": surprise > 3.0,
+        "valid": np.arange(F) >= 4,
+        "z": z,
+        "z_future": future,
         "summary": {"drops": 0},
-    }  # fmt: skip
+    }
     return Watched(**{**columns, **changes})
 
 
@@ -62,9 +69,9 @@ def test_a_perfect_forecast_has_skill_one_and_a_copy_none() -> None:
 def test_half_the_way_has_the_skill_of_half_the_error() -> None:
     stream = watched()
     halfway = (stream.z_future + stream.z[:, None]) / 2
-    assert horizon_errors(
-        watched(z_future=halfway), SCENARIO, SPEC
-    ).skill == pytest.approx([0.75, 0.75])  # fmt: skip
+    assert horizon_errors(watched(z_future=halfway), SCENARIO, SPEC).skill == pytest.approx(
+        [0.75, 0.75]
+    )
 
 
 def test_forecasts_that_reach_across_the_change_are_not_judged() -> None:

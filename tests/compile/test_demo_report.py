@@ -21,14 +21,23 @@ from jetsight.datasets.lerobot import Episode
 from jetsight.engine import NDArray
 from jetsight.errors import DataError
 from jetsight_compile.demo.forecast_images import choose_rows
-from jetsight_compile.demo.library import Library, build_library
+from jetsight_compile.demo.library import DatasetFrames, build_library
 from jetsight_compile.demo.report import number, picture, report_facts, write_reports
-from jetsight_compile.demo.stream import Shown, stream_and_judge
+from jetsight_compile.demo.stream import StreamResult, stream_and_judge
 
 KEYS = {
-    "frames", "source", "backend", "precision", "encode_ms", "forecast_ms", "frame_age_ms",
-    "drops", "skill_vs_persistence", "surprise", "engine_parity",
-}  # fmt: skip
+    "frames",
+    "source",
+    "backend",
+    "precision",
+    "encode_ms",
+    "forecast_ms",
+    "frame_age_ms",
+    "drops",
+    "skill_vs_persistence",
+    "surprise",
+    "engine_parity",
+}
 # What a browser would fetch: attributes that load, imports of style sheets, fonts and pictures.
 LOADS = re.compile(
     r"""(?:src|href|data|poster|action)\s*=\s*["']?(?!data:|\#)[^\s"'>]+|@import|<script|<link|
@@ -66,24 +75,24 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return make_live_bundle(tmp_path_factory.mktemp("demo") / "b.jetsight", latent=latent)
 
 
-def show(bundle: Bundle, scenes: list[int]) -> Shown:
+def show(bundle: Bundle, scenes: list[int]) -> StreamResult:
     data: Any = Recorded(scenes)
     return stream_and_judge(bundle, data, frames=90, rate_hz=0)  # 0: as fast as it goes, no drops
 
 
 @pytest.fixture(scope="module")
-def shown(bundle: Bundle) -> Shown:
+def shown(bundle: Bundle) -> StreamResult:
     return show(bundle, [0, 1, 2, 3, 4, 5])
 
 
 @pytest.fixture(scope="module")
-def written(shown: Shown, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(shown: StreamResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out")
     write_reports(shown, report_facts(shown, {"compile": 1.0}), out)
     return out
 
 
-def test_a_change_of_scene_is_caught_on_the_first_frame(shown: Shown) -> None:
+def test_a_change_of_scene_is_caught_on_the_first_frame(shown: StreamResult) -> None:
     assert shown.surprise.caught
     assert shown.surprise.flagged_frame == shown.scenario.change == 75
     assert shown.surprise.false_alarms == 0
@@ -97,7 +106,9 @@ def test_a_change_to_the_same_scene_is_not(bundle: Bundle) -> None:
     assert same.surprise.at_change < same.surprise.limit
 
 
-def test_streamed_episodes_calibrated_nothing_and_are_not_in_the_library(shown: Shown) -> None:
+def test_streamed_episodes_calibrated_nothing_and_are_not_in_the_library(
+    shown: StreamResult,
+) -> None:
     assert shown.scenario.episodes == [2, 3, 4]
     assert set(shown.library.episode.tolist()) == {0, 1} == set(shown.library_episodes)
     for moment in shown.moments:
@@ -114,7 +125,9 @@ def test_a_library_with_a_streamed_episode_is_refused() -> None:
 
 def test_the_nearest_frame_is_nearest_in_units_of_spread() -> None:
     z = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 1.0]], np.float32)
-    library = Library(np.zeros((3, 1, 1, 3)), z, np.zeros((3, 0)), np.arange(3), np.array([100, 1]))
+    library = DatasetFrames(
+        np.zeros((3, 1, 1, 3)), z, np.zeros((3, 0)), np.arange(3), np.array([100, 1])
+    )
     wanted = np.array([[[9.0, 0.9], [9.0, 0.1]]], np.float32)
     assert library.nearest(wanted).tolist() == [[2, 1]]
 
@@ -165,7 +178,7 @@ def test_the_page_says_what_happened(bundle: Bundle, written: Path, tmp_path: Pa
     assert ">missed<" in (tmp_path / "report.html").read_text()
 
 
-def test_every_gate_stands_beside_its_control(shown: Shown, written: Path) -> None:
+def test_every_gate_stands_beside_its_control(shown: StreamResult, written: Path) -> None:
     page = (written / "report.html").read_text()
     assert page.count("failed, as it must") == len(shown.bundle.manifest.gates)
 
@@ -184,8 +197,16 @@ def test_pictures_are_the_frames_pixel_for_pixel() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0.00"), (12.345, "12.3"), (1234.0, "1234"), (0.98765, "0.988"), (1e-7, "1.00e-07"),
-     (None, "-"), (float("nan"), "-"), (-3.14159, "-3.14")],
-)  # fmt: skip
+    [
+        (0.0, "0.00"),
+        (12.345, "12.3"),
+        (1234.0, "1234"),
+        (0.98765, "0.988"),
+        (1e-7, "1.00e-07"),
+        (None, "-"),
+        (float("nan"), "-"),
+        (-3.14159, "-3.14"),
+    ],
+)
 def test_numbers_read_well(value: float | None, text: str) -> None:
     assert number(value) == text

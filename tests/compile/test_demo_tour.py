@@ -64,8 +64,10 @@ def exported(shop: Shop, name: str, model: WorldModel, style: Style) -> onnx.Mod
 
 def test_the_demo_leaves_two_reports_and_a_bundle_that_opens(shown: Path) -> None:
     assert {path.name for path in shown.iterdir()} == {
-        "report.html", "report.json", "tiny.jetsight",
-    }  # fmt: skip
+        "report.html",
+        "report.json",
+        "tiny.jetsight",
+    }
     report = json.loads((shown / "report.json").read_text())
     manifest = Bundle.open(shown / "tiny.jetsight").manifest
     assert [family.name for family in manifest.families] == ["cpu-int8"]
@@ -181,9 +183,12 @@ def test_what_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_bad_calls_end_in_one_line(
-    arguments: list[str], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.main(arguments) == code
     errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]

@@ -51,8 +51,12 @@ def test_half_precision_is_what_torch_computes_in_it(shop, kind, name, compute) 
 def test_every_result_is_rounded(compute) -> None:
     """(x + 1) - x is 0 where x is large; ONNX Runtime alone keeps float32 in between: 1."""
     make, one = helper.make_node, np.ones(1, NUMPY[compute])
-    nodes = [make("Cast", ["x"], ["h"], to=HALF[compute]), make("Add", ["h", "one"], ["a"]),
-             make("Sub", ["a", "h"], ["s"]), make("Cast", ["s"], ["y"], to=1)]  # fmt: skip
+    nodes = [
+        make("Cast", ["x"], ["h"], to=HALF[compute]),
+        make("Add", ["h", "one"], ["a"]),
+        make("Sub", ["a", "h"], ["s"]),
+        make("Cast", ["s"], ["y"], to=1),
+    ]
     graph = graph_of(nodes, {"one": one}, x=(1,), y=(1,))
     samples = [{"x": np.array([value], np.float32)} for value in (4.0, 4096.0)]
     np.testing.assert_array_equal(schemes.outputs(graph, samples).ravel(), [1.0, 0.0])
@@ -66,8 +70,12 @@ def test_float16_overflows_and_bfloat16_does_not() -> None:
     make = helper.make_node
     found = {}
     for compute, kind in HALF.items():
-        nodes = [make("Cast", ["x"], ["h"], to=kind), make("Mul", ["h", "big"], ["m"]),
-                 make("Mul", ["m", "small"], ["s"]), make("Cast", ["s"], ["y"], to=1)]  # fmt: skip
+        nodes = [
+            make("Cast", ["x"], ["h"], to=kind),
+            make("Mul", ["h", "big"], ["m"]),
+            make("Mul", ["m", "small"], ["s"]),
+            make("Cast", ["s"], ["y"], to=1),
+        ]
         big, small = (np.full(1, v, NUMPY[compute]) for v in (512.0, 1 / 512))
         graph = graph_of(nodes, {"big": big, "small": small}, x=(1,), y=(1,))
         samples = [{"x": np.array([value], np.float32)} for value in (100.0, 200.0)]
@@ -90,11 +98,11 @@ def test_names_and_ports_stay(shop, compute) -> None:
     onnx.checker.check_model(other, full_check=True)
 
 
-def grouped(graph: onnx.ModelProto, kind: str) -> qdq.Recipe:
+def grouped(graph: onnx.ModelProto, kind: str) -> qdq.QuantizationRecipe:
     nodes, tensors = nodes_of(graph), tensors_of(graph)
     weights = {name: tensors[nodes[name].input[1]] for name in quantizable(graph)}
     size = qdq.GROUP[kind]
-    return qdq.Recipe(kind, tuple(n for n, w in weights.items() if len(w) % size == 0))
+    return qdq.QuantizationRecipe(kind, tuple(n for n, w in weights.items() if len(w) % size == 0))
 
 
 def by_hand(made: onnx.ModelProto, weight: str, kind: str) -> np.ndarray:
@@ -132,7 +140,7 @@ def test_four_bit_weights_become_the_floats_the_device_sees(shop, kind, compute)
 def test_fp8_weights_are_folded_and_activations_are_not(shop, opset) -> None:
     graph = shop.graph("vit", "encode", PLAIN if opset == 20 else NEWEST)
     layers = tuple(quantizable(graph))
-    made = qdq.written(graph, qdq.Recipe("fp8", layers, dict.fromkeys(layers, 4.0)))
+    made = qdq.written(graph, qdq.QuantizationRecipe("fp8", layers, dict.fromkeys(layers, 4.0)))
     other, samples = runnable(made), samples_of(shop, "vit", "encode", 3)
     kinds = [node.op_type for node in other.graph.node]
     assert kinds.count("DequantizeLinear") == kinds.count("QuantizeLinear") > 0
@@ -152,7 +160,7 @@ def test_what_a_cpu_runs_is_handed_back_unchanged(shop) -> None:
     graph = shop.graph("vit", "encode", PLAIN)
     assert runnable(graph) is graph
     layers = tuple(quantizable(graph))
-    int8 = qdq.written(graph, qdq.Recipe("int8", layers, dict.fromkeys(layers, 4.0)))
+    int8 = qdq.written(graph, qdq.QuantizationRecipe("int8", layers, dict.fromkeys(layers, 4.0)))
     assert runnable(int8) is int8
     for compute in HALF:
         half = shop.graph("vit", "encode", PLAIN.computing(compute))

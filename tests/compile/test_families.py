@@ -17,7 +17,7 @@ from jetsight_compile.config.targets import plan
 from jetsight_compile.export.onnx_export import Sizes, check_graph, operator_counts
 from jetsight_compile.export.onnx_graph import quantizable
 from jetsight_compile.pipeline import family
-from jetsight_compile.pipeline.family import Options, Workshop
+from jetsight_compile.pipeline.family import FamilyBuilder, Options
 from jetsight_compile.pipeline.family import samples_of as calibration_samples
 from jetsight_compile.quantize import mixed_precision, schemes, vendor
 
@@ -38,10 +38,10 @@ class Bench:
         self._shop = shop
         self.said: list[str] = []
 
-    def __call__(self, kind: str = "conv", **options) -> Workshop:
+    def __call__(self, kind: str = "conv", **options) -> FamilyBuilder:
         options.setdefault("methods", ("max",))
         self.said.clear()
-        return Workshop(
+        return FamilyBuilder(
             self._shop.model(kind),
             episodes_of(self._shop, kind),
             Options(**options),
@@ -112,8 +112,9 @@ def test_exports_and_quantizations_are_made_once(workshop) -> None:
         bench.make(each)
     assert len(workshop.said) == len(set(workshop.said))
     assert [line for line in workshop.said if line.startswith("quantize")] == [
-        "quantize encode for trt-op20-int8", "quantize forecast for trt-op20-int8",
-    ]  # fmt: skip
+        "quantize encode for trt-op20-int8",
+        "quantize forecast for trt-op20-int8",
+    ]
     assert (
         sum(line.startswith("export") for line in workshop.said) == 4
     )  # two graphs, fp32 and fp16
@@ -155,12 +156,12 @@ def test_a_pattern_is_about_the_graph_it_fits(shop, workshop) -> None:
 def test_auto_searches_what_the_model_has_a_form_for(shop, workshop, monkeypatch, kind) -> None:
     tasks: dict[str, mixed_precision.Task] = {}
 
-    def choose(task: mixed_precision.Task) -> mixed_precision.Choice:
+    def choose(task: mixed_precision.Task) -> mixed_precision.PrecisionChoice:
         tasks[task.graph] = task
         if task.graph == "encode":
-            return mixed_precision.Choice("fp32", None, ())
+            return mixed_precision.PrecisionChoice("fp32", None, ())
         made = schemes.tensorrt(task.export("fp32"), "int8", task.samples, methods=("max",))
-        return mixed_precision.Choice("int8", made, ())
+        return mixed_precision.PrecisionChoice("int8", made, ())
 
     monkeypatch.setattr(mixed_precision, "choose", choose)
     (each,) = plan(["orin-jp6"], ["auto"])

@@ -27,7 +27,7 @@ from jetsight_compile.validate.limits import (
     limit_of,
     next_knob,
 )
-from jetsight_compile.validate.negative_controls import deaf, mis_scaled
+from jetsight_compile.validate.negative_controls import scale_half_layer, zero_input
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +38,18 @@ def held_out(shop, tmp_path_factory) -> Side:
 
 
 @pytest.fixture(scope="module")
-def truth(shop, held_out) -> metrics.Reference:
+def truth(shop, held_out) -> metrics.FloatReference:
     return metrics.reference(shop.model("conv"), held_out)
 
 
 @pytest.fixture(scope="module")
-def family(shop) -> gate.Family:
+def family(shop) -> gate.FamilyUnderTest:
     graphs = exact_of(shop)
-    return gate.Family("cpu-fp32", "fp32", **graphs, exact=graphs)
+    return gate.FamilyUnderTest("cpu-fp32", "fp32", **graphs, exact=graphs)
 
 
 @pytest.fixture(scope="module")
-def int8(shop, truth) -> gate.Family:
+def int8(shop, truth) -> gate.FamilyUnderTest:
     frames = [{"frame_hwc_u8": frame} for frame in truth.frames_u8[::4]]
     windows = [truth.windows.inputs(i) for i in range(0, len(truth.windows), 4)]
     exact = exact_of(shop)
@@ -57,7 +57,7 @@ def int8(shop, truth) -> gate.Family:
         name: cpu_int8(exact[name], samples, methods=["max"]).model
         for name, samples in (("encode", frames), ("forecast", windows))
     }
-    return gate.Family("cpu-int8", "int8", **made, exact=exact)
+    return gate.FamilyUnderTest("cpu-int8", "int8", **made, exact=exact)
 
 
 def exact_of(shop, kind: str = "conv") -> dict[str, onnx.ModelProto]:
@@ -72,7 +72,7 @@ def openvino() -> Backend:
     return OpenVinoBackend()
 
 
-def broken(family: gate.Family, name: str, graph: onnx.ModelProto) -> gate.Family:
+def broken(family: gate.FamilyUnderTest, name: str, graph: onnx.ModelProto) -> gate.FamilyUnderTest:
     return dataclasses.replace(family, **{name: graph})
 
 
@@ -103,7 +103,7 @@ ENCODE = {"latent_cosine", "latent_cosine_worst", "latent_sqnr_db", "rollout_dri
 def test_a_mis_scaled_layer_fails(int8, truth, graph, ends) -> None:
     """In a quantized graph: the scales of half the channels are wrong."""
     fails = ends | {f"{graph}_{name}" for name in INSIDE}
-    wrong = broken(int8, graph, mis_scaled(getattr(int8, graph)))
+    wrong = broken(int8, graph, scale_half_layer(getattr(int8, graph)))
     gates = by_name(gate.judge(wrong, truth, [OnnxRuntimeBackend()]))
     assert {name for name, each in gates.items() if not each.passed} == fails
     with pytest.raises(GateError) as caught:
@@ -121,7 +121,7 @@ def test_a_mis_scaled_layer_fails(int8, truth, graph, ends) -> None:
 
 def test_a_fault_that_the_ends_do_not_show_fails_inside(int8, truth) -> None:
     """Half of a layer twice too large: the rollout hardly moves, and a tap loses its direction."""
-    wrong = broken(int8, "forecast", mis_scaled(int8.forecast, "action_embedding.down/Gemm"))
+    wrong = broken(int8, "forecast", scale_half_layer(int8.forecast, "action_embedding.down/Gemm"))
     gates = by_name(gate.judge(wrong, truth, [OnnxRuntimeBackend()]))
     assert gates["rollout_drift"].passed
     assert gates["rollout_drift"].value < 0.3 * gates["rollout_drift"].limit
@@ -136,13 +136,13 @@ def test_a_fault_that_the_ends_do_not_show_fails_inside(int8, truth) -> None:
     assert metrics.standard_cosine(future[:, -1], ends_of(truth)).mean() > 0.995
 
 
-def ends_of(truth: metrics.Reference) -> metrics.Reference:
+def ends_of(truth: metrics.FloatReference) -> metrics.FloatReference:
     return dataclasses.replace(truth, z=truth.z_future[:, -1])
 
 
 def test_a_forecast_that_cannot_hear_an_input_fails(family, truth) -> None:
     for name in ("z_hist", "a_hist"):  # actions are what the gate's own control is deaf to
-        wrong = broken(family, "forecast", deaf(family.forecast, name))
+        wrong = broken(family, "forecast", zero_input(family.forecast, name))
         gates = by_name(gate.judge(wrong, truth, [OnnxRuntimeBackend()]))
         assert gates["inputs_matter"].value == 0.0
         assert gates["inputs_matter"].detail == f"least by {name}"
@@ -199,7 +199,7 @@ def test_the_insides_need_the_float_graphs_of_this_model(family, truth, shop) ->
     with pytest.raises(EngineError, match="came without its float32 graph 'encode'"):
         gate.judge(dataclasses.replace(family, exact={}), truth, [OnnxRuntimeBackend()])
     for name in ("encode", "forecast"):
-        other = {**family.exact, name: mis_scaled(family.exact[name])}
+        other = {**family.exact, name: scale_half_layer(family.exact[name])}
         with pytest.raises(EngineError, match=f"the float32 graph '{name}' is .* dB from"):
             gate.judge(dataclasses.replace(family, exact=other), truth, [OnnxRuntimeBackend()])
 
@@ -210,7 +210,7 @@ def test_the_worst_backend_decides(family, truth) -> None:
 
         def load(self, graph: bytes):
             model = onnx.ModelProto.FromString(graph)
-            return OnnxRuntimeBackend().load(mis_scaled(model).SerializeToString())
+            return OnnxRuntimeBackend().load(scale_half_layer(model).SerializeToString())
 
     good, bad = OnnxRuntimeBackend(), Wrong()
     alone = by_name(gate.judge(family, truth, [good]))
@@ -336,4 +336,4 @@ def test_a_control_needs_a_last_layer(shop) -> None:
     last.op_type = "Sigmoid"
     del last.input[1:]
     with pytest.raises(EngineError, match="ends in a Sigmoid without a constant weight"):
-        mis_scaled(model)
+        scale_half_layer(model)

@@ -68,14 +68,26 @@ def test_rewritten_modules_equal_the_naive_model(shop, kind) -> None:
 @pytest.mark.parametrize(
     "forgotten",
     [
-        "preprocess.offset", "encoder.class_token", "encoder.positions", "encoder.projector.norm",
-        "encoder.norm", "encoder.blocks.0.qkv", "encoder.blocks.0.norm_attention",
-        "encoder.blocks.1.norm_mlp", "predictor.norm", "predictor.positions",
-        "predictor.project.up", "predictor.blocks.0.attention.norm", "predictor.blocks.1.mlp.0",
-        "predictor.actions.code", "predictor.blocks.1.modulation.1", "predictor.project.norm",
-        "action_mean", "action_std",
+        "preprocess.offset",
+        "encoder.class_token",
+        "encoder.positions",
+        "encoder.projector.norm",
+        "encoder.norm",
+        "encoder.blocks.0.qkv",
+        "encoder.blocks.0.norm_attention",
+        "encoder.blocks.1.norm_mlp",
+        "predictor.norm",
+        "predictor.positions",
+        "predictor.project.up",
+        "predictor.blocks.0.attention.norm",
+        "predictor.blocks.1.mlp.0",
+        "predictor.actions.code",
+        "predictor.blocks.1.modulation.1",
+        "predictor.project.norm",
+        "action_mean",
+        "action_std",
     ],
-)  # fmt: skip
+)
 def test_a_rewrite_that_forgot_a_weight_would_be_seen(forgotten) -> None:
     """The control of the equality above: each folded weight moves the outputs by far more."""
     whole, changed = model_of(vit=True, projector=24), model_of(vit=True, projector=24)
@@ -163,8 +175,10 @@ def test_bytes_reach_bfloat16_by_way_of_float32(shop, opset) -> None:
     graph = onnx.ModelProto()
     graph.CopyFrom(shop.graph("vit", "encode", Style(opset, gelu="erf", compute="bf16")))
     sizes, single, bfloat = (
-        Sizes.of(shop.model("vit")), onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16,
-    )  # fmt: skip
+        Sizes.of(shop.model("vit")),
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.BFLOAT16,
+    )
     casts = [node.attribute[0].i for node in graph.graph.node if node.op_type == "Cast"]
     assert casts == [single, bfloat, single]
     wide = next(node for node in graph.graph.node if node.input[0] == "frame_hwc_u8")
@@ -180,9 +194,15 @@ def test_bytes_reach_bfloat16_by_way_of_float32(shop, opset) -> None:
 def test_what_the_exporter_makes_is_pinned(shop) -> None:
     """A change here is a change of speed on some backend: look before you update it."""
     assert operator_counts(shop.graph("conv", "encode")) == {
-        "Cast": 1, "Transpose": 1, "Sub": 1, "Unsqueeze": 1, "Conv": 2, "Relu": 3, "Reshape": 2,
+        "Cast": 1,
+        "Transpose": 1,
+        "Sub": 1,
+        "Unsqueeze": 1,
+        "Conv": 2,
+        "Relu": 3,
+        "Reshape": 2,
         "Gemm": 2,
-    }  # fmt: skip
+    }
     vit = operator_counts(shop.graph("vit", "encode"))
     # 1 embedding, 6 per block (q, k, v, out, up, down), 2 of the projector
     assert vit["Gemm"] == 1 + 2 * 6 + 2
@@ -252,15 +272,19 @@ def read_twice(model: onnx.ModelProto) -> None:
     ("change", "says"),
     [
         (lambda m: m.graph.node.append(helper.make_node("Shape", ["z"], ["s"])), "a Shape node"),
-        (lambda m: m.graph.node.append(helper.make_node("Gelu", ["z"], ["s"], domain="com.me")),
-         "domain 'com.me'"),
+        (
+            lambda m: m.graph.node.append(helper.make_node("Gelu", ["z"], ["s"], domain="com.me")),
+            "domain 'com.me'",
+        ),
         (rename_output, "inputs or outputs .*latent"),
         (read_twice, "feeds uint8 pixels to"),
-        (lambda m: m.graph.initializer[0].external_data.add(key="location", value="../w"),
-         "external data"),
+        (
+            lambda m: m.graph.initializer[0].external_data.add(key="location", value="../w"),
+            "external data",
+        ),
     ],
     ids=["shape arithmetic", "custom domain", "other output", "no cast first", "external data"],
-)  # fmt: skip
+)
 def test_a_graph_some_backend_could_not_run_is_refused(shop, change, says) -> None:
     sizes = Sizes.of(shop.model("conv"))
     check_graph(rebuilt(shop, lambda model: None), "encode", sizes)

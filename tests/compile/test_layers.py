@@ -69,8 +69,11 @@ def test_a_block_spans_all_unrolled_steps(shop) -> None:
 
 
 def small() -> dict[str, np.ndarray]:
-    return {"w": np.ones((4, 8), np.float32), "k": np.ones((6, 3, 2, 2), np.float32),
-            "left": np.ones((5, 7), np.float32)}  # fmt: skip
+    return {
+        "w": np.ones((4, 8), np.float32),
+        "k": np.ones((6, 3, 2, 2), np.float32),
+        "left": np.ones((5, 7), np.float32),
+    }
 
 
 def test_work_is_what_one_counts_by_hand() -> None:
@@ -87,8 +90,12 @@ def test_work_is_what_one_counts_by_hand() -> None:
     assert share(graph, ["gemm", "left", "both"]) == 1.0
     assert share(graph, []) == 0.0
     assert quantizable(graph) == ["gemm", "left"]
-    conv = graph_of([make("Conv", ["x", "k"], ["y"], name="c", strides=[2, 2])], small(),
-                    x=(1, 3, 8, 8), y=(1, 6, 4, 4))  # fmt: skip
+    conv = graph_of(
+        [make("Conv", ["x", "k"], ["y"], name="c", strides=[2, 2])],
+        small(),
+        x=(1, 3, 8, 8),
+        y=(1, 6, 4, 4),
+    )
     assert work(conv) == {"c": (6 * 4 * 4) * (3 * 2 * 2)}
 
 
@@ -149,8 +156,12 @@ def quantized_graph():
         make("DequantizeLinear", ["wq", "s", "z"], ["wdq"], name="wdq"),
         make("Gemm", ["dq", "wdq"], ["y"], name="layer"),
     ]
-    tensors = {"s": np.float32(0.1).reshape(()), "z": np.zeros((), np.int8),
-               "wq": np.ones((4, 8), np.int8), "w": np.ones((4, 8), np.float32)}  # fmt: skip
+    tensors = {
+        "s": np.float32(0.1).reshape(()),
+        "z": np.zeros((), np.int8),
+        "wq": np.ones((4, 8), np.int8),
+        "w": np.ones((4, 8), np.float32),
+    }
     return graph_of(nodes, tensors, x=(7, 4), y=(7, 8))
 
 

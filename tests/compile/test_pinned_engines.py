@@ -28,8 +28,8 @@ from jetsight_compile.config.targets import TARGETS, FamilyPlan, plan
 from jetsight_compile.export import onnx_graph
 from jetsight_compile.export.onnx_export import Ports, Sizes, finished
 from jetsight_compile.pipeline.family import EXPORTS
-from jetsight_compile.planner_graph.export import Imagination
-from jetsight_compile.planner_graph.settings import Settings, parse, specs
+from jetsight_compile.planner_graph.export import PlannerExporter
+from jetsight_compile.planner_graph.settings import PlannerSettings, parse, specs
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_compile.quantize import schemes
 from jetsight_train import checkpoint
@@ -46,9 +46,13 @@ RECIPES = ("pusht-nano", "pusht-nano-vit", "lewm")  # pusht-nano-encoder is the 
 # with `make test-engines`.
 ALWAYS = ("trt-op20-int8", "trt-op23-fp16", "trt-op23-fp8", "trt-op23-nvfp4")
 COUNTED = {
-    "products": "MATRIX_MULTIPLY", "convolutions": "CONVOLUTION", "norms": "NORMALIZATION",
-    "attention": "ATTENTION_INPUT", "quantize": "QUANTIZE", "dequantize": "DEQUANTIZE",
-}  # fmt: skip
+    "products": "MATRIX_MULTIPLY",
+    "convolutions": "CONVOLUTION",
+    "norms": "NORMALIZATION",
+    "attention": "ATTENTION_INPUT",
+    "quantize": "QUANTIZE",
+    "dequantize": "DEQUANTIZE",
+}
 NAMES = {onnx.TensorProto.UINT8: "uint8", onnx.TensorProto.FLOAT: "float32"}
 
 needs_compilers = pytest.mark.skipif(
@@ -83,7 +87,7 @@ def shipped():
 
 def planner() -> ImagineSpec:
     (spec,) = specs(
-        [parse(PLANNER.removeprefix("imagine_").replace("_", ":"))], shipped(), Settings()
+        [parse(PLANNER.removeprefix("imagine_").replace("_", ":"))], shipped(), PlannerSettings()
     )
     assert spec.graph == PLANNER
     return spec
@@ -100,7 +104,7 @@ def precision_of(name: str, family: FamilyPlan) -> str:
 @cache
 def exported(recipe: str, name: str, style) -> onnx.ModelProto:
     if name == PLANNER:
-        return Imagination(shipped(), style).export(planner())
+        return PlannerExporter(shipped(), style).export(planner())
     return EXPORTS[name](model(recipe), style)
 
 
@@ -141,7 +145,7 @@ def graph_of(recipe: str, name: str, family: FamilyPlan) -> tuple[onnx.ModelProt
     if precision not in QUANTIZED:
         return exported(recipe, name, family.style.computing(precision)), 0
     made = quantized(recipe, name, family.style, precision)
-    made = schemes.onto(made, exported(recipe, name, family.style))
+    made = schemes.rebase(made, exported(recipe, name, family.style))
     return finished(made.model, name, sizes(recipe, name)), len(made.layers)
 
 
@@ -193,12 +197,17 @@ def graphs_of(recipe: str, family: str) -> tuple[str, ...]:
 
 def cases() -> list:
     return [
-        pytest.param(recipe, name, family, id=f"{recipe}-{name}-{family}",
-                     marks=() if is_quick(recipe, name, family) else pytest.mark.slow)
+        pytest.param(
+            recipe,
+            name,
+            family,
+            id=f"{recipe}-{name}-{family}",
+            marks=() if is_quick(recipe, name, family) else pytest.mark.slow,
+        )
         for recipe in RECIPES
         for family in FAMILIES
         for name in graphs_of(recipe, family)
-    ]  # fmt: skip
+    ]
 
 
 @needs_compilers

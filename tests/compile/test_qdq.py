@@ -24,14 +24,16 @@ from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import Sizes, check_graph, finished
 from jetsight_compile.export.onnx_graph import check_quantized, quantizable
 from jetsight_compile.quantize import qdq, ranges, schemes
-from jetsight_compile.quantize.qdq import Recipe, written
+from jetsight_compile.quantize.qdq import QuantizationRecipe, written
 
 PLAIN, NEWEST = Style(20, gelu="erf"), Style(23, attention="fused")
 STYLE = {"int8": PLAIN, "fp8": PLAIN, "int4": NEWEST, "nvfp4": NEWEST}
 STORED = {
-    "int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN,
-    "int4": TensorProto.INT4, "nvfp4": TensorProto.FLOAT4E2M1,
-}  # fmt: skip
+    "int8": TensorProto.INT8,
+    "fp8": TensorProto.FLOAT8E4M3FN,
+    "int4": TensorProto.INT4,
+    "nvfp4": TensorProto.FLOAT4E2M1,
+}
 FLOAT = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 EIGHT = ("int8", "fp8")
 
@@ -47,21 +49,21 @@ def grouped(graph: onnx.ModelProto, kind: str) -> list[str]:
     ]
 
 
-def recipe_of(graph: onnx.ModelProto, kind: str) -> Recipe:
+def recipe_of(graph: onnx.ModelProto, kind: str) -> QuantizationRecipe:
     """Everything that can be quantized, with a range for every value that is read."""
     nodes = nodes_of(graph)
     layers = quantizable(graph) if kind in EIGHT else grouped(graph, kind)
     values = list(dict.fromkeys(nodes[name].input[0] for name in layers))
     amax = {name: 2.0 + values.index(nodes[name].input[0]) for name in layers}
-    return Recipe(kind, tuple(layers), amax if kind in EIGHT else {})
+    return QuantizationRecipe(kind, tuple(layers), amax if kind in EIGHT else {})
 
 
-def ranged(graph: onnx.ModelProto, kind: str, samples: Sequence[Sample]) -> Recipe:
+def ranged(graph: onnx.ModelProto, kind: str, samples: Sequence[Sample]) -> QuantizationRecipe:
     """The same with the ranges that these samples have."""
     recipe, nodes = recipe_of(graph, kind), nodes_of(graph)
     seen = ranges.collect(graph, [nodes[name].input[0] for name in recipe.activations], samples)
     amax = {name: seen[nodes[name].input[0]].amax for name in recipe.activations}
-    return Recipe(kind, recipe.layers, amax)
+    return QuantizationRecipe(kind, recipe.layers, amax)
 
 
 def float_of(tensor: TensorProto) -> np.ndarray:
@@ -214,12 +216,16 @@ def test_unrolled_steps_share_their_quantized_weights(shop) -> None:
 
 def test_one_value_with_two_ranges_is_quantized_twice() -> None:
     """A recipe is by layer; the second range must not take the first one's scale."""
-    nodes = [helper.make_node("Gemm", ["x", w], [o], name=n)
-             for w, o, n in (("w", "a", "left"), ("v", "b", "right"))]  # fmt: skip
+    nodes = [
+        helper.make_node("Gemm", ["x", w], [o], name=n)
+        for w, o, n in (("w", "a", "left"), ("v", "b", "right"))
+    ]
     nodes.append(helper.make_node("Add", ["a", "b"], ["y"], name="sum"))
     weights = np.eye(4, dtype=np.float32)
     graph = graph_of(nodes, {"w": weights, "v": 2 * weights}, x=(2, 4), y=(2, 4))
-    made = written(graph, Recipe("int8", ("left", "right"), {"left": 1.27, "right": 12.7}))
+    made = written(
+        graph, QuantizationRecipe("int8", ("left", "right"), {"left": 1.27, "right": 12.7})
+    )
     steps = sorted(v.item() for n, v in tensors_of(made).items() if n.startswith("x."))
     np.testing.assert_allclose([s for s in steps if s], [0.01, 0.1], rtol=1e-6)
     (y,) = schemes.outputs(made, [{"x": np.full((2, 4), 5.0, np.float32)}])
@@ -248,8 +254,11 @@ def test_a_recipe_goes_onto_the_half_precision_twin(shop, kind, compute) -> None
     samples = samples_of(shop, "vit", "encode", 12)
     recipe = ranged(exact, kind, samples)
     made = written(half, recipe)
-    check_graph(finished(copy_of(made), "encode", Sizes.of(shop.model("vit"))), "encode",
-                Sizes.of(shop.model("vit")))  # fmt: skip
+    check_graph(
+        finished(copy_of(made), "encode", Sizes.of(shop.model("vit"))),
+        "encode",
+        Sizes.of(shop.model("vit")),
+    )
     assert check_quantized(made, recipe.layers, activations=kind in EIGHT) > 0
     types = {tensor.data_type for tensor in made.graph.initializer}
     assert FLOAT[compute] in types
@@ -293,7 +302,7 @@ def test_no_scale_is_ever_zero(shop, kind, compute) -> None:
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     recipe = recipe_of(graph, kind)
     tiny = {**recipe.activations, "trunk.last.out/Gemm": 1e-9}
-    made = written(graph, Recipe(kind, recipe.layers, tiny))
+    made = written(graph, QuantizationRecipe(kind, recipe.layers, tiny))
     steps = [float_of(t).min() for t in made.graph.initializer if t.name.endswith(".scale")]
     assert min(steps) > 0
     assert min(steps) == pytest.approx(1e-6, rel=0.05)
@@ -307,7 +316,7 @@ def test_four_bit_groups_of_zeros_stay_zero() -> None:
     node = helper.make_node("Gemm", ["x", "w"], ["y"], name="layer")
     graph = graph_of([node], {"w": w}, opset=23, x=(1, 64), y=(1, 4))
     for kind in ("int4", "nvfp4"):
-        made = runnable(written(graph, Recipe(kind, ("layer",))))
+        made = runnable(written(graph, QuantizationRecipe(kind, ("layer",))))
         (found,) = (v for n, v in tensors_of(made).items() if n.startswith("w"))
         assert np.isfinite(found).all()
         if kind == "nvfp4":

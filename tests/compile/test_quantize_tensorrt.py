@@ -18,7 +18,7 @@ from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import Sizes, finished, operator_counts
 from jetsight_compile.export.onnx_graph import check_quantized, quantizable
 from jetsight_compile.quantize import schemes, vendor
-from jetsight_compile.quantize.schemes import Quantized, onto, tensorrt, weight_only
+from jetsight_compile.quantize.schemes import Quantized, rebase, tensorrt, weight_only
 
 PLAIN, NEWEST = Style(20, gelu="erf"), Style(23, attention="fused")
 METHODS = ("max", "mse")
@@ -75,9 +75,14 @@ def test_products_really_are_quantized(shop, made, model, name, kind) -> None:
     assert set(gemms) <= set(found.layers)
     assert check_quantized(found.model, found.layers) == found.tensors
     assert found.share == pytest.approx(
-        {("vit", "int8"): 0.940, ("vit", "fp8"): 0.940,
-         ("conv", "int8"): 0.495, ("conv", "fp8"): 0.115}[model, kind], abs=1e-3,
-    )  # fmt: skip
+        {
+            ("vit", "int8"): 0.940,
+            ("vit", "fp8"): 0.940,
+            ("conv", "int8"): 0.495,
+            ("conv", "fp8"): 0.115,
+        }[model, kind],
+        abs=1e-3,
+    )
     with pytest.raises(EngineError, match=r"left layer '.*' in float"):
         check_quantized(graph, found.layers)
 
@@ -134,17 +139,19 @@ def test_a_layer_can_be_kept_float(shop, made) -> None:
 def test_a_quantization_ships_in_the_familys_float_format(shop, made, compute) -> None:
     found = made("vit", "encode", "int8")
     half = shop.graph("vit", "encode", PLAIN.computing(compute))
-    shipped = onto(found, half)
+    shipped = rebase(found, half)
     assert (shipped.layers, shipped.tensors, shipped.method) == (
-        found.layers, found.tensors, found.method,
-    )  # fmt: skip
+        found.layers,
+        found.tensors,
+        found.method,
+    )
     finished(copy_of(shipped.model), "encode", Sizes.of(shop.model("vit")))
     _, judging = schemes.parted(samples_of(shop, "vit", "encode", 16))
     expected = schemes.outputs(shop.graph("vit", "encode", PLAIN), judging)
     error = schemes.relative_error(schemes.outputs(shipped.model, judging), expected)
     assert error < 2 * found.error
     with pytest.raises(UsageError, match="the CPU's quantization has no recipe"):
-        onto(Quantized(half, "max", (), 0, 0.0, 0.0, {}), half)
+        rebase(Quantized(half, "max", (), 0, 0.0, 0.0, {}), half)
 
 
 def test_the_opset_of_the_family_stays(made) -> None:
@@ -218,8 +225,9 @@ def test_weights_that_are_not_in_groups_stay_float(shop, made) -> None:
     assert all(attribute_of(n, "group") != 0 for n in nodes.values() if n.op_type == "Conv")
     assert all("dq" not in n.input[1] for n in nodes.values() if n.op_type == "Conv")
     with pytest.raises(UsageError, match="no layer of graph 'forecast' has inputs in groups of 64"):
-        weight_only(shop.graph("conv", "forecast", NEWEST), "int4",
-                    samples_of(shop, "conv", "forecast", 4))  # fmt: skip
+        weight_only(
+            shop.graph("conv", "forecast", NEWEST), "int4", samples_of(shop, "conv", "forecast", 4)
+        )
 
 
 def test_a_library_that_rewrites_the_graph_does_not_judge_it(shop) -> None:

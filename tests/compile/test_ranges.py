@@ -155,8 +155,9 @@ def test_values_inside_are_seen_without_touching_the_graph(shop) -> None:
     before = graph.SerializeToString()
     norm = next(n for n in graph.graph.node if n.op_type == "LayerNormalization")
     samples = samples_of(shop, "vit", "encode", 2)
-    (first, _) = (values[norm.output[0]].copy()
-                  for values in ranges.observe(graph, [norm.output[0]], samples))  # fmt: skip
+    (first, _) = (
+        values[norm.output[0]].copy() for values in ranges.observe(graph, [norm.output[0]], samples)
+    )
     np.testing.assert_allclose(first.mean(-1), 0.0, atol=1e-5)
     np.testing.assert_allclose(first.std(-1), 1.0, atol=1e-2)
     assert graph.SerializeToString() == before

@@ -72,16 +72,20 @@ def test_it_is_as_exact_as_eight_bits_are(graph, made, samples) -> None:
     found, right = (outputs(model, samples) for model in (made.model, graph))
     assert made.error == pytest.approx(error(found[3::4], right[3::4]))
     assert 0.0 < error(found, right) < 2e-3
-    narrow = replace(made.recipe, ranges={n: (0.3 * a, 0.3 * b) for n, (a, b) in
-                                          made.recipe.ranges.items()})  # fmt: skip
+    narrow = replace(
+        made.recipe, ranges={n: (0.3 * a, 0.3 * b) for n, (a, b) in made.recipe.ranges.items()}
+    )
     clipped = outputs(gemm_int8.written(graph, narrow), samples)
     assert error(clipped, right) > 50 * made.error, "the control: ranges that are too small"
 
 
 def test_a_shift_replaces_the_zero_point_only_where_few_inputs_are_summed(made) -> None:
     nodes, tensors = nodes_of(made.model), tensors_of(made.model)
-    zeros = {n.input[0]: int(tensors[n.input[2]]) for n in nodes.values()
-             if n.op_type == "QuantizeLinear"}  # fmt: skip
+    zeros = {
+        n.input[0]: int(tensors[n.input[2]])
+        for n in nodes.values()
+        if n.op_type == "QuantizeLinear"
+    }
     assert zeros == {"x.u8": 0, "r": 0}
     assert [n.op_type for n in nodes.values()].count("Add") == 1
     assert tensors["x.u8.shift"] == pytest.approx(-made.recipe.ranges["one/Gemm"][0])
@@ -117,7 +121,7 @@ def test_onnxruntime_makes_integer_kernels_of_it(made, tmp_path: Path) -> None:
 
 
 def test_layers_go_back_to_float_as_a_block(graph, made, samples) -> None:
-    fewer = schemes.without(made, graph, ("two",))
+    fewer = schemes.restore_float(made, graph, ("two",))
     assert fewer.layers == ("one/Gemm",)
     assert fewer.kept == ("two",)
     assert nodes_of(fewer.model)["two/MatMul"].op_type == "MatMul"
@@ -125,8 +129,10 @@ def test_layers_go_back_to_float_as_a_block(graph, made, samples) -> None:
     assert error(outputs(fewer.model, samples), right) < made.error
     order = schemes.most_harmful(graph, made.recipe, samples, right)
     assert sorted(order) == ["one", "two"]
-    each = {b: error(outputs(schemes.without(made, graph, (b,)).model, samples), right)
-            for b in order}  # fmt: skip
+    each = {
+        b: error(outputs(schemes.restore_float(made, graph, (b,)).model, samples), right)
+        for b in order
+    }
     assert each[order[0]] < each[order[1]]
 
 

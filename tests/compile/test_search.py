@@ -26,10 +26,15 @@ def task_of(shop, allowed: tuple[str, ...] = ("fp32", "fp16", "int8"), **changed
     plain = Task(
         graph="forecast",
         export=lambda compute: shop.graph("conv", "forecast", STYLE.computing(compute)),
-        allowed=allowed, base="fp16", samples=samples_of(shop, "conv", "forecast", 16),
-        methods=("max",), keep_float=(), asked=None, module=NANO,
+        allowed=allowed,
+        base="fp16",
+        samples=samples_of(shop, "conv", "forecast", 16),
+        methods=("max",),
+        keep_float=(),
+        asked=None,
+        module=NANO,
         say=lambda text: None,
-    )  # fmt: skip
+    )
     return dataclasses.replace(plain, **changed)
 
 
@@ -43,7 +48,7 @@ def quantizer(shop, harmful: dict[str, float]):
 
     def tensorrt(exact, kind, samples, *, methods, keep_float=()) -> schemes.Quantized:
         kept = tuple(quantizable(exact, keep_float))
-        recipe = qdq.Recipe(kind, kept, {name: amax[name] for name in kept})
+        recipe = qdq.QuantizationRecipe(kind, kept, {name: amax[name] for name in kept})
         return schemes.applied(exact, recipe, methods[0], {methods[0]: 0.0})
 
     return tensorrt
@@ -55,8 +60,10 @@ def test_what_passes_whole_is_taken_whole(shop, monkeypatch) -> None:
     choice = choose(task_of(shop, say=said.append))
     assert choice.precision == "int8"
     assert [(t.precision, t.kept, t.passed) for t in choice.trials] == [
-        ("fp32", (), True), ("fp16", (), True), ("int8", (), True),
-    ]  # fmt: skip
+        ("fp32", (), True),
+        ("fp16", (), True),
+        ("int8", (), True),
+    ]
     assert [trial.chosen for trial in choice.trials] == [False, False, True]
     assert choice.made.layers == tuple(quantizable(shop.graph("conv", "forecast", STYLE)))
     assert said == [f"try forecast in {p}" for p in ("fp32", "fp16", "int8")]
@@ -68,8 +75,11 @@ def test_the_harmful_block_goes_back_to_float_and_no_other(shop, monkeypatch, bl
     monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {block: 1e4}))
     choice = choose(task_of(shop))
     assert [(t.precision, t.kept, t.passed) for t in choice.trials] == [
-        ("fp32", (), True), ("fp16", (), True), ("int8", (), False), ("int8", (block,), True),
-    ]  # fmt: skip
+        ("fp32", (), True),
+        ("fp16", (), True),
+        ("int8", (), False),
+        ("int8", (block,), True),
+    ]
     whole, fewer = choice.trials[2:]
     assert fewer.chosen
     assert fewer.sqnr_db > 22 > whole.sqnr_db
@@ -151,9 +161,10 @@ def test_weights_alone_are_tried_where_they_come_in_groups(shop) -> None:
     """No weight of this tiny forecast has 64 inputs; of 16 most have."""
     style = Style(23, attention="fused")
     task = task_of(
-        shop, allowed=("fp16", "int4", "nvfp4"),
+        shop,
+        allowed=("fp16", "int4", "nvfp4"),
         export=lambda compute: shop.graph("conv", "forecast", style.computing(compute)),
-    )  # fmt: skip
+    )
     choice = choose(task)
     assert {trial.precision for trial in choice.trials} == {"fp16", "nvfp4"}
     assert choice.precision == ("nvfp4" if choice.trials[-1].passed else "fp16")
@@ -187,12 +198,16 @@ def module_of(ops: float, bandwidth_gb_s: float) -> Module:
 def three_layers():
     """`[2, 64] -> 32 -> 32 -> 32`, the last two with one weight, as unrolled steps have."""
     make = helper.make_node
-    nodes = [make("Gemm", ["x", "a"], ["h"], name="first"),
-             make("Gemm", ["h", "b"], ["i"], name="step0/again"),
-             make("Gemm", ["i", "b"], ["y"], name="step1/again")]  # fmt: skip
+    nodes = [
+        make("Gemm", ["x", "a"], ["h"], name="first"),
+        make("Gemm", ["h", "b"], ["i"], name="step0/again"),
+        make("Gemm", ["i", "b"], ["y"], name="step1/again"),
+    ]
     rng = np.random.default_rng(0)
-    tensors = {"a": rng.standard_normal((64, 32)).astype(np.float32),
-               "b": rng.standard_normal((32, 32)).astype(np.float32)}  # fmt: skip
+    tensors = {
+        "a": rng.standard_normal((64, 32)).astype(np.float32),
+        "b": rng.standard_normal((32, 32)).astype(np.float32),
+    }
     return graph_of(nodes, tensors, x=(2, 64), y=(2, 32))
 
 

@@ -66,8 +66,10 @@ def test_unrolled_steps_share_weights_and_so_their_factors(shop) -> None:
 
 def test_an_outlier_channel_is_moved_into_the_weights() -> None:
     """Behind a norm whose channels differ much, both sides end up alike; that is its purpose."""
-    nodes = [helper.make_node("LayerNormalization", ["x", "gain"], ["h"], name="norm"),
-             helper.make_node("Gemm", ["h", "w", "b"], ["y"], name="up")]  # fmt: skip
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "gain"], ["h"], name="norm"),
+        helper.make_node("Gemm", ["h", "w", "b"], ["y"], name="up"),
+    ]
     rng = np.random.default_rng(0)
     gain = np.ones(16, np.float32)
     gain[5] = 60.0
@@ -82,7 +84,7 @@ def test_an_outlier_channel_is_moved_into_the_weights() -> None:
     for name, chosen in (("plain", {}), ("smooth", by)):
         seen = observe(smoothed(graph, chosen), ["h"], samples)
         largest = max(float(np.abs(values["h"]).max()) for values in seen)
-        recipe = qdq.Recipe("int8", ("up",), {"up": largest}, chosen)
+        recipe = qdq.QuantizationRecipe("int8", ("up",), {"up": largest}, chosen)
         errors[name] = schemes.error_of(graph, recipe, samples, expected)
     assert errors["smooth"] < 0.3 * errors["plain"]
 
@@ -92,8 +94,9 @@ def norm_and_layer(**more: np.ndarray) -> onnx.ModelProto:
     tensors = {
         "gain": rng.uniform(0.5, 1.5, 16).astype(np.float32),
         "bias": rng.uniform(-1.0, 1.0, 16).astype(np.float32),
-        "w": rng.standard_normal((16, 8)).astype(np.float32), **more,
-    }  # fmt: skip
+        "w": rng.standard_normal((16, 8)).astype(np.float32),
+        **more,
+    }
     nodes = [
         helper.make_node("LayerNormalization", ["x", "gain", "bias"], ["h"], name="norm"),
         helper.make_node("Gemm", ["h", "w"], ["y"], name="layer"),
@@ -131,10 +134,13 @@ def test_norms_that_are_read_by_anything_else_are_left_alone() -> None:
         # The weight alone is read elsewhere: multiplied there too, it would change that result.
         add(norm_and_layer(), make("Gemm", ["x", "w"], ["z"])),
         # A second norm of the same weight, but another gain.
-        add(elsewhere, make("LayerNormalization", ["x", "bias"], ["g"], name="second"),
-            make("Gemm", ["g", "w"], ["z"])),
+        add(
+            elsewhere,
+            make("LayerNormalization", ["x", "bias"], ["g"], name="second"),
+            make("Gemm", ["g", "w"], ["z"]),
+        ),
         returned,
-    ):  # fmt: skip
+    ):
         assert places(graph) == []
     untouched = smoothed(returned, {"norm": np.full(16, 2.0)})
     assert untouched.SerializeToString() == returned.SerializeToString()

@@ -13,7 +13,11 @@ from jetsight_compile.export.onnx_graph import quantizable
 from jetsight_compile.quantize import qdq, ranges
 from jetsight_compile.quantize.schemes import cpu_int8
 from jetsight_compile.validate import taps
-from jetsight_compile.validate.negative_controls import inner_layers, mis_scaled, stale
+from jetsight_compile.validate.negative_controls import (
+    inner_layers,
+    scale_half_layer,
+    shift_history,
+)
 
 CPU = Style(20)
 WRITTEN = OnnxRuntimeBackend(optimise=False)
@@ -44,7 +48,7 @@ def quantized(exact: onnx.ModelProto, onto: onnx.ModelProto, kind: qdq.Kind) -> 
     reads = {n.name: n.input[0] for n in exact.graph.node if n.name in layers}
     seen = ranges.collect(exact, reads.values(), samples_of(exact.graph.name))
     amax = {name: seen[value].amax for name, value in reads.items()}
-    return qdq.written(onto, qdq.Recipe(kind, tuple(layers), amax))
+    return qdq.written(onto, qdq.QuantizationRecipe(kind, tuple(layers), amax))
 
 
 def test_every_block_is_tapped_once_per_step(shop) -> None:
@@ -96,7 +100,7 @@ def test_the_same_places_are_found_behind_q_and_dq(shop, name, kind) -> None:
     worst = min(each.values(), key=lambda one: one.sqnr_db)
     # The control: a layer before the last with half of its scales wrong.
     layer = {"encode": "trunk.layers.1/Conv", "forecast": "all/Gemm"}[name]
-    broken = like(exact, mis_scaled(compiled, layer))
+    broken = like(exact, scale_half_layer(compiled, layer))
     assert min(one.sqnr_db for one in broken.values()) < worst.sqnr_db - 3.0
 
 
@@ -177,10 +181,10 @@ def test_a_feature_map_has_one_token_per_pixel(shop) -> None:
 
 def test_a_stale_history_misses_its_newest_latent() -> None:
     z = noise(1.0, (4, 3, 2))
-    old = stale(z)
+    old = shift_history(z)
     np.testing.assert_array_equal(old[:, 1:], z[:, :2])
     np.testing.assert_array_equal(old[:, 0], z[:, 0])
-    alone = stale(z[:, :1])
+    alone = shift_history(z[:, :1])
     assert alone.shape == (4, 1, 2)
     assert not np.equal(alone, z[:, :1]).any()
 
@@ -204,8 +208,8 @@ def test_scales_are_what_is_mis_scaled_in_a_quantized_graph(kind) -> None:
     opset = [onnx.helper.make_opsetid("", 23)]
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=11)
     amax = {"layer/Gemm": 3.0} if kind == "int8" else {}
-    written = qdq.written(model, qdq.Recipe(kind, ("layer/Gemm",), amax))
-    broken = mis_scaled(written)
+    written = qdq.written(model, qdq.QuantizationRecipe(kind, ("layer/Gemm",), amax))
+    broken = scale_half_layer(written)
     before, after = (
         {t.name: onnx.numpy_helper.to_array(t).astype(np.float64) for t in m.graph.initializer}
         for m in (written, broken)

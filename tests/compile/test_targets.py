@@ -11,14 +11,20 @@ from jetsight_compile.config.targets import TARGETS, plan
     [
         (["cpu"], [], {"cpu-fp32": ("cpu",), "cpu-int8": ("cpu",)}),
         (["rtx"], [], {"trt-op23-fp16": ("rtx",)}),
-        (["orin-jp6"], ["fp16", "fp32"], {"trt-op20-fp16": ("orin-jp6",),
-                                          "trt-op20-fp32": ("orin-jp6",)}),
+        (
+            ["orin-jp6"],
+            ["fp16", "fp32"],
+            {"trt-op20-fp16": ("orin-jp6",), "trt-op20-fp32": ("orin-jp6",)},
+        ),
         (["orin-jp7", "thor-jp7", "orin-jp7"], [], {"trt-op23-fp16": ("orin-jp7", "thor-jp7")}),
-        (["cpu", "rtx"], ["auto"], {"cpu-fp32": ("cpu",), "cpu-int8": ("cpu",),
-                                    "trt-op23-auto": ("rtx",)}),
+        (
+            ["cpu", "rtx"],
+            ["auto"],
+            {"cpu-fp32": ("cpu",), "cpu-int8": ("cpu",), "trt-op23-auto": ("rtx",)},
+        ),
         (["cpu", "rtx"], ["fp32"], {"cpu-fp32": ("cpu",), "trt-op23-fp32": ("rtx",)}),
     ],
-)  # fmt: skip
+)
 def test_families_serve_their_targets_once(targets, precisions, families) -> None:
     assert {each.name: each.targets for each in plan(targets, precisions)} == families
 

@@ -15,9 +15,9 @@ from bundle_factory import make_manifest
 from tiny import save_checkpoint
 
 from jetsight.bundle.manifest import Family, Manifest
-from jetsight.bundle.model_spec import ModelFacts
+from jetsight.bundle.model_spec import ModelSpec
 from jetsight.errors import EngineError, MissingDependency, UsageError
-from jetsight.tensorrt.bindings import Library
+from jetsight.tensorrt.bindings import TensorRtModule
 from jetsight.tensorrt.fingerprint import BuildOptions
 from jetsight_compile.pipeline import torch_tensorrt
 from jetsight_train import checkpoint as checkpoints
@@ -34,39 +34,92 @@ class Route:
         self.function = self._newer if names_outputs else self._older
 
     def _older(  # the parameters of torch-tensorrt 2.13.0
-        self, exported_program, inputs=None, *, arg_inputs=None, kwarg_inputs=None, device=None,
-        disable_tf32=False, assume_dynamic_shape_support=False, sparse_weights=False,
-        engine_capability=None, num_avg_timing_iters=1, workspace_size=0, dla_sram_size=0,
-        dla_local_dram_size=0, dla_global_dram_size=0, truncate_double=False,
-        require_full_compilation=False, min_block_size=5, torch_executed_ops=None,
-        torch_executed_modules=None, pass_through_build_failures=False, max_aux_streams=None,
-        version_compatible=False, optimization_level=None, use_python_runtime=False,
-        use_fast_partitioner=True, enable_experimental_decompositions=False, dryrun=False,
-        hardware_compatible=False, timing_cache_path="", lazy_engine_init=False,
-        cache_built_engines=False, reuse_cached_engines=False, engine_cache_dir="",
-        engine_cache_size=0, custom_engine_cache=None, use_fp32_acc=False,
-        refit_identical_engine_weights=False, strip_engine_weights=False, immutable_weights=True,
-        enable_weight_streaming=False, tiling_optimization_level="none", l2_limit_for_tiling=-1,
-        offload_module_to_cpu=False, use_distributed_mode_trace=False, decompose_attention=False,
-        attn_bias_is_causal=True, **kwargs,
-    ) -> bytes:  # fmt: skip
+        self,
+        exported_program,
+        inputs=None,
+        *,
+        arg_inputs=None,
+        kwarg_inputs=None,
+        device=None,
+        disable_tf32=False,
+        assume_dynamic_shape_support=False,
+        sparse_weights=False,
+        engine_capability=None,
+        num_avg_timing_iters=1,
+        workspace_size=0,
+        dla_sram_size=0,
+        dla_local_dram_size=0,
+        dla_global_dram_size=0,
+        truncate_double=False,
+        require_full_compilation=False,
+        min_block_size=5,
+        torch_executed_ops=None,
+        torch_executed_modules=None,
+        pass_through_build_failures=False,
+        max_aux_streams=None,
+        version_compatible=False,
+        optimization_level=None,
+        use_python_runtime=False,
+        use_fast_partitioner=True,
+        enable_experimental_decompositions=False,
+        dryrun=False,
+        hardware_compatible=False,
+        timing_cache_path="",
+        lazy_engine_init=False,
+        cache_built_engines=False,
+        reuse_cached_engines=False,
+        engine_cache_dir="",
+        engine_cache_size=0,
+        custom_engine_cache=None,
+        use_fp32_acc=False,
+        refit_identical_engine_weights=False,
+        strip_engine_weights=False,
+        immutable_weights=True,
+        enable_weight_streaming=False,
+        tiling_optimization_level="none",
+        l2_limit_for_tiling=-1,
+        offload_module_to_cpu=False,
+        use_distributed_mode_trace=False,
+        decompose_attention=False,
+        attn_bias_is_causal=True,
+        **kwargs,
+    ) -> bytes:
         assert not kwargs, "an option that 2.13 would ignore in silence"
         return self._answer(locals())
 
     def _newer(
-        self, exported_program, inputs=None, *, arg_inputs=None, workspace_size=0,
-        require_full_compilation=False, min_block_size=5, optimization_level=None,
-        attn_bias_is_causal=True, arg_input_binding_names=None, kwarg_input_binding_names=None,
-        output_binding_names=None, **kwargs,
-    ) -> bytes:  # fmt: skip
+        self,
+        exported_program,
+        inputs=None,
+        *,
+        arg_inputs=None,
+        workspace_size=0,
+        require_full_compilation=False,
+        min_block_size=5,
+        optimization_level=None,
+        attn_bias_is_causal=True,
+        arg_input_binding_names=None,
+        kwarg_input_binding_names=None,
+        output_binding_names=None,
+        **kwargs,
+    ) -> bytes:
         assert not kwargs
         return self._answer(locals())
 
     def _with_typing(  # what matters of torch-tensorrt 2.8, which computes in float32 by default
-        self, exported_program, inputs=None, *, arg_inputs=None, workspace_size=0,
-        require_full_compilation=False, min_block_size=5, optimization_level=None,
-        use_explicit_typing=False, timing_cache_path="/tmp/shared", **kwargs,
-    ) -> bytes:  # fmt: skip
+        self,
+        exported_program,
+        inputs=None,
+        *,
+        arg_inputs=None,
+        workspace_size=0,
+        require_full_compilation=False,
+        min_block_size=5,
+        optimization_level=None,
+        use_explicit_typing=False,
+        timing_cache_path="/tmp/shared",
+        **kwargs,
+    ) -> bytes:
         assert not kwargs
         return self._answer(locals())
 
@@ -110,30 +163,38 @@ def made(tmp_path_factory) -> tuple[Path, Manifest]:
     path = save_checkpoint(tmp_path_factory.mktemp("ckpt") / "tiny", model)
     base, (_, about) = make_manifest(), checkpoints.load(path)
     size = model.config
-    facts = ModelFacts(
-        "vit", 1, size.latent_size, size.history, size.horizon, model.action_size
-    )  # fmt: skip
+    facts = ModelSpec("vit", 1, size.latent_size, size.history, size.horizon, model.action_size)
     frame = replace(base.frame, height_px=24, width_px=24, crop=(0, 0, 24, 24))
     latent = replace(base.latent, mean=(0.0,) * size.latent_size, std=(1.0,) * size.latent_size)
     provenance = replace(base.provenance, checkpoint_sha256=about.weights.sha256)
     return path, replace(base, model=facts, frame=frame, latent=latent, provenance=provenance)
 
 
-def library(version: str = "11.0.0.114", name: str = "tensorrt") -> Library:
+def library(version: str = "11.0.0.114", name: str = "tensorrt") -> TensorRtModule:
     numbers = tuple(map(int, version.split(".")))
-    return Library(types.SimpleNamespace(__version__=version), name, numbers)  # type: ignore[arg-type]
+    return TensorRtModule(types.SimpleNamespace(__version__=version), name, numbers)  # type: ignore[arg-type]
 
 
 def convert(made, tmp_path, graph="encode", precision="fp16", **changes):
     path, manifest = made
-    family = Family(f"trt-op23-{precision}", 23, dict.fromkeys(("encode", "forecast"), precision),
-                    ("x86-trt11",))  # fmt: skip
+    family = Family(
+        f"trt-op23-{precision}",
+        23,
+        dict.fromkeys(("encode", "forecast"), precision),
+        ("x86-trt11",),
+    )
     given = {"library": library(), "options": BuildOptions(64, 2, "torch-tensorrt"), "gpu": "H100"}
     given = {**given, **changes}
     return torch_tensorrt.convert(
-        path, manifest, family, graph, given["library"], given["options"], tmp_path / "build.log",
+        path,
+        manifest,
+        family,
+        graph,
+        given["library"],
+        given["options"],
+        tmp_path / "build.log",
         gpu=given["gpu"],
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -147,9 +208,11 @@ def test_the_exported_program_computes_the_graph(install, made, tmp_path, graph,
     model.eval()
     torch.manual_seed(1)
     inputs = [
-        torch.randint(0, 255, t.shape, dtype=t.dtype) if t.dtype == torch.uint8
-        else torch.randn_like(t) for t in call["arg_inputs"]
-    ]  # fmt: skip
+        torch.randint(0, 255, t.shape, dtype=t.dtype)
+        if t.dtype == torch.uint8
+        else torch.randn_like(t)
+        for t in call["arg_inputs"]
+    ]
     with torch.no_grad():
         ours = call["exported_program"].module()(*inputs)
         if graph == "encode":

@@ -29,9 +29,12 @@ VIT = ViTConfig(width=16, depth=2, heads=2, mlp=32, patch=8, projector=24)
 
 
 def model_of(
-    *, vit: bool = False, projector: int = 0, camera: tuple[int, int] = (SIDE, SIDE),
+    *,
+    vit: bool = False,
+    projector: int = 0,
+    camera: tuple[int, int] = (SIDE, SIDE),
     conv: ConvConfig = CONV,
-) -> WorldModel:  # fmt: skip
+) -> WorldModel:
     """A random model in which every weight, bias, norm and statistic has its own value."""
     torch.manual_seed(0)
     predictor = PredictorConfig(2, 2, 8, 24, 16, projector, 0.1)
@@ -89,22 +92,26 @@ def geometry_of(recipe: Recipe) -> WorldModel:
     torch.manual_seed(0)
     zeros, ones = (0.0,) * len(action.names), (1.0,) * len(action.names)
     return WorldModel(
-        recipe.model, FrameSpec.whole(frame.camera, frame.resize),
+        recipe.model,
+        FrameSpec.whole(frame.camera, frame.resize),
         TimingSpec(recipe.timing.camera_hz, recipe.timing.action_block),
         ActionSpec(action.names, action.units, action.low, action.high, None, zeros, zeros, ones),
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 def recipe_of(model: WorldModel) -> Recipe:
     """A recipe that describes the model, for a checkpoint."""
     frame, action = model.frame, model.action
     return Recipe(
-        "tiny", "Apache-2.0", model.config,
+        "tiny",
+        "Apache-2.0",
+        model.config,
         FrameRecipe((frame.height_px, frame.width_px), frame.resize),
         TimingRecipe(model.timing.camera_hz, model.timing.action_block),
         ActionRecipe(action.names, action.units, action.low, action.high),
-        ObjectiveConfig("vicreg"), OptimiserConfig(1, 1),
-    )  # fmt: skip
+        ObjectiveConfig("vicreg"),
+        OptimiserConfig(1, 1),
+    )
 
 
 def save_checkpoint(target: Path, model: WorldModel) -> Path:
@@ -146,13 +153,16 @@ def write_dataset(
         episode.video_path(staging, index).write_bytes(video.encode(frames, fps))
         rows, length = io.BytesIO(), len(frames)
         np.savez(
-            rows, states=np.zeros((length, 1), np.float32), actions=actions,
-            rewards=np.zeros(length, np.float32), done=np.arange(length) == length - 1,
+            rows,
+            states=np.zeros((length, 1), np.float32),
+            actions=actions,
+            rewards=np.zeros(length, np.float32),
+            done=np.arange(length) == length - 1,
             histogram=dataset_stats.histogram(frames),
-        )  # fmt: skip
+        )
         episode.rows_path(staging, index).write_bytes(rows.getvalue())
     size_hw = episodes[0][0].shape[1:3]
-    about = dataset.Description("push", "tiny", fps, size_hw, ["none"], list(names))
+    about = dataset.DatasetDescription("push", "tiny", fps, size_hw, ["none"], list(names))
     with new_directory(target) as folder:
         dataset.assemble(folder, staging, len(episodes), about)
     return target

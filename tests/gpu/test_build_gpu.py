@@ -16,7 +16,7 @@ from jetsight.errors import EngineError
 from jetsight.tensorrt.bindings import RTX, open_library
 from jetsight.tensorrt.build import precision_proof
 from jetsight.tensorrt.engine_cache import EngineStore
-from jetsight.tensorrt.fingerprint import host_facts
+from jetsight.tensorrt.fingerprint import host_spec
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def bundle(tmp_path_factory) -> Bundle:
     from jetsight import cli
 
     path = tmp_path_factory.mktemp("bundle") / "nano.jetsight"
-    target = host_facts(open_library()).target
+    target = host_spec(open_library()).target
     command = ["compile", str(MODEL), "--calib", str(ROOT / "calib_data" / "pusht")]
     assert (
         cli.main([*command, "--target", str(target), "--precision", "fp16", "--out", str(path)])
@@ -79,7 +79,7 @@ def test_a_proof_of_another_precision_fails(bundle, capfd) -> None:
     library, record = open_library(), EngineStore().records()[0]
     if record.proof is None:
         pytest.skip(f"no proof on this library: {record.skipped['proof']}")
-    plan = EngineStore().find(record.fingerprint.graph_sha256, host_facts(library)).plan
+    plan = EngineStore().find(record.fingerprint.graph_sha256, host_spec(library)).plan
     claimed = precision_proof.prove(precision_proof.inspect(library, plan), "int8")
     with pytest.raises(EngineError, match="silent precision fallback"):
         precision_proof.refuse_fallback(claimed, "x")
@@ -87,7 +87,7 @@ def test_a_proof_of_another_precision_fails(bundle, capfd) -> None:
 
 def test_engines_are_found_again_and_by_no_other_machine(bundle, capfd) -> None:
     here(["build", str(bundle.path)], capfd)
-    host, store = host_facts(open_library()), EngineStore()
+    host, store = host_spec(open_library()), EngineStore()
     record = store.records()[0]
     assert store.find(record.fingerprint.graph_sha256, host).record == record
     with pytest.raises(EngineError, match=r"built for \| found: gpu"):

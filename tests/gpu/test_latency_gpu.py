@@ -17,10 +17,10 @@ from jetsight import cli
 from jetsight.bundle.bundle import Bundle
 from jetsight.clock import MonotonicClock
 from jetsight.engine import Engine
-from jetsight.histogram import Recorder
+from jetsight.histogram import Histogram
 from jetsight.tensorrt.backend import TensorRtBackend
 from jetsight.tensorrt.bindings import open_library
-from jetsight.tensorrt.fingerprint import host_facts
+from jetsight.tensorrt.fingerprint import host_spec
 from jetsight_compile.config.targets import TARGETS
 
 pytestmark = pytest.mark.gpu
@@ -33,7 +33,7 @@ ROUNDS, WARM_UP = 300, 20
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> Iterator[Bundle]:
     """The shipped model in float16 and in INT8, or INT4 weights where TensorRT-RTX has no INT8."""
-    target = str(host_facts(open_library()).target)
+    target = str(host_spec(open_library()).target)
     smaller = "int8" if "int8" in TARGETS[target].allowed else "int4"
     path = tmp_path_factory.mktemp("bundle") / "nano.jetsight"
     with pytest.MonkeyPatch.context() as patch:
@@ -55,10 +55,10 @@ def load(backend: TensorRtBackend, bundle: Bundle, family: str) -> dict[str, Eng
     return engines
 
 
-def race(graphs: dict[str, Engine], plain: dict[str, Engine]) -> dict[str, list[Recorder]]:
+def race(graphs: dict[str, Engine], plain: dict[str, Engine]) -> dict[str, list[Histogram]]:
     """Milliseconds of every graph, replayed and enqueued, taking turns; warm-up left out."""
     clock = MonotonicClock()
-    found = {name: [Recorder(), Recorder()] for name in GRAPHS}
+    found = {name: [Histogram(), Histogram()] for name in GRAPHS}
     for turn in range(WARM_UP + ROUNDS):
         for name in GRAPHS:
             for engine, times in zip((graphs[name], plain[name]), found[name], strict=True):
@@ -69,8 +69,8 @@ def race(graphs: dict[str, Engine], plain: dict[str, Engine]) -> dict[str, list[
     return found
 
 
-def row(bundle: Bundle, family: str, found: dict[str, list[Recorder]]) -> str:
-    facts = host_facts(open_library())
+def row(bundle: Bundle, family: str, found: dict[str, list[Histogram]]) -> str:
+    facts = host_spec(open_library())
     ratios = [plain.percentile(50) / replayed.percentile(50) for replayed, plain in found.values()]
     times = [
         " / ".join(f"{found[name][0].summary()[key]:.3f}" for key in ("p50", "p99", "max"))
@@ -78,9 +78,13 @@ def row(bundle: Bundle, family: str, found: dict[str, list[Recorder]]) -> str:
     ]
     faster = " and ".join(f"{ratio:.2f}x" for ratio in ratios)
     cells = (
-        datetime.date.today().isoformat(), f"{facts.gpu}, {facts.driver}",
-        f"{facts.library} {facts.version}", f"{bundle.manifest.name}, {family}", *times, faster,
-    )  # fmt: skip
+        datetime.date.today().isoformat(),
+        f"{facts.gpu}, {facts.driver}",
+        f"{facts.library} {facts.version}",
+        f"{bundle.manifest.name}, {family}",
+        *times,
+        faster,
+    )
     return f"| {' | '.join(cells)} |"
 
 

@@ -378,7 +378,11 @@ def test_a_signal_still_arrives_after_openvino_was_used() -> None:
     pytest.importorskip("openvino")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", SIGNAL_AFTER_TWO], env=env, capture_output=True, text=True,
-        check=False, timeout=60,
-    )  # fmt: skip
+        [sys.executable, "-c", SIGNAL_AFTER_TWO],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

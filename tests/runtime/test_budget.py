@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from planner_factory import HERE, Rig, latent
 
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.errors import UsageError
 from jetsight.planning.time_budget import (
     GraphTime,
@@ -29,7 +29,7 @@ ON = MeasuredOn(GRAPHS, "onnxruntime", "1.2", 2, "a processor", 4, None, None, N
 TIMES = (GraphTime("imagine_cem_32x2", 1.0, 2.0, 10),)
 
 
-def planner(samples: int, horizon: int, iterations: int = 10) -> PlannerFacts:
+def planner(samples: int, horizon: int, iterations: int = 10) -> PlannerSpec:
     return tiny_planner(samples=samples, horizon=horizon, iterations=iterations)
 
 
@@ -112,8 +112,11 @@ def _damage(path: Path, how: str) -> None:
         changed["times"][0]["p50_ms"] = -1
     elif how == "unknown":
         changed["evil"] = 1
-    path.write_bytes({"cut": good[:40], "empty": b"", "binary": b"\x80\x04."}.get(
-        how, json.dumps(changed).encode()))  # fmt: skip
+    path.write_bytes(
+        {"cut": good[:40], "empty": b"", "binary": b"\x80\x04."}.get(
+            how, json.dumps(changed).encode()
+        )
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import pytest
 from planner_factory import HERE, KINDS, SPEC, latent
 from tensorrt_factory import Rig as Gpu
 
-from jetsight.bundle.planner_spec import HazardFacts, HeadFacts, PlannerFacts
+from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import Engine
 from jetsight.errors import EngineError
 from jetsight.planning.graph_iterations import LONGEST, ChainedIterations
-from jetsight.planning.imagine import Imagination, Planning
+from jetsight.planning.imagine import PlannerPool, Planning
 from jetsight.planning.iterations import HostIterations, Iterations
 from jetsight.planning.noise import Noise
 from jetsight.planning.plan import PlanReason
@@ -24,16 +24,21 @@ from jetsight.planning.planner import Planner
 from jetsight.testing import FakeBackend, FakeClock, FakeDevice, FakeImagine, tiny_plan_spec
 
 SEEN = (
-    "actions", "z_future", "costs", "spread", "candidate_costs", "candidate_violations",
-)  # fmt: skip
+    "actions",
+    "z_future",
+    "costs",
+    "spread",
+    "candidate_costs",
+    "candidate_violations",
+)
 HOST_WORK = ("upload", "download", "is_done", "record", "wait", "submit", "launch_graph")
 
 
 class Bench:
     """One planner's engines on a fake GPU, driven by chains, or by the host."""
 
-    def __init__(self, facts: PlannerFacts, *, chained: bool = True, **device: Any) -> None:
-        heads = HeadFacts(hazards=(HazardFacts("far", 0.0, 0.05),))
+    def __init__(self, facts: PlannerSpec, *, chained: bool = True, **device: Any) -> None:
+        heads = HeadSpec(hazards=(HazardSpec("far", 0.0, 0.05),))
         self.spec: PlanSpec = tiny_plan_spec(SPEC, facts, heads=heads)
         self.gpu = Gpu(FakeDevice(**device))
         world = FakeImagine(self.spec, facts)
@@ -152,7 +157,7 @@ def test_everything_is_released_whenever_something_is_refused() -> None:
         plan = gpu.trt.plan(*world.arrays(), world)
         gpu.backend.load = lambda graph, g=gpu, p=plan: g.backend.load_plan(p)  # type: ignore
         planning = Planning(spec, gpu.backend, str.encode)
-        imagination = Imagination(planning, _encoder(), FakeClock())
+        imagination = PlannerPool(planning, _encoder(), FakeClock())
         with pytest.raises(EngineError):
             imagination.planner()
         assert device.live == [], fail_at

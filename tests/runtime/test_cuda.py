@@ -192,9 +192,13 @@ def test_memory_is_mapped_streams_are_non_blocking_and_events_block(pycuda: PyCu
         device.free_host(host)
         device.free(address)
     assert [line for line in pycuda.log if line[:4] in ("new ", "free")] == [
-        "new memory 16", "new host 8 flags 2", "new stream 1", "new event 1", "free host 8 flags 2",
+        "new memory 16",
+        "new host 8 flags 2",
+        "new stream 1",
+        "new event 1",
+        "free host 8 flags 2",
         "free memory 16",
-    ]  # fmt: skip
+    ]
     assert "record event 1 on stream 1" in pycuda.log
     assert "synchronize event 1" in pycuda.log
 

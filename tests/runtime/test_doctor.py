@@ -22,7 +22,7 @@ from jetsight.machine import system
 from jetsight.machine.jetson import Jetson
 from jetsight.machine.system import Cuda, Gpu
 from jetsight.tensorrt.engine_cache import EngineStore
-from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, HostFacts
+from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, HostSpec
 from jetsight.tensorrt.record import BuildRecord
 
 NO_CUDA = Cuda(None, None, (), "no NVIDIA driver")
@@ -264,7 +264,7 @@ def _keep(store: EngineStore, graph: str, version: str, gpu: str | None) -> None
     plan = f"plan of {graph} {version}".encode()
     sm, cores = (ORIN.compute_capability, 16) if gpu else (None, None)
     memory = None if gpu is None else round(ORIN.memory_bytes / (1 << 31)) * 2048
-    host = HostFacts(
+    host = HostSpec(
         "tensorrt_rtx", version, "580", "13.0", gpu, sm, multiprocessors=cores, memory_mb=memory
     )
     record = BuildRecord(

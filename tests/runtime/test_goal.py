@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from planner_factory import HERE, SPEC, Rig, latent
 
-from jetsight.bundle.planner_spec import CostWeights, HazardFacts, HeadFacts
+from jetsight.bundle.planner_spec import CostWeights, HazardSpec, HeadSpec
 from jetsight.errors import UsageError
 from jetsight.planning.goal import Goal
 from jetsight.planning.inputs import arrival
@@ -18,8 +18,8 @@ from jetsight.planning.planner import Planner
 from jetsight.session import Session
 from jetsight.testing import FakeBackend, FakeClock, tiny_planner
 
-HEADS = HeadFacts(
-    ("x", "cos angle", "sin angle"), ("px", "", ""), (2.0, 0.5, 0.5), (HazardFacts("w", 3.5, 0.1),)
+HEADS = HeadSpec(
+    ("x", "cos angle", "sin angle"), ("px", "", ""), (2.0, 0.5, 0.5), (HazardSpec("w", 3.5, 0.1),)
 )
 WEIGHED = tiny_planner(
     weights=CostWeights(2.0, 0.5, 0.25), probe_weight={"x": 3.0, "cos angle": 0.5}
@@ -112,8 +112,10 @@ def test_limits_are_the_robots_where_none_are_given() -> None:
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"goal": np.zeros((9, 8, 3), np.uint8)},
-     r"goal image is uint8 \[9, 8, 3\], but the model takes uint8 \[8, 8, 3\]"),
+    (
+        {"goal": np.zeros((9, 8, 3), np.uint8)},
+        r"goal image is uint8 \[9, 8, 3\], but the model takes uint8 \[8, 8, 3\]",
+    ),
     ({"goal": np.zeros((8, 8, 3), np.float32)}, r"goal image is float32 \[8, 8, 3\]"),
     ({"goal": np.zeros(5, np.float32)}, r"goal latent has the shape \[5\], .* have \[4\]"),
     ({"goal": np.zeros((2, 4), np.float32)}, r"the goal is an array \[2, 4\]; expected an image"),
@@ -137,7 +139,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"iterations": 2.5}, "iterations is 2.5"),
     ({"seed": -1}, "seed is -1, expected an integer from 0"),
     ({"seed": "x"}, "seed is 'x'"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("call", "message"), WRONG)

@@ -16,17 +16,18 @@ from live_planner import PLANNER, families, golden_problem, make_planning_bundle
 
 from jetsight.bundle import golden, manifest
 from jetsight.bundle.manifest import FileEntry
-from jetsight.bundle.planner_spec import HazardFacts, HeadFacts, PlannerFacts
+from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.cli.inspect import inspect
 from jetsight.errors import ArtefactError, BundleError
 
 GRAPH = PLANNER.graph
 WEIGHED = dataclasses.replace(PLANNER, probe_weight={"x": 1.0})
-HEADS = HeadFacts(("x", "y"), ("px", "px"), (50.0, 40.0), (HazardFacts("wall", 0.3, 0.05),), True)
+HEADS = HeadSpec(("x", "y"), ("px", "px"), (50.0, 40.0), (HazardSpec("wall", 0.3, 0.05),), True)
 PATHS = [f"graphs/{f}/{g}.onnx" for f in ("cpu-fp32", "cpu-int8") for g in ("encode", "forecast")]
-FILES = dict.fromkeys([*PATHS, f"graphs/cpu-fp32/{GRAPH}.onnx", "golden.npz"],
-                      FileEntry(10, "ab" * 32))  # fmt: skip
+FILES = dict.fromkeys(
+    [*PATHS, f"graphs/cpu-fp32/{GRAPH}.onnx", "golden.npz"], FileEntry(10, "ab" * 32)
+)
 MANIFEST = make_manifest(families=families(), planners=(WEIGHED,), heads=HEADS, files=FILES)
 GOOD = json.loads(manifest.dump(MANIFEST))
 REMOVE = object()
@@ -102,10 +103,10 @@ def test_a_planner_whose_graph_nobody_has_is_refused() -> None:
 def test_facts_of_every_kind_can_be_made() -> None:
     common = {"samples": 8, "horizon": 1, "context": 1, "rate_limited": True, "iterations": 1}
     for kind, more in (("icem", {"elites": 4, "kept": 4}), ("mppi", {"elites": 0})):
-        facts = PlannerFacts(graph=f"imagine_{kind}", kind=kind, std_start=(1.0,), **common, **more)
+        facts = PlannerSpec(graph=f"imagine_{kind}", kind=kind, std_start=(1.0,), **common, **more)
         assert facts.kind == kind
     with pytest.raises(ArtefactError, match="kept is 5"):
-        PlannerFacts(graph="imagine_x", kind="icem", std_start=(1.0,), elites=4, kept=5, **common)
+        PlannerSpec(graph="imagine_x", kind="icem", std_start=(1.0,), elites=4, kept=5, **common)
 
 
 def test_a_spec_names_the_arrays_of_a_graph() -> None:

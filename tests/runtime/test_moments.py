@@ -13,7 +13,7 @@ from imagine_factory import HEIGHT, WIDTH, actions_of, make_image, make_recordin
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.source import StreamRequest
 from jetsight.errors import CameraError, JetsightError, UsageError
-from jetsight.plan_report.start import Reader, Recorded, Slides, parse, resized
+from jetsight.plan_report.start import EpisodeTick, Reader, Slides, parse, resized
 from jetsight.testing import FakeClock
 
 SPEC = StreamSpec.from_manifest(make_manifest())  # K=3, B=2
@@ -27,8 +27,8 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_text_is_an_image_or_a_moment(tmp_path: Path) -> None:
     assert parse("a/b.PNG") == Path("a/b.PNG")
-    assert parse("a/ds#3:40") == Recorded(Path("a/ds"), 3, 40)
-    assert parse("lerobot:ds#0:7") == Recorded(Path("ds"), 0, 7)
+    assert parse("a/ds#3:40") == EpisodeTick(Path("a/ds"), 3, 40)
+    assert parse("lerobot:ds#0:7") == EpisodeTick(Path("ds"), 0, 7)
     odd = tmp_path / "shot#1:2.png"  # a file is a file, whatever it is called
     make_image(odd)
     assert parse(str(odd)) == odd
@@ -62,13 +62,13 @@ def test_a_history_of_images_is_in_order(tmp_path: Path) -> None:
 
 
 def test_a_recorded_moment_comes_with_what_really_happened(recording: Path) -> None:
-    start = READER.recorded(Recorded(recording, 1, 9))
+    start = READER.recorded(EpisodeTick(recording, 1, 9))
     level = [frame.mean() for frame in start.frames_u8]
     np.testing.assert_allclose(level, [90 + 5 * tick for tick in (5, 7, 9)], atol=3)
     np.testing.assert_array_equal(start.actions, actions_of(1, 12)[3:9])
     assert start.tick == 9
     assert "assumed" not in start.said
-    assert len(READER.recorded(Recorded(recording, 1, 4)).actions) == 4  # there were no more
+    assert len(READER.recorded(EpisodeTick(recording, 1, 4)).actions) == 4  # there were no more
 
 
 @pytest.mark.parametrize(
@@ -81,17 +81,17 @@ def test_a_recorded_moment_comes_with_what_really_happened(recording: Path) -> N
 )
 def test_a_moment_that_is_not_there(recording: Path, place: tuple[int, int], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        READER.recorded(Recorded(recording, *place))
+        READER.recorded(EpisodeTick(recording, *place))
 
 
 def test_a_recording_of_another_rate_or_robot_is_no_start(recording: Path) -> None:
     robot = make_manifest()
     faster = StreamSpec.from_manifest(make_manifest(timing=type(robot.timing)(20.0, 2)))
     with pytest.raises(CameraError, match="recorded at 10 frames per second, but the model runs"):
-        Reader(faster).recorded(Recorded(recording, 0, 9))
+        Reader(faster).recorded(EpisodeTick(recording, 0, 9))
     three = StreamSpec(8, 12, 10.0, 3, 2, 2, 4, np.zeros(3, np.float32), np.ones(4, np.float32))
     with pytest.raises(CameraError, match="actions of 2 numbers, but the model takes 3"):
-        Reader(three).recorded(Recorded(recording, 0, 9))
+        Reader(three).recorded(EpisodeTick(recording, 0, 9))
 
 
 def test_another_size_is_refused_or_resized_as_asked(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_black_frame_shows_no_scene(tmp_path: Path) -> None:
 
 
 def test_slides_show_every_frame_at_its_tick(recording: Path) -> None:
-    start = READER.recorded(Recorded(recording, 1, 9))
+    start = READER.recorded(EpisodeTick(recording, 1, 9))
     slides = Slides(start, SPEC.action_block, FakeClock())
     slides.start(StreamRequest.of(SPEC))
     frames = []

@@ -13,7 +13,7 @@ from jetsight.backends.registry import open_backend
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.engine import Engine
 from jetsight.errors import DataError
-from jetsight.plan_report.nearest_frames import Library, Neighbour, build_library, pictures
+from jetsight.plan_report.nearest_frames import FrameIndex, Neighbour, build_library, pictures
 
 ONES = np.ones(4, np.float32)
 
@@ -68,10 +68,10 @@ def test_distances_are_in_spreads_of_each_dimension() -> None:
     z = np.array([[0, 0], [3, 0], [0, 10]], np.float32)
     places = [(0, 0), (0, 1), (0, 2)]
     wanted = np.array([[1.6, 8.0]], np.float32)
-    wide = Library(z, places, np.array([1, 100], np.float32))
+    wide = FrameIndex(z, places, np.array([1, 100], np.float32))
     assert wide.nearest(wanted)[0].tick == 1
-    assert Library(z, places, np.ones(2, np.float32)).nearest(wanted)[0].tick == 2
-    far = Library(z[:1], places, np.array([2, 4], np.float32)).nearest(np.array([[4.0, 4.0]]))
+    assert FrameIndex(z, places, np.ones(2, np.float32)).nearest(wanted)[0].tick == 2
+    far = FrameIndex(z[:1], places, np.array([2, 4], np.float32)).nearest(np.array([[4.0, 4.0]]))
     assert far == [Neighbour(0, 0, pytest.approx(np.sqrt((4 + 1) / 2)))]
 
 

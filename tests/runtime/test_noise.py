@@ -45,8 +45,9 @@ def test_colouring_is_stationary_and_loses_nothing(ticks: int) -> None:
     covariance = matrix @ matrix.T
     np.testing.assert_allclose(np.diag(covariance), 1.0, rtol=1e-5)
     for shift in range(ticks):
-        np.testing.assert_allclose(np.diag(np.roll(covariance, -shift, 1)), covariance[0, shift],
-                                   atol=1e-5)  # fmt: skip
+        np.testing.assert_allclose(
+            np.diag(np.roll(covariance, -shift, 1)), covariance[0, shift], atol=1e-5
+        )
     assert np.linalg.matrix_rank(matrix) == ticks
 
 

@@ -14,7 +14,7 @@ from planner_factory import KINDS, SPEC
 
 from jetsight.bundle.model_spec import ActionSpec
 from jetsight.plan_report import figure
-from jetsight.plan_report.figure import Shown
+from jetsight.plan_report.figure import FigureImages
 from jetsight.plan_report.nearest_frames import Neighbour
 from jetsight.plan_report.report import PlanReport
 from jetsight.planning.plan import Plan, PlanReason
@@ -31,11 +31,18 @@ ACTION = ActionSpec(
 def report(plan: dict[str, Any] | None = None, **changes: Any) -> PlanReport:
     """A valid plan of two blocks of five ticks; with changes."""
     facts: dict[str, Any] = {
-        "actions": RNG.uniform(-8, 8, (10, 2)), "z_future": np.ones((2, 4), np.float32),
-        "cost": float(COSTS[0]), "violation": 0.0, "iterations": 3, "spread": np.ones(3) / 2,
-        "costs": np.array([9, 4, COSTS[0]], np.float32), "candidate_costs": COSTS, "valid": True,
-        "reason": PlanReason.OK, "planned_ms": 12.5,
-    }  # fmt: skip
+        "actions": RNG.uniform(-8, 8, (10, 2)),
+        "z_future": np.ones((2, 4), np.float32),
+        "cost": float(COSTS[0]),
+        "violation": 0.0,
+        "iterations": 3,
+        "spread": np.ones(3) / 2,
+        "costs": np.array([9, 4, COSTS[0]], np.float32),
+        "candidate_costs": COSTS,
+        "valid": True,
+        "reason": PlanReason.OK,
+        "planned_ms": 12.5,
+    }
     fields: dict[str, Any] = {
         "plan": Plan(**{**facts, **(plan or {})}),
         "facts": KINDS["cem"],
@@ -50,18 +57,29 @@ def report(plan: dict[str, Any] | None = None, **changes: Any) -> PlanReport:
     return PlanReport(**{**fields, **changes})
 
 
-def words(found: PlanReport, shown: Shown | None = None) -> str:
-    return figure.draw(found, shown or Shown(IMAGE, IMAGE), "svg").decode()
+def words(found: PlanReport, shown: FigureImages | None = None) -> str:
+    return figure.draw(found, shown or FigureImages(IMAGE, IMAGE), "svg").decode()
 
 
 def test_it_says_what_was_planned_and_how_it_went() -> None:
     text = words(report())
     for part in (
         "nano: imagine_cem_32x2 on openvino cpu-int8, 3 iterations in 12.5 ms",
-        "from now.png (at rest)", "to goal.png", "feasible (32)", "the plan: 1.",
-        "feasible by cost", "spread (% of start)", "seconds from now", ">px<", ">x<", ">y<",
-        "out of bounds", "planned", "name a dataset with --library", ">goal<",
-    ):  # fmt: skip
+        "from now.png (at rest)",
+        "to goal.png",
+        "feasible (32)",
+        "the plan: 1.",
+        "feasible by cost",
+        "spread (% of start)",
+        "seconds from now",
+        ">px<",
+        ">x<",
+        ">y<",
+        "out of bounds",
+        "planned",
+        "name a dataset with --library",
+        ">goal<",
+    ):
         assert part in text, part
     assert "no plan" not in text
 
@@ -84,14 +102,14 @@ def test_candidates_are_told_apart() -> None:
 def test_a_library_fills_the_path() -> None:
     near = [Neighbour(3, 5, 0.25), Neighbour(4, 6, 0.5)]
     found = report(neighbours=near, library="some/ds")
-    text = words(found, Shown(IMAGE, IMAGE, [IMAGE, IMAGE]))
+    text = words(found, FigureImages(IMAGE, IMAGE, [IMAGE, IMAGE]))
     for part in ("imagined, +0.5 s", "imagined, +1 s", "frame 0.25 off", "some/ds nearest"):
         assert part in text
     assert "--library" not in text
 
 
 def test_a_goal_of_targets_is_written_out() -> None:
-    text = words(report(z_goal=None, targets={"block_x": 300.0}), Shown(IMAGE))
+    text = words(report(z_goal=None, targets={"block_x": 300.0}), FigureImages(IMAGE))
     assert "block_x = 300" in text
     assert "to goal 4" not in text
 
@@ -123,15 +141,15 @@ def test_paths_are_no_formulas() -> None:
 
 def test_equal_plans_give_equal_pictures() -> None:
     found = report()
-    first, again = (figure.draw(found, Shown(IMAGE, IMAGE)) for _ in range(2))
+    first, again = (figure.draw(found, FigureImages(IMAGE, IMAGE)) for _ in range(2))
     assert first == again
     other = dataclasses.replace(found, past=np.ones((15, 2), np.float32))
-    assert first != figure.draw(other, Shown(IMAGE, IMAGE))
+    assert first != figure.draw(other, FigureImages(IMAGE, IMAGE))
 
 
 def test_no_file_says_when_it_was_made() -> None:
     for kind in ("png", "svg", "pdf"):
-        data = figure.draw(report(), Shown(IMAGE, IMAGE), kind)
+        data = figure.draw(report(), FigureImages(IMAGE, IMAGE), kind)
         assert not any(word in data for word in (b"CreationDate", b"dc:date", b"Software"))
 
 
@@ -140,7 +158,7 @@ def test_a_png_is_a_picture_with_the_frame_in_it() -> None:
     red[..., 0] = 255
     counts = []
     for image in (red, IMAGE):
-        data = figure.draw(report(), Shown(image, IMAGE))
+        data = figure.draw(report(), FigureImages(image, IMAGE))
         with av.open(io.BytesIO(data)) as file:
             pixels = next(file.decode(video=0)).to_ndarray(format="rgb24")
         assert pixels.shape == (1320, 1650, 3)

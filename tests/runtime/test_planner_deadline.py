@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from planner_factory import HERE, SPEC, Rig, bare_planner, latent
 
-from jetsight.bundle.planner_spec import HazardFacts, HeadFacts
+from jetsight.bundle.planner_spec import HazardSpec, HeadSpec
 from jetsight.errors import UsageError
 from jetsight.planning.limits import Limits
 from jetsight.planning.plan import PlanReason
-from jetsight.planning.time_budget import Pace
+from jetsight.planning.time_budget import IterationTimer
 from jetsight.testing import (
     FakeClock,
     FakeEngine,
@@ -80,7 +80,7 @@ def test_the_plan_before_is_handed_on_shifted() -> None:
 
 
 def test_a_plan_for_something_else_is_not_handed_on() -> None:
-    heads = HeadFacts(hazards=(HazardFacts("wall", 1000.0, 0.05),))
+    heads = HeadSpec(hazards=(HazardSpec("wall", 1000.0, 0.05),))
     rig = Rig(latency_ns=2 * MS, heads=heads)
     rig.session.imagine(GOAL, 1000)
     again = rig.session.imagine(GOAL, 1)
@@ -132,7 +132,7 @@ def test_a_machine_that_was_busy_for_a_moment_plans_again() -> None:
 
 
 def test_pace_begins_with_the_fastest_and_goes_on_with_the_slowest() -> None:
-    pace = Pace()
+    pace = IterationTimer()
     assert pace.affordable(1, started=False) == 1  # nothing is known yet
     assert pace.affordable(0, started=False) == 0
     for elapsed in (10, 40, 20, 20):

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planner_factory import HERE, SPEC, NDArray, Rig, bare_planner, latent
 
-from jetsight.bundle.planner_spec import HazardFacts, HeadFacts
-from jetsight.planning.limits import Admission
+from jetsight.bundle.planner_spec import HazardSpec, HeadSpec
+from jetsight.planning.limits import LimitChecker
 from jetsight.planning.plan import Plan, PlanReason
 from jetsight.testing import FakeEngine, FakeImagine, shots, tiny_plan_spec, tiny_planner
 
 GOAL = latent(HERE + 10)
 PLANNER = tiny_planner()
-WALL = HeadFacts(hazards=(HazardFacts("wall", HERE + 5, 0.05),))
+WALL = HeadSpec(hazards=(HazardSpec("wall", HERE + 5, 0.05),))
 Change = Callable[[Mapping[str, NDArray], Mapping[str, NDArray]], None]
 
 
@@ -102,7 +102,7 @@ def test_rounding_is_put_back_inside_and_more_is_refused(off: float, valid: bool
 
 
 def test_every_candidate_against_the_wall_is_no_plan() -> None:
-    heads = HeadFacts(hazards=(HazardFacts("wall", HERE - 500, 0.05),))
+    heads = HeadSpec(hazards=(HazardSpec("wall", HERE - 500, 0.05),))
     rig = Rig(heads=heads)
     plan = rig.session.imagine(GOAL)
     check_is_none(plan, PlanReason.INFEASIBLE)
@@ -127,7 +127,7 @@ def test_a_broken_latent_is_no_plan_until_it_is_whole_again() -> None:
 
 
 def test_a_broken_goal_is_no_plan() -> None:
-    heads = HeadFacts(("x",), ("px",), (1.0,))
+    heads = HeadSpec(("x",), ("px",), (1.0,))
     rig = Rig(heads=heads, script={"encode": {"nan_at": [20]}})
     spoiled = GOAL.copy()
     for value in (np.nan, np.inf):
@@ -163,7 +163,7 @@ def test_limits_that_are_broken_admit_nothing(name: str) -> None:
     facts = tiny_planner(rate_limited=True)
     spec = tiny_plan_spec(SPEC, facts)
     given = {key: np.full(2, value, np.float32) for key, value in LIMITS.items()}
-    admission, actions = Admission(spec, given, 4), np.ones((4, 2), np.float32)
+    admission, actions = LimitChecker(spec, given, 4), np.ones((4, 2), np.float32)
     assert admission.admits(actions)  # negative control
     given[name][1] = np.nan
     assert not admission.admits(actions)
@@ -185,7 +185,7 @@ def test_what_is_admitted_is_inside_and_no_faster_than_allowed(
     limits = {**LIMITS, "a_last": last, "rate": rate}
     given = {key: np.full(2, value, np.float32) for key, value in limits.items()}
     actions = np.repeat(np.float32(path)[:, None], 2, axis=1)
-    if not Admission(spec, given, 4).admits(actions):
+    if not LimitChecker(spec, given, 4).admits(actions):
         return
     assert (actions >= -2).all()
     assert (actions <= 2).all()

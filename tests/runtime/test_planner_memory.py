@@ -9,7 +9,7 @@ import pytest
 from planner_factory import KINDS, SPEC, bare_planner
 from tensorrt_factory import Rig as Gpu
 
-from jetsight.planning.imagine import Imagination, Planning
+from jetsight.planning.imagine import PlannerPool, Planning
 from jetsight.planning.plan import Plan
 from jetsight.testing import (
     FakeBackend,
@@ -63,7 +63,7 @@ def test_a_gpu_holds_no_more_after_many_plans_and_nothing_once_closed() -> None:
     plan = gpu.trt.plan(*world.arrays(), world)
     gpu.backend.load = lambda graph: gpu.backend.load_plan(plan)  # type: ignore
     planning = Planning(spec, gpu.backend, str.encode)
-    imagination = Imagination(planning, FakeBackend(SPEC).load(b"encode"), FakeClock())
+    imagination = PlannerPool(planning, FakeBackend(SPEC).load(b"encode"), FakeClock())
     planner = imagination.planner()
     for tick in range(6):
         planner.plan(tick, iterations=12)

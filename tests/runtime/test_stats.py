@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetsight.histogram import Recorder
+from jetsight.histogram import Histogram
 
 
-def _recorded(values: list[float]) -> Recorder:
-    recorder = Recorder()
+def _recorded(values: list[float]) -> Histogram:
+    recorder = Histogram()
     for value in values:
         recorder.add(value)
     return recorder
@@ -60,4 +60,4 @@ def test_nan_is_counted_apart() -> None:
 def test_empty_and_cleared_recorders_say_zero() -> None:
     recorder = _recorded([3.0])
     recorder.clear()
-    assert recorder.summary() == Recorder().summary() == {"p50": 0.0, "p99": 0.0, "max": 0.0}
+    assert recorder.summary() == Histogram().summary() == {"p50": 0.0, "p99": 0.0, "max": 0.0}

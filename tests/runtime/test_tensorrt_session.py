@@ -23,7 +23,7 @@ from jetsight.session import Session
 from jetsight.stream.frames import Frame
 from jetsight.tensorrt.backend import TensorRtBackend
 from jetsight.tensorrt.engine_cache import EngineStore
-from jetsight.tensorrt.fingerprint import host_facts
+from jetsight.tensorrt.fingerprint import host_spec
 from jetsight.testing import FakeBackend, FakeClock, FakeDevice, FakeTensorRt, ScriptedCamera
 
 FAMILY = Family("trt-op20-fp16", 20, {"encode": "fp16", "forecast": "fp16"}, ("orin-jp6",))
@@ -77,7 +77,7 @@ class Robot:
         ):
             plan = self.trt.plan(*ports, compute, scratch_bytes=len(graph) * 1000)
             digest = hashlib.sha256(self.bundle.graph(FAMILY.name, graph)).hexdigest()
-            host = host_facts(self.trt.library)
+            host = host_spec(self.trt.library)
             record = make_record(plan, graph_sha256=digest, graph=graph, host=host)
             self.store.add(plan, record, "log")
 

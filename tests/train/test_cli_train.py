@@ -83,9 +83,17 @@ def test_a_used_run_folder_is_not_touched(tmp_path: Path, recipe: Path) -> None:
 def test_fine_tuning_starts_from_the_checkpoint(tmp_path: Path, recipe: Path) -> None:
     first = run(train_command.train, recipe, "--data", "0", "--out", tmp_path / "a")
     again = run(
-        train_command.train, recipe, "--data", "0", "--out", tmp_path / "b",
-        "--init", first["checkpoint"], "--steps", "1",
-    )  # fmt: skip
+        train_command.train,
+        recipe,
+        "--data",
+        "0",
+        "--out",
+        tmp_path / "b",
+        "--init",
+        first["checkpoint"],
+        "--steps",
+        "1",
+    )
     assert again["steps"] == 1
 
 

@@ -14,9 +14,15 @@ from jetsight_train.recipe import load_recipe
 from jetsight_train.training.trainer import build_model
 
 ACTION = ActionSpec(
-    ("x", "y"), ("px", "px"), (0.0, 0.0), (512.0, 512.0), None, (256.0, 256.0), (250.0, 260.0),
+    ("x", "y"),
+    ("px", "px"),
+    (0.0, 0.0),
+    (512.0, 512.0),
+    None,
+    (256.0, 256.0),
+    (250.0, 260.0),
     (90.0, 110.0),
-)  # fmt: skip
+)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ class WeightsFile:
 
 
 @dataclass(frozen=True)
-class Description:
+class CheckpointDescription:
     """`model.json`: all that is needed to rebuild the model around its weights.
 
     `heads` is None for a model without any, as in files of version 1.0.
@@ -80,9 +80,13 @@ class Description:
 
 
 def save(
-    target: Path, model: WorldModel, recipe: Recipe, latent: LatentSpec, how: Trained,
+    target: Path,
+    model: WorldModel,
+    recipe: Recipe,
+    latent: LatentSpec,
+    how: Trained,
     heads: HeadsDescription | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write a checkpoint folder atomically; `heads` describes the heads that `model` has, if any.
 
     Raises:
@@ -91,16 +95,25 @@ def save(
     if model.heads.is_empty != (heads is None):
         raise ValueError("a model with heads is saved with their description, one without is not")
     weights = save_tensors({k: v.contiguous() for k, v in model.state_dict().items()})
-    description = Description(
-        FORMAT, VERSION, recipe.name, recipe, model.frame, model.timing, model.action, latent, how,
-        WeightsFile(len(weights), hashlib.sha256(weights).hexdigest()), heads,
-    )  # fmt: skip
+    description = CheckpointDescription(
+        FORMAT,
+        VERSION,
+        recipe.name,
+        recipe,
+        model.frame,
+        model.timing,
+        model.action,
+        latent,
+        how,
+        WeightsFile(len(weights), hashlib.sha256(weights).hexdigest()),
+        heads,
+    )
     with new_directory(target) as folder:
         (folder / WEIGHTS).write_bytes(weights)
         (folder / DESCRIPTION).write_bytes(dump(description))
 
 
-def load(path: Path) -> tuple[WorldModel, Description]:
+def load(path: Path) -> tuple[WorldModel, CheckpointDescription]:
     """Read a checkpoint folder (or its `model.safetensors`) into a model in evaluation mode.
 
     Raises:
@@ -153,8 +166,8 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _read_description(path: Path) -> Description:
-    description = parse(_read(path), Description, str(path), error=CheckpointError)
+def _read_description(path: Path) -> CheckpointDescription:
+    description = parse(_read(path), CheckpointDescription, str(path), error=CheckpointError)
     if description.format != FORMAT or description.version.split(".")[0] != VERSION.split(".")[0]:
         raise CheckpointError(
             f"{path}: format {description.format!r} version {description.version!r}; expected "

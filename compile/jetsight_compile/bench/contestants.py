@@ -70,9 +70,14 @@ def installed(family: str) -> list[str]:
 
 
 def _engine(
-    label: str, backend: str, family: str, graph: bytes, port: str, pool: Sequence[NDArray],
+    label: str,
+    backend: str,
+    family: str,
+    graph: bytes,
+    port: str,
+    pool: Sequence[NDArray],
     threads: int,
-) -> Contestant:  # fmt: skip
+) -> Contestant:
     loaded: list[Engine] = []
 
     def prepare() -> Callable[[int], object]:

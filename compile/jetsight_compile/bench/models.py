@@ -55,10 +55,16 @@ def _untrained(recipe: Recipe) -> WorldModel:
         FrameSpec.whole(recipe.frame.camera, recipe.frame.resize),
         TimingSpec(recipe.timing.camera_hz, recipe.timing.action_block),
         ActionSpec(
-            action.names, action.units, action.low, action.high, action.rate_limit_per_s,
-            action.neutral or (0.0,) * size, (0.0,) * size, (1.0,) * size,
+            action.names,
+            action.units,
+            action.low,
+            action.high,
+            action.rate_limit_per_s,
+            action.neutral or (0.0,) * size,
+            (0.0,) * size,
+            (1.0,) * size,
         ),
-    )  # fmt: skip
+    )
 
 
 def _subject(name: str, model: WorldModel, data: Path) -> Subject:

@@ -21,7 +21,7 @@ from jetsight_compile.calibration.data import load_episodes
 from jetsight_compile.config.targets import TARGETS, FamilyPlan, plan
 from jetsight_compile.export.onnx_graph import weighted
 from jetsight_compile.pipeline.compile import judged
-from jetsight_compile.pipeline.family import Made, Options, Workshop
+from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Options
 from jetsight_compile.quantize import schemes
 from jetsight_compile.validate.metrics import reference
 from jetsight_train import checkpoint
@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Row:
+class PrecisionRow:
     """One graph of one family.
 
     Attributes:
@@ -65,7 +65,7 @@ class Row:
 
 
 @dataclass
-class Found:
+class PrecisionTable:
     """Everything one run found.
 
     Attributes:
@@ -78,7 +78,7 @@ class Found:
 
     model: str
     compiler: str
-    rows: list[Row] = field(default_factory=list)
+    rows: list[PrecisionRow] = field(default_factory=list)
     gates: list[Gate] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -89,7 +89,7 @@ class Found:
 
 def measure(
     checkpoint_path: Path, data: Path, targets: Sequence[str], methods: Sequence[str], say: Say
-) -> Found:
+) -> PrecisionTable:
     """Make, judge and build every family of `targets`.
 
     Args:
@@ -109,8 +109,8 @@ def measure(
     model, about = checkpoint.load(checkpoint_path)
     episodes = load_episodes(data, model)
     truth = reference(model, episodes.held_out)
-    workshop = Workshop(model, episodes, Options(methods), say)
-    found = Found(about.name, f"{trt.name} {'.'.join(map(str, trt.version))}")
+    workshop = FamilyBuilder(model, episodes, Options(methods), say)
+    found = PrecisionTable(about.name, f"{trt.name} {'.'.join(map(str, trt.version))}")
     for family in plans:
         try:
             made = workshop.make(family)
@@ -133,7 +133,7 @@ def _plans(targets: Sequence[str]) -> list[FamilyPlan]:
     return list(plans.values())
 
 
-def _built(made: Made, trt: bindings.Library, say: Say) -> Iterator[Row]:
+def _built(made: FamilyGraphs, trt: bindings.TensorRtModule, say: Say) -> Iterator[PrecisionRow]:
     clock = MonotonicClock()
     for name, graph in made.graphs.items():
         say(f"build {name} of {made.plan.name}")
@@ -144,18 +144,24 @@ def _built(made: Made, trt: bindings.Library, say: Say) -> Iterator[Row]:
         constants = {tensor.name for tensor in made.exact[name].graph.initializer}
         products = [n for n in weighted(made.exact[name]) if constants.intersection(n.input[:2])]
         quantized: schemes.Quantized | None = made.quantized.get(name)
-        yield Row(
-            family=made.plan.name, graph=name, opset=graph.opset_import[0].version,
-            onnx_bytes=len(data), build_s=seconds, engine_bytes=len(built.engine),
-            layers=built.layers.total(), quantize=built.layers["QUANTIZE"],
-            dequantize=built.layers["DEQUANTIZE"], products=len(products),
+        yield PrecisionRow(
+            family=made.plan.name,
+            graph=name,
+            opset=graph.opset_import[0].version,
+            onnx_bytes=len(data),
+            build_s=seconds,
+            engine_bytes=len(built.engine),
+            layers=built.layers.total(),
+            quantize=built.layers["QUANTIZE"],
+            dequantize=built.layers["DEQUANTIZE"],
+            products=len(products),
             quantized=built.quantized + built.weight_only,
             method=quantized.method if quantized else "",
             tried=quantized.tried if quantized else {},
-        )  # fmt: skip
+        )
 
 
-def lines(found: Found) -> Iterator[str]:
+def lines(found: PrecisionTable) -> Iterator[str]:
     """The terminal's page."""
     from jetsight.cli.table import human_bytes, table
 
@@ -165,12 +171,21 @@ def lines(found: Found) -> Iterator[str]:
     yield from table(
         head,
         (
-            (r.family, r.graph, human_bytes(r.onnx_bytes), f"{r.build_s:.1f}",
-             human_bytes(r.engine_bytes), str(r.layers), str(r.quantize), str(r.dequantize),
-             f"{r.quantized} of {r.products}", r.method or "-")
+            (
+                r.family,
+                r.graph,
+                human_bytes(r.onnx_bytes),
+                f"{r.build_s:.1f}",
+                human_bytes(r.engine_bytes),
+                str(r.layers),
+                str(r.quantize),
+                str(r.dequantize),
+                f"{r.quantized} of {r.products}",
+                r.method or "-",
+            )
             for r in found.rows
         ),
-    )  # fmt: skip
+    )
     yield ""
     yield from _calibrations(found)
     yield ""
@@ -187,7 +202,7 @@ def lines(found: Found) -> Iterator[str]:
     yield f"{passed} families pass every gate; fail: {', '.join(failed) or 'none'}"
 
 
-def _calibrations(found: Found) -> Iterator[str]:
+def _calibrations(found: PrecisionTable) -> Iterator[str]:
     """Output error of every calibration that was tried, relative to the outputs' variance."""
     from jetsight.cli.table import table
 
@@ -196,32 +211,56 @@ def _calibrations(found: Found) -> Iterator[str]:
     return table(
         ("error by calibration", *names),
         (
-            (f"{row.family} {row.graph}", *(
-                f"{row.tried[name]:.2e}{' *' if name == row.method else ''}"
-                if name in row.tried else "-" for name in names
-            ))
+            (
+                f"{row.family} {row.graph}",
+                *(
+                    f"{row.tried[name]:.2e}{' *' if name == row.method else ''}"
+                    if name in row.tried
+                    else "-"
+                    for name in names
+                ),
+            )
             for row in rows
         ),
-    )  # fmt: skip
+    )
 
 
-def _ladder(found: Found) -> Iterator[str]:
+def _ladder(found: PrecisionTable) -> Iterator[str]:
     """What each family loses, on one line; every number with its limit and control follows."""
     from jetsight.cli.table import table
 
-    head = ("family", "latent cosine", "worst 1 %", "latent dB", "inside encode dB",
-            "inside forecast dB", "rollout drift", "gates", "controls")  # fmt: skip
-    shown = ("latent_cosine", "latent_cosine_worst", "latent_sqnr_db", "encode_inside_sqnr_db",
-             "forecast_inside_sqnr_db", "rollout_drift")  # fmt: skip
+    head = (
+        "family",
+        "latent cosine",
+        "worst 1 %",
+        "latent dB",
+        "inside encode dB",
+        "inside forecast dB",
+        "rollout drift",
+        "gates",
+        "controls",
+    )
+    shown = (
+        "latent_cosine",
+        "latent_cosine_worst",
+        "latent_sqnr_db",
+        "encode_inside_sqnr_db",
+        "forecast_inside_sqnr_db",
+        "rollout_drift",
+    )
     rows = []
     for family in dict.fromkeys(gate.family for gate in found.gates):
         gates = {gate.name: gate for gate in found.gates if gate.family == family}
         passed = sum(gate.passed for gate in gates.values())
         failed = sum(gate.control_failed for gate in gates.values())
         rows.append(
-            (family, *(f"{gates[name].value:.4g}" for name in shown),
-             f"{passed} of {len(gates)} pass", f"{failed} of {len(gates)} fail, as they must")
-        )  # fmt: skip
+            (
+                family,
+                *(f"{gates[name].value:.4g}" for name in shown),
+                f"{passed} of {len(gates)} pass",
+                f"{failed} of {len(gates)} fail, as they must",
+            )
+        )
     return table(head, rows)
 
 
@@ -230,8 +269,13 @@ def _gate_table(name: str, gates: Sequence[Gate]) -> Iterator[str]:
 
     sign = ">=" if gates[0].direction == "min" else "<="
     rows = (
-        (g.family, f"{g.value:.6g}", f"{sign} {g.limit:g}", "passed" if g.passed else "FAILED",
-         f"{g.control_value:.4g} {'failed, as it must' if g.control_failed else 'PASSED: blind'}")
+        (
+            g.family,
+            f"{g.value:.6g}",
+            f"{sign} {g.limit:g}",
+            "passed" if g.passed else "FAILED",
+            f"{g.control_value:.4g} {'fails' if g.control_failed else 'PASSES: gate is blind'}",
+        )
         for g in gates
-    )  # fmt: skip
+    )
     return table((name, "value", "limit", "verdict", "negative control"), rows)

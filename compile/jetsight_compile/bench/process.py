@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jetsight.errors import EngineError
-from jetsight.histogram import Recorder
+from jetsight.histogram import Histogram
 
 _IMPORT = """
 from time import perf_counter
@@ -52,7 +52,7 @@ def import_times(runs: int) -> dict[str, dict[str, float]]:
     Raises:
         EngineError: the interpreter failed.
     """
-    package, streaming = Recorder(), Recorder()
+    package, streaming = Histogram(), Histogram()
     for number in range(runs + 1):
         first, second = map(float, _run(_IMPORT).split())
         if number:

@@ -7,8 +7,8 @@ from typing import Any
 
 from jetsight.cli.table import table
 from jetsight_compile.bench.contestants import EAGER
-from jetsight_compile.bench.requirements import Row
-from jetsight_compile.bench.timing import Timing
+from jetsight_compile.bench.requirements import BenchRow
+from jetsight_compile.bench.timing import CallTimes
 
 _BUSY = 0.3  # load per core, above which the machine has other things to do
 
@@ -32,7 +32,7 @@ def header(machine: Mapping[str, Any], versions: Mapping[str, str], threads: int
 
 
 def race_table(
-    timings: Mapping[str, Timing], flop: int, peaks: Mapping[str, float]
+    timings: Mapping[str, CallTimes], flop: int, peaks: Mapping[str, float]
 ) -> Iterator[str]:
     """One line per contestant; the first call stands apart and is in no other column."""
     head = (
@@ -73,7 +73,7 @@ def race_table(
     yield from failed
 
 
-def bar_table(rows: Sequence[Row]) -> Iterator[str]:
+def bar_table(rows: Sequence[BenchRow]) -> Iterator[str]:
     """Every promise with its verdict, and a last line that counts the missed ones."""
     yield from table(
         ("", "value", "bar", "", "how"),

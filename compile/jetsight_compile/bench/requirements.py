@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from jetsight.testing.overhead import Overhead
 from jetsight_compile.bench.contestants import EAGER
-from jetsight_compile.bench.timing import Timing
+from jetsight_compile.bench.timing import CallTimes
 
 # Ratios of medians to torch eager in the same run, by model and precision.
 ENCODE_BARS = {("lewm", "fp32"): 1.5, ("lewm", "int8"): 2.5}
@@ -20,7 +20,7 @@ KEPT_BYTES = 0
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One measured number and what was promised.
 
     Args:
@@ -52,7 +52,7 @@ class Row:
         return {True: "met", False: "MISSED", None: ""}[self.met]
 
 
-def encode_rows(model: str, timings: Mapping[str, Timing]) -> list[Row]:
+def encode_rows(model: str, timings: Mapping[str, CallTimes]) -> list[BenchRow]:
     """How many times faster than torch eager each contestant is in one race.
 
     The value is the smaller of two ratios, of the medians and of the fastest calls: what disturbs
@@ -72,43 +72,52 @@ def encode_rows(model: str, timings: Mapping[str, Timing]) -> list[Row]:
             note += "; REMEMBERS: faster on a repeated frame"
         bar = ENCODE_BARS.get((model, name.rpartition("cpu-")[2])) if "cpu-" in name else None
         value = min(medians, fastest)
-        rows.append(Row(f"encode {model}, {name}", value, "x eager", bar, "min", note))
+        rows.append(BenchRow(f"encode {model}, {name}", value, "x eager", bar, "min", note))
     return rows
 
 
-def overhead_rows(overhead: Overhead) -> list[Row]:
+def overhead_rows(overhead: Overhead) -> list[BenchRow]:
     """What the loop costs beside its engines."""
     p99 = overhead.overhead_ms["p99"]
     frames = f"{overhead.frames} frames, null engines"
     return [
-        Row("loop overhead p99, 224 px", p99, "ms", OVERHEAD_P99_MS, note=frames),
-        Row(
-            "loop overhead p99 / period", 100 * overhead.share_of_period, "%",
-            100 * OVERHEAD_SHARE, note=f"of {overhead.period_ms:.1f} ms",
+        BenchRow("loop overhead p99, 224 px", p99, "ms", OVERHEAD_P99_MS, note=frames),
+        BenchRow(
+            "loop overhead p99 / period",
+            100 * overhead.share_of_period,
+            "%",
+            100 * OVERHEAD_SHARE,
+            note=f"of {overhead.period_ms:.1f} ms",
         ),
-        Row(
-            "steady-state allocation", float(overhead.kept_bytes), "B", float(KEPT_BYTES),
+        BenchRow(
+            "steady-state allocation",
+            float(overhead.kept_bytes),
+            "B",
+            float(KEPT_BYTES),
             note=f"kept after {overhead.frames} frames; a frame borrows up to "
             f"{overhead.peak_bytes} B",
         ),
-    ]  # fmt: skip
-
-
-def import_rows(times: Mapping[str, Mapping[str, float]]) -> list[Row]:
-    """How long a robot's program waits before it can do anything."""
-    return [
-        Row("import jetsight, p50", times["import"]["p50"], "ms", IMPORT_MS),
-        Row("  with Bundle, Camera, Session", times["import_streaming"]["p50"], "ms"),
     ]
 
 
-def memory_rows(memory: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+def import_rows(times: Mapping[str, Mapping[str, float]]) -> list[BenchRow]:
+    """How long a robot's program waits before it can do anything."""
+    return [
+        BenchRow("import jetsight, p50", times["import"]["p50"], "ms", IMPORT_MS),
+        BenchRow("  with Bundle, Camera, Session", times["import_streaming"]["p50"], "ms"),
+    ]
+
+
+def memory_rows(memory: Mapping[str, Mapping[str, Any]]) -> list[BenchRow]:
     """Resident memory of a process that streams, by `backend family`."""
     return [
-        Row(
-            f"resident memory, {name}", float(facts["resident_mb"]), "MB", RESIDENT_MB,
+        BenchRow(
+            f"resident memory, {name}",
+            float(facts["resident_mb"]),
+            "MB",
+            RESIDENT_MB,
             note=f"peak {facts['peak_mb']:.0f} MB while loading"
             + (f"; imported {', '.join(facts['heavy'])}" if facts["heavy"] else ""),
         )
         for name, facts in memory.items()
-    ]  # fmt: skip
+    ]

@@ -20,8 +20,8 @@ from jetsight_compile.bench.contestants import (
     gemm_contestants,
     installed,
 )
-from jetsight_compile.bench.requirements import Row
-from jetsight_compile.bench.timing import Timing, race
+from jetsight_compile.bench.requirements import BenchRow
+from jetsight_compile.bench.timing import CallTimes, race
 from jetsight_compile.export.onnx_graph import graph_flop
 
 Say = Callable[[str], None]
@@ -55,11 +55,11 @@ class EncodeRace:
 
     model: str
     flop: int
-    timings: Mapping[str, Timing]
+    timings: Mapping[str, CallTimes]
 
 
 @dataclass(frozen=True)
-class Results:
+class BenchResults:
     """Everything that was measured.
 
     Args:
@@ -72,13 +72,13 @@ class Results:
     """
 
     peaks: Mapping[str, float]
-    products: Mapping[str, Timing]
+    products: Mapping[str, CallTimes]
     races: Sequence[EncodeRace]
     overhead: Overhead
     imports: Mapping[str, Mapping[str, float]]
     memory: Mapping[str, Mapping[str, Any]]
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[BenchRow]:
         """Every promise of the project with its verdict."""
         return [
             *(
@@ -121,7 +121,7 @@ def run_bench(
     effort: Effort | None = None,
     clock: Clock | None = None,
     say: Say = lambda text: None,
-) -> Results:
+) -> BenchResults:
     """Measure everything.
 
     The loop, start and memory come first, before torch has warmed the machine.
@@ -162,10 +162,10 @@ def run_bench(
         )
         flop = graph_flop(subject.graphs["cpu-fp32"])
         races.append(EncodeRace(subject.name, flop, timings))
-    return Results(peak_rates(products), products, races, overhead, imports, memory)
+    return BenchResults(peak_rates(products), products, races, overhead, imports, memory)
 
 
-def product_race(threads: int, effort: Effort, clock: Clock, say: Say) -> dict[str, Timing]:
+def product_race(threads: int, effort: Effort, clock: Clock, say: Say) -> dict[str, CallTimes]:
     """Time one large product on everything that could be fastest at it."""
     say("peak: one 1024 x 1024 x 1024 product")
     pool = work.gemm_inputs(2)
@@ -174,7 +174,7 @@ def product_race(threads: int, effort: Effort, clock: Clock, say: Say) -> dict[s
     return race(entered, clock, rounds=effort.peak_rounds, inputs=len(pool), say=say)
 
 
-def peak_rates(products: Mapping[str, Timing]) -> dict[str, float]:
+def peak_rates(products: Mapping[str, CallTimes]) -> dict[str, float]:
     """Best rate in GFLOP/s by precision; int8 operations count like float ones."""
     peaks: dict[str, float] = {}
     for name, timing in products.items():

@@ -13,8 +13,8 @@ from jetsight.machine.cpu import default_threads
 from jetsight_compile.bench import report
 from jetsight_compile.bench.contestants import Subject, gemm_flop
 from jetsight_compile.bench.models import recipe_subject, trained_subject
-from jetsight_compile.bench.run import QUICK, Effort, Results, run_bench
-from jetsight_compile.pipeline.environment import machine_facts, versions
+from jetsight_compile.bench.run import QUICK, BenchResults, Effort, run_bench
+from jetsight_compile.pipeline.environment import machine_spec, versions
 from jetsight_compile.pipeline.shipped import compile_model, find_checkpoint, find_data
 from jetsight_train.checkpoint import load as load_checkpoint
 from jetsight_train.recipe import load_recipe
@@ -30,7 +30,7 @@ class Measured:
     versions: dict[str, str]
     threads: int
     quick: bool
-    results: Results
+    results: BenchResults
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -68,7 +68,7 @@ def bench_session(
         UsageError: there is no such recipe.
         EngineError: a measuring process failed.
     """
-    machine = machine_facts()  # first, while the load is still that of others
+    machine = machine_spec()  # first, while the load is still that of others
     folder, source = find_checkpoint(checkpoint), find_data(data)
     threads = threads or default_threads()
     load_checkpoint(folder)  # refuse what is wrong now, not after a minute

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jetsight.clock import Clock
-from jetsight.histogram import Recorder
+from jetsight.histogram import Histogram
 
 # Thread pools spin for a while after their last task (libgomp 1 to 3 ms); let them fall asleep
 # before the next contestant starts, or it would run on a busy core.
@@ -43,7 +43,7 @@ class Contestant:
 
 
 @dataclass
-class Timing:
+class CallTimes:
     """How long a contestant took.
 
     Args:
@@ -56,8 +56,8 @@ class Timing:
 
     prepare_ms: float = 0.0
     first_ms: float = 0.0
-    calls_ms: Recorder = field(default_factory=Recorder)
-    repeated_ms: Recorder = field(default_factory=Recorder)
+    calls_ms: Histogram = field(default_factory=Histogram)
+    repeated_ms: Histogram = field(default_factory=Histogram)
     failed: str | None = None
 
     @property
@@ -95,7 +95,7 @@ def race(
     warmup: int = 3,
     inputs: int = 8,
     say: Callable[[str], None] = lambda text: None,
-) -> dict[str, Timing]:
+) -> dict[str, CallTimes]:
     """Time all contestants.
 
     Args:
@@ -111,7 +111,7 @@ def race(
     Returns:
         Timing by name, in the order given.
     """
-    timings: dict[str, Timing] = {}
+    timings: dict[str, CallTimes] = {}
     ready: dict[str, Callable[[int], object]] = {}
     for contestant in contestants:
         say(f"prepare {contestant.name}")
@@ -136,9 +136,9 @@ def race(
 
 def _prepared(
     contestant: Contestant, clock: Clock, warmup: int, inputs: int
-) -> tuple[Timing, Callable[[int], object] | None]:
+) -> tuple[CallTimes, Callable[[int], object] | None]:
     """Load a contestant and make its first calls."""
-    timing = Timing()
+    timing = CallTimes()
     start_ns = clock.now_ns()
     try:
         call = contestant.prepare()
@@ -148,14 +148,14 @@ def _prepared(
         timing.first_ms = (clock.now_ns() - start_ns) / 1e6
     except Exception as error:  # a missing compiler or library must not end the whole benchmark
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        return Timing(failed=f"{type(error).__name__}: {first_line}"[:200]), None
+        return CallTimes(failed=f"{type(error).__name__}: {first_line}"[:200]), None
     for i in range(warmup):
         call(i % inputs)
     return timing, call
 
 
 def _turn(
-    call: Callable[[int], object], pool: Iterable[int], clock: Clock, recorder: Recorder
+    call: Callable[[int], object], pool: Iterable[int], clock: Clock, recorder: Histogram
 ) -> None:
     """Call with each input of the pool; all but the first call count."""
     first = True

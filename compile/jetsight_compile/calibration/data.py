@@ -45,7 +45,7 @@ _ENCODE_BATCH = 64
 
 
 @dataclass(frozen=True)
-class Windows:
+class CalibrationWindows:
     """What `forecast` is asked in practice, with what the float model and the world answer.
 
     Attributes:
@@ -71,10 +71,12 @@ class Windows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def thinned(self, most: int) -> Windows:
+    def thinned(self, most: int) -> CalibrationWindows:
         """At most `most` windows, evenly spread."""
         chosen = spread(len(self), most)
-        return Windows(self.rows[chosen], self.z[chosen], self.blocks[chosen], self.history)
+        return CalibrationWindows(
+            self.rows[chosen], self.z[chosen], self.blocks[chosen], self.history
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Side:
 
     frames_u8: npt.NDArray[np.uint8]
     z: F32
-    windows: Windows
+    windows: CalibrationWindows
     digest: DataDigest
 
 
@@ -201,6 +203,6 @@ def _side(half: Recording, numbers: tuple[int, ...], path: Path, model: WorldMod
         )
     with torch.inference_mode():
         z = encode_recording(model, half, _ENCODE_BATCH).numpy()
-    windows = Windows(rows, z[rows], sampler.blocks(rows).numpy(), config.history)
+    windows = CalibrationWindows(rows, z[rows], sampler.blocks(rows).numpy(), config.history)
     digest = DataDigest(half.digest, len(half.frames_u8), numbers, path.name)
     return Side(half.frames_u8, z, windows, digest)

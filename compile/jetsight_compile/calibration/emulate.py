@@ -25,8 +25,11 @@ from jetsight_compile.export.onnx_graph import drop_unread
 _MOVING = ("Reshape", "Transpose", "Slice", "Concat", "Split", "Gather", "Squeeze", "Unsqueeze")
 # INT8 is not among them: there the CPU has kernels that take the weights as they are.
 _NARROW = (
-    TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1, TensorProto.FLOAT8E4M3FN,
-)  # fmt: skip
+    TensorProto.INT4,
+    TensorProto.UINT4,
+    TensorProto.FLOAT4E2M1,
+    TensorProto.FLOAT8E4M3FN,
+)
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 

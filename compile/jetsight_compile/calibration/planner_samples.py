@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from jetsight_compile.calibration.data import Windows, spread
+from jetsight_compile.calibration.data import CalibrationWindows, spread
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning.problem import ImagineSpec
@@ -40,7 +40,7 @@ class _Moment:
 
 
 def imagine_samples(
-    windows: Windows, spec: ImagineSpec, model: WorldModel, most: int = SAMPLES
+    windows: CalibrationWindows, spec: ImagineSpec, model: WorldModel, most: int = SAMPLES
 ) -> list[dict[str, F32]]:
     """Inputs of a planner's graph, evenly spread over windows and over the length of a plan.
 
@@ -58,7 +58,7 @@ def imagine_samples(
     ]
 
 
-def _moment(windows: Windows, index: int, ports: ImaginePorts, number: int) -> _Moment:
+def _moment(windows: CalibrationWindows, index: int, ports: ImaginePorts, number: int) -> _Moment:
     spec, newest = ports.spec, windows.history
     z, blocks = windows.z[index], windows.blocks[index]
     return _Moment(

@@ -32,9 +32,13 @@ import click
 @click.option("--quick", is_flag=True, help="A tenth of the rounds: shows that it works, no more.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
 def bench(
-    models: tuple[str, ...], checkpoint: Path | None, data: Path | None, threads: int | None,
-    quick: bool, as_json: bool,
-) -> None:  # fmt: skip
+    models: tuple[str, ...],
+    checkpoint: Path | None,
+    data: Path | None,
+    threads: int | None,
+    quick: bool,
+    as_json: bool,
+) -> None:
     """Race encoders against torch eager and torch.compile, and check the project's promises.
 
     Contestants take turns in one run with the same frames and the same number of threads, on a

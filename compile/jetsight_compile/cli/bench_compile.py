@@ -39,9 +39,12 @@ from jetsight_compile.cli.compile_ import METHODS
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
 def bench_compile(
-    checkpoint: Path | None, data: Path | None, targets: tuple[str, ...],
-    methods: tuple[str, ...], as_json: bool,
-) -> None:  # fmt: skip
+    checkpoint: Path | None,
+    data: Path | None,
+    targets: tuple[str, ...],
+    methods: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Compile a model for TensorRT in every precision and print what came out.
 
     Per family: build seconds, engine bytes, layers, Q/DQ nodes, and every gate beside the negative
@@ -52,7 +55,10 @@ def bench_compile(
     from jetsight_compile.pipeline.shipped import find_checkpoint, find_data
 
     found = measure(
-        find_checkpoint(checkpoint), find_data(data), targets, methods or METHODS,
+        find_checkpoint(checkpoint),
+        find_data(data),
+        targets,
+        methods or METHODS,
         lambda stage: click.echo(f"  {stage}", err=True),
-    )  # fmt: skip
+    )
     click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(lines(found)))

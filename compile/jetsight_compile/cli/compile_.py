@@ -87,11 +87,11 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
 
     Graphs are exported, quantized where asked, and compared with the PyTorch model on held-out
     episodes; OUT appears only when every comparison passed.
-    """  # fmt: skip
-    from jetsight_compile.pipeline.compile import Request, compile_checkpoint
+    """
+    from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
 
     wishes, settings = _planners(**{name: options.pop(name) for name in _PLANNERS})
-    request = Request(
+    request = CompileRequest(
         checkpoint,
         calib,
         out,
@@ -118,12 +118,17 @@ def _planners(
     planners: Sequence[str], no_planner: bool, planner_settings: Path | None
 ) -> tuple[Any, Any]:
     """Which planners, and their settings."""
-    from jetsight_compile.planner_graph.settings import DEFAULT, Settings, load_settings, parse
+    from jetsight_compile.planner_graph.settings import (
+        DEFAULT,
+        PlannerSettings,
+        load_settings,
+        parse,
+    )
 
     if no_planner and (planners or planner_settings):
         raise UsageError("--no-planner is given together with planners; leave out one of them")
     wishes = () if no_planner else tuple(map(parse, planners)) or DEFAULT
-    return wishes, load_settings(planner_settings) if planner_settings else Settings()
+    return wishes, load_settings(planner_settings) if planner_settings else PlannerSettings()
 
 
 def _summary(made: Any) -> dict[str, Any]:
@@ -166,19 +171,39 @@ def _print_trials(family: str, trials: Any) -> None:
     from jetsight.cli.table import table
 
     click.echo(f"{family}: what was tried on the calibration episodes")
-    head = ("graph", "precision", "kept float", "products", "SQNR", "plan rank", "elites",
-            "same first action", "floor", "")  # fmt: skip
+    head = (
+        "graph",
+        "precision",
+        "kept float",
+        "products",
+        "SQNR",
+        "plan rank",
+        "elites",
+        "same first action",
+        "floor",
+        "",
+    )
     rows = []
     for trial in trials:
         plan = trial.plan
-        agree = ("-", "-", "-") if plan is None else (
-            f"{plan.rank:.4f}", f"{plan.elites:.0%}", f"{plan.first_action:.0%}"
-        )  # fmt: skip
+        agree = (
+            ("-", "-", "-")
+            if plan is None
+            else (f"{plan.rank:.4f}", f"{plan.elites:.0%}", f"{plan.first_action:.0%}")
+        )
         verdict = "chosen" if trial.chosen else "good" if trial.passed else "loses too much"
         rows.append(
-            (trial.graph, trial.precision, ", ".join(trial.kept) or "-", f"{trial.share:.0%}",
-             f"{trial.sqnr_db:.1f} dB", *agree, f"{trial.floor_ms:.3f} ms", verdict)
-        )  # fmt: skip
+            (
+                trial.graph,
+                trial.precision,
+                ", ".join(trial.kept) or "-",
+                f"{trial.share:.0%}",
+                f"{trial.sqnr_db:.1f} dB",
+                *agree,
+                f"{trial.floor_ms:.3f} ms",
+                verdict,
+            )
+        )
     for line in table(head, rows):
         click.echo(line)
     module = trials[0].module
@@ -197,9 +222,14 @@ def _print_table(bundle: Any) -> None:
         for gate in (gate for gate in facts.gates if gate.family == family.name):
             sign = ">=" if gate.direction == "min" else "<="
             rows.append(
-                (*first, gate.name, f"{gate.value:.6g}", f"{sign} {gate.limit:g}",
-                 f"{gate.control_value:.3g} fails")
-            )  # fmt: skip
+                (
+                    *first,
+                    gate.name,
+                    f"{gate.value:.6g}",
+                    f"{sign} {gate.limit:g}",
+                    f"{gate.control_value:.3g} fails",
+                )
+            )
             first = ("", "", "", "")
     for line in table(head, rows):
         click.echo(line)

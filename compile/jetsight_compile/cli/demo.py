@@ -35,9 +35,13 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print report.json instead of a summary.")
 def demo(
-    out: Path, checkpoint: Path | None, data: Path | None, backend: str | None, frames: int,
+    out: Path,
+    checkpoint: Path | None,
+    data: Path | None,
+    backend: str | None,
+    frames: int,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Compile pusht-nano to cpu-int8, stream held-out episodes at camera rate, and report.
 
     One scene change is planted that nothing announces; surprise has to catch it. Everything that
@@ -48,8 +52,12 @@ def demo(
     from jetsight_compile.demo.run import summary_lines, tour
 
     report = tour(
-        out, checkpoint, data, backend=backend, frames=frames,
+        out,
+        checkpoint,
+        data,
+        backend=backend,
+        frames=frames,
         say=lambda line: click.echo(line, err=True),
-    )  # fmt: skip
+    )
     text = json.dumps(report, indent=2) if as_json else "\n".join(summary_lines(report, out))
     click.echo(text)

@@ -12,8 +12,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jetsight_compile.closed_loop.config import Settings
-    from jetsight_compile.closed_loop.rollout import Trial
+    from jetsight_compile.closed_loop.config import EvalConfig
+    from jetsight_compile.closed_loop.rollout import EpisodeResult
     from jetsight_compile.closed_loop.runner import Evaluated
 
 _FILMS = 4
@@ -107,8 +107,8 @@ def _check_place(path: Path | None, option: str) -> None:
         )
 
 
-def _settings(options: dict[str, Any], films: int) -> Settings:
-    from jetsight_compile.closed_loop.config import PlannerUse, Settings
+def _settings(options: dict[str, Any], films: int) -> EvalConfig:
+    from jetsight_compile.closed_loop.config import EvalConfig, PlanOptions
     from jetsight_compile.closed_loop.task import Region
 
     planner, iterations = options.pop("planner"), options.pop("iterations")
@@ -116,15 +116,17 @@ def _settings(options: dict[str, Any], films: int) -> Settings:
     constrain = options.pop("constrain")
     # Without a region to keep out of there is nothing in the task that a hazard stands for.
     constrain = options["keep_out"] if constrain is None else constrain
-    use = PlannerUse(planner, iterations, budget_ms, every, constrain, arrive=options.pop("arrive"))
+    use = PlanOptions(
+        planner, iterations, budget_ms, every, constrain, arrive=options.pop("arrive")
+    )
     region = options.pop("region")
-    return Settings(
+    return EvalConfig(
         **options, films=films, use=use, region=None if region is None else Region.parse(region)
     )
 
 
 @contextmanager
-def _progress(episodes: int) -> Iterator[Callable[[Sequence[Trial]], None]]:
+def _progress(episodes: int) -> Iterator[Callable[[Sequence[EpisodeResult]], None]]:
     """A bar with the successes so far; nothing where nobody watches."""
     from jetsight.errors import MissingDependency
 
@@ -135,7 +137,7 @@ def _progress(episodes: int) -> Iterator[Callable[[Sequence[Trial]], None]]:
     solved: dict[str, int] = {}
     with tqdm(total=episodes, unit="episode", disable=None, leave=False) as bar:
 
-        def show(rows: Sequence[Trial]) -> None:
+        def show(rows: Sequence[EpisodeResult]) -> None:
             for row in rows:
                 solved[row.arm] = solved.get(row.arm, 0) + row.success
             bar.update()

@@ -43,12 +43,17 @@ def _targets() -> Iterator[str]:
     return table(
         head,
         (
-            (t.name, t.what, t.compiler, str(t.style.opset),
-             "one operator" if t.style.attention == "fused" else "decomposed",
-             " ".join(_marked(t, precision) for precision in t.allowed))
+            (
+                t.name,
+                t.what,
+                t.compiler,
+                str(t.style.opset),
+                "one operator" if t.style.attention == "fused" else "decomposed",
+                " ".join(_marked(t, precision) for precision in t.allowed),
+            )
             for t in TARGETS.values()
         ),
-    )  # fmt: skip
+    )
 
 
 def _marked(target: Target, precision: str) -> str:
@@ -67,13 +72,31 @@ def _features() -> Iterator[str]:
 def _modules() -> Iterator[str]:
     from jetsight_compile.config.hardware import MODULES
 
-    head = ("module", "SM", "CUDA/tensor cores", "INT8 TOPS", "FP16 TFLOPS", "memory", "bandwidth",
-            "power W", "targets")  # fmt: skip
+    head = (
+        "module",
+        "SM",
+        "CUDA/tensor cores",
+        "INT8 TOPS",
+        "FP16 TFLOPS",
+        "memory",
+        "bandwidth",
+        "power W",
+        "targets",
+    )
     rows = (
-        (m.name, m.sm, f"{m.cores[0]}/{m.cores[1]}", f"{m.int8_tops:g}", f"{m.fp16_tflops:g}",
-         f"{m.memory_gb} GB", f"{m.bandwidth_gb_s:g} GB/s", m.power_w, " ".join(m.targets))
+        (
+            m.name,
+            m.sm,
+            f"{m.cores[0]}/{m.cores[1]}",
+            f"{m.int8_tops:g}",
+            f"{m.fp16_tflops:g}",
+            f"{m.memory_gb} GB",
+            f"{m.bandwidth_gb_s:g} GB/s",
+            m.power_w,
+            " ".join(m.targets),
+        )
         for m in MODULES
-    )  # fmt: skip
+    )
     yield from table(head, rows)
     yield ""
     yield "* compiled by default, + run by the newer of its GPUs only"

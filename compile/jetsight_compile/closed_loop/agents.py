@@ -17,7 +17,7 @@ from jetsight.clock import Clock, MonotonicClock
 from jetsight.engine import NDArray
 from jetsight.session import Session
 from jetsight.stream.frames import Forecast, Frame
-from jetsight_compile.closed_loop.config import PlannerUse
+from jetsight_compile.closed_loop.config import PlanOptions
 from jetsight_compile.closed_loop.episodes import EvalEpisode, random_stream
 from jetsight_train.record.policies import SmoothRandom
 
@@ -53,7 +53,7 @@ class Log:
 
 
 @dataclass(frozen=True)
-class Glance:
+class AgentView:
     """What a pilot is shown at one tick.
 
     Args:
@@ -69,7 +69,7 @@ class Glance:
     upcoming: NDArray | None
 
 
-class Pilot(Protocol):
+class Agent(Protocol):
     """One arm: watches the warm-up, then acts."""
 
     log: Log
@@ -78,11 +78,11 @@ class Pilot(Protocol):
         """Forget everything and take on a new episode."""
         ...
 
-    def watch(self, glance: Glance) -> None:
+    def watch(self, glance: AgentView) -> None:
         """See a frame without deciding anything."""
         ...
 
-    def act(self, glance: Glance) -> NDArray:
+    def act(self, glance: AgentView) -> NDArray:
         """See a frame and return the action `[a]` for this tick."""
         ...
 
@@ -102,7 +102,7 @@ class Baseline:
         """Take on a new episode."""
         self.log, self._episode = Log(), episode
 
-    def watch(self, glance: Glance) -> None:
+    def watch(self, glance: AgentView) -> None:
         """Baselines look at nothing."""
 
     def end(self) -> None:
@@ -118,7 +118,7 @@ class Baseline:
 class Hold(Baseline):
     """No-op: goes on commanding what was commanded last."""
 
-    def act(self, glance: Glance) -> NDArray:
+    def act(self, glance: AgentView) -> NDArray:
         """The last action again."""
         assert glance.executed is not None
         return glance.executed
@@ -127,7 +127,7 @@ class Hold(Baseline):
 class Replay(Baseline):
     """What the driver really did from the start on, then its last action: the upper bound."""
 
-    def act(self, glance: Glance) -> NDArray:
+    def act(self, glance: AgentView) -> NDArray:
         """The recorded action of this tick."""
         actions = self.episode.actions
         return np.asarray(actions[min(glance.tick, len(actions) - 1)])
@@ -152,12 +152,12 @@ class Chance(Baseline):
         rng = random_stream(self._seed, episode.number, _RANDOM_STREAM)
         self._walk = SmoothRandom(self._low, self._high, rng)
 
-    def act(self, glance: Glance) -> NDArray:
+    def act(self, glance: AgentView) -> NDArray:
         """The next step of the walk."""
         return self._walk()
 
 
-def baselines(low: NDArray, high: NDArray, seed: int) -> Mapping[str, Pilot]:
+def baselines(low: NDArray, high: NDArray, seed: int) -> Mapping[str, Agent]:
     """The arms that need no model, by the names results use."""
     return {"no-op": Hold(), "random": Chance(low, high, seed), "replay": Replay()}
 
@@ -218,7 +218,7 @@ class Deployed:
         clock: real time, for `plan_ms`.
     """
 
-    def __init__(self, session: Session, use: PlannerUse, clock: Clock | None = None) -> None:
+    def __init__(self, session: Session, use: PlanOptions, clock: Clock | None = None) -> None:
         self.log = Log()
         self._session, self._use = session, use
         self._clock = clock or MonotonicClock()
@@ -239,11 +239,11 @@ class Deployed:
         self._camera = SimulatorCamera()
         self._stream = self._session.stream(self._camera)
 
-    def watch(self, glance: Glance) -> None:
+    def watch(self, glance: AgentView) -> None:
         """Feed a frame of the warm-up to the stream."""
         self._see(glance, glance.upcoming)
 
-    def act(self, glance: Glance) -> NDArray:
+    def act(self, glance: AgentView) -> NDArray:
         """Feed a frame; execute the plan, replan when it is due, hold when there is none."""
         assert glance.executed is not None
         held = glance.executed[None]
@@ -266,7 +266,7 @@ class Deployed:
             self._stream.close()
         self._stream = None
 
-    def _see(self, glance: Glance, plan: NDArray | None) -> None:
+    def _see(self, glance: AgentView, plan: NDArray | None) -> None:
         assert self._stream is not None, "begin comes first"
         clock = self._session.clock
         if isinstance(clock, TickClock):
@@ -289,9 +289,14 @@ class Deployed:
         seed = int(self._seeds.integers(1 << 31))
         start_ns = self._clock.now_ns()
         plan = self._session.imagine(
-            self._goal, use.budget_ms, planner=use.planner, iterations=use.iterations,
-            constrain=use.constrain, seed=seed, arrive_ticks=self._arrive_ticks(),
-        )  # fmt: skip
+            self._goal,
+            use.budget_ms,
+            planner=use.planner,
+            iterations=use.iterations,
+            constrain=use.constrain,
+            seed=seed,
+            arrive_ticks=self._arrive_ticks(),
+        )
         log.plan_ms.append((self._clock.now_ns() - start_ns) / 1e6)
         log.plans += 1
         if not plan.valid or plan.actions is None:

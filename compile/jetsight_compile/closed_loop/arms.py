@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.manifest import Manifest
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.clock import Clock
 from jetsight.errors import BundleError, UsageError
 from jetsight.planning.imagine import Planning
 from jetsight.session import Session
-from jetsight_compile.closed_loop.agents import Deployed, Pilot, TickClock
-from jetsight_compile.closed_loop.config import PlannerUse, Settings
+from jetsight_compile.closed_loop.agents import Agent, Deployed, TickClock
+from jetsight_compile.closed_loop.config import EvalConfig, PlanOptions
 
 if TYPE_CHECKING:
-    from jetsight_train.checkpoint import Description
+    from jetsight_train.checkpoint import CheckpointDescription
     from jetsight_train.model.world_model import WorldModel
 
 EAGER, EAGER_FREE = "torch eager", "torch eager unconstrained"
 
 
 @dataclass(frozen=True)
-class Reference:
+class TorchModel:
     """A model to run in PyTorch, and what its checkpoint says of it."""
 
     model: WorldModel
-    about: Description
+    about: CheckpointDescription
 
 
-def check_planners(manifest: Manifest, settings: Settings) -> None:
+def check_planners(manifest: Manifest, settings: EvalConfig) -> None:
     """Refuse what needs no engine to be refused.
 
     Raises:
@@ -52,7 +52,7 @@ def check_planners(manifest: Manifest, settings: Settings) -> None:
         )
 
 
-def load_reference(settings: Settings, manifest: Manifest) -> Reference | None:
+def load_reference(settings: EvalConfig, manifest: Manifest) -> TorchModel | None:
     """The checkpoint of `--against`; None without one.
 
     Raises:
@@ -75,10 +75,10 @@ def load_reference(settings: Settings, manifest: Manifest) -> Reference | None:
             f"{settings.against} has latent size, history, horizon and action size {found}, but "
             f"{settings.bundle} has {wanted}; give the checkpoint the bundle was compiled from"
         )
-    return Reference(model.eval(), about)
+    return TorchModel(model.eval(), about)
 
 
-def deployed_session(bundle: Bundle, settings: Settings) -> Session:
+def deployed_session(bundle: Bundle, settings: EvalConfig) -> Session:
     """The session a robot would open.
 
     Raises:
@@ -90,7 +90,7 @@ def deployed_session(bundle: Bundle, settings: Settings) -> Session:
 
 
 def eager_session(
-    reference: Reference, manifest: Manifest, deployed: Session, settings: Settings
+    reference: TorchModel, manifest: Manifest, deployed: Session, settings: EvalConfig
 ) -> Session:
     """The same session with PyTorch in its engines."""
     from jetsight_compile.closed_loop import torch_engines
@@ -107,7 +107,7 @@ def eager_session(
     return session
 
 
-def resolve(settings: Settings, deployed: Session) -> PlannerUse:
+def resolve(settings: EvalConfig, deployed: Session) -> PlanOptions:
     """What was asked for, with everything that was left open decided; equal for all arms.
 
     Raises:
@@ -126,17 +126,17 @@ def resolve(settings: Settings, deployed: Session) -> PlannerUse:
 
 
 def planning(
-    name: str, free: str, session: Session, use: PlannerUse, settings: Settings
-) -> dict[str, Pilot]:
+    name: str, free: str, session: Session, use: PlanOptions, settings: EvalConfig
+) -> dict[str, Agent]:
     """The arm of a session; on a keep-out run also without the constraint."""
     session.load_planner(use.planner)  # so that the first plan takes no longer than the others
-    arms: dict[str, Pilot] = {name: Deployed(session, use)}
+    arms: dict[str, Agent] = {name: Deployed(session, use)}
     if settings.keep_out:
         arms[free] = Deployed(session, replace(use, constrain=False))
     return arms
 
 
-def bundle_facts(manifest: Manifest, session: Session, use: PlannerUse) -> dict[str, Any]:
+def bundle_facts(manifest: Manifest, session: Session, use: PlanOptions) -> dict[str, Any]:
     """What results say of the bundle, and how plans were asked for in the end."""
     planner = next(each for each in session.planners if each.graph == use.planner)
     return {
@@ -151,7 +151,7 @@ def bundle_facts(manifest: Manifest, session: Session, use: PlannerUse) -> dict[
     }
 
 
-def reference_facts(manifest: Manifest, reference: Reference | None) -> dict[str, Any] | None:
+def reference_facts(manifest: Manifest, reference: TorchModel | None) -> dict[str, Any] | None:
     """What results say of the checkpoint beside it."""
     if reference is None:
         return None
@@ -163,7 +163,7 @@ def reference_facts(manifest: Manifest, reference: Reference | None) -> dict[str
     }
 
 
-def _planner(settings: Settings, session: Session) -> PlannerFacts:
+def _planner(settings: EvalConfig, session: Session) -> PlannerSpec:
     planners = {planner.graph: planner for planner in session.planners}
     wanted = settings.use.planner or next(iter(planners), "")
     if wanted not in planners:
@@ -174,6 +174,6 @@ def _planner(settings: Settings, session: Session) -> PlannerFacts:
     return planners[wanted]
 
 
-def _clock(settings: Settings) -> Clock | None:
+def _clock(settings: EvalConfig) -> Clock | None:
     """Simulated time where plans have no deadline, so that nothing depends on the machine."""
     return None if settings.use.budget_ms is not None else TickClock()

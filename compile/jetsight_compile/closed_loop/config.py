@@ -10,7 +10,7 @@ from jetsight_compile.closed_loop.task import Region
 
 
 @dataclass(frozen=True)
-class PlannerUse:
+class PlanOptions:
     """How an evaluation asks for plans.
 
     Args:
@@ -34,7 +34,7 @@ class PlannerUse:
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvalConfig:
     """One evaluation.
 
     Args:
@@ -66,7 +66,7 @@ class Settings:
     baselines: bool = True
     keep_out: bool = False
     region: Region | None = None
-    use: PlannerUse = field(default_factory=PlannerUse)
+    use: PlanOptions = field(default_factory=PlanOptions)
     backend: str | None = None
     family: str | None = None
     threads: int = 1
@@ -75,10 +75,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, value, least in (
-            ("episodes", self.episodes, 1), ("seed", self.seed, 0), ("workers", self.workers, 1),
-            ("threads", self.threads, 1), ("iterations", self.use.iterations, 1),
+            ("episodes", self.episodes, 1),
+            ("seed", self.seed, 0),
+            ("workers", self.workers, 1),
+            ("threads", self.threads, 1),
+            ("iterations", self.use.iterations, 1),
             ("replan-every", self.use.replan_every, 1),
-        ):  # fmt: skip
+        ):
             if value is not None and value < least:
                 raise UsageError(f"--{name} is {value}, expected at least {least}")
         if self.use.budget_ms is not None and not self.use.budget_ms > 0:

@@ -6,20 +6,29 @@ import math
 from collections.abc import Iterator
 
 from jetsight.cli.table import table
-from jetsight_compile.closed_loop.results import BUNDLE, FREE, ArmSummary, Results
+from jetsight_compile.closed_loop.results import BUNDLE, FREE, ArmSummary, EvalResults
 from jetsight_compile.closed_loop.statistics import Rate
 
 _NONE = "-"
 
 
-def report_lines(results: Results) -> Iterator[str]:
+def report_lines(results: EvalResults) -> Iterator[str]:
     """Success of every arm, what the planner did, and the bundle beside every other arm."""
     arms = results.summary.arms
     yield from table(
-        ("arm", "success %", "95 %", "joint %", "block moves %", "block rests %", "agent px",
-         "block px", "angle deg"),
+        (
+            "arm",
+            "success %",
+            "95 %",
+            "joint %",
+            "block moves %",
+            "block rests %",
+            "agent px",
+            "block px",
+            "angle deg",
+        ),
         ([name, *_success_cells(arm)] for name, arm in arms.items()),
-    )  # fmt: skip
+    )
     yield from _planners(results)
     yield from _pairs(results)
     yield from _keep_out(results)
@@ -38,16 +47,25 @@ def _success_cells(arm: ArmSummary) -> list[str]:
     ]
 
 
-def _planners(results: Results) -> Iterator[str]:
+def _planners(results: EvalResults) -> Iterator[str]:
     planning = {name: arm for name, arm in results.summary.arms.items() if arm.plans}
     if not planning:
         return
     yield ""
     yield from table(
-        ("planner", "plans", "valid %", "p50 ms", "p90 ms", "p99 ms", "max ms", "ticks held",
-         "no plan because"),
+        (
+            "planner",
+            "plans",
+            "valid %",
+            "p50 ms",
+            "p90 ms",
+            "p99 ms",
+            "max ms",
+            "ticks held",
+            "no plan because",
+        ),
         ([name, *_planner_cells(arm)] for name, arm in planning.items()),
-    )  # fmt: skip
+    )
 
 
 def _planner_cells(arm: ArmSummary) -> list[str]:
@@ -64,7 +82,7 @@ def _planner_cells(arm: ArmSummary) -> list[str]:
     ]
 
 
-def _pairs(results: Results) -> Iterator[str]:
+def _pairs(results: EvalResults) -> Iterator[str]:
     if not results.summary.pairs:
         return
     yield ""
@@ -83,7 +101,7 @@ def _pairs(results: Results) -> Iterator[str]:
     yield from table(("success", "points", "95 %", "only one solved", "McNemar p"), rows)
 
 
-def _keep_out(results: Results) -> Iterator[str]:
+def _keep_out(results: EvalResults) -> Iterator[str]:
     watched = {name: arm for name, arm in results.summary.arms.items() if arm.violation}
     if not watched:
         return

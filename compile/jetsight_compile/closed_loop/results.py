@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from jetsight_compile.closed_loop.rollout import Trial
+from jetsight_compile.closed_loop.rollout import EpisodeResult
 from jetsight_compile.closed_loop.statistics import (
     Paired,
     Rate,
@@ -50,7 +50,7 @@ BUNDLE, FREE = "bundle", "bundle unconstrained"
 
 
 @dataclass(frozen=True)
-class Latency:
+class PlanLatency:
     """Time of one plan in ms, call to return."""
 
     p50: float
@@ -85,7 +85,7 @@ class ArmSummary:
     no_plan_reasons: Mapping[str, int]
     held_ticks: int
     surprising_ticks: int
-    plan_ms: Latency | None
+    plan_ms: PlanLatency | None
     violation: Rate | None
     violation_ticks: Share | None
 
@@ -118,7 +118,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Results:
+class EvalResults:
     """The whole file."""
 
     format: str
@@ -129,10 +129,10 @@ class Results:
     bundle: Mapping[str, Any]
     against: Mapping[str, Any] | None
     summary: Summary
-    rows: tuple[Trial, ...]
+    rows: tuple[EpisodeResult, ...]
 
 
-def summarize(rows: Sequence[Trial], *, seed: int, region: bool) -> Summary:
+def summarize(rows: Sequence[EpisodeResult], *, seed: int, region: bool) -> Summary:
     """Condense rows of paired arms.
 
     Args:
@@ -140,7 +140,7 @@ def summarize(rows: Sequence[Trial], *, seed: int, region: bool) -> Summary:
         seed: of bootstrap intervals.
         region: a keep-out region was watched.
     """
-    by_arm: dict[str, list[Trial]] = {}
+    by_arm: dict[str, list[EpisodeResult]] = {}
     for row in rows:
         by_arm.setdefault(row.arm, []).append(row)
     arms = {name: _arm(trials, seed, region) for name, trials in by_arm.items()}
@@ -156,11 +156,11 @@ def summarize(rows: Sequence[Trial], *, seed: int, region: bool) -> Summary:
     return Summary(arms, pairs, keep_out)
 
 
-def _solved(trials: Sequence[Trial]) -> list[bool]:
+def _solved(trials: Sequence[EpisodeResult]) -> list[bool]:
     return [trial.success for trial in trials]
 
 
-def _arm(trials: Sequence[Trial], seed: int, region: bool) -> ArmSummary:
+def _arm(trials: Sequence[EpisodeResult], seed: int, region: bool) -> ArmSummary:
     moving = [trial for trial in trials if trial.moves_block]
     resting = [trial for trial in trials if not trial.moves_block]
     reached = [trial.success_tick for trial in trials if trial.success_tick is not None]
@@ -187,21 +187,24 @@ def _arm(trials: Sequence[Trial], seed: int, region: bool) -> ArmSummary:
     )
 
 
-def _success(trials: Sequence[Trial]) -> Rate:
+def _success(trials: Sequence[EpisodeResult]) -> Rate:
     return wilson(sum(_solved(trials)), len(trials))
 
 
-def _entered(trials: Sequence[Trial]) -> list[bool]:
+def _entered(trials: Sequence[EpisodeResult]) -> list[bool]:
     return [trial.inside_ticks > 0 for trial in trials]
 
 
-def _ticks_inside(trials: Sequence[Trial], seed: int) -> Share:
+def _ticks_inside(trials: Sequence[EpisodeResult], seed: int) -> Share:
     inside, ticks = [trial.inside_ticks for trial in trials], [trial.ticks for trial in trials]
     return Share(*clustered(inside, ticks, seed))
 
 
 def _keep_out(
-    free: Sequence[Trial], constrained: Sequence[Trial], base: ArmSummary, after: ArmSummary
+    free: Sequence[EpisodeResult],
+    constrained: Sequence[EpisodeResult],
+    base: ArmSummary,
+    after: ArmSummary,
 ) -> KeepOut:
     assert base.violation is not None
     assert after.violation is not None
@@ -220,8 +223,8 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
 
 
-def _latency(values: Sequence[float]) -> Latency | None:
+def _latency(values: Sequence[float]) -> PlanLatency | None:
     if not values:
         return None
     p50, p90, p99 = (float(value) for value in np.percentile(values, (50, 90, 99)))
-    return Latency(p50, p90, p99, max(values))
+    return PlanLatency(p50, p90, p99, max(values))

@@ -13,7 +13,7 @@ import numpy as np
 
 from jetsight.engine import NDArray
 from jetsight.errors import DataError
-from jetsight_compile.closed_loop.agents import Glance, Pilot
+from jetsight_compile.closed_loop.agents import Agent, AgentView
 from jetsight_compile.closed_loop.episodes import EvalEpisode, Rules, exact_bits
 from jetsight_compile.closed_loop.task import Miss, PushingState, Tolerance
 from jetsight_train.record.environments import Observation, PixelEnvironment
@@ -22,7 +22,7 @@ _PLAN_VIEW = 64  # ticks of the future a pilot may be told of during the warm-up
 
 
 @dataclass(frozen=True)
-class Trial:
+class EpisodeResult:
     """A row of the results; see `results` for what the fields mean."""
 
     episode: int
@@ -47,10 +47,10 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Film:
+class EpisodeTrace:
     """What a trial looked like; `futures` and `costs` are keyed by tick since the start."""
 
-    trial: Trial
+    trial: EpisodeResult
     frames_u8: NDArray  # [T,h,w,3], one per tick acted on, and the last one seen
     goal_u8: NDArray  # [h,w,3]
     misses: tuple[Miss, ...]  # [T]
@@ -58,14 +58,14 @@ class Film:
     costs: Mapping[int, float]
 
 
-def fly(
+def run_episode(
     environment: PixelEnvironment,
     arm: str,
-    pilot: Pilot,
+    pilot: Agent,
     episode: EvalEpisode,
     rules: Rules,
     tolerance: Tolerance | None = None,
-) -> Film:
+) -> EpisodeTrace:
     """Let `pilot` drive from the start of `episode` until the goal is reached or the budget spent.
 
     A trial ends once the stricter criterion holds, because every other one does then as well.
@@ -86,7 +86,7 @@ def fly(
     seen, misses = [observation], [task.miss(observation.state, episode.goal_state)]
     executed = episode.actions[episode.start - 1]
     for tick in range(episode.start, episode.start + rules.budget):
-        executed = pilot.act(Glance(tick, observation.frame_hwc_u8, executed, None))
+        executed = pilot.act(AgentView(tick, observation.frame_hwc_u8, executed, None))
         observation, _, over = environment.step(executed)
         seen.append(observation)
         misses.append(task.miss(observation.state, episode.goal_state))
@@ -98,7 +98,7 @@ def fly(
         agents = task.agent(np.stack([each.state for each in seen[1:]]))
         inside = int(rules.region.contains(agents).sum())
     trial = _row(arm, pilot, episode, misses, tolerance, inside, bits)
-    return Film(
+    return EpisodeTrace(
         trial,
         np.stack([each.frame_hwc_u8 for each in seen]),
         episode.goal_frame,
@@ -108,26 +108,31 @@ def fly(
     )
 
 
-def _replay(environment: PixelEnvironment, pilot: Pilot, episode: EvalEpisode) -> Observation:
+def _replay(environment: PixelEnvironment, pilot: Agent, episode: EvalEpisode) -> Observation:
     """From the reset to the start under the driver's own actions, with the pilot looking on."""
     observation = environment.reset(episode.reset_seed)
     pilot.begin(episode)
     executed = None
     for tick, action in enumerate(episode.actions[: episode.start]):
         upcoming = episode.actions[tick : min(tick + _PLAN_VIEW, episode.start)]
-        pilot.watch(Glance(tick, observation.frame_hwc_u8, executed, upcoming))
+        pilot.watch(AgentView(tick, observation.frame_hwc_u8, executed, upcoming))
         observation, _, _ = environment.step(action)
         executed = action
     return observation
 
 
 def _row(
-    arm: str, pilot: Pilot, episode: EvalEpisode, misses: list[Miss], tolerance: Tolerance,
-    inside: int, bits: bytes,
-) -> Trial:  # fmt: skip
+    arm: str,
+    pilot: Agent,
+    episode: EvalEpisode,
+    misses: list[Miss],
+    tolerance: Tolerance,
+    inside: int,
+    bits: bytes,
+) -> EpisodeResult:
     acted, last, log = misses[1:], misses[-1], pilot.log
     reached = [tick for tick, miss in enumerate(acted, 1) if miss.within(tolerance)]
-    return Trial(
+    return EpisodeResult(
         episode=episode.number,
         arm=arm,
         start_sha256=hashlib.sha256(bits).hexdigest(),

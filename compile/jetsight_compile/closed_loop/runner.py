@@ -20,32 +20,39 @@ from jetsight.bundle.manifest import Manifest
 from jetsight.errors import BundleError, DataError, JetsightError, UsageError
 from jetsight.session import Session
 from jetsight_compile.closed_loop import arms
-from jetsight_compile.closed_loop.agents import Pilot, baselines
-from jetsight_compile.closed_loop.arms import Reference
-from jetsight_compile.closed_loop.config import Settings
+from jetsight_compile.closed_loop.agents import Agent, baselines
+from jetsight_compile.closed_loop.arms import TorchModel
+from jetsight_compile.closed_loop.config import EvalConfig
 from jetsight_compile.closed_loop.episodes import Rules, draw_episode
-from jetsight_compile.closed_loop.results import BUNDLE, FORMAT, FREE, VERSION, Results, summarize
-from jetsight_compile.closed_loop.rollout import Film, Trial, fly
+from jetsight_compile.closed_loop.results import (
+    BUNDLE,
+    FORMAT,
+    FREE,
+    VERSION,
+    EvalResults,
+    summarize,
+)
+from jetsight_compile.closed_loop.rollout import EpisodeResult, EpisodeTrace, run_episode
 from jetsight_compile.closed_loop.statistics import check_scipy
 from jetsight_compile.closed_loop.task import PushingState, Region
-from jetsight_compile.pipeline.environment import machine_facts, versions
+from jetsight_compile.pipeline.environment import machine_spec, versions
 from jetsight_train.record.environments import PixelEnvironment, open_environment
 
 _SIMULATORS = ("gymnasium", "gym-pusht", "pymunk", "scipy")
 _MOST_TRIED = 20  # episodes looked at for each that a keep-out run needs
-Progress = Callable[[Sequence[Trial]], None]
+Progress = Callable[[Sequence[EpisodeResult]], None]
 
 
 @dataclass(frozen=True)
 class Evaluated:
     """Results, and pictures of the first episodes, one list of arms per episode."""
 
-    results: Results
-    films: list[list[Film]]
+    results: EvalResults
+    films: list[list[EpisodeTrace]]
     region: Region | None
 
 
-def evaluate(settings: Settings, progress: Progress = lambda rows: None) -> Evaluated:
+def evaluate(settings: EvalConfig, progress: Progress = lambda rows: None) -> Evaluated:
     """Run every arm on every episode.
 
     Args:
@@ -66,22 +73,24 @@ def evaluate(settings: Settings, progress: Progress = lambda rows: None) -> Eval
         return _results(settings, artefacts, run_all(pool, settings, progress))
 
 
-class Runner(Protocol):
+class EpisodeRunner(Protocol):
     """Something that runs episodes."""
 
-    def submit(self, number: int) -> Callable[[], list[Film]]:
+    def submit(self, number: int) -> Callable[[], list[EpisodeTrace]]:
         """Begin episode `number`, or remember it; the function returned waits for its films."""
         ...
 
 
-def run_all(runner: Runner, settings: Settings, progress: Progress) -> list[list[Film]]:
+def run_all(
+    runner: EpisodeRunner, settings: EvalConfig, progress: Progress
+) -> list[list[EpisodeTrace]]:
     """Films of the first episodes that are of interest, in the order of their numbers.
 
     Raises:
         DataError: there are too few of them.
     """
-    found: list[list[Film]] = []
-    waiting: deque[Callable[[], list[Film]]] = deque()
+    found: list[list[EpisodeTrace]] = []
+    waiting: deque[Callable[[], list[EpisodeTrace]]] = deque()
     number, most = 0, settings.episodes * (_MOST_TRIED if settings.keep_out else 1)
     while len(found) < settings.episodes:
         while len(found) + len(waiting) < settings.episodes and number < most:
@@ -99,9 +108,9 @@ def run_all(runner: Runner, settings: Settings, progress: Progress) -> list[list
     return found
 
 
-def _bare(film: Film) -> Film:
+def _bare(film: EpisodeTrace) -> EpisodeTrace:
     """A film without its pictures, which nobody will look at."""
-    return Film(film.trial, film.frames_u8[:0], film.goal_u8[:0], film.misses, {}, {})
+    return EpisodeTrace(film.trial, film.frames_u8[:0], film.goal_u8[:0], film.misses, {}, {})
 
 
 class _Here:
@@ -110,14 +119,14 @@ class _Here:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
 
-    def submit(self, number: int) -> Callable[[], list[Film]]:
+    def submit(self, number: int) -> Callable[[], list[EpisodeTrace]]:
         return functools.partial(self._lab.run, number)
 
 
 class _Pool:
     """Runs in processes of their own, each with its own simulator and engines."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EvalConfig) -> None:
         self._settings = settings
         # spawn: simulators keep threads and display handles that do not survive a fork.
         self._pool = ProcessPoolExecutor(
@@ -133,10 +142,10 @@ class _Pool:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def submit(self, number: int) -> Callable[[], list[Film]]:
+    def submit(self, number: int) -> Callable[[], list[EpisodeTrace]]:
         future = self._pool.submit(_run_one, self._settings, number)
 
-        def wait() -> list[Film]:
+        def wait() -> list[EpisodeTrace]:
             try:
                 done = future.result()
             except BrokenProcessPool as problem:
@@ -158,11 +167,11 @@ def _begin_worker(threads: int) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _own_lab(settings: Settings) -> Lab:
+def _own_lab(settings: EvalConfig) -> Lab:
     return open_lab(settings)
 
 
-def _run_one(settings: Settings, number: int) -> list[Film] | JetsightError:
+def _run_one(settings: EvalConfig, number: int) -> list[EpisodeTrace] | JetsightError:
     """One episode in a worker; an expected failure is returned, because it has to travel."""
     try:
         films = _own_lab(settings).run(number)
@@ -171,19 +180,21 @@ def _run_one(settings: Settings, number: int) -> list[Film] | JetsightError:
     return films if number < settings.films * _MOST_TRIED else [_bare(film) for film in films]
 
 
-def _results(settings: Settings, artefacts: Artefacts, films: list[list[Film]]) -> Evaluated:
+def _results(
+    settings: EvalConfig, artefacts: Artefacts, films: list[list[EpisodeTrace]]
+) -> Evaluated:
     rows = tuple(film.trial for episode in films for film in episode)
     rules = artefacts.rules
     region = rules.region
     facts = asdict(rules)
     del facts["env_id"], facts["seed"]
     facts["region"] = None if region is None else [region.x, region.y, region.radius]
-    results = Results(
+    results = EvalResults(
         format=FORMAT,
         version=VERSION,
         settings={**settings.facts(), **facts},
         versions={**versions(), **dict(_simulator_versions())},
-        machine=machine_facts(),
+        machine=machine_spec(),
         bundle=artefacts.bundle,
         against=artefacts.against,
         summary=summarize(rows, seed=settings.seed, region=region is not None),
@@ -223,20 +234,24 @@ class Lab:
     """
 
     def __init__(
-        self, environment: PixelEnvironment, rules: Rules, pilots: Mapping[str, Pilot],
-        closing: Sequence[Session] = (), artefacts: Artefacts | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        environment: PixelEnvironment,
+        rules: Rules,
+        pilots: Mapping[str, Agent],
+        closing: Sequence[Session] = (),
+        artefacts: Artefacts | None = None,
+    ) -> None:
         self._environment, self._rules, self._pilots = environment, rules, dict(pilots)
         self._closing = closing
         self.artefacts = artefacts or Artefacts({}, None, rules)
 
-    def run(self, number: int) -> list[Film]:
+    def run(self, number: int) -> list[EpisodeTrace]:
         """Every arm in episode `number`; nothing when it is of no interest for the region."""
         episode = draw_episode(self._environment, self._rules, number)
         if episode is None:
             return []
         return [
-            fly(self._environment, name, pilot, episode, self._rules)
+            run_episode(self._environment, name, pilot, episode, self._rules)
             for name, pilot in self._pilots.items()
         ]
 
@@ -252,13 +267,15 @@ class Lab:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.close()
 
 
-def open_lab(settings: Settings) -> Lab:
+def open_lab(settings: EvalConfig) -> Lab:
     """Open bundle, checkpoint and simulator, and put the arms together.
 
     Raises:
@@ -299,7 +316,7 @@ def open_lab(settings: Settings) -> Lab:
     return Lab(environment, rules, pilots, sessions, Artefacts(facts, against, rules))
 
 
-def _rules(settings: Settings, manifest: Manifest, reference: Reference | None) -> Rules:
+def _rules(settings: EvalConfig, manifest: Manifest, reference: TorchModel | None) -> Rules:
     region = settings.region
     if settings.keep_out and not (manifest.heads and manifest.heads.hazards):
         raise BundleError(
@@ -318,7 +335,7 @@ def _rules(settings: Settings, manifest: Manifest, reference: Reference | None) 
     )
 
 
-def _region_of(reference: Reference | None) -> Region:
+def _region_of(reference: TorchModel | None) -> Region:
     """The disc around the agent that a hazard of the checkpoint was trained on."""
     for hazard in reference.model.heads.hazards if reference is not None else ():
         disc = hazard.rule.disc

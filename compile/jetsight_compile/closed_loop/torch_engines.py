@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from jetsight.backends.host_arrays import HostArray
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
 from jetsight.engine import Array, NDArray
 from jetsight.errors import EngineError
@@ -40,9 +40,12 @@ class EagerEngine:
     """
 
     def __init__(
-        self, inputs: Shapes, outputs: Shapes, compute: Compute, dtypes: Mapping[str, Any] | None
-        = None,
-    ) -> None:  # fmt: skip
+        self,
+        inputs: Shapes,
+        outputs: Shapes,
+        compute: Compute,
+        dtypes: Mapping[str, Any] | None = None,
+    ) -> None:
         kinds = dtypes or {}
         self._in = {name: _array(shape, kinds.get(name)) for name, shape in inputs.items()}
         self._out = {name: _array(shape, None) for name, shape in outputs.items()}
@@ -99,23 +102,40 @@ def forecast_engine(model: WorldModel, spec: StreamSpec) -> EagerEngine:
     return EagerEngine(inputs, {"z_future": (spec.horizon, spec.latent_size)}, compute)
 
 
-def imagine_engine(model: WorldModel, spec: PlanSpec, planner: PlannerFacts) -> EagerEngine:
+def imagine_engine(model: WorldModel, spec: PlanSpec, planner: PlannerSpec) -> EagerEngine:
     """One iteration of `planner`, by its readable reference."""
     settings = ImagineSpec(
-        planner.kind, planner.samples, planner.horizon, planner.elites, planner.kept,
-        planner.momentum, planner.context, planner.rate_limited,
-    )  # fmt: skip
+        planner.kind,
+        planner.samples,
+        planner.horizon,
+        planner.elites,
+        planner.kept,
+        planner.momentum,
+        planner.context,
+        planner.rate_limited,
+    )
     size = spec.stream.action_block * spec.stream.step_size
     none = torch.zeros(0, size)
     no_kept = torch.zeros(0, planner.horizon, size)
 
     def compute(x: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         problem = Problem(
-            settings, x["z_hist"], x.get("a_hist", none), x["z_goal"], x["low"], x["high"],
-            x["weights"], x["a_last"], x.get("rate"), x.get("probe_target"),
-            x.get("probe_given"), x.get("probe_weight"), x.get("hazard_limit"),
-            x.get("temperature"), x["when"],
-        )  # fmt: skip
+            settings,
+            x["z_hist"],
+            x.get("a_hist", none),
+            x["z_goal"],
+            x["low"],
+            x["high"],
+            x["weights"],
+            x["a_last"],
+            x.get("rate"),
+            x.get("probe_target"),
+            x.get("probe_given"),
+            x.get("probe_weight"),
+            x.get("hazard_limit"),
+            x.get("temperature"),
+            x["when"],
+        )
         before = State.first(problem, x["mean"], x["std"], x["incumbent"])
         before = before.following(kept=x.get("kept", no_kept))
         after = _STEP[planner.kind](model, problem, before, x["noise"])

@@ -25,11 +25,11 @@ from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.engine import NDArray
 from jetsight.errors import DataError, MissingDependency
 from jetsight.storage import atomic
-from jetsight_compile.closed_loop.config import Settings
+from jetsight_compile.closed_loop.config import EvalConfig
 from jetsight_compile.closed_loop.results import BUNDLE, FREE
-from jetsight_compile.closed_loop.rollout import Film, Trial
+from jetsight_compile.closed_loop.rollout import EpisodeResult, EpisodeTrace
 from jetsight_compile.closed_loop.task import Miss, Region, Tolerance
-from jetsight_compile.demo.library import Library, build_library
+from jetsight_compile.demo.library import DatasetFrames, build_library
 from jetsight_compile.pipeline.shipped import find_data
 from jetsight_train.record.pusht import ARENA_PX
 
@@ -62,7 +62,7 @@ class Studio:
     target: Path
 
     @classmethod
-    def open(cls, settings: Settings, target: Path, data: Path | None) -> Studio:
+    def open(cls, settings: EvalConfig, target: Path, data: Path | None) -> Studio:
         """Look for what will be needed.
 
         Raises:
@@ -80,7 +80,7 @@ class Studio:
             )
         return cls(bundle, settings.family, settings.backend, dataset, target)
 
-    def publish(self, films: Sequence[Sequence[Film]], region: Region | None) -> None:
+    def publish(self, films: Sequence[Sequence[EpisodeTrace]], region: Region | None) -> None:
         """Write the film.
 
         Args:
@@ -101,7 +101,7 @@ class Studio:
         )
         atomic.write_file(self.target, encode(pictures, round(spec.camera_hz)))
 
-    def _library(self) -> Library:
+    def _library(self) -> DatasetFrames:
         families = [family.name for family in self.bundle.manifest.families]
         family = self.family or next((f for f in families if f.startswith("cpu")), families[0])
         engine = registry.open_backend(self.backend, family).load(
@@ -114,13 +114,15 @@ class Studio:
             engine.close()
 
 
-def chosen(arms: Sequence[Film]) -> list[Film]:
+def chosen(arms: Sequence[EpisodeTrace]) -> list[EpisodeTrace]:
     """The arms worth watching: the bundle, also without its constraint; else the first."""
     planned = [film for film in arms if film.trial.arm in (BUNDLE, FREE)]
     return planned or list(arms[:1])
 
 
-def views(film: Film, library: Library | None, block: int, fps: int) -> Iterator[View]:
+def views(
+    film: EpisodeTrace, library: DatasetFrames | None, block: int, fps: int
+) -> Iterator[View]:
     """What to draw, tick by tick; the last tick stays for a while."""
     tolerance = Tolerance()
     imagined: tuple[tuple[int, NDArray], ...] = ()
@@ -180,7 +182,7 @@ class View:
         reached: the goal was reached by now.
     """
 
-    trial: Trial
+    trial: EpisodeResult
     tick: int
     frame_u8: NDArray
     goal_u8: NDArray
@@ -221,9 +223,15 @@ class Screen:
         return np.asarray(canvas, np.uint8)
 
     def _panel(
-        self, canvas: Any, pen: Any, picture: NDArray, at: tuple[int, int], size: int,
-        label: str, color: str,
-    ) -> None:  # fmt: skip
+        self,
+        canvas: Any,
+        pen: Any,
+        picture: NDArray,
+        at: tuple[int, int],
+        size: int,
+        label: str,
+        color: str,
+    ) -> None:
         scaled = self._image.fromarray(picture).resize((size, size), self._image.BICUBIC)
         canvas.paste(scaled, at)
         pen.rectangle((at[0] - 1, at[1] - 1, at[0] + size, at[1] + size), outline=_LINE)

@@ -70,9 +70,14 @@ class Target:
 
 
 def _tensorrt(
-    name: str, what: str, compiler: str, style: Style, features: tuple[str, ...],
-    some: tuple[str, ...] = (), **refused: str,
-) -> Target:  # fmt: skip
+    name: str,
+    what: str,
+    compiler: str,
+    style: Style,
+    features: tuple[str, ...],
+    some: tuple[str, ...] = (),
+    **refused: str,
+) -> Target:
     allowed = tuple(p for p in PRECISIONS if p not in refused)
     prefix = f"trt-op{style.opset}"
     return Target(name, what, compiler, prefix, style, allowed, ("fp16",), refused, features, some)
@@ -82,26 +87,74 @@ _SINCE_16 = ("fused attention", "KV-cache update", "same-SM engines", "tiling se
 TARGETS = {
     target.name: target
     for target in (
-        Target("cpu", "any CPU", "OpenVINO, ONNX Runtime", "cpu", _CPU,
-               ("fp32", "int8"), ("fp32", "int8"), _CPU_ONLY, ("VNNI where the CPU has it",)),
-        _tensorrt("orin-jp6", "Orin, JetPack 6.1 to 6.2.2", "TensorRT 10.3", _OP20,
-                  ("pattern-fused attention",),
-                  fp8=_ORIN_FP8, nvfp4=_ORIN_FP8, int4=_INT4_OPSET),
-        _tensorrt("orin-jp7", "Orin, JetPack 7.2", "TensorRT 10.16", _OP23, _SINCE_16,
-                  fp8=_ORIN_FP8, nvfp4=_ORIN_FP8),
-        _tensorrt("thor-jp70", "Thor, JetPack 7.0 and 7.1", "TensorRT 10.13", _OP20,
-                  ("pattern-fused attention", "same-SM engines", "tiling search"),
-                  int4=_INT4_SHARED, nvfp4=_FP4_OPSET),
+        Target(
+            "cpu",
+            "any CPU",
+            "OpenVINO, ONNX Runtime",
+            "cpu",
+            _CPU,
+            ("fp32", "int8"),
+            ("fp32", "int8"),
+            _CPU_ONLY,
+            ("VNNI where the CPU has it",),
+        ),
+        _tensorrt(
+            "orin-jp6",
+            "Orin, JetPack 6.1 to 6.2.2",
+            "TensorRT 10.3",
+            _OP20,
+            ("pattern-fused attention",),
+            fp8=_ORIN_FP8,
+            nvfp4=_ORIN_FP8,
+            int4=_INT4_OPSET,
+        ),
+        _tensorrt(
+            "orin-jp7",
+            "Orin, JetPack 7.2",
+            "TensorRT 10.16",
+            _OP23,
+            _SINCE_16,
+            fp8=_ORIN_FP8,
+            nvfp4=_ORIN_FP8,
+        ),
+        _tensorrt(
+            "thor-jp70",
+            "Thor, JetPack 7.0 and 7.1",
+            "TensorRT 10.13",
+            _OP20,
+            ("pattern-fused attention", "same-SM engines", "tiling search"),
+            int4=_INT4_SHARED,
+            nvfp4=_FP4_OPSET,
+        ),
         _tensorrt("thor-jp7", "Thor, JetPack 7.2", "TensorRT 10.16", _OP23, _SINCE_16),
-        _tensorrt("x86-trt10", "PC GPU, Ampere or newer", "TensorRT 10.16", _OP23, _SINCE_16,
-                  some=("fp8",), nvfp4=_BLACKWELL),
-        _tensorrt("x86-trt11", "PC GPU, Ampere or newer", "TensorRT 11", _OP23,
-                  (*_SINCE_16, "build routes"), some=("fp8", "nvfp4")),
-        _tensorrt("rtx", "RTX GPU, engines built without one", "TensorRT-RTX 1.7", _OP23,
-                  ("fused attention", "built on any CPU"), some=("bf16", "fp8", "nvfp4"),
-                  int8=_RTX_INT8),
+        _tensorrt(
+            "x86-trt10",
+            "PC GPU, Ampere or newer",
+            "TensorRT 10.16",
+            _OP23,
+            _SINCE_16,
+            some=("fp8",),
+            nvfp4=_BLACKWELL,
+        ),
+        _tensorrt(
+            "x86-trt11",
+            "PC GPU, Ampere or newer",
+            "TensorRT 11",
+            _OP23,
+            (*_SINCE_16, "build routes"),
+            some=("fp8", "nvfp4"),
+        ),
+        _tensorrt(
+            "rtx",
+            "RTX GPU, engines built without one",
+            "TensorRT-RTX 1.7",
+            _OP23,
+            ("fused attention", "built on any CPU"),
+            some=("bf16", "fp8", "nvfp4"),
+            int8=_RTX_INT8,
+        ),
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -150,9 +203,12 @@ def plan(
             if known is not None:
                 both = tuple(p for p in known.allowed if p in wanted.allowed)
                 wanted = FamilyPlan(
-                    known.name, known.style, known.precision,
-                    (*known.targets, *wanted.targets), both,
-                )  # fmt: skip
+                    known.name,
+                    known.style,
+                    known.precision,
+                    (*known.targets, *wanted.targets),
+                    both,
+                )
             families[wanted.name] = wanted
     if not families:
         raise UsageError(f"no target was given; choose one or more of {', '.join(TARGETS)}")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jetsight.engine import NDArray
-from jetsight.histogram import Recorder
+from jetsight.histogram import Histogram
 from jetsight_compile.demo.metrics import HorizonErrors, SurpriseReport
 from jetsight_compile.demo.scenario import Watched
 
@@ -61,10 +61,16 @@ def latency_figure(watched: Watched, period_ms: float) -> str:
             _percentile_marks(axis, values)
             axis.set_title(name)
         axes[0].annotate(
-            f"camera period {period_ms:.3g} ms", (period_ms, 1.0), xytext=(0, 2), color=RED,
-            xycoords=axes[0].get_xaxis_transform(), textcoords="offset points", ha="center",
-            va="bottom", fontsize=8,
-        )  # fmt: skip
+            f"camera period {period_ms:.3g} ms",
+            (period_ms, 1.0),
+            xytext=(0, 2),
+            color=RED,
+            xycoords=axes[0].get_xaxis_transform(),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=8,
+        )
         axes[-1].set_xlabel("milliseconds (logarithmic)")
         axes[-1].xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         return _svg(figure)
@@ -73,16 +79,22 @@ def latency_figure(watched: Watched, period_ms: float) -> str:
 def _percentile_marks(axis: Any, values: NDArray) -> None:
     top = axis.get_ylim()[1]
     axis.set_ylim(0, 1.35 * top)
-    recorder = Recorder()  # so that the marks are the numbers of the report
+    recorder = Histogram()  # so that the marks are the numbers of the report
     for value in values:
         recorder.add(float(value))
     for percent, align, shift in ((50, "right", -3), (99, "left", 3)):
         value = recorder.percentile(percent)
         axis.axvline(value, ymax=0.8, color=INK, lw=0.8)
         axis.annotate(
-            f"p{percent} {value:.2f} ms", (value, 0.8), xytext=(shift, -1), fontsize=8, color=INK,
-            xycoords=axis.get_xaxis_transform(), textcoords="offset points", ha=align,
-        )  # fmt: skip
+            f"p{percent} {value:.2f} ms",
+            (value, 0.8),
+            xytext=(shift, -1),
+            fontsize=8,
+            color=INK,
+            xycoords=axis.get_xaxis_transform(),
+            textcoords="offset points",
+            ha=align,
+        )
 
 
 def error_figure(
@@ -103,21 +115,31 @@ def error_figure(
         over_time.axvline(change / hz, color=RED, lw=1.0, ls=(0, (4, 3)))
         over_time.set(
             title=f"error {horizon} blocks ({horizon * block_s:g} s) ahead",
-            xlabel="seconds since the stream began", ylabel="distance in latent space",
-            ylim=(0, None), xlim=(0, seconds[-1]),
-        )  # fmt: skip
+            xlabel="seconds since the stream began",
+            ylabel="distance in latent space",
+            ylim=(0, None),
+            xlim=(0, seconds[-1]),
+        )
         over_time.legend(loc="lower right", ncols=2, bbox_to_anchor=(1.0, 1.0), borderpad=0.0)
         for step, mean, skill in zip(
             range(1, horizon + 1), np.nanmean(errors.model, axis=0), errors.skill, strict=True
         ):
             by_step.annotate(
-                f"{skill:.2f}", (step, mean), xytext=(0, 6), textcoords="offset points",
-                ha="center", fontsize=8, color=BLUE,
-            )  # fmt: skip
+                f"{skill:.2f}",
+                (step, mean),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color=BLUE,
+            )
         by_step.set(
-            title="mean squared error (number: skill)", xlabel="action blocks ahead",
-            ylim=(0, None), xlim=(0.6, horizon + 0.4), xticks=range(1, horizon + 1),
-        )  # fmt: skip
+            title="mean squared error (number: skill)",
+            xlabel="action blocks ahead",
+            ylim=(0, None),
+            xlim=(0.6, horizon + 0.4),
+            xticks=range(1, horizon + 1),
+        )
         return _svg(figure)
 
 
@@ -136,32 +158,55 @@ def surprise_figure(
         shown = control.index >= control.index.max() - (watched.index.max() - starts[-1])
         shift = report.change_frame - control.index[shown][0]
         axis.plot(
-            (control.index[shown] + shift) / hz, control.surprise[shown], color=GREY, lw=1.1,
-            ls=(0, (2, 1.5)), label="the same moment without the change",
-        )  # fmt: skip
+            (control.index[shown] + shift) / hz,
+            control.surprise[shown],
+            color=GREY,
+            lw=1.1,
+            ls=(0, (2, 1.5)),
+            label="the same moment without the change",
+        )
         axis.plot(seconds, watched.surprise, color=BLUE, lw=1.2, label="surprise")
         flagged = watched.surprising
         axis.plot(
-            seconds[flagged], watched.surprise[flagged], ls="none", marker="o", ms=3.5, color=RED,
+            seconds[flagged],
+            watched.surprise[flagged],
+            ls="none",
+            marker="o",
+            ms=3.5,
+            color=RED,
             label="flagged",
-        )  # fmt: skip
+        )
         for value, name, side in ((p99, "p99", "top"), (report.limit, "p99.9: limit", "bottom")):
             axis.axhline(value, color=INK, lw=0.7, ls=(0, (1, 2)))
             axis.annotate(
-                name, (1.0, value), xytext=(4, 0), xycoords=axis.get_yaxis_transform(),
-                textcoords="offset points", fontsize=7.5, color=INK, va=side,
-            )  # fmt: skip
+                name,
+                (1.0, value),
+                xytext=(4, 0),
+                xycoords=axis.get_yaxis_transform(),
+                textcoords="offset points",
+                fontsize=7.5,
+                color=INK,
+                va=side,
+            )
         _scene_marks(axis, starts, hz)
         top = 1.22 * float(np.nanmax(watched.surprise))
         axis.set(
-            xlabel="seconds since the stream began", ylabel="surprise (1 is typical)",
-            xlim=(0, seconds[-1]), ylim=(0, max(top, 1.3 * report.limit)),
-        )  # fmt: skip
+            xlabel="seconds since the stream began",
+            ylabel="surprise (1 is typical)",
+            xlim=(0, seconds[-1]),
+            ylim=(0, max(top, 1.3 * report.limit)),
+        )
         axis.annotate(
-            "planted change", (change_s, 0.985), xytext=(4, 0), ha="left",
-            xycoords=axis.get_xaxis_transform(), textcoords="offset points", va="top",
-            fontsize=8, color=RED,
-        )  # fmt: skip
+            "planted change",
+            (change_s, 0.985),
+            xytext=(4, 0),
+            ha="left",
+            xycoords=axis.get_xaxis_transform(),
+            textcoords="offset points",
+            va="top",
+            fontsize=8,
+            color=RED,
+        )
         axis.legend(loc="lower left", ncols=3, bbox_to_anchor=(0.0, 1.0), borderpad=0.2)
         return _svg(figure)
 
@@ -171,9 +216,16 @@ def _scene_marks(axis: Any, starts: Sequence[int], hz: float) -> None:
     for start in starts[1:-1]:
         axis.axvline(start / hz, color=FAINT, lw=1.0)
         axis.annotate(
-            "new episode, announced", (start / hz, 0.985), xytext=(-4, 0), ha="right", va="top",
-            xycoords=axis.get_xaxis_transform(), textcoords="offset points", fontsize=8, color=GREY,
-        )  # fmt: skip
+            "new episode, announced",
+            (start / hz, 0.985),
+            xytext=(-4, 0),
+            ha="right",
+            va="top",
+            xycoords=axis.get_xaxis_transform(),
+            textcoords="offset points",
+            fontsize=8,
+            color=GREY,
+        )
     axis.axvline(starts[-1] / hz, color=RED, lw=1.0, ls=(0, (4, 3)))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.datasets.lerobot import Episode
 from jetsight.engine import NDArray
-from jetsight_compile.demo.library import Library
+from jetsight_compile.demo.library import DatasetFrames
 from jetsight_compile.demo.metrics import HorizonErrors
 from jetsight_compile.demo.scenario import Scenario, Watched
 
@@ -21,7 +21,7 @@ Marker = Callable[[NDArray], list[tuple[float, float]]]
 
 
 @dataclass(frozen=True)
-class Moment:
+class ForecastExample:
     """One forecast as pictures.
 
     Args:
@@ -60,14 +60,14 @@ def show_moments(
     errors: HorizonErrors,
     scenario: Scenario,
     spec: StreamSpec,
-    library: Library,
+    library: DatasetFrames,
     footage: Mapping[int, Episode],
     marker: Marker | None = None,
     count: int = 3,
-) -> list[Moment]:
+) -> list[ForecastExample]:
     """`count` moments of much motion, and the last one before the planted change.
 
-    `marker` says where a latent `[D]` has things, see `Moment.marks`.
+    `marker` says where a latent `[D]` has things, see `ForecastExample.marks`.
     """
     rows = choose_rows(errors, count)
     if scenario.change is not None:
@@ -81,17 +81,17 @@ def _moment(
     watched: Watched,
     scenario: Scenario,
     spec: StreamSpec,
-    library: Library,
+    library: DatasetFrames,
     footage: Mapping[int, Episode],
     marker: Marker | None,
-) -> Moment:
+) -> ForecastExample:
     index = int(watched.index[row])
     ahead = [index + (k + 1) * spec.action_block for k in range(spec.horizon)]
     ahead = [i for i in ahead if i < scenario.frames]
     at = {int(i): r for r, i in enumerate(watched.index)}
     ratio = [_ratio(watched, row, at.get(i), k) for k, i in enumerate(ahead)]
     change, future = scenario.change, watched.z_future[row, : len(ahead)]
-    return Moment(
+    return ForecastExample(
         index=index,
         across_change=change is not None and index < change <= ahead[-1],
         now=_frame(scenario, footage, index),

@@ -16,7 +16,7 @@ from jetsight.errors import DataError
 
 
 @dataclass(frozen=True)
-class Library:
+class DatasetFrames:
     """Frames of recorded episodes with their latents.
 
     Args:
@@ -48,7 +48,7 @@ def build_library(
     streamed: Iterable[int],
     encode: Engine,
     scale: NDArray,
-) -> Library:
+) -> DatasetFrames:
     """Encode every frame of `episodes` with the engine that encodes the stream.
 
     Args:
@@ -57,7 +57,7 @@ def build_library(
         streamed: episodes of the stream; a forecast shown by a frame of its own episode would look
             right whatever the model does.
         encode: loaded graph.
-        scale: see `Library`.
+        scale: see `DatasetFrames`.
 
     Raises:
         DataError: a streamed episode is among them, or there are none.
@@ -78,4 +78,4 @@ def build_library(
         encode.outputs["z"].read(z[row])
     lengths = [len(episode.actions) for episode in loaded]
     states = np.concatenate([episode.states for episode in loaded])
-    return Library(frames, z, states, np.repeat(episodes, lengths), scale)
+    return DatasetFrames(frames, z, states, np.repeat(episodes, lengths), scale)

@@ -15,7 +15,7 @@ from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import DataError
-from jetsight.histogram import Recorder
+from jetsight.histogram import Histogram
 from jetsight_compile.demo.scenario import Scenario, Watched
 
 Parity = dict[str, dict[str, dict[str, float]]]
@@ -126,7 +126,7 @@ def surprise_report(
     moment = change - scenario.starts[-2]
     control_at, control_flagged = _around(control, moment, spec.action_block)
     normal = normal_rows(watched, change, spec)
-    values = Recorder()
+    values = Histogram()
     for value in watched.surprise[normal]:
         values.add(float(value))
     if values.count == 0:

@@ -16,9 +16,9 @@ from jetsight.bundle.bundle import Bundle
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.plan_report import figure
 from jetsight.plan_report.report import PlanReport, as_json, distance
-from jetsight.plan_report.run import Wishes, plan_once
+from jetsight.plan_report.run import OfflinePlanArgs, plan_once
 from jetsight_compile.demo.forecast_images import choose_rows
-from jetsight_compile.demo.stream import Shown
+from jetsight_compile.demo.stream import StreamResult
 from jetsight_compile.pipeline.shipped import FAMILY
 
 # `jetsight imagine --json` has them.
@@ -45,12 +45,14 @@ class Imagined:
         found = as_json(self.report)
         kept = {name: value for name, value in found.items() if name not in _ARRAYS}
         return {
-            **kept, "samples": self.report.facts.samples, "distance_recorded": self.recorded,
-        }  # fmt: skip
+            **kept,
+            "samples": self.report.facts.samples,
+            "distance_recorded": self.recorded,
+        }
 
 
 def imagine_once(
-    bundle: Bundle, data: LeRobotDataset, shown: Shown, backend: str | None = None
+    bundle: Bundle, data: LeRobotDataset, shown: StreamResult, backend: str | None = None
 ) -> Imagined:
     """Plan from the moment of the stream after which most changes, to where that led.
 
@@ -68,10 +70,13 @@ def imagine_once(
     (row,) = choose_rows(shown.errors, 1)
     episode, tick = shown.scenario.place(int(shown.watched.index[row]))
     ahead = shown.spec.horizon * shown.spec.action_block
-    wishes = Wishes(
-        frame=f"{data.path}#{episode}:{tick}", goal=f"{data.path}#{episode}:{tick + ahead}",
-        library=data.path, family=FAMILY, backend=backend,
-    )  # fmt: skip
+    wishes = OfflinePlanArgs(
+        frame=f"{data.path}#{episode}:{tick}",
+        goal=f"{data.path}#{episode}:{tick + ahead}",
+        library=data.path,
+        family=FAMILY,
+        backend=backend,
+    )
     report, pictures = plan_once(bundle, wishes, _quietly)
     assert report.z_goal is not None  # the goal is an image
     forecast = shown.watched.z_future[row, -1]

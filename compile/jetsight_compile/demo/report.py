@@ -20,15 +20,15 @@ from jetsight.storage import atomic
 from jetsight_compile.demo import figures
 from jetsight_compile.demo import report as page
 from jetsight_compile.demo.plan import Imagined
-from jetsight_compile.demo.stream import Shown
-from jetsight_compile.pipeline.environment import machine_facts, versions
+from jetsight_compile.demo.stream import StreamResult
+from jetsight_compile.pipeline.environment import machine_spec, versions
 from jetsight_compile.pipeline.shipped import FAMILY
 
 CHANGE_KIND = "cut to another episode, actions go on, nothing announced"
 
 
 def report_facts(
-    shown: Shown, seconds: Mapping[str, float], imagined: Imagined | None = None
+    shown: StreamResult, seconds: Mapping[str, float], imagined: Imagined | None = None
 ) -> dict[str, Any]:
     """The content of `report.json`.
 
@@ -81,14 +81,14 @@ def report_facts(
             "bytes": sum(entry.bytes for entry in manifest.files.values()),
         },
         "threads": shown.threads,
-        "machine": machine_facts(),
+        "machine": machine_spec(),
         "versions": versions(),
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
 
 
 def write_reports(
-    shown: Shown, report: Mapping[str, Any], out: Path, imagined: Imagined | None = None
+    shown: StreamResult, report: Mapping[str, Any], out: Path, imagined: Imagined | None = None
 ) -> tuple[Path, Path]:
     """Write both reports into folder `out`, each in one step; returns their paths.
 
@@ -105,7 +105,7 @@ def write_reports(
 
 
 def page_facts(
-    shown: Shown, report: Mapping[str, Any], imagined: Imagined | None = None
+    shown: StreamResult, report: Mapping[str, Any], imagined: Imagined | None = None
 ) -> dict[str, Any]:
     """What `report.html.j2` shows beside the values of `report.json`."""
     spec, manifest, surprise = shown.spec, shown.bundle.manifest, shown.surprise
@@ -133,7 +133,8 @@ def page_facts(
         ),
         "parity_min": min(graph["cosine_min"] for graph in found),
         "library": {
-            "frames": len(shown.library.frames_u8), "episodes": len(shown.library_episodes),
+            "frames": len(shown.library.frames_u8),
+            "episodes": len(shown.library_episodes),
         },
         "moments": shown.moments,
         "plan_svg": None if imagined is None else page.embedded(imagined.picture_svg),
@@ -142,28 +143,33 @@ def page_facts(
         "gates": [(gate, meaning(gate.name)) for gate in manifest.gates],
         "figures": _figures(shown),
         "provenance": _provenance(shown, report),
-    }  # fmt: skip
+    }
 
 
-def _figures(shown: Shown) -> dict[str, str]:
+def _figures(shown: StreamResult) -> dict[str, str]:
     spec, watched = shown.spec, shown.watched
     quantiles = shown.bundle.manifest.latent.surprise_quantiles
     return {
-        "latency": figures.latency_figure(
-            watched, 1e3 / (shown.rate_hz or spec.camera_hz)
-        ),
+        "latency": figures.latency_figure(watched, 1e3 / (shown.rate_hz or spec.camera_hz)),
         "error": figures.error_figure(
-            watched, shown.errors, shown.surprise.change_frame, spec.camera_hz,
+            watched,
+            shown.errors,
+            shown.surprise.change_frame,
+            spec.camera_hz,
             spec.action_block / spec.camera_hz,
         ),
         "surprise": figures.surprise_figure(
-            watched, shown.control, shown.surprise, shown.scenario.starts, spec.camera_hz,
+            watched,
+            shown.control,
+            shown.surprise,
+            shown.scenario.starts,
+            spec.camera_hz,
             quantiles.p99,
         ),
-    }  # fmt: skip
+    }
 
 
-def _provenance(shown: Shown, report: Mapping[str, Any]) -> dict[str, str]:
+def _provenance(shown: StreamResult, report: Mapping[str, Any]) -> dict[str, str]:
     provenance = shown.bundle.manifest.provenance
     machine, episodes = report["machine"], report["episodes"]
     has = [name for name, present in machine["instructions"].items() if present]
@@ -189,7 +195,7 @@ def _rounded(milliseconds: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in milliseconds.items()}
 
 
-def _delay(shown: Shown) -> int | None:
+def _delay(shown: StreamResult) -> int | None:
     """Frames between the first changed frame and the first flagged one."""
     flagged = shown.surprise.flagged_frame
     return None if flagged is None else flagged - shown.surprise.change_frame

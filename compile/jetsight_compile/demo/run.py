@@ -71,9 +71,13 @@ def tour(
     with _timed(seconds, "stream and judge"):
         try:
             shown = stream_and_judge(
-                bundle, dataset, frames=frames, backend=backend, rate_hz=rate_hz,
+                bundle,
+                dataset,
+                frames=frames,
+                backend=backend,
+                rate_hz=rate_hz,
                 progress=status.show,
-            )  # fmt: skip
+            )
         finally:
             status.close()
     say("imagine: plan once, to where the recording led")

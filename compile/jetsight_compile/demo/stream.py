@@ -13,8 +13,8 @@ from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.machine.cpu import default_threads
 from jetsight.session import Session
 from jetsight.stream.frames import Forecast
-from jetsight_compile.demo.forecast_images import Moment, show_moments
-from jetsight_compile.demo.library import Library, build_library
+from jetsight_compile.demo.forecast_images import ForecastExample, show_moments
+from jetsight_compile.demo.library import DatasetFrames, build_library
 from jetsight_compile.demo.metrics import (
     HorizonErrors,
     Parity,
@@ -36,7 +36,7 @@ from jetsight_compile.pipeline.shipped import FAMILY
 
 
 @dataclass(frozen=True)
-class Shown:
+class StreamResult:
     """Everything the reports are made from."""
 
     bundle: Bundle
@@ -47,8 +47,8 @@ class Shown:
     errors: HorizonErrors
     surprise: SurpriseReport
     parity: Parity
-    library: Library
-    moments: list[Moment]
+    library: DatasetFrames
+    moments: list[ForecastExample]
     places: list[Places]
     library_episodes: Sequence[int]
     source: str
@@ -71,7 +71,7 @@ def stream_and_judge(
     rate_hz: float | None = None,
     clock: Clock | None = None,
     progress: Callable[[Forecast], None] = lambda forecast: None,
-) -> Shown:
+) -> StreamResult:
     """Stream held-out episodes of `data` through `bundle` and measure all the reports need.
 
     Args:
@@ -105,7 +105,7 @@ def stream_and_judge(
     encode.close()
     probe = Probe.fit(library.z, library.states)
     marker = picture_marker(probe, data.state_names, bundle.manifest.action)
-    return Shown(
+    return StreamResult(
         bundle=bundle,
         scenario=scenario,
         spec=spec,

@@ -145,8 +145,8 @@ class VisionTransformer(Layer):
         self.register_buffer("class_token", encoder.class_token.detach()[0].clone())
         self.register_buffer("positions", encoder.positions.detach()[0].clone())
         *blocks, last = encoder.blocks
-        self.blocks = nn.ModuleList(Block(as_a(ViTBlock, block), style) for block in blocks)
-        self.last = LastBlock(as_a(ViTBlock, last), style)
+        self.blocks = nn.ModuleList(EncoderBlock(as_a(ViTBlock, block), style) for block in blocks)
+        self.last = LastEncoderBlock(as_a(ViTBlock, last), style)
         self.norm = Norm(encoder.norm.eps)
         self.projector = ProjectorGraph(encoder.projector, encoder.norm, style)
 
@@ -169,7 +169,7 @@ class VisionTransformer(Layer):
         return x.permute(1, 3, 0, 2, 4).reshape(rows * columns, -1)
 
 
-class Block(Layer):
+class EncoderBlock(Layer):
     """One pre-norm transformer block over all tokens: `[P, S] -> [P, S]`."""
 
     def __init__(self, block: ViTBlock, style: Style) -> None:
@@ -179,7 +179,7 @@ class Block(Layer):
         self.q, self.k, self.v = Dense(q), Dense(_unbiased(k)), Dense(_unbiased(v))
         self.attention = Attention(block.heads, style)
         self.out = Dense(_absorb_value_bias(block, v))
-        self.mlp = Mlp(block, style)
+        self.mlp = EncoderMlp(block, style)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attention branch, then MLP branch."""
@@ -188,7 +188,7 @@ class Block(Layer):
         return x + self.mlp(x)
 
 
-class LastBlock(Layer):
+class LastEncoderBlock(Layer):
     """The last block for the class token alone: `[P, S] -> [1, S]`."""
 
     def __init__(self, block: ViTBlock, style: Style) -> None:
@@ -199,7 +199,7 @@ class LastBlock(Layer):
         # One query: TensorRT has no fused kernel for it and then refuses the graph.
         self.attention = Attention(block.heads, replace(style, attention="parts"))
         self.out = Dense(_absorb_value_bias(block, v))
-        self.mlp = Mlp(block, style)
+        self.mlp = EncoderMlp(block, style)
 
     def forward(self, x: Tensor) -> Tensor:
         """Keys and values of all tokens, everything else of the first."""
@@ -208,7 +208,7 @@ class LastBlock(Layer):
         return x + self.mlp(x)
 
 
-class Mlp(Layer):
+class EncoderMlp(Layer):
     """The MLP branch of a block, norm included."""
 
     def __init__(self, block: ViTBlock, style: Style) -> None:

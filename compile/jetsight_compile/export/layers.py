@@ -209,7 +209,12 @@ class Attention(Layer):
 
     def _one_operator(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         mixed, *_ = torch.onnx.ops.attention(
-            q[None], k[None], v[None], self.mask,
-            scale=1.0, q_num_heads=self.heads, kv_num_heads=self.heads,
-        )  # fmt: skip
+            q[None],
+            k[None],
+            v[None],
+            self.mask,
+            scale=1.0,
+            q_num_heads=self.heads,
+            kv_num_heads=self.heads,
+        )
         return mixed.view(len(q), -1)

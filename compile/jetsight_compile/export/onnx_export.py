@@ -36,9 +36,24 @@ _IR_VERSION = 10
 _PLANNING = {"Where", "Expand", "Tile"}
 # Operators that make a graph dynamic, slow or unreadable for one of the backends.
 _REFUSED = {
-    "If", "Loop", "Scan", "Shape", "Size", "NonZero", "Range", "ConstantOfShape", "Identity",
-    "Dropout", "BatchNormalization", "Einsum", "GatherND", "ScatterND", "Where", "Expand", "Tile",
-}  # fmt: skip
+    "If",
+    "Loop",
+    "Scan",
+    "Shape",
+    "Size",
+    "NonZero",
+    "Range",
+    "ConstantOfShape",
+    "Identity",
+    "Dropout",
+    "BatchNormalization",
+    "Einsum",
+    "GatherND",
+    "ScatterND",
+    "Where",
+    "Expand",
+    "Tile",
+}
 Port = tuple[int, tuple[int, ...]]  # element type and shape
 _SCOPES = "pkg.torch.onnx.name_scopes"
 # It warns, once per operator and export, that torchvision is absent; nothing here wants it.
@@ -61,9 +76,13 @@ class Sizes:
         """Sizes of a model."""
         frame, config = model.frame, model.config
         return cls(
-            frame.height_px, frame.width_px,
-            config.history, config.horizon, model.action_size, config.latent_size,
-        )  # fmt: skip
+            frame.height_px,
+            frame.width_px,
+            config.history,
+            config.horizon,
+            model.action_size,
+            config.latent_size,
+        )
 
     def signature(self, graph: str) -> tuple[dict[str, Port], dict[str, Port]]:
         """Inputs and outputs of `encode` or `forecast`: name to element type and shape."""
@@ -136,9 +155,14 @@ def export_part(
         # torch 2.13 calls its own deprecated helpers here.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module.eval(), tuple(inputs.values()), dynamo=True, opset_version=opset,
-            input_names=list(inputs), output_names=list(outputs), verbose=False,
-        )  # fmt: skip
+            module.eval(),
+            tuple(inputs.values()),
+            dynamo=True,
+            opset_version=opset,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            verbose=False,
+        )
     if program is None:
         raise EngineError("torch.onnx.export returned no graph; check the installed torch version")
     model: onnx.ModelProto = program.model_proto

@@ -70,8 +70,8 @@ class Step(nn.Module):
         *blocks, last = (as_a(ConditionalBlock, block) for block in predictor.blocks)
         # A window is a few tokens: no backend has a fused attention kernel for it.
         style = replace(style, attention="parts")
-        self.blocks = nn.ModuleList(Block(block, history, style) for block in blocks)
-        self.last = LastBlock(last, style)
+        self.blocks = nn.ModuleList(PredictorBlock(block, history, style) for block in blocks)
+        self.last = LastPredictorBlock(last, style)
         self.norm = Norm(predictor.norm.eps)
         self.project = projection_of(predictor, style)
         self.dtype = style.dtype
@@ -138,7 +138,7 @@ class ActionEmbedding(Layer):
         return self.down(functional.silu(self.up(self.squeeze(a))))
 
 
-class Block(Layer):
+class PredictorBlock(Layer):
     """One conditional block over a window: `[K, D] -> [K, D]`."""
 
     def __init__(self, block: ConditionalBlock, history: int, style: Style) -> None:
@@ -149,7 +149,7 @@ class Block(Layer):
         mask = torch.full((history, history), _HIDDEN).triu(1)
         self.attention = Attention(inner.heads, style, mask)
         self.out = Dense(Affine.of(inner.out[0]))
-        self.mlp = Mlp(block, style)
+        self.mlp = PredictorMlp(block, style)
 
     def forward(
         self, x: Tensor, shift_a: Tensor, scale_a: Tensor, gate_a: Tensor, *mlp: Tensor
@@ -161,7 +161,7 @@ class Block(Layer):
         return self.mlp(x, *mlp)
 
 
-class LastBlock(Layer):
+class LastPredictorBlock(Layer):
     """The last block, whose newest token alone is read: `[K, D] -> [1, D]`."""
 
     def __init__(self, block: ConditionalBlock, style: Style) -> None:
@@ -175,7 +175,7 @@ class LastBlock(Layer):
         # The newest token sees the whole window, so there is nothing to mask.
         self.attention = Attention(inner.heads, style)
         self.out = Dense(Affine.of(inner.out[0]))
-        self.mlp = Mlp(block, style)
+        self.mlp = PredictorMlp(block, style)
 
     def forward(
         self, x: Tensor, shift_a: Tensor, scale_a: Tensor, gate_a: Tensor, *mlp: Tensor
@@ -188,7 +188,7 @@ class LastBlock(Layer):
         return self.mlp(x, *mlp)
 
 
-class Mlp(Layer):
+class PredictorMlp(Layer):
     """The MLP branch of a conditional block, residual included."""
 
     def __init__(self, block: ConditionalBlock, style: Style) -> None:

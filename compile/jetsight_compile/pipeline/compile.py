@@ -16,7 +16,7 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.backends.registry import available
 from jetsight.bundle import manifest
 from jetsight.bundle.bundle import Bundle
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.engine import Backend
 from jetsight.errors import MissingDependency
 from jetsight_compile.calibration.data import load_episodes
@@ -25,15 +25,15 @@ from jetsight_compile.config.targets import FamilyPlan, plan
 from jetsight_compile.export.layers import Compute
 from jetsight_compile.pipeline import family as families
 from jetsight_compile.pipeline import pack
-from jetsight_compile.pipeline.family import Made, Options, Workshop
+from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Options
 from jetsight_compile.pipeline.planner_fallback import settled
 from jetsight_compile.planner_graph import settings as planners
-from jetsight_compile.planner_graph.settings import Settings, Wish
+from jetsight_compile.planner_graph.settings import PlannerPreset, PlannerSettings
 from jetsight_compile.quantize import qdq, schemes, vendor
-from jetsight_compile.quantize.mixed_precision import Trial
+from jetsight_compile.quantize.mixed_precision import PrecisionTrial
 from jetsight_compile.validate import gates as gate
 from jetsight_compile.validate import planner_gates
-from jetsight_compile.validate.metrics import Reference, reference
+from jetsight_compile.validate.metrics import FloatReference, reference
 from jetsight_compile.validate.planner_reference import Truth, truth_of
 from jetsight_compile.validate.planner_reference import reference as golden_of
 from jetsight_train import checkpoint
@@ -42,7 +42,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Request:
+class CompileRequest:
     """What to compile and how.
 
     Attributes:
@@ -71,8 +71,8 @@ class Request:
     base: Compute = "fp16"
     tar: bool = False
     force: bool = False
-    planners: Sequence[Wish] = ()
-    settings: Settings = field(default_factory=Settings)
+    planners: Sequence[PlannerPreset] = ()
+    settings: PlannerSettings = field(default_factory=PlannerSettings)
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class Compiled:
     """
 
     bundle: Bundle
-    trials: dict[str, tuple[Trial, ...]]
+    trials: dict[str, tuple[PrecisionTrial, ...]]
 
 
-def compile_checkpoint(request: Request, say: Say = lambda stage: None) -> Compiled:
+def compile_checkpoint(request: CompileRequest, say: Say = lambda stage: None) -> Compiled:
     """Compile a checkpoint into a bundle.
 
     Args:
@@ -113,7 +113,9 @@ def compile_checkpoint(request: Request, say: Say = lambda stage: None) -> Compi
     facts = tuple(planners.facts(spec, model, request.settings) for spec in specs)
     say(f"read and encode {request.calib}")
     episodes = load_episodes(request.calib, model)
-    workshop = Workshop(model, episodes, Options(request.methods, request.keep_float), say, specs)
+    workshop = FamilyBuilder(
+        model, episodes, Options(request.methods, request.keep_float), say, specs
+    )
     all_made = [workshop.make(each) for each in plans]
     truths = _truths(workshop, facts)
     all_made, gates = _gated(workshop, all_made, truths, say)
@@ -138,7 +140,7 @@ def compile_checkpoint(request: Request, say: Say = lambda stage: None) -> Compi
     return Compiled(bundle, {m.plan.name: m.trials for m in all_made if m.trials})
 
 
-def _truths(shop: Workshop, facts: Sequence[PlannerFacts]) -> dict[str, Truth]:
+def _truths(shop: FamilyBuilder, facts: Sequence[PlannerSpec]) -> dict[str, Truth]:
     """What the float planners do on held-out episodes, by graph."""
     windows = shop.episodes.held_out.windows
     truths = {}
@@ -149,11 +151,11 @@ def _truths(shop: Workshop, facts: Sequence[PlannerFacts]) -> dict[str, Truth]:
 
 
 def _gated(
-    shop: Workshop, all_made: Sequence[Made], truths: Mapping[str, Truth], say: Say
-) -> tuple[list[Made], list[manifest.Gate]]:
+    shop: FamilyBuilder, all_made: Sequence[FamilyGraphs], truths: Mapping[str, Truth], say: Say
+) -> tuple[list[FamilyGraphs], list[manifest.Gate]]:
     """The families as they will be packed, and every gate, passed or not."""
     truth = reference(shop.model, shop.episodes.held_out)
-    families: list[Made] = []
+    families: list[FamilyGraphs] = []
     gates: list[manifest.Gate] = []
     for made in all_made:
         say(f"gate {made.plan.name}")
@@ -174,14 +176,14 @@ def _check_tools(plans: Sequence[FamilyPlan]) -> None:
         vendor.check_modelopt()
 
 
-def judged(made: Made, truth: Reference) -> list[manifest.Gate]:
+def judged(made: FamilyGraphs, truth: FloatReference) -> list[manifest.Gate]:
     """Every gate of a family, passed or not, each beside its negative control.
 
     Raises:
         EngineError: a graph cannot be run.
     """
     pair = {graph: made.graphs[graph] for graph in manifest.GRAPHS}
-    family = gate.Family(made.plan.name, made.precision, **pair, exact=made.exact)
+    family = gate.FamilyUnderTest(made.plan.name, made.precision, **pair, exact=made.exact)
     return gate.judge(family, truth, _backends(made.plan.name))
 
 
@@ -197,7 +199,7 @@ def _backends(family: str) -> list[Backend]:
     return judges
 
 
-def _entry(made: Made) -> manifest.Family:
+def _entry(made: FamilyGraphs) -> manifest.Family:
     tensors = sum(each.tensors for each in made.quantized.values())
     return manifest.Family(
         name=made.plan.name,
@@ -208,10 +210,10 @@ def _entry(made: Made) -> manifest.Family:
     )
 
 
-def _notes(made: Made) -> Iterator[tuple[str, str]]:
+def _notes(made: FamilyGraphs) -> Iterator[tuple[str, str]]:
     """How each quantized graph came to be, for the provenance."""
     recipes = [each.recipe for each in made.quantized.values()]
-    if any(isinstance(recipe, qdq.Recipe) and recipe.activations for recipe in recipes):
+    if any(isinstance(recipe, qdq.QuantizationRecipe) and recipe.activations for recipe in recipes):
         yield "nvidia-modelopt", metadata.version("nvidia-modelopt")  # it placed the Q/DQ pairs
     for graph, each in made.quantized.items():
         text = f"{each.method}, {len(each.layers)} layers, {each.share:.1%} of the products"

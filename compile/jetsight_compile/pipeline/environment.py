@@ -23,7 +23,7 @@ _FEATURES = {
 _PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "openvino")
 
 
-def machine_facts(root: Path = Path("/")) -> dict[str, Any]:
+def machine_spec(root: Path = Path("/")) -> dict[str, Any]:
     """Processor, cores, memory, load per core, and which INT8 instructions there are."""
     system = machine.system(root)
     features = cpu_features(root)

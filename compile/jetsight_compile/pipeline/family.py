@@ -42,7 +42,7 @@ from jetsight_compile.export.onnx_export import (
     finished,
 )
 from jetsight_compile.export.onnx_graph import matches_any
-from jetsight_compile.planner_graph.export import Imagination
+from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_compile.quantize import mixed_precision, schemes
 from jetsight_compile.validate.plan_agreement import question
@@ -67,7 +67,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Made:
+class FamilyGraphs:
     """The graphs of one family.
 
     Attributes:
@@ -84,11 +84,11 @@ class Made:
     graphs: Mapping[str, onnx.ModelProto]
     exact: Mapping[str, onnx.ModelProto]
     quantized: Mapping[str, schemes.Quantized]
-    trials: tuple[mixed_precision.Trial, ...] = ()
+    trials: tuple[mixed_precision.PrecisionTrial, ...] = ()
 
 
 @dataclass
-class Workshop:
+class FamilyBuilder:
     """Makes families of one model; exports and quantizations are shared between them.
 
     Attributes:
@@ -104,11 +104,11 @@ class Workshop:
     options: Options
     say: Callable[[str], None]
     planners: Sequence[ImagineSpec] = ()
-    _imaginations: dict[Style, Imagination] = field(default_factory=dict)
+    _imaginations: dict[Style, PlannerExporter] = field(default_factory=dict)
     _exported: dict[tuple[str, Style], onnx.ModelProto] = field(default_factory=dict)
     _found: dict[tuple[str, Style, str], schemes.Quantized] = field(default_factory=dict)
 
-    def make(self, plan: FamilyPlan) -> Made:
+    def make(self, plan: FamilyPlan) -> FamilyGraphs:
         """All graphs of one family.
 
         Raises:
@@ -118,7 +118,7 @@ class Workshop:
         """
         precision = {graph: plan.precision[graph] for graph in EXPORTS}
         asked = {IMAGINE: plan.precision[IMAGINE]} if IMAGINE in plan.precision else {}
-        trials: list[mixed_precision.Trial] = []
+        trials: list[mixed_precision.PrecisionTrial] = []
         quantized: dict[str, schemes.Quantized] = {}
         for graph in self.graphs:
             if graph in self._specs:
@@ -132,7 +132,7 @@ class Workshop:
             elif precision[graph] in QUANTIZED:
                 quantized[graph] = self._quantized(plan, graph, precision[graph])
         quantized = {name: self._in_base(plan, name, made) for name, made in quantized.items()}
-        return Made(
+        return FamilyGraphs(
             plan,
             precision,
             {
@@ -166,7 +166,7 @@ class Workshop:
         if spec is None:
             return EXPORTS[graph](self.model, style)
         if style not in self._imaginations:
-            self._imaginations[style] = Imagination(self.model, style)
+            self._imaginations[style] = PlannerExporter(self.model, style)
         return self._imaginations[style].export(spec)
 
     @functools.cached_property
@@ -177,12 +177,15 @@ class Workshop:
         """A quantization found in float32, written into the family's float format."""
         if made.recipe is None:
             return made
-        return schemes.onto(made, self.exported(graph, plan.style))
+        return schemes.rebase(made, self.exported(graph, plan.style))
 
     def _shipped(
-        self, plan: FamilyPlan, graph: str, precision: str,
+        self,
+        plan: FamilyPlan,
+        graph: str,
+        precision: str,
         quantized: Mapping[str, schemes.Quantized],
-    ) -> onnx.ModelProto:  # fmt: skip
+    ) -> onnx.ModelProto:
         if graph in quantized:
             return finished(quantized[graph].model, graph, self.ports(graph))
         return self.exported(graph, plan.style.computing(_float(precision)))
@@ -209,7 +212,7 @@ class Workshop:
             return schemes.weight_only(exact, precision, samples, keep_float=keep)
         return schemes.tensorrt(exact, precision, samples, methods=methods, keep_float=keep)
 
-    def _search(self, plan: FamilyPlan, graph: str) -> mixed_precision.Choice:
+    def _search(self, plan: FamilyPlan, graph: str) -> mixed_precision.PrecisionChoice:
         style = plan.style
         windows = self.episodes.calibration.windows
         return mixed_precision.choose(

@@ -33,13 +33,13 @@ from jetsight.bundle.manifest import (
     SurpriseQuantiles,
     graph_path,
 )
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.errors import BundleError, StorageError
 from jetsight.storage.atomic import refuse_used
 from jetsight_compile.calibration.data import Episodes, Side
-from jetsight_compile.planner_graph.settings import head_facts
+from jetsight_compile.planner_graph.settings import head_spec
 from jetsight_compile.validate.metrics import rollout, surprise
-from jetsight_train.checkpoint import Description
+from jetsight_train.checkpoint import CheckpointDescription
 from jetsight_train.model.world_model import WorldModel
 
 GOLDEN_SAMPLES = 4
@@ -63,13 +63,13 @@ class Contents:
     """
 
     model: WorldModel
-    about: Description
+    about: CheckpointDescription
     episodes: Episodes
     families: Sequence[Family]
     graphs: Mapping[tuple[str, str], bytes]
     gates: Sequence[Gate]
     notes: Mapping[str, str]
-    planners: tuple[PlannerFacts, ...] = ()
+    planners: tuple[PlannerSpec, ...] = ()
     reference: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
@@ -153,7 +153,7 @@ def _manifest(contents: Contents) -> Manifest:
     about, model = contents.about, contents.model
     return Manifest(
         name=about.name,
-        model=model_spec.ModelFacts(
+        model=model_spec.ModelSpec(
             architecture=model.config.architecture,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             latent_size=model.config.latent_size,
@@ -162,13 +162,13 @@ def _manifest(contents: Contents) -> Manifest:
             action_size=model.action_size,
         ),
         frame=model_spec.FrameSpec(**_fields(about.frame)),
-        timing=model_spec.Timing(**_fields(about.timing)),
+        timing=model_spec.TimingSpec(**_fields(about.timing)),
         action=model_spec.ActionSpec(**_fields(about.action)),
         latent=_latent(model, contents.episodes.held_out),
         families=tuple(contents.families),
         gates=tuple(contents.gates),
         provenance=_provenance(contents),
-        heads=head_facts(model),
+        heads=head_spec(model),
         planners=contents.planners,
     )
 

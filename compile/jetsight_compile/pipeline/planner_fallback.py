@@ -13,18 +13,21 @@ from dataclasses import replace
 from jetsight.engine import Backend
 from jetsight_compile.export.onnx_export import finished
 from jetsight_compile.export.onnx_graph import share
-from jetsight_compile.pipeline.family import Made, Workshop
+from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs
 from jetsight_compile.quantize import schemes
 from jetsight_compile.quantize.mixed_precision import FEWEST_SHARE
 from jetsight_compile.validate import planner_gates
-from jetsight_compile.validate.planner_gates import Judged, Planner
+from jetsight_compile.validate.planner_gates import GateResult, PlannerUnderTest
 from jetsight_compile.validate.planner_reference import Truth
 
 
 def settled(
-    shop: Workshop, made: Made, truths: Mapping[str, Truth], backends: Sequence[Backend],
+    shop: FamilyBuilder,
+    made: FamilyGraphs,
+    truths: Mapping[str, Truth],
+    backends: Sequence[Backend],
     say: Callable[[str], None],
-) -> tuple[Made, list[Judged]]:  # fmt: skip
+) -> tuple[FamilyGraphs, list[GateResult]]:
     """A family whose planners passed their gates, as far as that is possible, and the verdicts.
 
     Args:
@@ -50,7 +53,7 @@ def settled(
     return made, verdicts
 
 
-def _given_back(shop: Workshop, made: Made, graph: str) -> Iterator[Made]:
+def _given_back(shop: FamilyBuilder, made: FamilyGraphs, graph: str) -> Iterator[FamilyGraphs]:
     """The family with one block of a planner float, with two, and so on while it is worth it."""
     whole = made.quantized.get(graph)
     if whole is None or whole.recipe is None:
@@ -60,13 +63,15 @@ def _given_back(shop: Workshop, made: Made, graph: str) -> Iterator[Made]:
     expected = schemes.outputs(exact, judging)
     order = schemes.most_harmful(exact, whole.recipe, judging, expected)
     for count in range(1, len(order)):
-        fewer = schemes.without(whole, shop.exported(graph, made.plan.style), order[:count])
+        fewer = schemes.restore_float(whole, shop.exported(graph, made.plan.style), order[:count])
         if share(exact, fewer.layers) < FEWEST_SHARE:
             return
         yield _with(shop, made, graph, fewer)
 
 
-def _with(shop: Workshop, made: Made, graph: str, fewer: schemes.Quantized) -> Made:
+def _with(
+    shop: FamilyBuilder, made: FamilyGraphs, graph: str, fewer: schemes.Quantized
+) -> FamilyGraphs:
     shipped = finished(fewer.model, graph, shop.ports(graph))
     return replace(
         made,
@@ -75,5 +80,7 @@ def _with(shop: Workshop, made: Made, graph: str, fewer: schemes.Quantized) -> M
     )
 
 
-def _planner(made: Made, graph: str, truth: Truth) -> Planner:
-    return Planner(graph, made.precision[graph], made.graphs[graph], made.exact[graph], truth)
+def _planner(made: FamilyGraphs, graph: str, truth: Truth) -> PlannerUnderTest:
+    return PlannerUnderTest(
+        graph, made.precision[graph], made.graphs[graph], made.exact[graph], truth
+    )

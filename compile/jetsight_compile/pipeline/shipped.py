@@ -8,7 +8,7 @@ from pathlib import Path
 import jetsight_train
 from jetsight.bundle.bundle import Bundle
 from jetsight.errors import CheckpointError, DataError
-from jetsight_compile.pipeline.compile import Request, compile_checkpoint
+from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
 from jetsight_compile.planner_graph import settings
 
 FAMILY = "cpu-int8"
@@ -69,8 +69,14 @@ def compile_model(
         StorageError: `target` is something that is not a bundle.
     """
     precisions = (FAMILY.removeprefix("cpu-"),)
-    request = Request(
-        checkpoint, data, target, ("cpu",), precisions, _METHODS,
-        force=True, planners=settings.DEFAULT[:1],
-    )  # fmt: skip
+    request = CompileRequest(
+        checkpoint,
+        data,
+        target,
+        ("cpu",),
+        precisions,
+        _METHODS,
+        force=True,
+        planners=settings.DEFAULT[:1],
+    )
     return compile_checkpoint(request, say).bundle

@@ -25,7 +25,7 @@ from jetsight.bundle.golden import layout
 from jetsight.bundle.manifest import Family, Manifest
 from jetsight.errors import EngineError, MissingDependency, UsageError
 from jetsight.storage.atomic import write_file
-from jetsight.tensorrt.bindings import Library
+from jetsight.tensorrt.bindings import TensorRtModule
 from jetsight.tensorrt.build.onnx_parser import PortSpec
 from jetsight.tensorrt.build.verify import REFERENCE
 from jetsight.tensorrt.fingerprint import BuildOptions
@@ -64,7 +64,7 @@ def convert(
     manifest: Manifest,
     family: Family,
     graph: str,
-    library: Library,
+    library: TensorRtModule,
     options: BuildOptions,
     log: Path,
     *,
@@ -115,7 +115,7 @@ def _refuse_unfit(family: Family, graph: str, precision: str) -> None:
         )
 
 
-def _torch_tensorrt(library: Library, gpu: str | None) -> Any:
+def _torch_tensorrt(library: TensorRtModule, gpu: str | None) -> Any:
     """The module, if it is installed, has a GPU, and uses the TensorRT of the runtime."""
     if not _installed("torch_tensorrt"):
         raise MissingDependency("torch_tensorrt", "torch-tensorrt", "--via torch-tensorrt")
@@ -160,9 +160,13 @@ def _module(model: WorldModel, graph: str, style: Style) -> nn.Module:
 
 
 def _converted(
-    route: Any, module: nn.Module, examples: list[torch.Tensor], output: str,
-    options: BuildOptions, log: Path,
-) -> tuple[bytes, dict[str, str]]:  # fmt: skip
+    route: Any,
+    module: nn.Module,
+    examples: list[torch.Tensor],
+    output: str,
+    options: BuildOptions,
+    log: Path,
+) -> tuple[bytes, dict[str, str]]:
     """The engine, and what must be renamed in it."""
     convert = route.dynamo.convert_exported_program_to_serialized_trt_engine
     arguments: dict[str, Any] = {"require_full_compilation": True, "min_block_size": 1}

@@ -21,9 +21,16 @@ class Candidates(nn.Module):
         self.spec = spec
 
     def forward(
-        self, mean: Tensor, std: Tensor, noise: Tensor, incumbent: Tensor, a_last: Tensor,
-        low: Tensor, high: Tensor, *rest: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+        self,
+        mean: Tensor,
+        std: Tensor,
+        noise: Tensor,
+        incumbent: Tensor,
+        a_last: Tensor,
+        low: Tensor,
+        high: Tensor,
+        *rest: Tensor,
+    ) -> tuple[Tensor, ...]:
         """Inputs of the graph, `rest` being `kept` and then `rate` where there are any.
 
         Returns:

@@ -32,7 +32,7 @@ class Asked(NamedTuple):
     hazard_limit: Tensor | None = None
 
 
-class Judged(NamedTuple):
+class CandidateScores(NamedTuple):
     """`cost [M]`, `violation [M]`, `valid [M]`."""
 
     cost: Tensor
@@ -51,7 +51,9 @@ class Score(nn.Module):
             scale = torch.tensor(heads.probe_spec.scale, dtype=torch.float32)
             self.register_buffer("scale", scale)
 
-    def forward(self, proposals: Tensor, actions: Tensor, z_future: Tensor, asked: Asked) -> Judged:
+    def forward(
+        self, proposals: Tensor, actions: Tensor, z_future: Tensor, asked: Asked
+    ) -> CandidateScores:
         """`proposals, actions [M, H, A]`, `z_future [H, M, D]`."""
         terminal, running, support = torch.split(asked.weights, 1)
         distance = (z_future - asked.z_goal).square().sum(-1)
@@ -64,10 +66,10 @@ class Score(nn.Module):
         valid = _finite(cost) & _finite(distance, 0) & _finite(proposals, (1, 2))
         valid = valid & _finite(asked.a_last, 0)
         if self.hazard is None:
-            return Judged(cost, 0.0 * valid.float(), valid)
+            return CandidateScores(cost, 0.0 * valid.float(), valid)
         above = self._above(actions, z_future, asked)
         broken = above.relu().sum((0, 2))
-        return Judged(cost, broken, valid & _finite(broken) & _finite(above, (0, 2)))
+        return CandidateScores(cost, broken, valid & _finite(broken) & _finite(above, (0, 2)))
 
     def _probe_cost(self, z_future: Tensor, asked: Asked) -> Tensor:
         """Of every step: `[H, M, D] -> [H, M]`."""

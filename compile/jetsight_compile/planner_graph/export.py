@@ -48,7 +48,7 @@ class Judge(nn.Module):
         return ends
 
 
-class Imagination:
+class PlannerExporter:
     """The planner graphs of one model in one style; what they share is exported once."""
 
     def __init__(self, model: WorldModel, style: Style) -> None:

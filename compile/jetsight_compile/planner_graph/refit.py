@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from jetsight_compile.planner_graph.costs import LARGEST, Judged
+from jetsight_compile.planner_graph.costs import LARGEST, CandidateScores
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning.mppi import STD_FLOOR
 from jetsight_train.planning.problem import NEVER, ImagineSpec
@@ -28,7 +28,7 @@ class Ranking(nn.Module):
         self.count = count
         self.register_buffer("ranks", torch.arange(count, dtype=torch.float32))
 
-    def forward(self, judged: Judged) -> tuple[Tensor, Tensor]:
+    def forward(self, judged: CandidateScores) -> tuple[Tensor, Tensor]:
         """Indices `[count]`, best first, and how many rollouts are valid at all `[1]`.
 
         Where fewer than `count` are valid, the last valid one is repeated.
@@ -55,7 +55,9 @@ class Best(nn.Module):
         self.ranking = Ranking(1)
         self.constrained = model.heads.hazard is not None
 
-    def forward(self, actions: Tensor, z_future: Tensor, judged: Judged) -> tuple[Tensor, ...]:
+    def forward(
+        self, actions: Tensor, z_future: Tensor, judged: CandidateScores
+    ) -> tuple[Tensor, ...]:
         """Outputs `actions cost violation costs (violations) z_future invalid`."""
         first, count = self.ranking(judged)
         some = count > 0.5
@@ -81,7 +83,7 @@ class ElitesRefit(nn.Module):
         self.ranking = Ranking(spec.elites)
 
     def forward(
-        self, mean: Tensor, std: Tensor, actions: Tensor, judged: Judged, *kept: Tensor
+        self, mean: Tensor, std: Tensor, actions: Tensor, judged: CandidateScores, *kept: Tensor
     ) -> tuple[Tensor, ...]:
         """`mean_next [H, A]`, `std_next [H, A]`, and `kept_next [Q, H, A]` where there is any."""
         index, valid = self.ranking(judged)
@@ -109,7 +111,12 @@ class WeightedRefit(nn.Module):
         self.register_buffer("floor", STD_FLOOR * model.action_std)
 
     def forward(
-        self, mean: Tensor, std: Tensor, actions: Tensor, judged: Judged, temperature: Tensor
+        self,
+        mean: Tensor,
+        std: Tensor,
+        actions: Tensor,
+        judged: CandidateScores,
+        temperature: Tensor,
     ) -> tuple[Tensor, ...]:
         """`mean_next [H, A]`, `std_next [H, A]`."""
         feasible = judged.valid & (judged.violation <= 0.0)
@@ -137,10 +144,15 @@ class Select(nn.Module):
         self.refit = WeightedRefit(model) if spec.kind == "mppi" else ElitesRefit(spec)
 
     def forward(
-        self, mean: Tensor, std: Tensor, actions: Tensor, z_future: Tensor, judged: Judged,
+        self,
+        mean: Tensor,
+        std: Tensor,
+        actions: Tensor,
+        z_future: Tensor,
+        judged: CandidateScores,
         *rest: Tensor,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+    ) -> tuple[Tensor, ...]:
         """The graph's outputs; `rest` is `kept` or `temperature`, where the planner has one."""
-        samples = Judged(*(each[:-1] for each in judged))
+        samples = CandidateScores(*(each[:-1] for each in judged))
         mean_next, std_next, *kept_next = self.refit(mean, std, actions[:-1], samples, *rest)
         return mean_next, std_next, *self.best(actions, z_future, judged), *kept_next

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar, cast, get_args
 
-from jetsight.bundle.planner_spec import CostWeights, HazardFacts, HeadFacts, PlannerFacts
+from jetsight.bundle.planner_spec import CostWeights, HazardSpec, HeadSpec, PlannerSpec
 from jetsight.errors import ArtefactError, UsageError
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_train.model.world_model import WorldModel
@@ -29,7 +29,7 @@ _TERMINAL_BESIDE_PROBE = 0.01
 
 
 @dataclass(frozen=True)
-class Wish:
+class PlannerPreset:
     """One planner somebody wants.
 
     Attributes:
@@ -44,11 +44,11 @@ class Wish:
 
 
 # The first one plans where nobody names one; the second is for short deadlines.
-DEFAULT = (Wish("icem", 256), Wish("icem", 64))
+DEFAULT = (PlannerPreset("icem", 256), PlannerPreset("icem", 64))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class PlannerSettings:
     """What may be said of all planners of a bundle; None leaves the default of the planner's kind.
 
     Attributes:
@@ -86,10 +86,10 @@ class Settings:
 class _File:
     """A settings file: one table `[planner]`."""
 
-    planner: Settings = field(default_factory=Settings)
+    planner: PlannerSettings = field(default_factory=PlannerSettings)
 
 
-def parse(text: str) -> Wish:
+def parse(text: str) -> PlannerPreset:
     """Read `KIND[:SAMPLES[xHORIZON]]`.
 
     Raises:
@@ -106,11 +106,11 @@ def parse(text: str) -> Wish:
             "without, like icem:256x5"
         )
     samples, horizon = (int(part) if part else None for part in match.groups()[1:])
-    return Wish(cast(Kind, match[1]), samples or _SAMPLES, horizon)
+    return PlannerPreset(cast(Kind, match[1]), samples or _SAMPLES, horizon)
 
 
-def load_settings(path: Path) -> Settings:
-    """Read a settings file: TOML with the fields of `Settings` under `[planner]`.
+def load_settings(path: Path) -> PlannerSettings:
+    """Read a settings file: TOML with the fields of `PlannerSettings` under `[planner]`.
 
     Raises:
         UsageError: not readable, not TOML, an unknown key (the nearest one is named), a bad value.
@@ -120,7 +120,9 @@ def load_settings(path: Path) -> Settings:
     return read_recipe(path, _File).planner
 
 
-def specs(wishes: Sequence[Wish], model: WorldModel, settings: Settings) -> tuple[ImagineSpec, ...]:
+def specs(
+    wishes: Sequence[PlannerPreset], model: WorldModel, settings: PlannerSettings
+) -> tuple[ImagineSpec, ...]:
     """The graphs to make, each once.
 
     Raises:
@@ -134,7 +136,7 @@ def specs(wishes: Sequence[Wish], model: WorldModel, settings: Settings) -> tupl
     return found
 
 
-def _spec(wish: Wish, model: WorldModel, settings: Settings) -> ImagineSpec:
+def _spec(wish: PlannerPreset, model: WorldModel, settings: PlannerSettings) -> ImagineSpec:
     horizon = model.config.horizon if wish.horizon is None else wish.horizon
     icem = wish.kind == "icem"
     elites = _given(settings.elites, max(_FEWEST_ELITES, round(_ELITE_SHARE * wish.samples)))
@@ -142,17 +144,20 @@ def _spec(wish: Wish, model: WorldModel, settings: Settings) -> ImagineSpec:
     limits = model.action.rate_limit_per_s is not None
     try:
         return ImagineSpec(
-            wish.kind, wish.samples, horizon, elites,
+            wish.kind,
+            wish.samples,
+            horizon,
+            elites,
             kept=_given(settings.kept, round(_KEPT_SHARE * elites)) if icem else 0,
             momentum=_given(settings.momentum, 0.1) if icem else 0.0,
             context=_given(settings.context, model.config.history),
             rate_limited=_given(settings.rate_limited, limits),
-        )  # fmt: skip
+        )
     except ValueError as error:
         raise UsageError(f"--planner {wish.kind}:{wish.samples}x{horizon}: {error}") from None
 
 
-def facts(spec: ImagineSpec, model: WorldModel, settings: Settings) -> PlannerFacts:
+def facts(spec: ImagineSpec, model: WorldModel, settings: PlannerSettings) -> PlannerSpec:
     """How a planner is meant to be used, for the manifest.
 
     Raises:
@@ -171,7 +176,7 @@ def facts(spec: ImagineSpec, model: WorldModel, settings: Settings) -> PlannerFa
             f"{', '.join(quantities) or 'nothing'}"
         )
     try:
-        return PlannerFacts(
+        return PlannerSpec(
             graph=spec.graph,
             kind=spec.kind,
             samples=spec.samples,
@@ -193,14 +198,14 @@ def facts(spec: ImagineSpec, model: WorldModel, settings: Settings) -> PlannerFa
         raise UsageError(f"planner settings: {error}") from None
 
 
-def head_facts(model: WorldModel) -> HeadFacts | None:
+def head_spec(model: WorldModel) -> HeadSpec | None:
     """What the heads of a model read, for the manifest; None without any."""
     heads, spec = model.heads, model.heads.probe_spec
     if heads.is_empty:
         return None
-    hazards = tuple(HazardFacts(h.name, h.threshold, h.miss_rate) for h in heads.hazards)
+    hazards = tuple(HazardSpec(h.name, h.threshold, h.miss_rate) for h in heads.hazards)
     read = {} if spec is None else dataclasses.asdict(spec)
-    return HeadFacts(**read, hazards=hazards, support=heads.support is not None)
+    return HeadSpec(**read, hazards=hazards, support=heads.support is not None)
 
 
 def _given(value: T | None, otherwise: T) -> T:

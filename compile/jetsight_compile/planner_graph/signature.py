@@ -55,9 +55,13 @@ class ImaginePorts:
         heads = model.heads
         quantities = 0 if heads.probe_spec is None else len(heads.probe_spec.quantities)
         return cls(
-            spec, model.config.latent_size, model.action_size, len(model.action.names),
-            quantities, len(heads.hazards),
-        )  # fmt: skip
+            spec,
+            model.config.latent_size,
+            model.action_size,
+            len(model.action.names),
+            quantities,
+            len(heads.hazards),
+        )
 
     def inputs(self) -> dict[str, Shape]:
         """Every input there is and its shape, in order."""

@@ -29,7 +29,7 @@ from torch.nn import functional
 from jetsight_compile.export.layers import Affine, Dense, Layer, Norm, Product, Style, as_a
 from jetsight_compile.export.predictor import (
     ActionEmbedding,
-    Mlp,
+    PredictorMlp,
     modulation_of,
     norms_of,
     projection_of,
@@ -50,7 +50,7 @@ class Several(nn.Module):
             ...
 
 
-class Modulation(Several):
+class TokenModulation(Several):
     """One action block of all candidates to every block's shifts, scales and gates."""
 
     action_mean: Tensor
@@ -139,7 +139,7 @@ class First(Several):
         self.value_out = Dense(
             Affine(value.weight @ out.weight, value.bias @ out.weight + out.bias)
         )
-        self.mlp = Mlp(block, style)
+        self.mlp = PredictorMlp(block, style)
 
     def forward(
         self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, *mlp: Tensor
@@ -159,11 +159,13 @@ class Later(Several):
         self.norms_attention = norms_of(block.norm_attention, block.attention.norm)
         # The biases of keys and values cancel in the differences; that of the output is in out_0.
         self.q, self.k, self.v = (
-            Dense(_columns(block, 0)), Product(_columns(block, 1)), Product(_columns(block, 2)),
-        )  # fmt: skip
+            Dense(_columns(block, 0)),
+            Product(_columns(block, 1)),
+            Product(_columns(block, 2)),
+        )
         self.attention = Relative(block.attention.heads)
         self.out = Product(Affine.of(block.attention.out[0]))
-        self.mlp = Mlp(block, style)
+        self.mlp = PredictorMlp(block, style)
 
     def forward(
         self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, *rest: Tensor

@@ -18,7 +18,7 @@ import torch
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import export_part
 from jetsight_compile.planner_graph.assembler import Sheet
-from jetsight_compile.planner_graph.token_layers import PARTS, Modulation, Token
+from jetsight_compile.planner_graph.token_layers import PARTS, Token, TokenModulation
 from jetsight_train.model.world_model import WorldModel
 
 # Tokens are exported for this many rows, and laid out for any: nothing in them depends on it.
@@ -41,7 +41,7 @@ class TokenParts:
     def modulation(self) -> onnx.ModelProto:
         """The graph of an action block's shifts, scales and gates."""
         if None not in self._parts:
-            module = Modulation(self.model, self._style)
+            module = TokenModulation(self.model, self._style)
             example = {"a": torch.zeros(_ROWS, self.model.action_size)}
             count = len(PARTS) * len(self.model.predictor.blocks)
             names = [f"modulation_{index}" for index in range(count)]

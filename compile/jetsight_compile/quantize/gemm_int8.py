@@ -79,7 +79,7 @@ def written(
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
     wanted = set(recipe.layers if layers is None else layers)
-    writer = _Writer(copy.graph, recipe)
+    writer = _GemmWriter(copy.graph, recipe)
     nodes = list(copy.graph.node)
     del copy.graph.node[:]
     for node in nodes:
@@ -106,7 +106,7 @@ class _Weight:
     steps: F64
 
 
-class _Writer:
+class _GemmWriter:
     """Appends Q/DQ nodes to a graph; what several layers read is quantized once."""
 
     def __init__(self, graph: onnx.GraphProto, recipe: RowsRecipe) -> None:

@@ -25,7 +25,7 @@ from jetsight_compile.config.hardware import MODULES, Module
 from jetsight_compile.config.precision import QUANTIZED, WEIGHT_ONLY
 from jetsight_compile.export.onnx_graph import block_of, quantizable, share, work
 from jetsight_compile.quantize import qdq, schemes
-from jetsight_compile.validate.plan_agreement import Agreement, Question, agreement, costs
+from jetsight_compile.validate.plan_agreement import Agreement, PlannerQuery, agreement, costs
 
 # A quantization that keeps less than this is not worth its reformats.
 FEWEST_SHARE = 0.5
@@ -39,7 +39,7 @@ Export = Callable[[str], onnx.ModelProto]
 
 
 @dataclass(frozen=True)
-class Trial:
+class PrecisionTrial:
     """One row of the trade-off table.
 
     Attributes:
@@ -68,7 +68,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Choice:
+class PrecisionChoice:
     """What was chosen for one graph, and everything that was tried.
 
     Attributes:
@@ -79,7 +79,7 @@ class Choice:
 
     precision: str
     made: schemes.Quantized | None
-    trials: tuple[Trial, ...]
+    trials: tuple[PrecisionTrial, ...]
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,12 @@ class Task:
     samples: Sequence[schemes.Sample]
     methods: Sequence[str]
     keep_float: Sequence[str]
-    asked: Question | None
+    asked: PlannerQuery | None
     module: Module
     say: Callable[[str], None]
 
 
-def choose(task: Task) -> Choice:
+def choose(task: Task) -> PrecisionChoice:
     """Try every precision of a task and take the one with the lowest floor that passes.
 
     Raises:
@@ -119,7 +119,7 @@ def choose(task: Task) -> Choice:
     """
     judge = _Judge(task)
     quantizable(judge.exact, task.keep_float)  # a pattern that fits nothing is the user's mistake
-    found: list[tuple[Trial, schemes.Quantized | None]] = []
+    found: list[tuple[PrecisionTrial, schemes.Quantized | None]] = []
     for precision in task.allowed:
         task.say(f"try {task.graph} in {precision}")
         if precision in QUANTIZED:
@@ -134,7 +134,7 @@ def choose(task: Task) -> Choice:
         )
     chosen, made = min(good, key=lambda pair: (pair[0].floor_ms, -pair[0].sqnr_db))
     rows = (dataclasses.replace(trial, chosen=trial is chosen) for trial, _ in found)
-    return Choice(chosen.precision, made, tuple(rows))
+    return PrecisionChoice(chosen.precision, made, tuple(rows))
 
 
 def smallest_module(targets: Collection[str]) -> Module:
@@ -143,8 +143,9 @@ def smallest_module(targets: Collection[str]) -> Module:
     return min(served, key=lambda m: (m.bandwidth_gb_s, m.int8_tops)) if served else MODULES[-1]
 
 
-def floor_ms(graph: onnx.ModelProto, precision: str, layers: Collection[str], base: str,
-             module: Module) -> float:  # fmt: skip
+def floor_ms(
+    graph: onnx.ModelProto, precision: str, layers: Collection[str], base: str, module: Module
+) -> float:
     """Least time for one run: weights read once per use, or products, whichever takes longer.
 
     Args:
@@ -177,9 +178,13 @@ class _Judge:
         self._costs = self._asked(self.exact)
 
     def trial(
-        self, precision: str, model: onnx.ModelProto, part: float, kept: tuple[str, ...],
+        self,
+        precision: str,
+        model: onnx.ModelProto,
+        part: float,
+        kept: tuple[str, ...],
         layers: Collection[str] = (),
-    ) -> Trial:  # fmt: skip
+    ) -> PrecisionTrial:
         error = schemes.relative_error(schemes.outputs(model, self.judging), self.expected)
         sqnr_db = float(-10.0 * np.log10(max(error, 1e-20)))
         plan = None if self._costs is None else agreement(self._asked(model), self._costs)
@@ -187,7 +192,9 @@ class _Judge:
         floor = floor_ms(self.exact, precision, layers, base, self.task.module)
         passed = sqnr_db >= LEAST_DB and (plan is None or plan.rank >= LEAST_RANK)
         module = self.task.module.name
-        return Trial(self.task.graph, precision, kept, part, sqnr_db, plan, floor, module, passed)
+        return PrecisionTrial(
+            self.task.graph, precision, kept, part, sqnr_db, plan, floor, module, passed
+        )
 
     def most_harmful(self, recipe: schemes.Recipe) -> list[str]:
         """Blocks whose return to float helps most, first."""
@@ -200,7 +207,7 @@ class _Judge:
 
 def _quantized(
     task: Task, judge: _Judge, precision: str
-) -> list[tuple[Trial, schemes.Quantized | None]]:
+) -> list[tuple[PrecisionTrial, schemes.Quantized | None]]:
     """One precision, then the same with blocks given back to float until it passes."""
     try:
         whole = _make(task, judge.exact, precision)
@@ -211,14 +218,14 @@ def _quantized(
     if whole.recipe is None:
         return []
     trial = judge.trial(precision, whole.model, whole.share, (), whole.layers)
-    found: list[tuple[Trial, schemes.Quantized | None]] = [(trial, whole)]
+    found: list[tuple[PrecisionTrial, schemes.Quantized | None]] = [(trial, whole)]
     kept: tuple[str, ...] = ()
     for block in [] if trial.passed else judge.most_harmful(whole.recipe):
         kept = (*kept, block)
         left = tuple(name for name in whole.layers if block_of(name) not in kept)
         if share(judge.exact, left) < FEWEST_SHARE:
             break
-        made = schemes.without(whole, judge.exact, kept)
+        made = schemes.restore_float(whole, judge.exact, kept)
         trial = judge.trial(precision, made.model, made.share, kept, left)
         found.append((trial, made))
         if trial.passed:

@@ -25,15 +25,17 @@ F64 = npt.NDArray[np.float64]
 
 GROUP = {"int4": 64, "nvfp4": 16}  # inputs that share one scale; TensorRT's INT4 takes 64 or 128
 _TYPES = {
-    "int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN,
-    "int4": TensorProto.INT4, "nvfp4": TensorProto.FLOAT4E2M1,
-}  # fmt: skip
+    "int8": TensorProto.INT8,
+    "fp8": TensorProto.FLOAT8E4M3FN,
+    "int4": TensorProto.INT4,
+    "nvfp4": TensorProto.FLOAT4E2M1,
+}
 LARGEST = {"int8": 127.0, "fp8": 448.0, "int4": 7.0, "nvfp4": 6.0}
 _SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
-class Recipe:
+class QuantizationRecipe:
     """What to quantize and how.
 
     Attributes:
@@ -51,7 +53,7 @@ class Recipe:
 
 
 def written(
-    graph: onnx.ModelProto, recipe: Recipe, layers: Collection[str] | None = None
+    graph: onnx.ModelProto, recipe: QuantizationRecipe, layers: Collection[str] | None = None
 ) -> onnx.ModelProto:
     """A copy of a float graph with Q/DQ around `layers`, or around all layers of the recipe.
 
@@ -60,7 +62,7 @@ def written(
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
     wanted = set(recipe.layers if layers is None else layers)
-    writer = _Writer(copy.graph, recipe)
+    writer = _QdqWriter(copy.graph, recipe)
     nodes = list(copy.graph.node)
     del copy.graph.node[:]
     for node in nodes:
@@ -71,10 +73,10 @@ def written(
     return copy
 
 
-class _Writer:
+class _QdqWriter:
     """Appends Q/DQ nodes to a graph; what several layers read is quantized once."""
 
-    def __init__(self, graph: onnx.GraphProto, recipe: Recipe) -> None:
+    def __init__(self, graph: onnx.GraphProto, recipe: QuantizationRecipe) -> None:
         self._graph, self._recipe = graph, recipe
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._done: dict[tuple[str, float], str] = {}

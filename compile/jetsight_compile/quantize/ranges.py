@@ -178,5 +178,8 @@ def _divergence(counts: F64, end: int) -> float:
 
 
 _FINDERS: dict[str, Callable[[Seen, Grid], float]] = {
-    "max": _max, "percentile": _percentile, "entropy": _entropy, "mse": _mse,
-}  # fmt: skip
+    "max": _max,
+    "percentile": _percentile,
+    "entropy": _entropy,
+    "mse": _mse,
+}

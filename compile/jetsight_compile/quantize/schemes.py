@@ -40,7 +40,7 @@ from jetsight_compile.quantize import gemm_int8, qdq, ranges, smoothquant, vendo
 
 F32 = npt.NDArray[np.float32]
 Sample = Mapping[str, npt.NDArray[Any]]
-Recipe = qdq.Recipe | gemm_int8.RowsRecipe
+Recipe = qdq.QuantizationRecipe | gemm_int8.RowsRecipe
 
 # First and last layers are often kept float; on pusht-nano (32.2 dB, limit 20) that would bring 1.1
 # and 2.6 dB, so nothing is by default. `keep_float` does it where a gate asks for it.
@@ -165,9 +165,9 @@ def tensorrt(
     calibrating, judging = parted(samples)
     placed = vendor.modelopt_placement(graph, kind, quantizable(graph, keep_float), calibrating[:1])
     factors = smoothquant.factors(graph, calibrating) if smoothing else {}
-    variants = {"": qdq.Recipe(kind, placed)}
+    variants = {"": qdq.QuantizationRecipe(kind, placed)}
     if factors:
-        variants["+smooth"] = qdq.Recipe(kind, placed, factors=factors)
+        variants["+smooth"] = qdq.QuantizationRecipe(kind, placed, factors=factors)
     recipes = {
         f"{method}{name}": filled
         for name, recipe in variants.items()
@@ -208,7 +208,7 @@ def weight_only(
             f"{kind} weights; choose int8 or fp16, for an encoder alone like "
             f"--precision encode=fp16,forecast={kind}"
         )
-    recipe = qdq.Recipe(kind, tuple(layers))
+    recipe = qdq.QuantizationRecipe(kind, tuple(layers))
     _, judging = parted(samples)
     error = error_of(graph, recipe, judging, outputs(graph, judging))
     return applied(graph, recipe, "rounding", {"rounding": error})
@@ -224,14 +224,14 @@ def applied(
     return Quantized(model, method, recipe.layers, tensors, errors[method], part, errors, recipe)
 
 
-def onto(made: Quantized, graph: onnx.ModelProto) -> Quantized:
+def rebase(made: Quantized, graph: onnx.ModelProto) -> Quantized:
     """The same quantization on another float format of the same graph."""
     if made.recipe is None:
         raise UsageError("the CPU's quantization has no recipe; quantize the other graph itself")
     return applied(graph, made.recipe, made.method, made.tried)
 
 
-def without(made: Quantized, graph: onnx.ModelProto, blocks: Collection[str]) -> Quantized:
+def restore_float(made: Quantized, graph: onnx.ModelProto, blocks: Collection[str]) -> Quantized:
     """The same quantization on `graph`, some blocks of it float again; its error is the old one."""
     if made.recipe is None:
         raise UsageError("the CPU's quantization has no recipe; quantize again with keep_float")
@@ -286,8 +286,11 @@ def relative_error(found: F32, expected: F32) -> float:
 
 
 def _by_method(
-    graph: onnx.ModelProto, recipe: qdq.Recipe, samples: Sequence[Sample], methods: Sequence[str]
-) -> dict[str, qdq.Recipe]:
+    graph: onnx.ModelProto,
+    recipe: qdq.QuantizationRecipe,
+    samples: Sequence[Sample],
+    methods: Sequence[str],
+) -> dict[str, qdq.QuantizationRecipe]:
     """The recipe with the ranges each method finds."""
     model = smoothquant.smoothed(graph, recipe.factors)
     reads = {n.name: n.input[0] for n in model.graph.node if n.name in set(recipe.layers)}

@@ -31,7 +31,7 @@ _LARGEST = 1e2  # a factor beyond it would leave the range of float16 for no gai
 
 
 @dataclass(frozen=True)
-class Place:
+class SmoothingSite:
     """One LayerNorm whose output only layers read.
 
     Attributes:
@@ -47,7 +47,7 @@ class Place:
     weights: tuple[str, ...]
 
 
-def places(graph: onnx.ModelProto) -> list[Place]:
+def places(graph: onnx.ModelProto) -> list[SmoothingSite]:
     """Every norm of a graph that can be smoothed exactly.
 
     A weight that anything else reads, or a norm of another gain, belongs to none.
@@ -65,7 +65,7 @@ def places(graph: onnx.ModelProto) -> list[Place]:
             weights = _weights(node.output[0], readers, constants)
             if weights:
                 affine = tuple(node.input[1:])
-                found.append(Place(node.name, node.output[0], affine, tuple(weights)))
+                found.append(SmoothingSite(node.name, node.output[0], affine, tuple(weights)))
     alike = Counter((place.affine, place.weights) for place in found)
     return [
         place
@@ -88,7 +88,7 @@ def factors(
             each = np.abs(value.astype(np.float64)).reshape(-1, value.shape[-1]).max(0)
             largest[name] = np.maximum(largest.get(name, 0.0), each)
     weights = {t.name: t for t in graph.graph.initializer}
-    groups: dict[tuple[str, ...], list[Place]] = {}
+    groups: dict[tuple[str, ...], list[SmoothingSite]] = {}
     for place in found:
         groups.setdefault(place.weights, []).append(place)
     result: dict[str, F64] = {}
@@ -120,9 +120,12 @@ def smoothed(graph: onnx.ModelProto, factor: Mapping[str, F64]) -> onnx.ModelPro
 
 
 def _fold(
-    graph: onnx.GraphProto, tensors: dict[str, onnx.TensorProto], place: Place,
-    names: Sequence[str], factor: F64,
-) -> None:  # fmt: skip
+    graph: onnx.GraphProto,
+    tensors: dict[str, onnx.TensorProto],
+    place: SmoothingSite,
+    names: Sequence[str],
+    factor: F64,
+) -> None:
     """Divide gain and bias into new tensors; multiply the weights by what was really divided."""
     divided = _like(1.0 / factor, "", tensors[place.affine[0]])
     by = 1.0 / _float64(divided)  # rounded to the graph's format first, and the weights to that

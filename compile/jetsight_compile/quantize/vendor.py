@@ -84,9 +84,7 @@ def modelopt_placement(
         MissingDependency: ModelOpt is not installed.
     """
     quantization = _onnxruntime_quantization()
-    with (
-        tempfile.TemporaryDirectory(prefix="jetsight-quantize-") as folder, _quiet(), _unpatched()
-    ):  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="jetsight-quantize-") as folder, _quiet(), _unpatched():
         quantize = _modelopt()
         source, target = Path(folder, "float.onnx"), Path(folder, "placed.onnx")
         onnx.save(graph, source)

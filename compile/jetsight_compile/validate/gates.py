@@ -37,21 +37,21 @@ from jetsight_compile.calibration.run import Sample, loaded, run_all, run_one
 from jetsight_compile.validate import layer_gates
 from jetsight_compile.validate.limits import LIMITS, limit_of, next_knob
 from jetsight_compile.validate.metrics import (
-    Found,
-    Reference,
+    FloatReference,
+    Measurement,
     change,
     drift,
     sqnr_db,
     standard_cosine,
     worst_percent,
 )
-from jetsight_compile.validate.negative_controls import deaf, mis_scaled
+from jetsight_compile.validate.negative_controls import scale_half_layer, zero_input
 
 _SHOWN = 4  # failures in a message; one cause makes many
 
 
 @dataclass(frozen=True)
-class Family:
+class FamilyUnderTest:
     """The graphs of one family, as they will be packed.
 
     Attributes:
@@ -80,7 +80,9 @@ class Family:
         return dict.fromkeys(GRAPHS, both) if isinstance(both, str) else both
 
 
-def judge(family: Family, truth: Reference, backends: Sequence[Backend]) -> list[Gate]:
+def judge(
+    family: FamilyUnderTest, truth: FloatReference, backends: Sequence[Backend]
+) -> list[Gate]:
     """Measure every gate of a family.
 
     Args:
@@ -138,19 +140,19 @@ def _verdict(gate: Gate) -> str:
     return f"{gate.family} {gate.name} is {gate.value:.4g}, limit {side} {gate.limit:g}{detail}"
 
 
-def _gate(family: Family, name: str, found: Sequence[Found], control: float) -> Gate:
+def _gate(family: FamilyUnderTest, name: str, found: Sequence[Measurement], control: float) -> Gate:
     direction, limit = limit_of(name, family.precisions)
     worst = (min if direction == "min" else max)(found, key=lambda each: each.value)
     value = worst.value
     passed, failed = value >= limit, control < limit
     if direction == "max":
         passed, failed = value <= limit, control > limit
-    return Gate(
-        family.name, name, value, limit, direction, passed, control, failed, worst.detail
-    )  # fmt: skip
+    return Gate(family.name, name, value, limit, direction, passed, control, failed, worst.detail)
 
 
-def _values(family: Family, truth: Reference, backend: Backend) -> dict[str, Found]:
+def _values(
+    family: FamilyUnderTest, truth: FloatReference, backend: Backend
+) -> dict[str, Measurement]:
     """The ends' values on one backend; forecasts start from compiled latents."""
     w, k = truth.history_u8.shape[:2]
     frames = [*truth.frames_u8, *truth.history_u8.reshape(w * k, *truth.history_u8.shape[2:])]
@@ -166,24 +168,24 @@ def _values(family: Family, truth: Reference, backend: Backend) -> dict[str, Fou
     by_step = ", ".join(f"{value:.2g}" for value in steps)
     least = min(effects, key=effects.__getitem__)
     return {
-        "latent_cosine": Found(float(cosine.mean())),
-        "latent_cosine_worst": Found(worst_percent(cosine)),
-        "latent_sqnr_db": Found(sqnr_db(z, truth.z)),
-        "rollout_drift": Found(
+        "latent_cosine": Measurement(float(cosine.mean())),
+        "latent_cosine_worst": Measurement(worst_percent(cosine)),
+        "latent_sqnr_db": Measurement(sqnr_db(z, truth.z)),
+        "rollout_drift": Measurement(
             float(steps.max()), f"worst at step {steps.argmax() + 1}; by step {by_step}"
         ),
-        "inputs_matter": Found(effects[least], f"least by {least}"),
+        "inputs_matter": Measurement(effects[least], f"least by {least}"),
     }
 
 
-def _controls(family: Family, truth: Reference, backend: Backend) -> dict[str, float]:
+def _controls(family: FamilyUnderTest, truth: FloatReference, backend: Backend) -> dict[str, float]:
     """What every gate of the ends says of something that is wrong on purpose."""
     frames = [{"frame_hwc_u8": frame} for frame in truth.frames_u8]
     inputs = [truth.windows.inputs(index) for index in range(len(truth.windows))]
-    z = run_all(backend, _bytes(mis_scaled(family.encode)), frames)
-    future = run_all(backend, _bytes(mis_scaled(family.forecast)), inputs)
+    z = run_all(backend, _bytes(scale_half_layer(family.encode)), frames)
+    future = run_all(backend, _bytes(scale_half_layer(family.forecast)), inputs)
     shuffled = np.roll(truth.z, len(truth.z) // 2, axis=0)
-    with loaded(backend, _bytes(deaf(family.forecast, "actions"))) as engine:
+    with loaded(backend, _bytes(zero_input(family.forecast, "actions"))) as engine:
         effect = _effect(engine, inputs, "actions")
     return {
         "latent_cosine": float(standard_cosine(z, truth).mean()),

@@ -32,8 +32,12 @@ from jetsight_compile.calibration.data import spread
 from jetsight_compile.calibration.run import F32, Sample, run_all
 from jetsight_compile.validate import taps
 from jetsight_compile.validate.limits import limit_of
-from jetsight_compile.validate.metrics import Found, Reference, sqnr_db
-from jetsight_compile.validate.negative_controls import inner_layers, mis_scaled, stale
+from jetsight_compile.validate.metrics import FloatReference, Measurement, sqnr_db
+from jetsight_compile.validate.negative_controls import (
+    inner_layers,
+    scale_half_layer,
+    shift_history,
+)
 from jetsight_compile.validate.taps import Likeness, Tap, Values
 
 SAMPLES = 50  # a tap has many tokens, so fewer samples settle it than settle an end
@@ -43,13 +47,13 @@ _TRIES = 12
 _AGE = "history_age_steps"
 _WORST_AT, _CONTROL = "worst at ", "; control mis-scales "
 _STEP = re.compile(r"^step\d+/")
-Measured = dict[str, tuple[Found, float]]  # a value and its control, by gate
+Measured = dict[str, tuple[Measurement, float]]  # a value and its control, by gate
 
 
 def measure(
     graphs: Mapping[str, onnx.ModelProto],
     exact: Mapping[str, onnx.ModelProto],
-    truth: Reference,
+    truth: FloatReference,
     backend: Backend,
     precision: Mapping[str, str],
 ) -> Measured:
@@ -73,8 +77,10 @@ def measure(
     encode = _Graph("encode", graphs["encode"], exact["encode"], frames, backend)
     forecast = _Graph("forecast", graphs["forecast"], exact["forecast"], inputs, backend)
     return {
-        **encode.likeness(precision), **forecast.likeness(precision), _AGE: forecast.age(),
-    }  # fmt: skip
+        **encode.likeness(precision),
+        **forecast.likeness(precision),
+        _AGE: forecast.age(),
+    }
 
 
 def worst_block(gate: Gate, gates: Sequence[Gate]) -> str:
@@ -93,9 +99,13 @@ class _Graph:
     """One compiled graph beside its float32 twin, and what the twin answers."""
 
     def __init__(
-        self, name: str, compiled: onnx.ModelProto, exact: onnx.ModelProto,
-        samples: Sequence[Sample], backend: Backend,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        compiled: onnx.ModelProto,
+        exact: onnx.ModelProto,
+        samples: Sequence[Sample],
+        backend: Backend,
+    ) -> None:
         self.name, self._compiled, self._exact = name, compiled, exact
         self._samples, self._backend = samples, backend
         self._taps: list[Tap] = taps.places(exact)
@@ -106,30 +116,35 @@ class _Graph:
         values = _summary(self.name, taps.compare(self._read(self._compiled), self._expected))
         layer, controls = self._seen_fault(precision)
         return {
-            gate: (Found(found.value, f"{found.detail}{_CONTROL}{layer}"), controls[gate].value)
+            gate: (
+                Measurement(found.value, f"{found.detail}{_CONTROL}{layer}"),
+                controls[gate].value,
+            )
             for gate, found in values.items()
         }
 
-    def _seen_fault(self, precision: Mapping[str, str]) -> tuple[str, dict[str, Found]]:
+    def _seen_fault(self, precision: Mapping[str, str]) -> tuple[str, dict[str, Measurement]]:
         """A mis-scaled layer, the nearest to the middle that fails every gate, and its values."""
-        controls: dict[str, Found] = {}
+        controls: dict[str, Measurement] = {}
         layer = ""
         for layer in inner_layers(self._exact)[:_TRIES]:
-            broken = self._read(mis_scaled(self._compiled, layer))
+            broken = self._read(scale_half_layer(self._compiled, layer))
             controls = _summary(self.name, taps.compare(broken, self._expected))
             if all(controls[gate].value < limit_of(gate, precision)[1] for gate in controls):
                 break
         return layer, controls
 
-    def age(self) -> tuple[Found, float]:
+    def age(self) -> tuple[Measurement, float]:
         """The age of a history that is fresh, and of one that is a step old."""
-        old = stale(np.stack([sample["z_hist"] for sample in self._samples]))
+        old = shift_history(np.stack([sample["z_hist"] for sample in self._samples]))
         samples = [{**s, "z_hist": z} for s, z in zip(self._samples, old, strict=True)]
         aged = self._float(samples)
         tap = max(aged, key=lambda name: _effect(self._expected[name], aged[name]))
         fresh, control = (self._read(self._compiled, each)[tap] for each in (None, samples))
         pair = self._expected[tap], aged[tap]
-        return Found(abs(_age(fresh, *pair)), f"seen best at {tap}"), abs(_age(control, *pair))
+        return Measurement(abs(_age(fresh, *pair)), f"seen best at {tap}"), abs(
+            _age(control, *pair)
+        )
 
     def _read(self, model: onnx.ModelProto, samples: Sequence[Sample] | None = None) -> Values:
         return taps.read(self._backend, model, self._taps, samples or self._samples)
@@ -139,15 +154,15 @@ class _Graph:
         return taps.read(backend, self._exact, self._taps, samples)
 
 
-def _summary(graph: str, each: Mapping[str, Likeness]) -> dict[str, Found]:
+def _summary(graph: str, each: Mapping[str, Likeness]) -> dict[str, Measurement]:
     """The worst tap by each measure."""
     mean = min(each, key=lambda name: each[name].cosine)
     worst = min(each, key=lambda name: each[name].worst)
     noisy = min(each, key=lambda name: each[name].sqnr_db)
     return {
-        f"{graph}_inside_cosine": Found(each[mean].cosine, _WORST_AT + mean),
-        f"{graph}_inside_cosine_worst": Found(each[worst].worst, _WORST_AT + worst),
-        f"{graph}_inside_sqnr_db": Found(each[noisy].sqnr_db, _WORST_AT + noisy),
+        f"{graph}_inside_cosine": Measurement(each[mean].cosine, _WORST_AT + mean),
+        f"{graph}_inside_cosine_worst": Measurement(each[worst].worst, _WORST_AT + worst),
+        f"{graph}_inside_sqnr_db": Measurement(each[noisy].sqnr_db, _WORST_AT + noisy),
     }
 
 
@@ -166,7 +181,7 @@ def _age(found: F32, expected: F32, aged: F32) -> float:
 
 
 def _check_exact(
-    exact: onnx.ModelProto, name: str, truth: Reference, samples: Sequence[Sample]
+    exact: onnx.ModelProto, name: str, truth: FloatReference, samples: Sequence[Sample]
 ) -> None:
     """The reference of the insides must end where the float model does."""
     found = run_all(OnnxRuntimeBackend(optimise=False), exact.SerializeToString(), samples)

@@ -153,7 +153,9 @@ def next_knob(family: str, gate: str, block: str) -> str:
     (other,) = (name for name in GRAPHS if name != graph)
     cpu = family.startswith("cpu-")
     return KNOBS[each[graph]].format(
-        block=block, graph=graph, other=other,
+        block=block,
+        graph=graph,
+        other=other,
         float="fp32" if cpu else "fp16",
         auto="" if cpu else " (--precision auto finds what to keep)",
-    )  # fmt: skip
+    )

@@ -12,7 +12,13 @@ import numpy.typing as npt
 import torch
 
 from jetsight.errors import DataError
-from jetsight_compile.calibration.data import GATE_FRAMES, GATE_WINDOWS, Side, Windows, spread
+from jetsight_compile.calibration.data import (
+    GATE_FRAMES,
+    GATE_WINDOWS,
+    CalibrationWindows,
+    Side,
+    spread,
+)
 from jetsight_train.model.world_model import WorldModel
 
 F32 = npt.NDArray[np.float32]
@@ -24,7 +30,7 @@ _NO_FORECAST = 1e6
 
 
 @dataclass(frozen=True)
-class Found:
+class Measurement:
     """A measured value, and where or how it came about."""
 
     value: float
@@ -32,7 +38,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Reference:
+class FloatReference:
     """Held-out inputs and the float model's outputs for them.
 
     Attributes:
@@ -49,12 +55,12 @@ class Reference:
     z: F32
     mean: F32
     std: F32
-    windows: Windows
+    windows: CalibrationWindows
     history_u8: npt.NDArray[np.uint8]
     z_future: F32
 
 
-def surprise(model: WorldModel, windows: Windows, std: F32) -> F64:
+def surprise(model: WorldModel, windows: CalibrationWindows, std: F32) -> F64:
     """How far each next latent is from the float model's one-step forecast: `[W]`.
 
     RMS over D of (z - z_pred) / std, which the runtime then divides by its median.
@@ -67,7 +73,7 @@ def surprise(model: WorldModel, windows: Windows, std: F32) -> F64:
     return np.asarray(np.sqrt(np.square(off).mean(1)))
 
 
-def reference(model: WorldModel, held_out: Side) -> Reference:
+def reference(model: WorldModel, held_out: Side) -> FloatReference:
     """What the float model answers on held-out data.
 
     Raises:
@@ -81,13 +87,18 @@ def reference(model: WorldModel, held_out: Side) -> Reference:
             f"{held_out.digest.path_name}: the model's latents do not change over the held-out "
             "episodes; record a scene that moves, or train a model that has not collapsed"
         )
-    return Reference(
-        held_out.frames_u8[chosen], held_out.z[chosen], held_out.z.mean(0), std, windows,
-        held_out.frames_u8[windows.rows[:, : windows.history]], rollout(model, windows),
-    )  # fmt: skip
+    return FloatReference(
+        held_out.frames_u8[chosen],
+        held_out.z[chosen],
+        held_out.z.mean(0),
+        std,
+        windows,
+        held_out.frames_u8[windows.rows[:, : windows.history]],
+        rollout(model, windows),
+    )
 
 
-def rollout(model: WorldModel, windows: Windows) -> F32:
+def rollout(model: WorldModel, windows: CalibrationWindows) -> F32:
     """The float model's forecasts `[W, H, D]`."""
     z, blocks = torch.from_numpy(windows.z), torch.from_numpy(windows.blocks)
     k = windows.history
@@ -96,7 +107,7 @@ def rollout(model: WorldModel, windows: Windows) -> F32:
     return future
 
 
-def persistence(windows: Windows) -> F64:
+def persistence(windows: CalibrationWindows) -> F64:
     """E|z(t+k) - z(t)|^2 for k = 1..H."""
     k = windows.history
     moved = windows.z[:, k:] - windows.z[:, k - 1 : k]
@@ -104,7 +115,7 @@ def persistence(windows: Windows) -> F64:
     return distance
 
 
-def standard_cosine(z: F32, truth: Reference) -> F64:
+def standard_cosine(z: F32, truth: FloatReference) -> F64:
     """Cosine per frame `[N]` after removing the latents' mean and scale; -1 for no number.
 
     A latent space has a mean; without removing it, the cosine of any two frames is close to one.
@@ -124,7 +135,7 @@ def sqnr_db(found: F32, expected: F32) -> float:
     return float(10.0 * np.log10(signal / max(noise, signal * 10.0 ** (-MOST_DB / 10.0))))
 
 
-def drift(z_future: F32, truth: Reference) -> F64:
+def drift(z_future: F32, truth: FloatReference) -> F64:
     """Added squared error of each step `[H]`, relative to persistence; huge for no number."""
     if not np.isfinite(z_future).all():
         return np.full(z_future.shape[1], _NO_FORECAST)

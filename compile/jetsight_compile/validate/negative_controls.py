@@ -26,7 +26,7 @@ _FACTOR = 2.0
 _FP8_MAX = 448.0
 
 
-def mis_scaled(model: onnx.ModelProto, layer: str | None = None) -> onnx.ModelProto:
+def scale_half_layer(model: onnx.ModelProto, layer: str | None = None) -> onnx.ModelProto:
     """The graph with half the outputs of one layer scaled wrongly.
 
     In a Q/DQ graph these are the weight's scales, as after a wrong calibration of the channels.
@@ -63,7 +63,7 @@ def inner_layers(model: onnx.ModelProto) -> list[str]:
     return sorted(names, key=lambda name: abs(names.index(name) - len(names) // 2))
 
 
-def deaf(model: onnx.ModelProto, input_name: str) -> onnx.ModelProto:
+def zero_input(model: onnx.ModelProto, input_name: str) -> onnx.ModelProto:
     """The graph with one float input multiplied by zero, so that it is read and never heard.
 
     This is what an exporter does that takes an example value for a constant.
@@ -78,7 +78,7 @@ def deaf(model: onnx.ModelProto, input_name: str) -> onnx.ModelProto:
     return broken
 
 
-def stale(z_hist: F32) -> F32:
+def shift_history(z_hist: F32) -> F32:
     """Histories `[W, K, D]` one step old: the newest latent never arrived.
 
     The oldest stands twice, as what came before it is not recorded. With K = 1 there is no older

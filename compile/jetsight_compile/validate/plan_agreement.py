@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jetsight_compile.calibration.data import Windows, spread
+from jetsight_compile.calibration.data import CalibrationWindows, spread
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -25,7 +25,7 @@ MOMENTS, CANDIDATES, ELITES = 6, 24, 6
 
 
 @dataclass(frozen=True)
-class Question:
+class PlannerQuery:
     """What the planner is asked, moment by moment.
 
     Attributes:
@@ -52,7 +52,7 @@ class Agreement:
     first_action: float
 
 
-def question(windows: Windows) -> Question:
+def question(windows: CalibrationWindows) -> PlannerQuery:
     """Every moment asked about with every candidate."""
     moments = spread(len(windows), MOMENTS)
     candidates = spread(len(windows), CANDIDATES)
@@ -61,10 +61,10 @@ def question(windows: Windows) -> Question:
         for moment in moments
         for other in candidates
     ]
-    return Question(samples, windows.z[moments, -1])
+    return PlannerQuery(samples, windows.z[moments, -1])
 
 
-def costs(z_future: F32, asked: Question) -> F64:
+def costs(z_future: F32, asked: PlannerQuery) -> F64:
     """`[M, N]` squared distance of each imagined end `z_future [M * N, H, D]` from its goal."""
     ends = z_future[:, -1].reshape(len(asked.goals), -1, z_future.shape[-1])
     return np.asarray(np.square(ends.astype(np.float64) - asked.goals[:, None]).sum(-1))

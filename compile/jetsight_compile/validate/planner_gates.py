@@ -47,9 +47,9 @@ from jetsight_compile.calibration.run import F32, loaded
 from jetsight_compile.config.precision import IMAGINE
 from jetsight_compile.export.onnx_graph import quantizable
 from jetsight_compile.validate.limits import IMAGINE_LIMITS, limit_of
-from jetsight_compile.validate.metrics import Found
-from jetsight_compile.validate.negative_controls import deaf, mis_scaled
-from jetsight_compile.validate.planner_reference import Moment, Truth
+from jetsight_compile.validate.metrics import Measurement
+from jetsight_compile.validate.negative_controls import scale_half_layer, zero_input
+from jetsight_compile.validate.planner_reference import ReferencePlan, Truth
 from jetsight_train.planning.problem import State
 
 _RANKS = ("imagine_rank", "imagine_rank_narrow")
@@ -64,7 +64,7 @@ Pair = tuple[dict[str, F32], State]  # what the graph says of an iteration, and 
 
 
 @dataclass(frozen=True)
-class Planner:
+class PlannerUnderTest:
     """One planner's graph, as it will be packed, and what it has to equal.
 
     Attributes:
@@ -83,11 +83,11 @@ class Planner:
 
 
 @dataclass(frozen=True)
-class Judged:
+class GateResult:
     """Every gate of one planner: value, and what its negative control reached."""
 
-    planner: Planner
-    values: Mapping[str, Found]
+    planner: PlannerUnderTest
+    values: Mapping[str, Measurement]
     controls: Mapping[str, float]
 
     @property
@@ -99,7 +99,7 @@ class Judged:
         )
 
 
-def judge(planner: Planner, backends: Sequence[Backend]) -> Judged:
+def judge(planner: PlannerUnderTest, backends: Sequence[Backend]) -> GateResult:
     """Measure every gate of a planner.
 
     Raises:
@@ -116,15 +116,15 @@ def judge(planner: Planner, backends: Sequence[Backend]) -> Judged:
     found = {}
     for gate in _asked(planner.truth):
         worst = min if IMAGINE_LIMITS[gate][0] == "min" else max
-        found[gate] = Found(worst(values[gate] for values in each if gate in values))
+        found[gate] = Measurement(worst(values[gate] for values in each if gate in values))
     controls, layer = _controls(planner, backends[0])
     details = dict.fromkeys(_RANKS, f"control mis-scales {layer}")
     details["imagine_regret"] = f"the plans' first actions differ by {apart:.2g} std"
     found = {gate: replace(value, detail=details.get(gate, "")) for gate, value in found.items()}
-    return Judged(planner, found, controls)
+    return GateResult(planner, found, controls)
 
 
-def gates(family: str, judged: Sequence[Judged]) -> list[Gate]:
+def gates(family: str, judged: Sequence[GateResult]) -> list[Gate]:
     """The gates of a family: each the worst over its planners, beside that planner's control."""
     made = []
     for gate in _asked(judged[0].planner.truth) if judged else ():
@@ -140,15 +140,21 @@ def _asked(truth: Truth) -> list[str]:
     return [gate for gate in IMAGINE_LIMITS if has_hazards or gate != "imagine_feasible"]
 
 
-def _gate(family: str, name: str, judged: Judged) -> Gate:
+def _gate(family: str, name: str, judged: GateResult) -> Gate:
     planner, found, control = judged.planner, judged.values[name], judged.controls[name]
     direction, limit = limit_of(name, {IMAGINE: planner.precision})
     detail = "; ".join(part for part in (f"worst for {planner.graph}", found.detail) if part)
     return Gate(
-        family, name, found.value, limit, direction,
+        family,
+        name,
+        found.value,
+        limit,
+        direction,
         _within(name, planner.precision, found.value),
-        control, not _within(name, planner.precision, control), detail,
-    )  # fmt: skip
+        control,
+        not _within(name, planner.precision, control),
+        detail,
+    )
 
 
 def _within(gate: str, precision: str, value: float) -> bool:
@@ -220,7 +226,7 @@ def _plans(engine: Engine, truth: Truth) -> tuple[float, float]:
     return _number(lost / max(gained, 1e-30)), _apart(pairs, truth)
 
 
-def _plan(engine: Engine, moment: Moment) -> F32:
+def _plan(engine: Engine, moment: ReferencePlan) -> F32:
     """`[H, A]` after all iterations, one fed by the one before."""
     given = moment.inputs(0)
     for noise in moment.draws:
@@ -229,11 +235,11 @@ def _plan(engine: Engine, moment: Moment) -> F32:
     return found["actions"]
 
 
-def _controls(planner: Planner, backend: Backend) -> tuple[Values, str]:
+def _controls(planner: PlannerUnderTest, backend: Backend) -> tuple[Values, str]:
     """What every gate says of something that is wrong on purpose, and which layer was."""
     ranks, layer = _seen_fault(planner, backend)
     truth = planner.truth
-    with loaded(backend, _bytes(deaf(planner.compiled, "z_goal"))) as engine:
+    with loaded(backend, _bytes(zero_input(planner.compiled, "z_goal"))) as engine:
         first_action = _iterations(engine, truth)["imagine_first_action"]
         regret, _ = _plans(engine, truth)
         verdicts = [_shuffled(a) == b for a, b in _verdicts(engine, truth)]
@@ -258,7 +264,7 @@ def _shuffled(values: Any) -> Any:
     return np.roll(values, len(values) // 2)
 
 
-def _seen_fault(planner: Planner, backend: Backend) -> tuple[Values, str]:
+def _seen_fault(planner: PlannerUnderTest, backend: Backend) -> tuple[Values, str]:
     """The mis-scaled layer nearest to the middle that both ranks see."""
     layers = quantizable(planner.exact)
     middle = len(layers) // 2
@@ -268,7 +274,7 @@ def _seen_fault(planner: Planner, backend: Backend) -> tuple[Values, str]:
     )
     ranks: Values = {}
     for index in order:
-        with loaded(backend, _bytes(mis_scaled(planner.compiled, layers[index]))) as engine:
+        with loaded(backend, _bytes(scale_half_layer(planner.compiled, layers[index]))) as engine:
             values = _iterations(engine, planner.truth)
         ranks = {name: values[name] for name in _RANKS}
         if not any(_within(name, planner.precision, ranks[name]) for name in _RANKS):

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from jetsight.bundle.golden import planner_key
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.planning.limits import NO_LIMIT
 from jetsight.planning.noise import Noise
-from jetsight_compile.calibration.data import Windows, spread
+from jetsight_compile.calibration.data import CalibrationWindows, spread
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning import cem, icem, mppi
@@ -37,7 +37,7 @@ _FEEDS = {"mean": "mean", "std": "std", "actions": "incumbent", "kept": "kept"}
 
 
 @dataclass(frozen=True)
-class Torn:
+class SplitLimits:
     """Limits that about half the candidates of a first iteration violate, and which do.
 
     The bundle's own limits may let all of them pass or none, and then nothing could be told.
@@ -52,7 +52,7 @@ class Torn:
 
 
 @dataclass(frozen=True)
-class Moment:
+class ReferencePlan:
     """One plan of the float planner.
 
     Attributes:
@@ -67,7 +67,7 @@ class Moment:
     draws: list[Tensor]
     states: list[State]
     start_cost: float
-    torn: Torn | None
+    torn: SplitLimits | None
 
     def inputs(self, iteration: int) -> dict[str, F32]:
         """What the graph is given for an iteration of this plan."""
@@ -85,18 +85,22 @@ class Truth:
     """
 
     model: WorldModel
-    facts: PlannerFacts
-    moments: list[Moment]
+    facts: PlannerSpec
+    moments: list[ReferencePlan]
 
     @torch.inference_mode()
-    def cost_of(self, moment: Moment, actions: F32) -> float:
+    def cost_of(self, moment: ReferencePlan, actions: F32) -> float:
         """What a plan `[H, A]` costs in the float model; infinite if it is no number."""
         return _cost(self.model, moment.problem, torch.from_numpy(actions))
 
 
 @torch.inference_mode()
 def truth_of(
-    model: WorldModel, spec: ImagineSpec, facts: PlannerFacts, windows: Windows, most: int = MOMENTS
+    model: WorldModel,
+    spec: ImagineSpec,
+    facts: PlannerSpec,
+    windows: CalibrationWindows,
+    most: int = MOMENTS,
 ) -> Truth:
     """Plan from moments evenly spread over the windows.
 
@@ -108,9 +112,13 @@ def truth_of(
         most: M.
     """
     draws = Noise(
-        facts.iterations, spec.samples, spec.horizon, model.timing.action_block,
-        len(model.action.names), facts.noise_beta,
-    )  # fmt: skip
+        facts.iterations,
+        spec.samples,
+        spec.horizon,
+        model.timing.action_block,
+        len(model.action.names),
+        facts.noise_beta,
+    )
     moments = []
     for number, index in enumerate(spread(len(windows), most)):
         draws.use((0, 0, number))
@@ -140,7 +148,9 @@ def inputs_of(problem: Problem, state: State, noise: Tensor) -> dict[str, F32]:
     return {name: value.numpy() for name, value in {**values, "noise": noise}.items()}
 
 
-def _planned(model: WorldModel, problem: Problem, facts: PlannerFacts, noise: Noise) -> Moment:
+def _planned(
+    model: WorldModel, problem: Problem, facts: PlannerSpec, noise: Noise
+) -> ReferencePlan:
     for iteration in range(facts.iterations):
         noise.draw(iteration)
     draws = [torch.from_numpy(each.copy()) for each in noise.values]
@@ -150,10 +160,10 @@ def _planned(model: WorldModel, problem: Problem, facts: PlannerFacts, noise: No
         states.append(step(model, problem, states[-1], draw))
     first = states[0]
     torn = _torn(model, problem, first, draws[0])
-    return Moment(problem, draws, states, _cost(model, problem, first.mean), torn)
+    return ReferencePlan(problem, draws, states, _cost(model, problem, first.mean), torn)
 
 
-def _torn(model: WorldModel, problem: Problem, first: State, noise: Tensor) -> Torn | None:
+def _torn(model: WorldModel, problem: Problem, first: State, noise: Tensor) -> SplitLimits | None:
     if model.heads.hazard is None:
         return None
     candidates = limited(problem, proposed(problem, first, noise))[:-1]
@@ -163,10 +173,10 @@ def _torn(model: WorldModel, problem: Problem, first: State, noise: Tensor) -> T
     # Each hazard alone forbids so many that all of them together forbid about half.
     rank = min(max(round(len(worst) * 0.5 ** (1 / worst.shape[1])), 1), len(worst) - 1)
     limit = (worst[rank - 1] + worst[rank]) / 2
-    return Torn(limit.numpy(), (logits.amax(1) <= limit).all(1).numpy())
+    return SplitLimits(limit.numpy(), (logits.amax(1) <= limit).all(1).numpy())
 
 
-def _first(model: WorldModel, problem: Problem, facts: PlannerFacts, noise: Tensor) -> State:
+def _first(model: WorldModel, problem: Problem, facts: PlannerSpec, noise: Tensor) -> State:
     """As the runtime's planner begins a plan that continues none."""
     ticks, kept = model.timing.action_block, facts.kept
     hold = facts.start == "hold"
@@ -178,7 +188,11 @@ def _first(model: WorldModel, problem: Problem, facts: PlannerFacts, noise: Tens
 
 
 def _problem(
-    model: WorldModel, spec: ImagineSpec, facts: PlannerFacts, windows: Windows, index: int
+    model: WorldModel,
+    spec: ImagineSpec,
+    facts: PlannerSpec,
+    windows: CalibrationWindows,
+    index: int,
 ) -> Problem:
     newest, size, heads = windows.history, len(model.action.names), model.heads
     z, blocks = torch.from_numpy(windows.z[index]), torch.from_numpy(windows.blocks[index])

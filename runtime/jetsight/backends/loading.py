@@ -143,10 +143,10 @@ def _built_here(bundle: Bundle) -> str | None:
     """The fastest family with engines of this machine; None, and a word in the log, without any."""
     from jetsight.tensorrt.bindings import open_library
     from jetsight.tensorrt.engine_cache import EngineStore, fastest_family
-    from jetsight.tensorrt.fingerprint import host_facts
+    from jetsight.tensorrt.fingerprint import host_spec
 
     try:
-        found = fastest_family(bundle, EngineStore(), host_facts(open_library()))
+        found = fastest_family(bundle, EngineStore(), host_spec(open_library()))
     except JetsightError as error:
         _LOGGER.warning("no engines of this machine are used: %s", error)
         return None

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from jetsight.bundle.model_spec import ActionSpec, FrameSpec, ModelFacts, Timing, vector, within
-from jetsight.bundle.planner_spec import HeadFacts, PlannerFacts, check_planners
+from jetsight.bundle.model_spec import ActionSpec, FrameSpec, ModelSpec, TimingSpec, vector, within
+from jetsight.bundle.planner_spec import HeadSpec, PlannerSpec, check_planners
 from jetsight.errors import BundleError
 from jetsight.storage import strict_json
 
@@ -185,17 +185,17 @@ class Manifest:
     format: Literal["jetsight-bundle"] = "jetsight-bundle"
     version: str = VERSION
     name: str
-    model: ModelFacts
+    model: ModelSpec
     frame: FrameSpec
-    timing: Timing
+    timing: TimingSpec
     action: ActionSpec
     latent: LatentStats
     families: tuple[Family, ...]
     gates: tuple[Gate, ...]
     provenance: Provenance
     files: Mapping[str, FileEntry] = dataclasses.field(default_factory=dict)
-    heads: HeadFacts | None = None
-    planners: tuple[PlannerFacts, ...] = ()
+    heads: HeadSpec | None = None
+    planners: tuple[PlannerSpec, ...] = ()
 
     def __post_init__(self) -> None:
         _name("name", self.name)

@@ -17,7 +17,7 @@ _FLOAT32_MAX = 3.4e38  # the graphs and the forecaster compute in float32
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelSpec:
     """What the network is: architecture name, parameter count and the sizes D, K, H, A."""
 
     architecture: str
@@ -70,7 +70,7 @@ class FrameSpec:
 
 
 @dataclass(frozen=True)
-class Timing:
+class TimingSpec:
     """Camera rate in Hz, and how many camera frames one model step (action block) spans."""
 
     camera_hz: float

@@ -21,7 +21,7 @@ MOST_ITERATIONS = 1000
 
 
 @dataclass(frozen=True)
-class HazardFacts:
+class HazardSpec:
     """One hazard head: above `threshold` (a logit) it says that a block of actions does harm.
 
     The threshold is conformal: of held-out blocks that did harm, at most the share `miss_rate` had
@@ -39,7 +39,7 @@ class HazardFacts:
 
 
 @dataclass(frozen=True)
-class HeadFacts:
+class HeadSpec:
     """What can be read out of a latent: quantities with units and spread, hazards, support.
 
     `scale` is the standard deviation of each quantity over the training set, the unit that costs
@@ -49,7 +49,7 @@ class HeadFacts:
     quantities: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     scale: tuple[float, ...] = ()
-    hazards: tuple[HazardFacts, ...] = ()
+    hazards: tuple[HazardSpec, ...] = ()
     support: bool = False
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class CostWeights:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannerFacts:
+class PlannerSpec:
     """One `imagine` graph, which is one planner iteration, and how it is meant to be used.
 
     Args:
@@ -141,8 +141,8 @@ class PlannerFacts:
 
 
 def check_planners(
-    planners: tuple[PlannerFacts, ...],
-    heads: HeadFacts | None,
+    planners: tuple[PlannerSpec, ...],
+    heads: HeadSpec | None,
     *,
     history: int,
     horizon: int,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import HeadFacts, PlannerFacts
+from jetsight.bundle.planner_spec import HeadSpec, PlannerSpec
 from jetsight.engine import NDArray
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ class PlanSpec:
     low: NDArray
     high: NDArray
     rate_per_tick: NDArray | None
-    heads: HeadFacts
-    planners: tuple[PlannerFacts, ...]
+    heads: HeadSpec
+    planners: tuple[PlannerSpec, ...]
 
     @classmethod
     def from_manifest(cls, manifest: Manifest, family: str | None = None) -> PlanSpec:
@@ -122,11 +122,11 @@ class PlanSpec:
             low=np.asarray(action.low, np.float32),
             high=np.asarray(action.high, np.float32),
             rate_per_tick=None if rate is None else np.asarray(rate, np.float32) / np.float32(hz),
-            heads=manifest.heads or HeadFacts(),
+            heads=manifest.heads or HeadSpec(),
             planners=tuple(p for p in manifest.planners if p.graph in carried),
         )
 
-    def inputs(self, planner: PlannerFacts) -> dict[str, tuple[int, ...]]:
+    def inputs(self, planner: PlannerSpec) -> dict[str, tuple[int, ...]]:
         """Name and shape of every input of a planner's graph, all of them float32."""
         stream, plan = self.stream, (planner.horizon, self.stream.action_block * len(self.low))
         step, count = (len(self.low),), (len(self.heads.quantities),)
@@ -153,7 +153,7 @@ class PlanSpec:
         }
         return {name: shape for name, shape in every.items() if 0 not in shape}
 
-    def outputs(self, planner: PlannerFacts) -> dict[str, tuple[int, ...]]:
+    def outputs(self, planner: PlannerSpec) -> dict[str, tuple[int, ...]]:
         """Name and shape of every output of a planner's graph, all of them float32."""
         plan = self.inputs(planner)["mean"]
         every = {

@@ -17,29 +17,42 @@ from jetsight.errors import UsageError
 @click.command(short_help="Build and prove TensorRT engines here.")
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--family", "families", multiple=True, metavar="NAME",
+    "--family",
+    "families",
+    multiple=True,
+    metavar="NAME",
     help="Graph family; repeatable.  [default: those for this machine]",
-)  # fmt: skip
+)
 @click.option(
-    "--graph", "graphs", multiple=True, metavar="NAME",
+    "--graph",
+    "graphs",
+    multiple=True,
+    metavar="NAME",
     help="encode, forecast, ...; repeatable.  [default: all]",
-)  # fmt: skip
+)
 @click.option(
-    "--workspace-mb", type=click.IntRange(1, 1 << 20), metavar="N",
+    "--workspace-mb",
+    type=click.IntRange(1, 1 << 20),
+    metavar="N",
     help="Most scratch memory a layer may take.  [default: TensorRT's, all of it]",
-)  # fmt: skip
+)
 @click.option(
-    "--level", type=click.IntRange(0, 5),
+    "--level",
+    type=click.IntRange(0, 5),
     help="How long to look for faster kernels.  [default: TensorRT's, 3]",
-)  # fmt: skip
+)
 @click.option(
-    "--via", type=click.Choice(("onnx", "torch-tensorrt")), default="onnx", show_default=True,
+    "--via",
+    type=click.Choice(("onnx", "torch-tensorrt")),
+    default="onnx",
+    show_default=True,
     help="What reads the model.",
-)  # fmt: skip
+)
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path),
+    "--checkpoint",
+    type=click.Path(path_type=Path),
     help="The PyTorch model of the bundle, for --via torch-tensorrt.",
-)  # fmt: skip
+)
 @click.option("--no-measure", is_flag=True, help="Do not measure latency.")
 @click.option("--force", is_flag=True, help="Build again what is there.")
 @click.option("--list", "listing", is_flag=True, help="Show the engines of this machine instead.")
@@ -75,12 +88,12 @@ def _build(bundle: Path, options: dict[str, Any]) -> list[Any]:
     from jetsight.bundle.bundle import Bundle
     from jetsight.tensorrt.build.build import build_bundle
     from jetsight.tensorrt.build.progress import ProgressLine
-    from jetsight.tensorrt.build.request import Request, Workshop
+    from jetsight.tensorrt.build.request import BuildContext, BuildRequest
     from jetsight.tensorrt.fingerprint import BuildOptions
 
     if options["via"] == "onnx" and options["checkpoint"] is not None:
         raise UsageError("--checkpoint is only read with --via torch-tensorrt; leave it out")
-    request = Request(
+    request = BuildRequest(
         options["families"],
         options["graphs"],
         BuildOptions(options["workspace_mb"], options["level"], options["via"]),
@@ -89,7 +102,7 @@ def _build(bundle: Path, options: dict[str, Any]) -> list[Any]:
         force=options["force"],
     )
     opened = Bundle.open(bundle)
-    return build_bundle(opened, request, Workshop.here(), ProgressLine(sys.stderr))
+    return build_bundle(opened, request, BuildContext.here(), ProgressLine(sys.stderr))
 
 
 def describe(records: Sequence[Any]) -> Iterator[str]:
@@ -156,6 +169,8 @@ def _listed(record: Any) -> tuple[str, ...]:
 def _json(records: Sequence[Any], more: Sequence[dict[str, bool]]) -> str:
     from jetsight.tensorrt import record as build_record
 
-    values = [json.loads(build_record.dump(item)) | extra
-              for item, extra in zip(records, more, strict=True)]  # fmt: skip
+    values = [
+        json.loads(build_record.dump(item)) | extra
+        for item, extra in zip(records, more, strict=True)
+    ]
     return json.dumps({"engines": values})

@@ -94,11 +94,11 @@ def imagine(bundle: Path, picture: Path | None, json_wanted: bool, **options: An
     from jetsight.bundle.bundle import Bundle
     from jetsight.cli import NO_PLAN
     from jetsight.plan_report import figure
-    from jetsight.plan_report.run import Wishes, plan_once
+    from jetsight.plan_report.run import OfflinePlanArgs, plan_once
 
     if picture is not None:
         figure.check(picture)
-    report, shown = plan_once(Bundle.open(bundle), Wishes(**options), _progress)
+    report, shown = plan_once(Bundle.open(bundle), OfflinePlanArgs(**options), _progress)
     if picture is not None:
         figure.write(picture, report, shown)
     if json_wanted:

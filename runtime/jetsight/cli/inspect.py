@@ -12,7 +12,7 @@ import click
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.gates import meaning
 from jetsight.bundle.manifest import DataDigest, Manifest
-from jetsight.bundle.planner_spec import HeadFacts
+from jetsight.bundle.planner_spec import HeadSpec
 from jetsight.cli.table import fields, human_bytes, table
 from jetsight.storage import strict_json
 
@@ -103,7 +103,7 @@ def _surprise(facts: Manifest) -> Iterator[tuple[str, str]]:
     )
 
 
-def _heads(heads: HeadFacts) -> Iterator[tuple[str, str]]:
+def _heads(heads: HeadSpec) -> Iterator[tuple[str, str]]:
     read = [f"{n} ({u})" if u else n for n, u in zip(heads.quantities, heads.units, strict=True)]
     yield "probe reads", ", ".join(read) or "nothing"
     for hazard in heads.hazards:

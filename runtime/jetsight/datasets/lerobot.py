@@ -167,7 +167,7 @@ class LeRobotDataset:
             total.update(f"{name}\0{size}\0{content}\n".encode())
         return total.hexdigest()
 
-    def _place(self, index: int) -> lerobot_meta.Place:
+    def _place(self, index: int) -> lerobot_meta.EpisodeLocation:
         if not 0 <= index < len(self._places):
             raise UsageError(
                 f"{self.path} has no episode {index}; choose one of 0..{len(self._places) - 1}"

@@ -32,7 +32,7 @@ class Info:
 
 
 @dataclass(frozen=True)
-class Place:
+class EpisodeLocation:
     """Where one episode lies: `length` rows in `data_file`, frames from `start_s` in `video_file`.
 
     Without a video the pictures are in the rows themselves.
@@ -133,7 +133,7 @@ def dimension_names(key: str, features: Mapping[str, Any], folder: Path) -> list
     return [f"{key}_{i}" for i in range(shape[0])]
 
 
-def places(folder: Path, info: Info, camera: str, *, video: bool) -> list[Place]:
+def places(folder: Path, info: Info, camera: str, *, video: bool) -> list[EpisodeLocation]:
     """Where each episode lies, from `meta/episodes/`, in order of episode index.
 
     Raises:
@@ -151,17 +151,17 @@ def places(folder: Path, info: Info, camera: str, *, video: bool) -> list[Place]
     return [_place(folder, info, camera, row) for row in rows]
 
 
-def _place(folder: Path, info: Info, camera: str, row: Sequence[Any]) -> Place:
+def _place(folder: Path, info: Info, camera: str, row: Sequence[Any]) -> EpisodeLocation:
     length, data_chunk, data_file = row[1:4]
     data = _inside(folder, info.data_path, chunk_index=data_chunk, file_index=data_file)
     if len(row) == 4:
-        return Place(int(length), data, None, 0.0)
+        return EpisodeLocation(int(length), data, None, 0.0)
     if info.video_path is None:
         raise DataError(f"{folder / INFO} has no video_path although {camera!r} is a video")
     video = _inside(
         folder, info.video_path, video_key=camera, chunk_index=row[4], file_index=row[5]
     )
-    return Place(int(length), data, video, float(row[6]))
+    return EpisodeLocation(int(length), data, video, float(row[6]))
 
 
 def _inside(folder: Path, template: str, **values: Any) -> Path:

@@ -25,9 +25,9 @@ from jetsight.machine.jetson import Jetson, jetson
 from jetsight.machine.nvidia_packages import same_release
 from jetsight.machine.system import Cuda
 from jetsight.machine.thermal import temperatures, throttles
-from jetsight.tensorrt.bindings import RTX, TENSORRT, Library
+from jetsight.tensorrt.bindings import RTX, TENSORRT, TensorRtModule
 from jetsight.tensorrt.engine_cache import EngineStore
-from jetsight.tensorrt.fingerprint import HostFacts, host_facts
+from jetsight.tensorrt.fingerprint import HostSpec, host_spec
 
 Lookup = Callable[[str], "str | None"]
 
@@ -121,18 +121,18 @@ def _engines(root: Path, versions: dict[str, str | None], store: EngineStore) ->
         return Engines(folder, 0, 0, str(error))
     usable = 0
     if library is not None:
-        host = host_facts(library, root)
+        host = host_spec(library, root)
         usable = sum(record.proven and _fits(record.fingerprint.host, host) for record in records)
     return Engines(folder, len(records), usable, None)
 
 
-def _fits(built: HostFacts, here: HostFacts) -> bool:
+def _fits(built: HostSpec, here: HostSpec) -> bool:
     """Files may name fewer digits of a version than the library says of itself."""
     known = replace(here, version=built.version)
     return same_release(built.version, here.version) and not built.differences(known)
 
 
-def _library(root: Path, versions: dict[str, str | None]) -> Library | None:
+def _library(root: Path, versions: dict[str, str | None]) -> TensorRtModule | None:
     """The TensorRT that would run engines, with as exact a version as files tell; not imported."""
     for name in (TENSORRT, RTX):
         found = versions[name]
@@ -141,7 +141,7 @@ def _library(root: Path, versions: dict[str, str | None]) -> Library | None:
         system = nvidia_packages.tensorrt(root) if name == TENSORRT else None
         exact = system if system and same_release(system, found) else found
         numbers = (*(int(part[:9]) for part in re.findall(r"\d+", exact)[:4]), 0, 0, 0, 0)
-        return Library(None, name, (numbers[0], numbers[1], numbers[2], numbers[3]))
+        return TensorRtModule(None, name, (numbers[0], numbers[1], numbers[2], numbers[3]))
     return None
 
 

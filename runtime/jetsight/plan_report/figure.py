@@ -58,7 +58,7 @@ _STYLE = {
 
 
 @dataclass(frozen=True)
-class Shown:
+class FigureImages:
     """The pictures that go with a report, `uint8 [h, w, 3]`.
 
     Args:
@@ -90,7 +90,7 @@ def check(path: Path) -> None:
     _matplotlib()
 
 
-def write(path: Path, report: PlanReport, shown: Shown) -> None:
+def write(path: Path, report: PlanReport, shown: FigureImages) -> None:
     """Draw a plan into a file.
 
     Raises:
@@ -100,7 +100,7 @@ def write(path: Path, report: PlanReport, shown: Shown) -> None:
     atomic.write_file(path, draw(report, shown, path.suffix[1:].lower()))
 
 
-def draw(report: PlanReport, shown: Shown, kind: str = "png") -> bytes:
+def draw(report: PlanReport, shown: FigureImages, kind: str = "png") -> bytes:
     """A plan as the bytes of a picture; `kind` is png, svg or pdf.
 
     Raises:
@@ -156,9 +156,15 @@ def _candidates(axis: Any, report: PlanReport) -> None:
             axis.plot(rank[mask], costs[mask], marker, color=color, ms=3.2, alpha=0.8, label=label)
     if broken.any():
         axis.plot(
-            rank[broken], np.full(broken.sum(), 0.97), "x", color=INK, ms=4, clip_on=False,
-            transform=axis.get_xaxis_transform(), label=f"invalid ({broken.sum()})",
-        )  # fmt: skip
+            rank[broken],
+            np.full(broken.sum(), 0.97),
+            "x",
+            color=INK,
+            ms=4,
+            clip_on=False,
+            transform=axis.get_xaxis_transform(),
+            label=f"invalid ({broken.sum()})",
+        )
     if report.facts.elites:
         count = report.facts.elites
         how = {"color": SKY, "alpha": 0.25, "lw": 0, "zorder": 0}
@@ -179,9 +185,16 @@ def _mark_best(axis: Any, report: PlanReport, costs: NDArray, rank: NDArray) -> 
     word = "the plan" if report.plan.valid else "refused"
     word = "least violation" if report.plan.violation > 0 else word
     axis.plot(
-        [at], [cost], "*", ms=13, color=ORANGE, mec=INK, mew=0.6, zorder=5,
+        [at],
+        [cost],
+        "*",
+        ms=13,
+        color=ORANGE,
+        mec=INK,
+        mew=0.6,
+        zorder=5,
         label=f"{word}: {cost:.4g}{where}",
-    )  # fmt: skip
+    )
 
 
 def _iterations(axes: Any, report: PlanReport) -> None:
@@ -252,27 +265,48 @@ def _surroundings(
         axis.axvline(block * report.block / report.hz, color=FAINT, lw=0.8, zorder=0)
     axis.axvline(0, color=INK, lw=1.0)
     axis.annotate(
-        "out of bounds", (0.995, high + room / 2), xycoords=axis.get_yaxis_transform(),
-        ha="right", va="center", fontsize=7.5, color=GREY,
-    )  # fmt: skip
+        "out of bounds",
+        (0.995, high + room / 2),
+        xycoords=axis.get_yaxis_transform(),
+        ha="right",
+        va="center",
+        fontsize=7.5,
+        color=GREY,
+    )
     for x, ha, word in ((-4, "right", "done"), (4, "left", "planned")):
         axis.annotate(
-            word, (0, low - room / 2), xytext=(x, 0), textcoords="offset points", ha=ha,
-            va="center", fontsize=7.5, color=GREY,
-        )  # fmt: skip
+            word,
+            (0, low - room / 2),
+            xytext=(x, 0),
+            textcoords="offset points",
+            ha=ha,
+            va="center",
+            fontsize=7.5,
+            color=GREY,
+        )
     if report.plan.actions is None:
         axis.text(
-            report.facts.horizon * report.block / report.hz / 2, (low + high) / 2,
-            f"no plan: {report.plan.reason}", color=RED, ha="center", va="center", fontsize=11,
-        )  # fmt: skip
+            report.facts.horizon * report.block / report.hz / 2,
+            (low + high) / 2,
+            f"no plan: {report.plan.reason}",
+            color=RED,
+            ha="center",
+            va="center",
+            fontsize=11,
+        )
         return
     axis.legend(
-        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=4, borderpad=0.0, borderaxespad=0.3,
-        columnspacing=1.2, handletextpad=0.5,
-    )  # fmt: skip
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=4,
+        borderpad=0.0,
+        borderaxespad=0.3,
+        columnspacing=1.2,
+        handletextpad=0.5,
+    )
 
 
-def _strip(figure: Any, report: PlanReport, shown: Shown) -> None:
+def _strip(figure: Any, report: PlanReport, shown: FigureImages) -> None:
     """Now, the recorded frames nearest to the imagined latents, the goal."""
     count, far = len(shown.nearest), report.distances
     axes = figure.subplots(1, count + 2 if count else 3, squeeze=False)[0]
@@ -319,9 +353,15 @@ def _nothing(axis: Any, words: str) -> None:
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     axis.text(
-        0.5, 0.5, words, transform=axis.transAxes, ha="center", va="center", color=GREY,
+        0.5,
+        0.5,
+        words,
+        transform=axis.transAxes,
+        ha="center",
+        va="center",
+        color=GREY,
         fontsize=9,
-    )  # fmt: skip
+    )
 
 
 def _log_if_wide(axis: Any, values: NDArray) -> bool:

@@ -34,7 +34,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Library:
+class FrameIndex:
     """Latents of recorded frames, and where the frames are.
 
     Args:
@@ -65,13 +65,13 @@ def build_library(
     without: Collection[int] = (),
     most: int = _MOST_FRAMES,
     progress: Callable[[int], None] = lambda frames: None,
-) -> Library:
+) -> FrameIndex:
     """Encode frames of a dataset, evenly thinned out to at most `most`.
 
     Args:
         data: frames of the model's size.
         encode: engine of graph `encode`.
-        scale: `[D]` see `Library`.
+        scale: `[D]` see `FrameIndex`.
         without: episodes to leave out: a frame next to the start or the goal would look right
             whatever the model does.
         most: frames to encode.
@@ -91,7 +91,7 @@ def build_library(
                 rows.append(encode.outputs["z"].read().copy())
                 places.append((episode, tick))
         progress(data.episode_lengths[episode])
-    return Library(np.stack(rows), places, np.asarray(scale, np.float32))
+    return FrameIndex(np.stack(rows), places, np.asarray(scale, np.float32))
 
 
 def library_episodes(data: LeRobotDataset, without: Collection[int] = ()) -> list[int]:

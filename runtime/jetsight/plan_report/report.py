@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jetsight.bundle.model_spec import ActionSpec
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import NDArray
 from jetsight.plan_report.nearest_frames import Neighbour
@@ -45,7 +45,7 @@ class PlanReport:
     """
 
     plan: Plan
-    facts: PlannerFacts
+    facts: PlannerSpec
     spec: PlanSpec
     action: ActionSpec
     ran_on: tuple[str, str, str, str]
@@ -152,25 +152,44 @@ def as_json(report: PlanReport) -> dict[str, Any]:
         for values in (plan.candidate_costs, plan.candidate_violations)
     )
     return {
-        "bundle": name, "planner": report.facts.graph, "backend": backend, "family": family,
-        "precision": precision, "start": report.told[0], "goal": report.told[1],
-        "targets": dict(report.targets), "arrive": report.arrive,
-        "valid": plan.valid, "reason": str(plan.reason), "tick": plan.tick,
-        "actions": _list(plan.actions), "names": list(report.action.names),
-        "units": list(report.action.units), "camera_hz": report.hz,
-        "action_block": report.block, "cost": _finite(plan.cost),
-        "cost_parts": report.cost_parts, "violation": _finite(plan.violation),
-        "constrained": report.constrained, "iterations": plan.iterations,
-        "costs": [_finite(c) for c in plan.costs], "spread": [_finite(s) for s in plan.spread],
-        "candidate_costs": costs, "candidate_violations": violations,
-        "invalid": plan.invalid, "planned_ms": plan.planned_ms,
-        "parts_ms": plan.parts_ms, "distance_now": report.distance_now, "distances": _list(far),
-        "z_future": _list(plan.z_future), "library": report.library or None,
+        "bundle": name,
+        "planner": report.facts.graph,
+        "backend": backend,
+        "family": family,
+        "precision": precision,
+        "start": report.told[0],
+        "goal": report.told[1],
+        "targets": dict(report.targets),
+        "arrive": report.arrive,
+        "valid": plan.valid,
+        "reason": str(plan.reason),
+        "tick": plan.tick,
+        "actions": _list(plan.actions),
+        "names": list(report.action.names),
+        "units": list(report.action.units),
+        "camera_hz": report.hz,
+        "action_block": report.block,
+        "cost": _finite(plan.cost),
+        "cost_parts": report.cost_parts,
+        "violation": _finite(plan.violation),
+        "constrained": report.constrained,
+        "iterations": plan.iterations,
+        "costs": [_finite(c) for c in plan.costs],
+        "spread": [_finite(s) for s in plan.spread],
+        "candidate_costs": costs,
+        "candidate_violations": violations,
+        "invalid": plan.invalid,
+        "planned_ms": plan.planned_ms,
+        "parts_ms": plan.parts_ms,
+        "distance_now": report.distance_now,
+        "distances": _list(far),
+        "z_future": _list(plan.z_future),
+        "library": report.library or None,
         "nearest": [
             {"episode": n.episode, "tick": n.tick, "distance": n.distance}
             for n in report.neighbours
         ],
-    }  # fmt: skip
+    }
 
 
 def _list(values: NDArray | None) -> list[Any] | None:

@@ -15,16 +15,16 @@ import numpy as np
 
 from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import CameraError, UsageError
 from jetsight.plan_report import start as moments
-from jetsight.plan_report.figure import Shown
+from jetsight.plan_report.figure import FigureImages
 from jetsight.plan_report.nearest_frames import Neighbour, build_library, library_episodes, pictures
 from jetsight.plan_report.report import PlanReport
-from jetsight.plan_report.start import Reader, Recorded, Slides, Start
+from jetsight.plan_report.start import EpisodeTick, Reader, Slides, Start
 from jetsight.planning.goal import Goal
 from jetsight.planning.limits import Limits
 from jetsight.session import Session
@@ -33,7 +33,7 @@ Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class OfflinePlanArgs:
     """What somebody asks for; texts as they are typed.
 
     Args:
@@ -90,7 +90,9 @@ class _Asked:
     told: tuple[str, str]  # what is planned from, and towards
 
 
-def plan_once(bundle: Bundle, wishes: Wishes, progress: Progress) -> tuple[PlanReport, Shown]:
+def plan_once(
+    bundle: Bundle, wishes: OfflinePlanArgs, progress: Progress
+) -> tuple[PlanReport, FigureImages]:
     """Do what somebody asks for; all that is read is read before an engine is loaded.
 
     Args:
@@ -107,27 +109,47 @@ def plan_once(bundle: Bundle, wishes: Wishes, progress: Progress) -> tuple[PlanR
         facts = _planner(session, wishes)
         z_now = _watch(session, asked.start)
         plan = session.imagine(
-            asked.goal, wishes.budget_ms, planner=facts.graph, iterations=wishes.iterations,
-            limits=Limits(asked.low, asked.high), constrain=not wishes.no_constraint,
-            seed=wishes.seed, arrive_ticks=wishes.arrive,
-        ).copy()  # fmt: skip
+            asked.goal,
+            wishes.budget_ms,
+            planner=facts.graph,
+            iterations=wishes.iterations,
+            limits=Limits(asked.low, asked.high),
+            constrain=not wishes.no_constraint,
+            seed=wishes.seed,
+            arrive_ticks=wishes.arrive,
+        ).copy()
         ran_on = (session.backend, session.family, session.precision[facts.graph])
     maker = registry.open_backend(ran_on[0], ran_on[1], threads=wishes.threads)
     z_goal, near = _look(
-        lambda: maker.load(bundle.graph(ran_on[1], "encode")), asked, plan.z_future,
-        spec.stream.latent_std, progress,
-    )  # fmt: skip
+        lambda: maker.load(bundle.graph(ran_on[1], "encode")),
+        asked,
+        plan.z_future,
+        spec.stream.latent_std,
+        progress,
+    )
     report = PlanReport(
-        plan, facts, spec, bundle.manifest.action, (bundle.manifest.name, *ran_on), asked.told,
-        asked.start.actions, asked.low, asked.high, z_now, z_goal, asked.goal.targets,
-        wishes.arrive, not wishes.no_constraint, near,
+        plan,
+        facts,
+        spec,
+        bundle.manifest.action,
+        (bundle.manifest.name, *ran_on),
+        asked.told,
+        asked.start.actions,
+        asked.low,
+        asked.high,
+        z_now,
+        z_goal,
+        asked.goal.targets,
+        wishes.arrive,
+        not wishes.no_constraint,
+        near,
         "" if asked.library is None else str(asked.library.path),
-    )  # fmt: skip
+    )
     seen = () if asked.library is None else pictures(asked.library, near)
-    return report, Shown(asked.start.frames_u8[-1], asked.goal.image_hwc_u8, seen)
+    return report, FigureImages(asked.start.frames_u8[-1], asked.goal.image_hwc_u8, seen)
 
 
-def _read(wishes: Wishes, spec: PlanSpec) -> _Asked:
+def _read(wishes: OfflinePlanArgs, spec: PlanSpec) -> _Asked:
     if wishes.budget_ms is not None and not 0 <= wishes.budget_ms < math.inf:
         raise UsageError(f"--budget-ms is {wishes.budget_ms}, expected milliseconds from 0")
     low = _vector(wishes.low, spec.names, "--low")
@@ -149,10 +171,10 @@ def _read(wishes: Wishes, spec: PlanSpec) -> _Asked:
     return _Asked(start, goal, low, high, library, without, told)
 
 
-def _start(wishes: Wishes, spec: PlanSpec, reader: Reader) -> Start:
+def _start(wishes: OfflinePlanArgs, spec: PlanSpec, reader: Reader) -> Start:
     place = moments.parse(wishes.frame)
     last = _vector(wishes.last_action, spec.names, "--last-action")
-    if isinstance(place, Recorded):
+    if isinstance(place, EpisodeTick):
         if wishes.history or last is not None:
             raise UsageError(
                 f"{place} is recorded together with its history and actions; leave out --history "
@@ -202,7 +224,7 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _library(wishes: Wishes, spec: PlanSpec) -> LeRobotDataset | None:
+def _library(wishes: OfflinePlanArgs, spec: PlanSpec) -> LeRobotDataset | None:
     if wishes.library is None:
         return None
     data, stream = LeRobotDataset.open(wishes.library), spec.stream
@@ -216,17 +238,17 @@ def _library(wishes: Wishes, spec: PlanSpec) -> LeRobotDataset | None:
     return data
 
 
-def _own_episodes(wishes: Wishes, data: LeRobotDataset) -> set[int]:
+def _own_episodes(wishes: OfflinePlanArgs, data: LeRobotDataset) -> set[int]:
     """Episodes of the library that the start or the goal is a moment of."""
     places = [moments.parse(text) for text in (wishes.frame, wishes.goal) if text]
     return {
         place.episode
         for place in places
-        if isinstance(place, Recorded) and place.folder.resolve() == data.path.resolve()
+        if isinstance(place, EpisodeTick) and place.folder.resolve() == data.path.resolve()
     }
 
 
-def _planner(session: Session, wishes: Wishes) -> PlannerFacts:
+def _planner(session: Session, wishes: OfflinePlanArgs) -> PlannerSpec:
     """The planner to use, loaded: a start must not grow old while engines are made."""
     planners, name = {p.graph: p for p in session.planners}, wishes.planner
     if name is not None and planners and name not in planners:
@@ -248,9 +270,12 @@ def _watch(session: Session, start: Start) -> NDArray | None:
 
 
 def _look(
-    encode: Callable[[], Engine], asked: _Asked, z_future: NDArray | None, spread: NDArray,
+    encode: Callable[[], Engine],
+    asked: _Asked,
+    z_future: NDArray | None,
+    spread: NDArray,
     progress: Progress,
-) -> tuple[NDArray | None, list[Neighbour]]:  # fmt: skip
+) -> tuple[NDArray | None, list[Neighbour]]:
     """Latent of the goal's image, and the recorded frames along the imagined path."""
     image, library = asked.goal.image_hwc_u8, asked.library
     if image is None and (library is None or z_future is None):

@@ -27,7 +27,7 @@ _RECORDED = re.compile(r"(?:lerobot:)?(?P<folder>.+)#(?P<episode>\d{1,9}):(?P<ti
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class EpisodeTick:
     """One tick of one episode of a dataset, written `FOLDER#EPISODE:TICK`."""
 
     folder: Path
@@ -115,7 +115,7 @@ class Reader:
             f"{scene}; assumed: the {which} action was held",
         )
 
-    def recorded(self, place: Recorded) -> Start:
+    def recorded(self, place: EpisodeTick) -> Start:
         """A start from an episode: its frames, and the actions that were executed.
 
         Raises:
@@ -135,9 +135,11 @@ class Reader:
         actions = data.rows(place.episode).actions
         first = max(0, place.tick - spec.history * spec.action_block)
         return Start(
-            tuple(frames), actions[first : place.tick], place.tick,
+            tuple(frames),
+            actions[first : place.tick],
+            place.tick,
             "recorded: its history, and the actions that were executed",
-        )  # fmt: skip
+        )
 
     def _check_robot(self, data: LeRobotDataset) -> None:
         spec = self.spec
@@ -153,7 +155,7 @@ class Reader:
             )
 
     def _recorded(
-        self, data: LeRobotDataset, place: Recorded, ticks: Sequence[int]
+        self, data: LeRobotDataset, place: EpisodeTick, ticks: Sequence[int]
     ) -> list[NDArray]:
         frames = frames_at(data, place.episode, ticks)
         return [self._fitting(frame, str(place)) for frame in frames]
@@ -177,7 +179,7 @@ class Reader:
         return image
 
 
-def parse(text: str) -> Path | Recorded:
+def parse(text: str) -> Path | EpisodeTick:
     """What `IMAGE` or `DATASET#EPISODE:TICK` names.
 
     Raises:
@@ -185,7 +187,7 @@ def parse(text: str) -> Path | Recorded:
     """
     path, match = Path(text), _RECORDED.fullmatch(text)
     if match and not path.is_file():
-        return Recorded(Path(match["folder"]), int(match["episode"]), int(match["tick"]))
+        return EpisodeTick(Path(match["folder"]), int(match["episode"]), int(match["tick"]))
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"{text[:200]!r} is neither an image ({', '.join(SUFFIXES)}) nor a moment of a "
@@ -252,9 +254,12 @@ class Slides:
         index, self._shown = self._shown, self._shown + 1
         left = len(frames) - 1 - index
         return Frame(
-            frames[index], index, self._start.tick - left * self._block, self._clock.now_ns(),
+            frames[index],
+            index,
+            self._start.tick - left * self._block,
+            self._clock.now_ns(),
             self._start.actions if left == 0 else None,
-        )  # fmt: skip
+        )
 
     @property
     def ended(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Union
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import HeadFacts
+from jetsight.bundle.planner_spec import HeadSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import NDArray
 from jetsight.errors import UsageError, unknown
@@ -99,7 +99,7 @@ class Goal:
                 f"{[stream.latent_size]}"
             )
 
-    def fill_targets(self, heads: HeadFacts, target: NDArray, given: NDArray) -> None:
+    def fill_targets(self, heads: HeadSpec, target: NDArray, given: NDArray) -> None:
         """Write target values into `target [P]` and 1 into `given [P]` where there is one.
 
         Raises:

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import Array, Engine, NDArray
 from jetsight.planning.iterations import check_engine, handed_on
-from jetsight.planning.memory import Trace
+from jetsight.planning.memory import ConvergenceTrace
 from jetsight.planning.noise import Noise
 
 LONGEST = 8  # iterations in one launch; a longer one would miss deadlines and save nothing
@@ -47,7 +47,7 @@ class Chain(Protocol):
         ...
 
 
-class Recorder(Protocol):
+class CaptureBackend(Protocol):
     """A backend that can run engines and copies in turn without the host in between.
 
     It is the optional half of `Backend`: one without `capture` runs iteration after iteration.
@@ -93,9 +93,13 @@ class ChainedIterations:
     """
 
     def __init__(
-        self, recorder: Recorder, engines: tuple[Engine, Engine], noise: Noise, spec: PlanSpec,
-        planner: PlannerFacts,
-    ) -> None:  # fmt: skip
+        self,
+        recorder: CaptureBackend,
+        engines: tuple[Engine, Engine],
+        noise: Noise,
+        spec: PlanSpec,
+        planner: PlannerSpec,
+    ) -> None:
         for engine in engines:
             check_engine(engine, spec, planner)
         self._recorder, self._engines, self._noise = recorder, engines, noise
@@ -149,7 +153,7 @@ class ChainedIterations:
             count //= 2
         return count
 
-    def run(self, first: int, count: int, trace: Trace) -> None:
+    def run(self, first: int, count: int, trace: ConvergenceTrace) -> None:
         """Run a chain: one launch, and one wait at its end."""
         slot, turn = self._noise.slot(first), first % 2
         key = (slot, turn, count)

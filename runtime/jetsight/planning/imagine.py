@@ -12,20 +12,20 @@ from typing import cast
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.clock import Clock
 from jetsight.engine import Backend, Engine, NDArray
 from jetsight.errors import EngineError, UsageError, unknown
 from jetsight.planning.goal import Goal
-from jetsight.planning.graph_iterations import ChainedIterations, Recorder
-from jetsight.planning.inputs import Newest, Wish, _deadline, _fill_wishes, _fill_world
+from jetsight.planning.graph_iterations import CaptureBackend, ChainedIterations
+from jetsight.planning.inputs import PlanRequest, StreamState, _deadline, _fill_wishes, _fill_world
 from jetsight.planning.iterations import HostIterations, Iterations, check_engine
 from jetsight.planning.limits import Limits
 from jetsight.planning.noise import Noise
 from jetsight.planning.plan import Plan, PlanReason
 from jetsight.planning.planner import Planner
-from jetsight.planning.time_budget import Choice, GraphTime, TimesFile, choose, percentiles
+from jetsight.planning.time_budget import GraphTime, PlannerChoice, TimesFile, choose, percentiles
 
 _MEASURED_RUNS = 10
 
@@ -51,7 +51,7 @@ class Planning:
     seed: int = 0
 
 
-class Imagination:
+class PlannerPool:
     """The planners of one session.
 
     Args:
@@ -69,11 +69,11 @@ class Imagination:
         self._goal_z: NDArray | None = None
 
     @property
-    def facts(self) -> tuple[PlannerFacts, ...]:
+    def facts(self) -> tuple[PlannerSpec, ...]:
         """The planners there are."""
         return () if self._planning is None else self._planning.spec.planners
 
-    def imagine(self, wish: Wish, newest: Newest, start_ns: int) -> Plan:
+    def imagine(self, wish: PlanRequest, newest: StreamState, start_ns: int) -> Plan:
         """Plan from the newest histories of a stream.
 
         Args:
@@ -128,7 +128,7 @@ class Imagination:
             self._loaded[name] = self._load(facts[name])
         return self._loaded[name]
 
-    def tune(self, budget_ms: float) -> Choice:
+    def tune(self, budget_ms: float) -> PlannerChoice:
         """The planner that makes most of a budget here; all are measured once on this machine."""
         planning = self._require()
         if not self._times:
@@ -139,7 +139,7 @@ class Imagination:
                 file.write(self._times)
         return choose(self._times, planning.spec.planners, budget_ms)
 
-    def _measured(self, facts: PlannerFacts) -> GraphTime:
+    def _measured(self, facts: PlannerSpec) -> GraphTime:
         known = self._loaded.get(facts.graph)
         planner = known or self._load(facts)
         try:
@@ -171,13 +171,17 @@ class Imagination:
             )
         return self._planning
 
-    def _load(self, facts: PlannerFacts) -> Planner:
+    def _load(self, facts: PlannerSpec) -> Planner:
         planning = self._require()
         spec = planning.spec
         noise = Noise(
-            facts.iterations, facts.samples, facts.horizon, spec.stream.action_block,
-            len(spec.low), facts.noise_beta,
-        )  # fmt: skip
+            facts.iterations,
+            facts.samples,
+            facts.horizon,
+            spec.stream.action_block,
+            len(spec.low),
+            facts.noise_beta,
+        )
         with ExitStack() as undo:
             engines = self._engines(facts, undo)
             if planning.prove is not None:
@@ -189,7 +193,7 @@ class Imagination:
             undo.pop_all()
         return planner
 
-    def _engines(self, facts: PlannerFacts, undo: ExitStack) -> list[Engine]:
+    def _engines(self, facts: PlannerSpec, undo: ExitStack) -> list[Engine]:
         """One engine of the planner's graph; two that take turns where work can be recorded."""
         planning, engines = self._require(), []
         graph = planning.graph(facts.graph)
@@ -226,9 +230,9 @@ class Imagination:
 
 
 def _iterations(
-    backend: Backend, engines: list[Engine], noise: Noise, spec: PlanSpec, facts: PlannerFacts
+    backend: Backend, engines: list[Engine], noise: Noise, spec: PlanSpec, facts: PlannerSpec
 ) -> Iterations:
     if len(engines) == 1:
         return HostIterations(engines[0], noise, spec, facts)
     first, second = engines
-    return ChainedIterations(cast(Recorder, backend), (first, second), noise, spec, facts)
+    return ChainedIterations(cast(CaptureBackend, backend), (first, second), noise, spec, facts)

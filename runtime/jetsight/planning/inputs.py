@@ -46,7 +46,7 @@ def arrival(horizon: int, block: int, ticks: int | None = None) -> NDArray:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PlanRequest:
     """One call of `Session.imagine`; see there."""
 
     goal: GoalLike
@@ -62,7 +62,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Newest:
+class StreamState:
     """Where a stream is.
 
     Args:
@@ -76,7 +76,7 @@ class Newest:
     stale: bool
 
 
-def _fill_world(planner: Planner, newest: Newest) -> PlanReason | None:
+def _fill_world(planner: Planner, newest: StreamState) -> PlanReason | None:
     """Where the robot is, and what it did last; the reason if nobody knows."""
     if newest.tick < 0:
         return PlanReason.WARMING_UP
@@ -102,7 +102,9 @@ def _deadline(deadline_ms: float | None, start_ns: int) -> int | None:
     return start_ns + round(deadline_ms * 1e6)
 
 
-def _fill_wishes(spec: PlanSpec, planner: Planner, goal: Goal, limits: Limits, wish: Wish) -> None:
+def _fill_wishes(
+    spec: PlanSpec, planner: Planner, goal: Goal, limits: Limits, wish: PlanRequest
+) -> None:
     """Everything that is said in the call, and nothing that is measured."""
     inputs, facts, heads = planner.inputs, planner.facts, spec.heads
     if limits.rate_per_s is not None and not facts.rate_limited:

@@ -11,11 +11,11 @@ from typing import Protocol
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import Array, Engine, NDArray
 from jetsight.errors import EngineError
-from jetsight.planning.memory import Trace
+from jetsight.planning.memory import ConvergenceTrace
 from jetsight.planning.noise import Noise
 
 # What an iteration hands on to the next one: output to input.
@@ -42,7 +42,7 @@ class Iterations(Protocol):
         """How many iterations to run at once from `first` on, 1 to `most`."""
         ...
 
-    def run(self, first: int, count: int, trace: Trace) -> None:
+    def run(self, first: int, count: int, trace: ConvergenceTrace) -> None:
         """Run iterations `first .. first + count - 1` and note them in `trace`."""
         ...
 
@@ -66,7 +66,7 @@ class HostIterations:
         EngineError: the engine has other inputs or outputs than the planner needs.
     """
 
-    def __init__(self, engine: Engine, noise: Noise, spec: PlanSpec, planner: PlannerFacts) -> None:
+    def __init__(self, engine: Engine, noise: Noise, spec: PlanSpec, planner: PlannerSpec) -> None:
         check_engine(engine, spec, planner)
         self._engine, self._noise = engine, noise
         self._inputs, self._outputs = dict(engine.inputs), dict(engine.outputs)
@@ -87,7 +87,7 @@ class HostIterations:
         """One: the host is between all of them."""
         return 1
 
-    def run(self, first: int, count: int, trace: Trace) -> None:
+    def run(self, first: int, count: int, trace: ConvergenceTrace) -> None:
         """Run iterations one by one."""
         for iteration in range(first, first + count):
             if not self._fresh:
@@ -118,7 +118,7 @@ def handed_on(engine: Engine) -> list[tuple[str, str]]:
     return [(o, i) for o, i in HANDED_ON.items() if o in engine.outputs]
 
 
-def check_engine(engine: Engine, spec: PlanSpec, planner: PlannerFacts) -> None:
+def check_engine(engine: Engine, spec: PlanSpec, planner: PlannerSpec) -> None:
     """Raise `EngineError` unless it has exactly the arrays that the planner's facts imply.
 
     Without a rate limit nothing depends on `a_last`, and some libraries drop what is not read.

@@ -71,7 +71,7 @@ def _refuse(spec: PlanSpec, wrong: NDArray, key: str, values: NDArray, why: str)
             raise UsageError(f"limits: {key} of {name!r} is {value:g}, which {why}")
 
 
-class Admission:
+class LimitChecker:
     """Admits plans that obey the limits in a planner's inputs as they are at that moment.
 
     Args:

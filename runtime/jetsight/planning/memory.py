@@ -75,7 +75,7 @@ class PlanMemory:
             out[..., left:, :] = source[..., -1:, :]
 
 
-class Trace:
+class ConvergenceTrace:
     """Best plan and spread after each iteration.
 
     Args:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import MOST_ITERATIONS, PlannerFacts
+from jetsight.bundle.planner_spec import MOST_ITERATIONS, PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.clock import Clock
 from jetsight.engine import NDArray
 from jetsight.errors import EngineError, UsageError
 from jetsight.planning.iterations import Iterations
-from jetsight.planning.limits import NO_LIMIT, Admission
-from jetsight.planning.memory import PlanMemory, Trace
+from jetsight.planning.limits import NO_LIMIT, LimitChecker
+from jetsight.planning.memory import ConvergenceTrace, PlanMemory
 from jetsight.planning.noise import Noise
 from jetsight.planning.plan import BROKEN_COST, Plan, PlanReason
-from jetsight.planning.time_budget import Pace
+from jetsight.planning.time_budget import IterationTimer
 
 
 class Planner:
@@ -41,9 +41,14 @@ class Planner:
     """
 
     def __init__(
-        self, spec: PlanSpec, facts: PlannerFacts, iterations: Iterations, noise: Noise,
-        clock: Clock, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        spec: PlanSpec,
+        facts: PlannerSpec,
+        iterations: Iterations,
+        noise: Noise,
+        clock: Clock,
+        seed: int = 0,
+    ) -> None:
         self.facts, self._spec, self._clock = facts, spec, clock
         self._iterations, self._noise = iterations, noise
         self._seed, self._number = seed, 0
@@ -64,15 +69,19 @@ class Planner:
         answers = (self._actions, self._z_future, self._costs, self._violations)
         self._seen = [read_only(values) for values in answers]
         self._memory = PlanMemory(ticks, step, facts.kept, self.inputs)
-        self._pace, self._after_ns = Pace(), 0
-        self._trace = Trace(facts.iterations, self._std.reshape(self._shape))
-        self._admission = Admission(spec, self.inputs, ticks)
+        self._pace, self._after_ns = IterationTimer(), 0
+        self._trace = ConvergenceTrace(facts.iterations, self._std.reshape(self._shape))
+        self._admission = LimitChecker(spec, self.inputs, ticks)
         self._noise.use(self._key(None))
 
     def plan(
-        self, tick: int, deadline_ns: int | None = None, iterations: int | None = None,
-        seed: int | None = None, warm: bool = True,
-    ) -> Plan:  # fmt: skip
+        self,
+        tick: int,
+        deadline_ns: int | None = None,
+        iterations: int | None = None,
+        seed: int | None = None,
+        warm: bool = True,
+    ) -> Plan:
         """Plan from `inputs` as they are now.
 
         Args:
@@ -137,7 +146,7 @@ class Planner:
         if not isinstance(most, (int, np.integer)) or not 1 <= most <= MOST_ITERATIONS:
             raise UsageError(f"iterations is {most}, expected 1 to {MOST_ITERATIONS}")
         if most > len(self._trace.cost):
-            self._trace = Trace(int(most), self._std.reshape(self._shape))
+            self._trace = ConvergenceTrace(int(most), self._std.reshape(self._shape))
         return int(most)
 
     def prepare(self) -> bool:
@@ -264,7 +273,7 @@ class Planner:
             plan.actions = self._seen[0]
 
 
-def _fill_with_sense(inputs: dict[str, NDArray], spec: PlanSpec, facts: PlannerFacts) -> None:
+def _fill_with_sense(inputs: dict[str, NDArray], spec: PlanSpec, facts: PlannerSpec) -> None:
     """What an engine is warmed up with: zeros would be bounds that hold nothing."""
     inputs["low"][:], inputs["high"][:] = spec.low, spec.high
     for name, value in (("rate", NO_LIMIT), ("hazard_limit", NO_LIMIT), ("weights", 1.0)):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.errors import JetsightError, UsageError
 from jetsight.machine.jetson import jetson
 from jetsight.storage import atomic, strict_json
@@ -52,7 +52,7 @@ class GraphTime:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PlannerChoice:
     """A planner for a budget.
 
     Args:
@@ -99,8 +99,8 @@ class _Times:
 
 
 def choose(
-    times: Sequence[GraphTime], planners: Sequence[PlannerFacts], budget_ms: float
-) -> Choice:
+    times: Sequence[GraphTime], planners: Sequence[PlannerSpec], budget_ms: float
+) -> PlannerChoice:
     """The planner that makes most of a budget, and how many of its iterations fit.
 
     As many iterations fit as go into 90 % of the budget at the 99th percentile of one, at most
@@ -123,7 +123,7 @@ def choose(
 
     best = max(times, key=rank)
     count = fitting(best)
-    return Choice(best.graph, max(1, count), max(1, count) * best.p99_ms, count > 0)
+    return PlannerChoice(best.graph, max(1, count), max(1, count) * best.p99_ms, count > 0)
 
 
 def percentiles(graph: str, times_ns: Sequence[int]) -> GraphTime:
@@ -218,7 +218,7 @@ def measured_on(
     )
 
 
-class Pace:
+class IterationTimer:
     """The last few measured times of one iteration.
 
     A plan begins if the fastest of them fits, since any of them may have been disturbed, and goes

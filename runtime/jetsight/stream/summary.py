@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from jetsight.histogram import Recorder
+from jetsight.histogram import Histogram
 from jetsight.stream.frames import Forecast, Reason
 
 
-class Tally:
+class StreamSummary:
     """Counts published forecasts; nothing here is on the way to the robot.
 
     Attributes:
@@ -19,11 +19,11 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.encode_ms = Recorder()
-        self.forecast_ms = Recorder()
-        self.overhead_ms = Recorder()
-        self.frame_age_ms = Recorder()
-        self.surprise = Recorder()
+        self.encode_ms = Histogram()
+        self.forecast_ms = Histogram()
+        self.overhead_ms = Histogram()
+        self.frame_age_ms = Histogram()
+        self.surprise = Histogram()
         self.frames = 0
         self.stalls = 0
         self.surprising = 0
@@ -62,7 +62,7 @@ class Tally:
             **{name: recorder.summary() for name, recorder in self._recorders().items()},
         }
 
-    def _recorders(self) -> dict[str, Recorder]:
+    def _recorders(self) -> dict[str, Histogram]:
         return {
             "encode_ms": self.encode_ms,
             "forecast_ms": self.forecast_ms,

@@ -19,14 +19,14 @@ import numpy as np
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.engine import Array, Engine
 from jetsight.errors import EngineError, UsageError
-from jetsight.tensorrt.bindings import Library, open_library
+from jetsight.tensorrt.bindings import TensorRtModule, open_library
 from jetsight.tensorrt.cuda.arrays import CudaArray, matching
 from jetsight.tensorrt.cuda.copies import CudaCopy, CudaFetch, Work
 from jetsight.tensorrt.cuda.driver import Device, require_gpu
 from jetsight.tensorrt.cuda.stream import CudaQueue, Parameters, Runner, checked_sync
 from jetsight.tensorrt.engine_cache import EngineStore
-from jetsight.tensorrt.execution import Plan, SharedRuntime
-from jetsight.tensorrt.fingerprint import HostFacts, host_facts
+from jetsight.tensorrt.execution import EngineContext, SharedRuntime
+from jetsight.tensorrt.fingerprint import HostSpec, host_spec
 
 
 class TensorRtBackend:
@@ -57,7 +57,7 @@ class TensorRtBackend:
         *,
         device: Device | None = None,
         store: EngineStore | None = None,
-        library: Library | None = None,
+        library: TensorRtModule | None = None,
         sync: str = "hybrid",
         graphs: bool = True,
         timing: bool = False,
@@ -71,7 +71,7 @@ class TensorRtBackend:
         self._sync = checked_sync(sync)
         self._options = {"graphs": graphs, "timing": timing}
         self._clock = clock or MonotonicClock()
-        self._host: HostFacts | None = None
+        self._host: HostSpec | None = None
         self._shared: SharedRuntime | None = None
         self._engines: weakref.WeakSet[TensorRtEngine] = weakref.WeakSet()
         self._closed = False
@@ -83,7 +83,7 @@ class TensorRtBackend:
             EngineError: there is none, it is for another machine, or the GPU refuses it.
         """
         if self._host is None:
-            self._host = host_facts(self._library)
+            self._host = host_spec(self._library)
         stored = self._store.find(hashlib.sha256(graph).hexdigest(), self._host)
         return self.load_plan(stored.plan, stored.record.renamed)
 
@@ -139,9 +139,12 @@ class TensorRtBackend:
         return engine.beside(shape, what)
 
     def copy(
-        self, source: Array, target: Array, source_row: int | None = None,
+        self,
+        source: Array,
+        target: Array,
+        source_row: int | None = None,
         target_row: int | None = None,
-    ) -> Work:  # fmt: skip
+    ) -> Work:
         """A copy on the GPU for `capture`, of whole arrays or of one row of their first axis.
 
         Raises:
@@ -189,16 +192,22 @@ class TensorRtEngine(_Replayed):
     """One loaded engine with its arrays on the GPU; `TensorRtBackend.load` makes it."""
 
     def __init__(
-        self, shared: SharedRuntime, data: bytes, renamed: Mapping[str, str], owned: ExitStack, *,
-        graphs: bool, timing: bool,
-    ) -> None:  # fmt: skip
+        self,
+        shared: SharedRuntime,
+        data: bytes,
+        renamed: Mapping[str, str],
+        owned: ExitStack,
+        *,
+        graphs: bool,
+        timing: bool,
+    ) -> None:
         self._queue = queue = shared.queue
         self._names: dict[str, str] = {}  # the graph's name of a tensor to the engine's
         self._inputs: dict[str, CudaArray] = {}
         self._outputs: dict[str, CudaArray] = {}
         self._pointed: Parameters | None = None  # what the context was last told
         with queue.device as device:
-            self._plan = Plan(shared, data, owned)
+            self._plan = EngineContext(shared, data, owned)
             for own_name, is_input, shape, dtype in self._plan.tensors():
                 name = renamed.get(own_name, own_name)
                 mapped = device.integrated and used_once(is_input, dtype)

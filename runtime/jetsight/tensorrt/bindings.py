@@ -27,7 +27,7 @@ _IDLE: dict[type, list[CollectingLogger]] = {}
 
 
 @dataclass(frozen=True)
-class Library:
+class TensorRtModule:
     """An importable TensorRT.
 
     Attributes:
@@ -65,7 +65,7 @@ def called(name: str) -> str:
     return _SPOKEN.get(name, name)
 
 
-def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> Library:
+def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> TensorRtModule:
     """Import the first of `names` that is there.
 
     Raises:
@@ -81,7 +81,7 @@ def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> Library:
             if getattr(error, "name", None) != name:  # it is there, a library it needs is not
                 broken = broken or f"{name} is installed but does not load ({_one_line(error)})"
             continue
-        library = Library(module, name, _version(module, name))
+        library = TensorRtModule(module, name, _version(module, name))
         if name == TENSORRT and library.version[:2] < _OLDEST:
             broken = broken or f"{library} is too old, expected {_OLDEST[0]}.{_OLDEST[1]} or newer"
             continue
@@ -89,7 +89,7 @@ def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> Library:
     raise _absent(broken)
 
 
-def make_logger(library: Library) -> CollectingLogger:
+def make_logger(library: TensorRtModule) -> CollectingLogger:
     """A logger for TensorRT that keeps what it says, up to a limit; nothing is printed.
 
     Call its `forget` when what was made with it is gone.

@@ -30,7 +30,7 @@ from jetsight.storage.ownership import default_root, read_file, refuse_shared
 from jetsight.tensorrt import plan_header
 from jetsight.tensorrt import record as build_record
 from jetsight.tensorrt.bindings import Version
-from jetsight.tensorrt.fingerprint import HostFacts
+from jetsight.tensorrt.fingerprint import HostSpec
 from jetsight.tensorrt.record import BuildRecord
 
 PLAN, RECORD, LOG = "engine.plan", "record.json", "build.log"
@@ -63,7 +63,7 @@ class EngineStore:
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else default_root()
 
-    def find(self, graph_sha256: str, host: HostFacts) -> StoredEngine:
+    def find(self, graph_sha256: str, host: HostSpec) -> StoredEngine:
         """The newest proven engine of a graph for a machine, whatever its build options.
 
         One that a build replaces in this moment is looked for once more.
@@ -83,7 +83,7 @@ class EngineStore:
         except _Gone:
             return self._find(graph_sha256, host)
 
-    def _find(self, graph_sha256: str, host: HostFacts) -> StoredEngine:
+    def _find(self, graph_sha256: str, host: HostSpec) -> StoredEngine:
         known = [
             entry for entry in self._entries() if entry[1].fingerprint.graph_sha256 == graph_sha256
         ]
@@ -104,9 +104,7 @@ class EngineStore:
             sorted(proven, key=lambda entry: _preference(entry, host), reverse=True), host
         )
 
-    def _first_whole(
-        self, entries: list[tuple[Path, BuildRecord]], host: HostFacts
-    ) -> StoredEngine:
+    def _first_whole(self, entries: list[tuple[Path, BuildRecord]], host: HostSpec) -> StoredEngine:
         """The first that passes every check; what is wrong with the very first one if none does."""
         refused: list[EngineError] = []
         for folder, record in entries:
@@ -222,7 +220,7 @@ class EngineStore:
                 found.append((folder, build_record.parse(data, str(folder / RECORD))))
         return sorted(found, key=lambda entry: (entry[1].built_utc, entry[0].name))
 
-    def _read(self, folder: Path, record: BuildRecord, host: HostFacts) -> StoredEngine:
+    def _read(self, folder: Path, record: BuildRecord, host: HostSpec) -> StoredEngine:
         """The engine of an entry, after every check that needs no TensorRT."""
         path = folder / PLAN
         try:
@@ -253,17 +251,17 @@ def _holds(path: Path, record: BuildRecord) -> bool:
     return False
 
 
-def _host(entry: tuple[Path, BuildRecord]) -> HostFacts:
+def _host(entry: tuple[Path, BuildRecord]) -> HostSpec:
     return entry[1].fingerprint.host
 
 
-def _preference(entry: tuple[Path, BuildRecord], host: HostFacts) -> tuple[bool, str]:
+def _preference(entry: tuple[Path, BuildRecord], host: HostSpec) -> tuple[bool, str]:
     """Tuned in this power mode first, then the newest."""
     record = entry[1]
     return record.fingerprint.host.power_mode == host.power_mode, record.built_utc
 
 
-def _mention_power_mode(record: BuildRecord, host: HostFacts) -> None:
+def _mention_power_mode(record: BuildRecord, host: HostSpec) -> None:
     built = record.fingerprint.host.power_mode
     text = (
         f"engine {record.fingerprint.key} was tuned in power mode {built}, this machine is in "
@@ -279,7 +277,7 @@ def _numbers(version: str) -> Version:
     return numbers[0], numbers[1], numbers[2], numbers[3]
 
 
-def fastest_family(bundle: Bundle, store: EngineStore, host: HostFacts) -> str | None:
+def fastest_family(bundle: Bundle, store: EngineStore, host: HostSpec) -> str | None:
     """Name of the family whose proven engines take least time together; None if none is built.
 
     Of several engines of a graph the newest counts, which is the one a session loads. A family that

@@ -16,7 +16,7 @@ import numpy as np
 from jetsight.clock import Clock
 from jetsight.engine import static_shape
 from jetsight.errors import EngineError, first_line
-from jetsight.tensorrt.bindings import Library, make_logger
+from jetsight.tensorrt.bindings import TensorRtModule, make_logger
 from jetsight.tensorrt.cuda.arrays import CudaArray
 from jetsight.tensorrt.cuda.driver import Device, PyCudaDevice
 from jetsight.tensorrt.cuda.stream import CudaQueue
@@ -43,7 +43,9 @@ class SharedRuntime:
         users: open engines.
     """
 
-    def __init__(self, library: Library, device: Device | None, sync: str, clock: Clock) -> None:
+    def __init__(
+        self, library: TensorRtModule, device: Device | None, sync: str, clock: Clock
+    ) -> None:
         self.library = library
         self.users = 0
         with ExitStack() as owned:
@@ -101,7 +103,7 @@ class SharedRuntime:
             self._owned.close()
 
 
-class Plan:
+class EngineContext:
     """A deserialized engine and its execution context, which works in the shared scratch block.
 
     Args:

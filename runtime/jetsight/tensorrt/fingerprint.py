@@ -13,7 +13,7 @@ from typing import Literal
 from jetsight.machine import system
 from jetsight.machine.jetson import jetson
 from jetsight.storage import strict_json
-from jetsight.tensorrt.bindings import RTX, Library, called, spoken
+from jetsight.tensorrt.bindings import RTX, TensorRtModule, called, spoken
 
 _MIB = 1 << 20
 # What a kernel reserves differs from boot to boot, a module does not. With this step the Jetson
@@ -23,7 +23,7 @@ Via = Literal["onnx", "torch-tensorrt"]
 
 
 @dataclass(frozen=True)
-class HostFacts:
+class HostSpec:
     """The machine and the TensorRT an engine is for; None where the machine does not say.
 
     Attributes:
@@ -61,12 +61,12 @@ class HostFacts:
         return "rtx" if self.library == RTX else f"x86-trt{major}"
 
     @property
-    def tied(self) -> HostFacts:
+    def tied(self) -> HostSpec:
         """The facts as engines depend on them: of the driver, its major version."""
         driver = None if self.driver is None else self.driver.partition(".")[0]
         return replace(self, driver=driver)
 
-    def differences(self, found: HostFacts) -> list[str]:
+    def differences(self, found: HostSpec) -> list[str]:
         """`name built | found` for each fact that differs, the power mode left out."""
         lines = []
         for field in fields(self):
@@ -75,16 +75,17 @@ class HostFacts:
             # On a Jetson its module may not be loaded yet; the driver belongs to the L4T release.
             unsaid = field.name == "driver" and None in (built, here) and self.l4t is not None
             if not alike and not unsaid and field.name != "power_mode":
-                lines.append(f"{field.name} {_shown(field.name, built)} | "
-                             f"{_shown(field.name, here)}")  # fmt: skip
+                lines.append(
+                    f"{field.name} {_shown(field.name, built)} | {_shown(field.name, here)}"
+                )
         return lines
 
 
-def host_facts(library: Library, root: str | Path = "/") -> HostFacts:
+def host_spec(library: TensorRtModule, root: str | Path = "/") -> HostSpec:
     """Describe this machine and its first GPU; `root` replaces `/`."""
     cuda, board = system.cuda(Path(root)), jetson(Path(root))
     gpu = cuda.devices[0] if cuda.devices else None
-    return HostFacts(
+    return HostSpec(
         library=library.name,
         version=spoken(library.version),
         driver=cuda.driver,
@@ -129,7 +130,7 @@ class Fingerprint:
     family: str
     precision: str
     options: BuildOptions
-    host: HostFacts
+    host: HostSpec
 
     @property
     def key(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jetsight.errors import EngineError
-from jetsight.tensorrt.bindings import CollectingLogger, Library
+from jetsight.tensorrt.bindings import CollectingLogger, TensorRtModule
 
 # TensorRT misspells it in some releases.
 _MEMORY = re.compile(
@@ -29,7 +29,10 @@ _DRIVER = {
 
 
 def build_failure(
-    library: Library, logger: CollectingLogger, log: Path | None, raised: BaseException | None
+    library: TensorRtModule,
+    logger: CollectingLogger,
+    log: Path | None,
+    raised: BaseException | None,
 ) -> EngineError:
     """Why a build returned nothing, with TensorRT's first error and the next knob.
 
@@ -45,7 +48,7 @@ def build_failure(
     return EngineError(f"{library} cannot compile the graph: {first}{fix}{where}")
 
 
-def parse_failure(library: Library, said: Sequence[str], log: Path | None) -> EngineError:
+def parse_failure(library: TensorRtModule, said: Sequence[str], log: Path | None) -> EngineError:
     """Why the ONNX parser refused a graph; `said` has one line per error, with its node."""
     where = f"; its log is in {log}" if log else ""
     return EngineError(

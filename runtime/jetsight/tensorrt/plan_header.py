@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jetsight.errors import EngineError
-from jetsight.tensorrt.bindings import RTX, TENSORRT, Library, Version, called, spoken
+from jetsight.tensorrt.bindings import RTX, TENSORRT, TensorRtModule, Version, called, spoken
 
 HEADER_BYTES = 28
 _TAGS = (b"ftrt\0\0\0\0", b"vtrt\0\0\0\0")
@@ -86,7 +86,7 @@ def check(data: bytes, library: str, version: Version, what: str) -> PlanHeader:
     return header
 
 
-def check_for(data: bytes, library: Library, what: str) -> PlanHeader:
+def check_for(data: bytes, library: TensorRtModule, what: str) -> PlanHeader:
     """`check` against an opened library."""
     return check(data, library.name, library.version, what)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import PlannerFacts
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
 from jetsight.clock import Clock
 from jetsight.engine import Array, NDArray
@@ -188,7 +188,7 @@ class FakeBackend:
         self.engines[name] = FakeEngine(inputs, outputs, **script)
         return self.engines[name]
 
-    def _imagine(self, planner: PlannerFacts) -> FakeEngine:
+    def _imagine(self, planner: PlannerSpec) -> FakeEngine:
         assert self._planning is not None
         world = FakeImagine(self._planning, planner)
         script = {"compute": world, **self._script.get(planner.graph, {})}

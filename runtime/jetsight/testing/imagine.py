@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import HeadFacts, PlannerFacts
+from jetsight.bundle.planner_spec import HeadSpec, PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
 from jetsight.engine import NDArray
 
@@ -21,7 +21,7 @@ BROKEN = np.float32(3e38)  # what stands for a cost that is not finite
 _FLOOR = 0.1  # of the standard deviation of MPPI, which would stop to look around
 
 
-def tiny_planner(**changes: Any) -> PlannerFacts:
+def tiny_planner(**changes: Any) -> PlannerSpec:
     """CEM for `tiny_spec`: N=32, H=2, 6 elites, 12 iterations from the last action; with `changes`.
 
     The graph is named after kind, samples and horizon.
@@ -38,10 +38,10 @@ def tiny_planner(**changes: Any) -> PlannerFacts:
         **changes,
     }
     name = f"imagine_{facts['kind']}_{facts['samples']}x{facts['horizon']}"
-    return PlannerFacts(**{"graph": name, **facts})
+    return PlannerSpec(**{"graph": name, **facts})
 
 
-def tiny_plan_spec(spec: StreamSpec, *planners: PlannerFacts, **changes: Any) -> PlanSpec:
+def tiny_plan_spec(spec: StreamSpec, *planners: PlannerSpec, **changes: Any) -> PlanSpec:
     """Actions from -8 to 8 for a model of two action numbers; with `changes`."""
     facts: dict[str, Any] = {
         "stream": spec,
@@ -49,7 +49,7 @@ def tiny_plan_spec(spec: StreamSpec, *planners: PlannerFacts, **changes: Any) ->
         "low": np.full(2, -8.0, np.float32),
         "high": np.full(2, 8.0, np.float32),
         "rate_per_tick": None,
-        "heads": HeadFacts(),
+        "heads": HeadSpec(),
         "planners": planners or (tiny_planner(),),
     }
     return PlanSpec(**{**facts, **changes})
@@ -74,7 +74,7 @@ class FakeImagine:
     """
 
     spec: PlanSpec
-    planner: PlannerFacts
+    planner: PlannerSpec
     push: NDArray | None = None
     probe: NDArray | None = None
     hazard: NDArray | None = None
@@ -158,9 +158,14 @@ class FakeImagine:
         return np.asarray(over.sum(axis=(1, 2)), np.float32)
 
     def _best(
-        self, plans: NDArray, z: NDArray, cost: NDArray, violation: NDArray, valid: NDArray,
+        self,
+        plans: NDArray,
+        z: NDArray,
+        cost: NDArray,
+        violation: NDArray,
+        valid: NDArray,
         out: Mapping[str, NDArray],
-    ) -> None:  # fmt: skip
+    ) -> None:
         best = _order(cost, violation, valid)[0]
         out["actions"][...] = plans[best] if valid[best] else plans[-1]
         out["z_future"][...] = z[best]
@@ -168,9 +173,14 @@ class FakeImagine:
         out["violation"][0] = violation[best] if valid[best] else 0.0
 
     def _refit(
-        self, plans: NDArray, cost: NDArray, violation: NDArray, valid: NDArray,
-        given: Mapping[str, NDArray], out: Mapping[str, NDArray],
-    ) -> None:  # fmt: skip
+        self,
+        plans: NDArray,
+        cost: NDArray,
+        violation: NDArray,
+        valid: NDArray,
+        given: Mapping[str, NDArray],
+        out: Mapping[str, NDArray],
+    ) -> None:
         if self.planner.kind == "mppi":
             self._weigh(plans, cost, violation, valid, given, out)
             return
@@ -187,9 +197,14 @@ class FakeImagine:
             out["std_next"][...] = elites.std(axis=0, ddof=1)
 
     def _weigh(
-        self, plans: NDArray, cost: NDArray, violation: NDArray, valid: NDArray,
-        given: Mapping[str, NDArray], out: Mapping[str, NDArray],
-    ) -> None:  # fmt: skip
+        self,
+        plans: NDArray,
+        cost: NDArray,
+        violation: NDArray,
+        valid: NDArray,
+        given: Mapping[str, NDArray],
+        out: Mapping[str, NDArray],
+    ) -> None:
         """MPPI: every feasible candidate counts by how little it costs."""
         feasible = valid & (violation <= 0)
         chosen, score = (feasible, cost) if feasible.any() else (valid, violation)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jetsight.engine import NDArray
-from jetsight.tensorrt.bindings import TENSORRT, Library
+from jetsight.tensorrt.bindings import TENSORRT, TensorRtModule
 from jetsight.testing.device import FakeDevice
 from jetsight.testing.engine import Compute
 from jetsight.testing.imagine import Arrays
@@ -78,7 +78,7 @@ class _Script:
 
 
 class FakeTensorRt:
-    """A TensorRT module for `Library`, on one device.
+    """A TensorRT module for `TensorRtModule`, on one device.
 
     Args:
         device: where its engines compute.
@@ -114,9 +114,9 @@ class FakeTensorRt:
         self.runtimes: list[_Runtime] = []
 
     @property
-    def library(self) -> Library:
+    def library(self) -> TensorRtModule:
         """It, as `TensorRtBackend` takes it: TensorRT 10.3.0.26."""
-        return Library(self, TENSORRT, _VERSION)
+        return TensorRtModule(self, TENSORRT, _VERSION)
 
     def plan(
         self, inputs: Arrays, outputs: Arrays, compute: Compute | None, scratch_bytes: int = 1024

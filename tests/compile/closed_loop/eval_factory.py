@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import HeadFacts
+from jetsight.bundle.planner_spec import HeadSpec
 from jetsight.planning.imagine import Planning
 from jetsight.session import Session
 from jetsight.testing import FakeBackend, tiny_plan_spec, tiny_planner, tiny_spec
 from jetsight_compile.closed_loop.agents import Log, TickClock
 from jetsight_compile.closed_loop.episodes import Rules
-from jetsight_compile.closed_loop.rollout import Trial
+from jetsight_compile.closed_loop.rollout import EpisodeResult
 from jetsight_train.record.environments import PUSHT, PixelEnvironment, open_environment
 
 SPEC = tiny_spec(action_block=2, horizon=2)
@@ -24,9 +24,15 @@ SIDE = SPEC.height_px
 def short_rules(**changes: Any) -> Rules:
     """Episodes of 30 ticks: 12 to warm up, the goal 6 ticks on, 8 to reach it; with `changes`."""
     facts: dict[str, Any] = {
-        "env_id": PUSHT, "seed": 3, "size_hw": (SIDE, SIDE), "warm_up": 12, "goal_offset": 6,
-        "budget": 8, "driver_ticks": 30, **changes,
-    }  # fmt: skip
+        "env_id": PUSHT,
+        "seed": 3,
+        "size_hw": (SIDE, SIDE),
+        "warm_up": 12,
+        "goal_offset": 6,
+        "budget": 8,
+        "driver_ticks": 30,
+        **changes,
+    }
     return Rules(**facts)
 
 
@@ -40,11 +46,11 @@ def pusht() -> Iterator[PixelEnvironment]:
 
 
 def fake_session(
-    script: Mapping[str, Mapping[str, Any]] | None = None, heads: HeadFacts | None = None
+    script: Mapping[str, Mapping[str, Any]] | None = None, heads: HeadSpec | None = None
 ) -> Session:
     """A model whose latent is the brightness of the picture, and CEM on top of it."""
     low, high = np.zeros(2, np.float32), np.full(2, 512, np.float32)
-    spec = tiny_plan_spec(SPEC, tiny_planner(), low=low, high=high, heads=heads or HeadFacts())
+    spec = tiny_plan_spec(SPEC, tiny_planner(), low=low, high=high, heads=heads or HeadSpec())
     backend = FakeBackend(SPEC, script, spec)
     return Session(
         SPEC,
@@ -58,16 +64,30 @@ def fake_session(
 GRAPH = tiny_planner().graph
 
 
-def trial(episode: int, arm: str, success: bool, **changes: Any) -> Trial:
+def trial(episode: int, arm: str, success: bool, **changes: Any) -> EpisodeResult:
     """A row of the results; with `changes`."""
     facts: dict[str, Any] = {
-        "episode": episode, "arm": arm, "start_sha256": "0" * 64, "start_tick": 30,
-        "moves_block": episode % 2 == 0, "success": success, "joint_success": False,
-        "success_tick": 7 if success else None, "ticks": 50, "agent_px": 10.0, "block_px": 5.0,
-        "angle_rad": 0.1, "inside_ticks": 0, "plans": 0, "valid_plans": 0, "held_ticks": 0,
-        "surprising_ticks": 0, "no_plan_reasons": {}, "plan_ms": (),
-    }  # fmt: skip
-    return Trial(**{**facts, **changes})
+        "episode": episode,
+        "arm": arm,
+        "start_sha256": "0" * 64,
+        "start_tick": 30,
+        "moves_block": episode % 2 == 0,
+        "success": success,
+        "joint_success": False,
+        "success_tick": 7 if success else None,
+        "ticks": 50,
+        "agent_px": 10.0,
+        "block_px": 5.0,
+        "angle_rad": 0.1,
+        "inside_ticks": 0,
+        "plans": 0,
+        "valid_plans": 0,
+        "held_ticks": 0,
+        "surprising_ticks": 0,
+        "no_plan_reasons": {},
+        "plan_ms": (),
+    }
+    return EpisodeResult(**{**facts, **changes})
 
 
 class Steady:

@@ -21,11 +21,11 @@ from tiny import recipe_of
 from jetsight.bundle import golden, model_spec
 from jetsight.bundle.bundle import Bundle, write_bundle
 from jetsight.bundle.manifest import Family, LatentStats, SurpriseQuantiles
-from jetsight.bundle.planner_spec import HazardFacts, HeadFacts, PlannerFacts
+from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.session import Session
 from jetsight_compile.closed_loop import arms, runner
-from jetsight_compile.closed_loop.config import Settings
+from jetsight_compile.closed_loop.config import EvalConfig
 from jetsight_compile.closed_loop.episodes import Rules
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import export_encode, export_forecast
@@ -34,7 +34,7 @@ from jetsight_train.heads.recipe import HazardRecipe, HeadsRecipe
 from jetsight_train.heads.spec import HeadScores, HeadsDescription, HeadsTrained
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig
 from jetsight_train.model.hazard_rules import Disc
-from jetsight_train.model.heads import HazardSpec
+from jetsight_train.model.heads import HazardHeadSpec
 from jetsight_train.model.preprocess import FrameSpec
 from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
 from jetsight_train.planning.problem import ImagineSpec
@@ -43,20 +43,29 @@ D, K, H, B, SIDE = 8, 2, 2, 2, 16
 BUDGET = 16
 FAMILY = "cpu-fp32"
 SPEC = ImagineSpec("cem", samples=16, horizon=H, elites=4, context=K)
-PLANNER = PlannerFacts(
-    graph=SPEC.graph, kind="cem", samples=16, horizon=H, elites=4, context=K, rate_limited=False,
-    iterations=3, std_start=(80.0, 80.0),
-)  # fmt: skip
+PLANNER = PlannerSpec(
+    graph=SPEC.graph,
+    kind="cem",
+    samples=16,
+    horizon=H,
+    elites=4,
+    context=K,
+    rate_limited=False,
+    iterations=3,
+    std_start=(80.0, 80.0),
+)
 
 
 THRESHOLD = 1e6  # a logit that random heads never reach
 HAZARD = HazardRecipe("keep_out", Disc(("agent_x", "agent_y"), (256.0, 256.0), 60.0))
 HEADS = HeadsDescription(
-    HeadsRecipe("tiny", hazard=(HAZARD,), support=False, hidden=(8,)), None,
-    (HazardSpec("keep_out", THRESHOLD, 0.05, HAZARD.rule),), False,
+    HeadsRecipe("tiny", hazard=(HAZARD,), support=False, hidden=(8,)),
+    None,
+    (HazardHeadSpec("keep_out", THRESHOLD, 0.05, HAZARD.rule),),
+    False,
     HeadsTrained("tiny", "ab" * 32, "ab" * 32, 1, 1, (1,), torch.__version__, 1.0),
     HeadScores("tiny", 1),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -71,9 +80,15 @@ def tiny_model() -> WorldModel:
         D, K, H, PredictorConfig(1, 1, 8, 16, 8, 0, 0.0), conv=ConvConfig((8,), (4,), (4,), 16)
     )
     action = ActionSpec(
-        ("target_x", "target_y"), ("px", "px"), (0.0, 0.0), (512.0, 512.0), None, (256.0, 256.0),
-        (256.0, 256.0), (120.0, 120.0),
-    )  # fmt: skip
+        ("target_x", "target_y"),
+        ("px", "px"),
+        (0.0, 0.0),
+        (512.0, 512.0),
+        None,
+        (256.0, 256.0),
+        (256.0, 256.0),
+        (120.0, 120.0),
+    )
     frame = FrameSpec.whole((SIDE, SIDE), (SIDE, SIDE))
     model = WorldModel(config, frame, TimingSpec(10.0, B), action)
     model.heads = HEADS.build(D, 2 * B)
@@ -84,22 +99,25 @@ def write_planner(folder: Path, *, real: bool = False) -> Compiled:
     """Write `tiny.jetsight` and `checkpoint` into `folder`; graphs are opaque unless `real`."""
     model = tiny_model()
     checkpoint.save(
-        folder / "checkpoint", model, recipe_of(model),
+        folder / "checkpoint",
+        model,
+        recipe_of(model),
         checkpoint.LatentSpec((0.0,) * D, (1.0,) * D),
-        checkpoint.Trained(1, "ab" * 32, "tiny", torch.__version__, 1.0), HEADS,
-    )  # fmt: skip
+        checkpoint.Trained(1, "ab" * 32, "tiny", torch.__version__, 1.0),
+        HEADS,
+    )
     about = checkpoint.load(folder / "checkpoint")[1]
     manifest = planning_manifest(model)
     provenance = replace(manifest.provenance, checkpoint_sha256=about.weights.sha256)
     manifest = replace(manifest, provenance=provenance)
     graphs = dict.fromkeys(("encode", "forecast", SPEC.graph), b"opaque")
     if real:
-        from jetsight_compile.planner_graph.export import Imagination
+        from jetsight_compile.planner_graph.export import PlannerExporter
 
         graphs = {
             "encode": export_encode(model, Style(20)).SerializeToString(),
             "forecast": export_forecast(model, Style(20)).SerializeToString(),
-            SPEC.graph: Imagination(model, Style(20)).export(SPEC).SerializeToString(),
+            SPEC.graph: PlannerExporter(model, Style(20)).export(SPEC).SerializeToString(),
         }
     files = {f"graphs/{FAMILY}/{name}.onnx": data for name, data in graphs.items()}
     files["golden.npz"] = golden.dump(reference(model))
@@ -113,29 +131,29 @@ def planning_manifest(model: WorldModel) -> Any:
     }
     precision = {"encode": "fp32", "forecast": "fp32", SPEC.graph: "fp32"}
     return make_manifest(
-        model=model_spec.ModelFacts("conv", 1000, D, K, H, model.action_size),
+        model=model_spec.ModelSpec("conv", 1000, D, K, H, model.action_size),
         frame=model_spec.FrameSpec(
             SIDE, SIDE, "rgb", (0, 0, SIDE, SIDE), (SIDE, SIDE), (0.5,) * 3, (0.2,) * 3
         ),
-        timing=model_spec.Timing(10.0, B),
+        timing=model_spec.TimingSpec(10.0, B),
         action=model_spec.ActionSpec(**fields),
         latent=LatentStats((0.0,) * D, (1.0,) * D, 0.5, SurpriseQuantiles(1.0, 2.0, 3.0, 4.0)),
         families=(Family(FAMILY, 20, precision, ("cpu",)),),
         gates=(),
         planners=(PLANNER,),
-        heads=HeadFacts(hazards=(HazardFacts("keep_out", THRESHOLD, 0.05),)),
+        heads=HeadSpec(hazards=(HazardSpec("keep_out", THRESHOLD, 0.05),)),
     )
 
 
 def in_torch(monkeypatch: pytest.MonkeyPatch, compiled: Compiled) -> None:
     """Let the command open the bundle without its graphs, and play shorter episodes."""
 
-    def deployed(bundle: Bundle, settings: Settings) -> Session:
+    def deployed(bundle: Bundle, settings: EvalConfig) -> Session:
         model, about = checkpoint.load(compiled.checkpoint)
         spec = StreamSpec.from_manifest(bundle.manifest)
         stand_in = SimpleNamespace(spec=spec, family=FAMILY)
         session = arms.eager_session(
-            arms.Reference(model.eval(), about), bundle.manifest, stand_in, settings
+            arms.TorchModel(model.eval(), about), bundle.manifest, stand_in, settings
         )
         session.family = FAMILY
         return session
@@ -154,7 +172,11 @@ def reference(model: WorldModel) -> dict[str, np.ndarray[Any, Any]]:
     a_hist = torch.rand(2, K - 1, 2 * B, generator=draw) * 500
     actions = torch.rand(2, H, 2 * B, generator=draw) * 500
     arrays = {
-        "frame_hwc_u8": frames, "z": model.encode(frames), "z_hist": z_hist, "a_hist": a_hist,
-        "actions": actions, "z_future": model.rollout(z_hist, a_hist, actions),
-    }  # fmt: skip
+        "frame_hwc_u8": frames,
+        "z": model.encode(frames),
+        "z_hist": z_hist,
+        "a_hist": a_hist,
+        "actions": actions,
+        "z_future": model.rollout(z_hist, a_hist, actions),
+    }
     return {name: tensor.numpy() for name, tensor in arrays.items()}

@@ -21,7 +21,7 @@ from tiny import write_dataset
 from jetsight import cli
 from jetsight.bundle.bundle import Bundle, write_bundle
 from jetsight_compile.closed_loop import arms, runner
-from jetsight_compile.closed_loop.config import Settings
+from jetsight_compile.closed_loop.config import EvalConfig
 from jetsight_compile.closed_loop.task import Region
 
 pytestmark = needs_pusht
@@ -107,9 +107,14 @@ def refused(command: Sequence[str], capfd: Capture) -> tuple[Any, str]:
     ],
 )
 def test_bad_input_ends_in_one_line(
-    compiled: Compiled, options: list[str], code: int, says: str,
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: Capture,
-) -> None:  # fmt: skip
+    compiled: Compiled,
+    options: list[str],
+    code: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: Capture,
+) -> None:
     in_torch(monkeypatch, compiled)
     monkeypatch.chdir(tmp_path)
     found, line = refused(["eval", str(compiled.bundle), *options], capfd)
@@ -137,7 +142,7 @@ def test_a_bundle_without_planners_says_how_to_get_one(
 
 
 def test_the_region_comes_from_the_checkpoint(compiled: Compiled) -> None:
-    settings = Settings(
+    settings = EvalConfig(
         str(compiled.bundle), "gym_pusht/PushT-v0", 1, 3, str(compiled.checkpoint), keep_out=True
     )
     manifest = Bundle.open(compiled.bundle).manifest
@@ -188,7 +193,8 @@ def test_a_compiled_bundle_does_what_pytorch_does(tmp_path: Path, capfd: Capture
     for row in rows_of(alone[1]):
         if row["arm"] == "bundle":
             twin = next(
-                r for r in rows_of(alone[1])
+                r
+                for r in rows_of(alone[1])
                 if r["arm"] == "torch eager" and r["episode"] == row["episode"]
-            )  # fmt: skip
+            )
             assert row["agent_px"] == pytest.approx(twin["agent_px"], rel=1e-2)

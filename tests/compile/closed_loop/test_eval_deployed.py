@@ -10,15 +10,15 @@ import pytest
 from eval_factory import GRAPH, SIDE, SPEC, fake_session, pusht, short_rules
 from gym_factory import needs_pusht
 
-from jetsight.bundle.planner_spec import HazardFacts, HeadFacts
+from jetsight.bundle.planner_spec import HazardSpec, HeadSpec
 from jetsight.planning.plan import Plan
 from jetsight.stream.frames import Frame
-from jetsight_compile.closed_loop.agents import Deployed, Glance, SimulatorCamera, TickClock
-from jetsight_compile.closed_loop.config import PlannerUse
+from jetsight_compile.closed_loop.agents import AgentView, Deployed, SimulatorCamera, TickClock
+from jetsight_compile.closed_loop.config import PlanOptions
 from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode
-from jetsight_compile.closed_loop.rollout import fly
+from jetsight_compile.closed_loop.rollout import run_episode
 
-USE = PlannerUse(planner=GRAPH, iterations=3, replan_every=2, seed=5)
+USE = PlanOptions(planner=GRAPH, iterations=3, replan_every=2, seed=5)
 
 
 def episode_of(number: int = 0) -> EvalEpisode:
@@ -35,10 +35,10 @@ def drive(pilot: Deployed, ticks: int = 6, number: int = 0) -> np.ndarray:
     for tick in range(14 + ticks):
         frame = np.full((SIDE, SIDE, 3), 100 + tick % 2, np.uint8)
         if tick < 14:
-            pilot.watch(Glance(tick, frame, executed, episode.actions[tick:14]))
+            pilot.watch(AgentView(tick, frame, executed, episode.actions[tick:14]))
             executed = episode.actions[tick]
             continue
-        executed = pilot.act(Glance(tick, frame, executed, None))
+        executed = pilot.act(AgentView(tick, frame, executed, None))
         chosen.append(executed)
     pilot.end()
     return np.stack(chosen)
@@ -57,7 +57,7 @@ def test_it_plans_every_block_and_executes_what_was_planned() -> None:
 
 @pytest.mark.parametrize(("every", "plans"), [(1, 6), (4, 2)])
 def test_it_replans_as_often_as_it_is_told(every: int, plans: int) -> None:
-    pilot = Deployed(fake_session(), PlannerUse(GRAPH, 3, replan_every=every))
+    pilot = Deployed(fake_session(), PlanOptions(GRAPH, 3, replan_every=every))
     drive(pilot)
     assert pilot.log.plans == plans
 
@@ -74,7 +74,7 @@ def test_the_goal_is_due_ever_sooner(
         return imagine(*args, **options)
 
     monkeypatch.setattr(session, "imagine", asking)
-    drive(Deployed(session, PlannerUse(GRAPH, 3, replan_every=1, arrive=arrive)))
+    drive(Deployed(session, PlanOptions(GRAPH, 3, replan_every=1, arrive=arrive)))
     assert asked == due
 
 
@@ -114,7 +114,7 @@ def test_one_bad_plan_is_held_over_and_the_next_one_counts() -> None:
 
 def test_the_constraint_is_heeded_unless_it_is_switched_off() -> None:
     """Every candidate leads to a latent above -1, which the hazard head calls harm."""
-    everywhere = HeadFacts(hazards=(HazardFacts("harm", -1.0, 0.05),))
+    everywhere = HeadSpec(hazards=(HazardSpec("harm", -1.0, 0.05),))
     for constrain, valid in ((True, 0), (False, 3)):
         pilot = Deployed(fake_session(heads=everywhere), replace(USE, constrain=constrain))
         drive(pilot)
@@ -149,7 +149,7 @@ def test_a_blind_planner_ends_an_episode_as_a_failure_and_not_as_a_crash() -> No
     with pusht() as environment:
         episode = draw_episode(environment, rules, 0)
         assert episode is not None
-        row = fly(environment, "bundle", pilot, episode, rules).trial
+        row = run_episode(environment, "bundle", pilot, episode, rules).trial
     assert (row.success, row.valid_plans, row.held_ticks) == (False, 0, rules.budget)
     assert sum(row.no_plan_reasons.values()) == row.plans == rules.budget
 
@@ -162,6 +162,6 @@ def test_two_arms_may_share_a_session() -> None:
         episode = draw_episode(environment, rules, 0)
         assert episode is not None
         arms = [Deployed(session, USE), Deployed(session, USE)]
-        rows = [fly(environment, "bundle", arm, episode, rules).trial for arm in arms]
+        rows = [run_episode(environment, "bundle", arm, episode, rules).trial for arm in arms]
     assert rows[0].agent_px == rows[1].agent_px
     assert rows[0].valid_plans == rows[1].valid_plans > 0

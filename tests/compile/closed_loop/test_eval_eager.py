@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import BLOCK, HISTORY, HORIZON, LATENT, SIDE, model_of
 
-from jetsight.bundle.planner_spec import HeadFacts
+from jetsight.bundle.planner_spec import HeadSpec
 from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
 from jetsight.errors import EngineError
 from jetsight.testing import tiny_planner
@@ -17,14 +17,26 @@ from jetsight_train.planning.problem import ImagineSpec, Problem, State
 
 MODEL = model_of()
 SPEC = StreamSpec(
-    SIDE, SIDE, 10.0, HISTORY, HORIZON, BLOCK, LATENT, np.zeros(2, np.float32),
+    SIDE,
+    SIDE,
+    10.0,
+    HISTORY,
+    HORIZON,
+    BLOCK,
+    LATENT,
+    np.zeros(2, np.float32),
     np.ones(LATENT, np.float32),
-)  # fmt: skip
+)
 PLANNER = tiny_planner(samples=8, elites=3)
 PLAN = PlanSpec(
-    SPEC, MODEL.action.names, np.full(2, -3, np.float32), np.full(2, 3, np.float32), None,
-    HeadFacts(), (PLANNER,),
-)  # fmt: skip
+    SPEC,
+    MODEL.action.names,
+    np.full(2, -3, np.float32),
+    np.full(2, 3, np.float32),
+    None,
+    HeadSpec(),
+    (PLANNER,),
+)
 
 
 def filled(engine: torch_engines.EagerEngine) -> dict[str, torch.Tensor]:
@@ -59,17 +71,28 @@ def test_an_iteration_is_the_readable_reference() -> None:
     x = filled(engine)
     engine.run()
     problem = Problem(
-        ImagineSpec("cem", 8, HORIZON, 3, context=HISTORY), x["z_hist"], x["a_hist"], x["z_goal"],
-        x["low"], x["high"], x["weights"], x["a_last"], when=x["when"],
-    )  # fmt: skip
+        ImagineSpec("cem", 8, HORIZON, 3, context=HISTORY),
+        x["z_hist"],
+        x["a_hist"],
+        x["z_goal"],
+        x["low"],
+        x["high"],
+        x["weights"],
+        x["a_last"],
+        when=x["when"],
+    )
     with torch.no_grad():
         after = cem.step(
             MODEL, problem, State.first(problem, x["mean"], x["std"], x["incumbent"]), x["noise"]
         )
     for name, wanted in (
-        ("mean_next", after.mean), ("std_next", after.std), ("actions", after.actions),
-        ("cost", after.cost), ("costs", after.costs), ("z_future", after.z_future),
-    ):  # fmt: skip
+        ("mean_next", after.mean),
+        ("std_next", after.std),
+        ("actions", after.actions),
+        ("cost", after.cost),
+        ("costs", after.costs),
+        ("z_future", after.z_future),
+    ):
         np.testing.assert_allclose(engine.outputs[name].read(), wanted, rtol=1e-5, atol=1e-5)
     before = np.array(engine.outputs["cost"].read())
     engine.inputs["z_goal"].write(np.full(LATENT, 9, np.float32))  # control: another goal

@@ -14,23 +14,23 @@ from gym_factory import needs_pusht
 
 from jetsight.errors import DataError, UsageError
 from jetsight_compile.closed_loop.agents import Deployed, baselines
-from jetsight_compile.closed_loop.config import PlannerUse, Settings
+from jetsight_compile.closed_loop.config import EvalConfig, PlanOptions
 from jetsight_compile.closed_loop.results import BUNDLE
-from jetsight_compile.closed_loop.rollout import Film
+from jetsight_compile.closed_loop.rollout import EpisodeTrace
 from jetsight_compile.closed_loop.runner import Lab, _Here, run_all
 from jetsight_compile.closed_loop.task import Miss, Region
 from jetsight_compile.closed_loop.video import SIZE, Screen, chosen, encode, views
-from jetsight_compile.demo.library import Library
+from jetsight_compile.demo.library import DatasetFrames
 
-SETTINGS = Settings("b.jetsight", "gym_pusht/PushT-v0", episodes=4, seed=3)
+SETTINGS = EvalConfig("b.jetsight", "gym_pusht/PushT-v0", episodes=4, seed=3)
 
 
-def film_of(number: int, arm: str = BUNDLE, ticks: int = 3) -> Film:
+def film_of(number: int, arm: str = BUNDLE, ticks: int = 3) -> EpisodeTrace:
     frames = np.full((ticks + 1, SIDE, SIDE, 3), 200, np.uint8)
     misses = tuple(Miss(90.0 - 40 * t, 5.0, 0.1) for t in range(ticks + 1))
     futures = {0: np.float32([[0.0], [9.0]])}
     row = trial(number, arm, True, ticks=ticks, plans=2, inside_ticks=1)
-    return Film(row, frames, frames[0], misses, futures, {0: 12.5})
+    return EpisodeTrace(row, frames, frames[0], misses, futures, {0: 12.5})
 
 
 class Scripted:
@@ -39,7 +39,7 @@ class Scripted:
     def __init__(self, *known: int) -> None:
         self.known, self.asked = known, []  # type: tuple[int, ...], list[int]
 
-    def submit(self, number: int) -> Callable[[], list[Film]]:
+    def submit(self, number: int) -> Callable[[], list[EpisodeTrace]]:
         self.asked.append(number)
         return lambda: [film_of(number)] if number in self.known else []
 
@@ -72,7 +72,7 @@ def test_arms_are_paired_and_repeat_exactly() -> None:
     for _ in range(2):
         with pusht() as environment:
             arms = baselines(environment.action_low, environment.action_high, 3)
-            pilot = Deployed(fake_session(), PlannerUse(GRAPH, 2, seed=3))
+            pilot = Deployed(fake_session(), PlanOptions(GRAPH, 2, seed=3))
             lab = Lab(environment, rules, {BUNDLE: pilot, **arms})
             films = run_all(_Here(lab), settings, lambda rows: None)
         rows.append([replace(film.trial, plan_ms=()) for arms in films for film in arms])
@@ -88,10 +88,10 @@ def test_arms_are_paired_and_repeat_exactly() -> None:
     [
         ({"episodes": 0}, "--episodes is 0"),
         ({"workers": 0}, "--workers is 0"),
-        ({"use": PlannerUse(iterations=0)}, "--iterations is 0"),
-        ({"use": PlannerUse(replan_every=0)}, "--replan-every is 0"),
-        ({"use": PlannerUse(budget_ms=0.0)}, "--budget-ms is 0"),
-        ({"use": PlannerUse(budget_ms=9.0, iterations=3)}, "exclude each other"),
+        ({"use": PlanOptions(iterations=0)}, "--iterations is 0"),
+        ({"use": PlanOptions(replan_every=0)}, "--replan-every is 0"),
+        ({"use": PlanOptions(budget_ms=0.0)}, "--budget-ms is 0"),
+        ({"use": PlanOptions(budget_ms=9.0, iterations=3)}, "exclude each other"),
         ({"region": Region(1, 2, 3)}, "add --keep-out"),
     ],
 )
@@ -100,10 +100,10 @@ def test_settings_that_make_no_sense(changes: dict[str, object], says: str) -> N
         replace(SETTINGS, **changes)
 
 
-def library() -> Library:
+def library() -> DatasetFrames:
     """Two recorded frames: a dark one at latent 0 and a light one at 9."""
     frames = np.stack([np.full((SIDE, SIDE, 3), level, np.uint8) for level in (30, 230)])
-    return Library(frames, np.float32([[0], [9]]), np.zeros((2, 1)), np.zeros(2), np.ones(1))
+    return DatasetFrames(frames, np.float32([[0], [9]]), np.zeros((2, 1)), np.zeros(2), np.ones(1))
 
 
 def test_a_film_shows_what_was_imagined_and_stays_at_its_end() -> None:

@@ -16,19 +16,19 @@ from jetsight_compile.closed_loop.results import (
     FORMAT,
     FREE,
     VERSION,
-    Results,
+    EvalResults,
     summarize,
 )
-from jetsight_compile.closed_loop.rollout import Trial
+from jetsight_compile.closed_loop.rollout import EpisodeResult
 
 
-def rows_of(arm: str, solved: list[int], of: int = 10, **changes: Any) -> list[Trial]:
+def rows_of(arm: str, solved: list[int], of: int = 10, **changes: Any) -> list[EpisodeResult]:
     return [trial(i, arm, i in solved, **changes) for i in range(of)]
 
 
-def results_of(rows: list[Trial], *, region: bool = False) -> Results:
+def results_of(rows: list[EpisodeResult], *, region: bool = False) -> EvalResults:
     summary = summarize(rows, seed=0, region=region)
-    return Results(FORMAT, VERSION, {}, {}, {}, {}, None, summary, tuple(rows))
+    return EvalResults(FORMAT, VERSION, {}, {}, {}, {}, None, summary, tuple(rows))
 
 
 def test_arms_are_counted_by_kind_of_episode() -> None:
@@ -50,10 +50,18 @@ def test_the_bundle_is_paired_with_every_other_arm_whatever_their_order() -> Non
 
 def test_plans_latencies_and_reasons_add_up() -> None:
     rows = [
-        trial(i, BUNDLE, False, plans=2, valid_plans=1, held_ticks=5, plan_ms=(1.0 + i, 9.0),
-              no_plan_reasons={"all_invalid": 1})
+        trial(
+            i,
+            BUNDLE,
+            False,
+            plans=2,
+            valid_plans=1,
+            held_ticks=5,
+            plan_ms=(1.0 + i, 9.0),
+            no_plan_reasons={"all_invalid": 1},
+        )
         for i in range(4)
-    ]  # fmt: skip
+    ]
     arm = summarize(rows, seed=0, region=False).arms[BUNDLE]
     assert (arm.plans, arm.valid_plans, arm.held_ticks) == (8, 4, 20)
     assert arm.no_plan_reasons == {"all_invalid": 4}
@@ -61,7 +69,7 @@ def test_plans_latencies_and_reasons_add_up() -> None:
     assert (arm.plan_ms.max, arm.plan_ms.p99 <= 9.0) == (9.0, True)
 
 
-def keep_out_rows(inside: int) -> list[Trial]:
+def keep_out_rows(inside: int) -> list[EpisodeResult]:
     free = [trial(i, FREE, True, inside_ticks=5 if i < 8 else 0) for i in range(10)]
     bound = [trial(i, BUNDLE, True, inside_ticks=2 if i < inside else 0) for i in range(10)]
     return [*bound, *free]
@@ -102,10 +110,18 @@ def test_the_file_is_strict_json_with_every_row() -> None:
 def test_the_table_says_what_the_summary_says() -> None:
     rows = keep_out_rows(2)
     rows = [
-        trial(r.episode, r.arm, r.success, inside_ticks=r.inside_ticks, plans=4, valid_plans=3,
-              no_plan_reasons={"infeasible": 1}, plan_ms=(12.5,))
+        trial(
+            r.episode,
+            r.arm,
+            r.success,
+            inside_ticks=r.inside_ticks,
+            plans=4,
+            valid_plans=3,
+            no_plan_reasons={"infeasible": 1},
+            plan_ms=(12.5,),
+        )
         for r in rows
-    ]  # fmt: skip
+    ]
     text = "\n".join(report_lines(results_of(rows, region=True)))
     for part in ("100.0", "75.0 % fewer", "infeasible 10", "12.5", f"{BUNDLE} - {FREE}", "80.0"):
         assert part in text, part

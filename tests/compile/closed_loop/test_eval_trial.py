@@ -10,10 +10,10 @@ from gym_factory import needs_pusht
 from jetsight.errors import DataError, UsageError
 from jetsight_compile.closed_loop.agents import baselines
 from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode, random_stream
-from jetsight_compile.closed_loop.rollout import fly
+from jetsight_compile.closed_loop.rollout import run_episode
 from jetsight_compile.closed_loop.task import Region
 from jetsight_train.record.environments import PUSHT
-from jetsight_train.record.episode import Recipe, simulate
+from jetsight_train.record.episode import RecordingRecipe, simulate
 
 pytestmark = needs_pusht
 
@@ -37,7 +37,7 @@ def test_an_episode_is_a_function_of_seed_and_number() -> None:
 def test_no_recording_holds_an_episode_of_the_evaluation() -> None:
     """The same seed and number mean something else to `jetsight collect`."""
     episode = drawn(4)
-    recorded = simulate(Recipe(PUSHT, 5, 1, 3, "scripted", 16, 16), 4)
+    recorded = simulate(RecordingRecipe(PUSHT, 5, 1, 3, "scripted", 16, 16), 4)
     assert not np.allclose(recorded.actions[0], episode.actions[0])
     streams = [random_stream(3, 4, purpose).random() for purpose in range(3)]
     assert len(set(streams)) == 3
@@ -62,7 +62,9 @@ def test_every_arm_starts_from_the_same_state_and_replay_always_arrives() -> Non
         for number in range(4):
             episode = draw_episode(environment, rules, number)
             assert episode is not None
-            rows = [fly(environment, name, arms[name], episode, rules).trial for name in arms]
+            rows = [
+                run_episode(environment, name, arms[name], episode, rules).trial for name in arms
+            ]
             assert len({row.start_sha256 for row in rows}) == 1
             replay = next(row for row in rows if row.arm == "replay")
             assert replay.joint_success
@@ -76,7 +78,11 @@ def test_standing_still_reaches_no_goal_that_lies_away() -> None:
     with pusht() as environment:
         hold = baselines(environment.action_low, environment.action_high, 0)["no-op"]
         episodes = [draw_episode(environment, rules, number) for number in range(3)]
-        rows = [fly(environment, "no-op", hold, e, rules).trial for e in episodes if e is not None]
+        rows = [
+            run_episode(environment, "no-op", hold, e, rules).trial
+            for e in episodes
+            if e is not None
+        ]
     assert not any(row.success for row in rows)
     assert {row.ticks for row in rows} == {30}
 
@@ -84,7 +90,7 @@ def test_standing_still_reaches_no_goal_that_lies_away() -> None:
 def test_a_pilot_watches_the_warm_up_and_acts_after_it() -> None:
     episode, rules, pilot = drawn(2), short_rules(), Steady()
     with pusht() as environment:
-        film = fly(environment, "steady", pilot, episode, rules)
+        film = run_episode(environment, "steady", pilot, episode, rules)
     ticks = range(episode.start + film.trial.ticks)
     assert pilot.seen == [(tick, tick >= episode.start) for tick in ticks]
     assert pilot.ended
@@ -95,7 +101,7 @@ def test_a_simulator_that_does_not_repeat_itself_is_no_ground_for_comparison() -
     episode, rules = drawn(2), short_rules()
     spoiled = EvalEpisode(**{**vars(episode), "reset_seed": episode.reset_seed + 1})
     with pusht() as environment, pytest.raises(DataError, match="not repeatable: episode 2"):
-        fly(environment, "steady", Steady(), spoiled, rules)
+        run_episode(environment, "steady", Steady(), spoiled, rules)
 
 
 def test_time_inside_a_region_is_counted_per_tick() -> None:
@@ -104,7 +110,7 @@ def test_time_inside_a_region_is_counted_per_tick() -> None:
     nowhere = short_rules(region=Region(-900.0, 0.0, 10.0))
     with pusht() as environment:
         rows = [
-            fly(environment, "steady", Steady(), episode, each).trial
+            run_episode(environment, "steady", Steady(), episode, each).trial
             for each in (rules, everywhere, nowhere)
         ]
     assert [row.inside_ticks for row in rows] == [0, rows[1].ticks, 0]

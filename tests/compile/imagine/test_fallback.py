@@ -15,7 +15,7 @@ from probes import graph_of, nodes_of
 from jetsight_compile.config.targets import plan
 from jetsight_compile.export.onnx_graph import block_of
 from jetsight_compile.pipeline import planner_fallback
-from jetsight_compile.pipeline.family import Made
+from jetsight_compile.pipeline.family import FamilyGraphs
 from jetsight_compile.quantize import schemes
 from jetsight_compile.validate import planner_gates
 
@@ -53,10 +53,17 @@ class Case:
         (family,) = plan(["cpu"], ["int8"])
         whole = schemes.cpu_rows(exact, samples)
         precision = dict.fromkeys(("encode", "forecast", GRAPH), "int8")
-        self.made = Made(family, precision, {GRAPH: whole.model}, {GRAPH: exact}, {GRAPH: whole})
-        self.shop = cast(Any, SimpleNamespace(
-            samples={GRAPH: samples}, exported=lambda graph, style: exact, ports=lambda graph: None
-        ))  # fmt: skip
+        self.made = FamilyGraphs(
+            family, precision, {GRAPH: whole.model}, {GRAPH: exact}, {GRAPH: whole}
+        )
+        self.shop = cast(
+            Any,
+            SimpleNamespace(
+                samples={GRAPH: samples},
+                exported=lambda graph, style: exact,
+                ports=lambda graph: None,
+            ),
+        )
         self.judged: list[tuple[str, ...]] = []
         self.said: list[str] = []
         self.enough = 0
@@ -69,7 +76,7 @@ class Case:
         self.judged.append(kept)
         return SimpleNamespace(passed=len(kept) >= self.enough)
 
-    def settled(self, enough: int) -> tuple[Made, bool]:
+    def settled(self, enough: int) -> tuple[FamilyGraphs, bool]:
         self.enough = enough
         made, (verdict,) = planner_fallback.settled(
             self.shop, self.made, {GRAPH: cast(Any, None)}, [], self.said.append

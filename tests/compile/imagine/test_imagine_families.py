@@ -21,7 +21,7 @@ from jetsight_compile.config.targets import plan
 from jetsight_compile.export import onnx_graph
 from jetsight_compile.export.onnx_export import check_graph, operator_counts
 from jetsight_compile.pipeline import family as families
-from jetsight_compile.pipeline.family import Options, Workshop
+from jetsight_compile.pipeline.family import FamilyBuilder, Options
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_train.planning.problem import ImagineSpec
 
@@ -43,10 +43,10 @@ class Made:
         self.windows = side.windows
         both = Episodes(side, side)
         options = Options(methods=("max",))
-        self.workshop = Workshop(self.model, both, options, lambda line: None, [SPEC])
-        self._made: dict[tuple[str, str], families.Made] = {}
+        self.workshop = FamilyBuilder(self.model, both, options, lambda line: None, [SPEC])
+        self._made: dict[tuple[str, str], families.FamilyGraphs] = {}
 
-    def family(self, target: str, precision: str) -> families.Made:
+    def family(self, target: str, precision: str) -> families.FamilyGraphs:
         if (target, precision) not in self._made:
             (each,) = plan([target], [precision])
             self._made[target, precision] = self.workshop.make(each)

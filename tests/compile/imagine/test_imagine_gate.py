@@ -19,14 +19,14 @@ from jetsight.errors import GateError
 from jetsight_compile.calibration.planner_samples import imagine_samples
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_graph import quantizable
-from jetsight_compile.planner_graph.export import Imagination
-from jetsight_compile.planner_graph.settings import Settings, facts, parse, specs
+from jetsight_compile.planner_graph.export import PlannerExporter
+from jetsight_compile.planner_graph.settings import PlannerSettings, facts, parse, specs
 from jetsight_compile.quantize import schemes
 from jetsight_compile.validate import gates as gate
 from jetsight_compile.validate import planner_gates
 from jetsight_compile.validate.limits import IMAGINE_LIMITS
-from jetsight_compile.validate.negative_controls import deaf, mis_scaled
-from jetsight_compile.validate.planner_gates import Judged, Planner
+from jetsight_compile.validate.negative_controls import scale_half_layer, zero_input
+from jetsight_compile.validate.planner_gates import GateResult, PlannerUnderTest
 from jetsight_compile.validate.planner_reference import reference, truth_of
 
 RANKS = {"imagine_rank", "imagine_rank_narrow"}
@@ -36,16 +36,19 @@ class Lab:
     """One planner with heads, its float truth, and its graphs; each made once."""
 
     def __init__(self) -> None:
-        self.model, settings = imagining_model(horizon=2), Settings(iterations=3, std_scale=0.6)
+        self.model, settings = (
+            imagining_model(horizon=2),
+            PlannerSettings(iterations=3, std_scale=0.6),
+        )
         (self.spec,) = specs([parse("icem:40x2")], self.model, settings)
         self.facts = facts(self.spec, self.model, settings)
         self.truth = truth_of(self.model, self.spec, self.facts, windows_of(12), most=3)
-        self.exact = Imagination(self.model, Style(20)).export(self.spec)
+        self.exact = PlannerExporter(self.model, Style(20)).export(self.spec)
         samples = imagine_samples(windows_of(24), self.spec, self.model)
         self.int8 = schemes.cpu_rows(self.exact, samples)
 
-    def planner(self, compiled: onnx.ModelProto, precision: str = "fp32") -> Planner:
-        return Planner(self.spec.graph, precision, compiled, self.exact, self.truth)
+    def planner(self, compiled: onnx.ModelProto, precision: str = "fp32") -> PlannerUnderTest:
+        return PlannerUnderTest(self.spec.graph, precision, compiled, self.exact, self.truth)
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +57,12 @@ def lab() -> Lab:
 
 
 @pytest.fixture(scope="module")
-def judged(lab) -> Judged:
+def judged(lab) -> GateResult:
     backends = [OnnxRuntimeBackend(), OpenVinoBackend()]
     return planner_gates.judge(lab.planner(lab.exact), backends)
 
 
-def failing(judged: Judged) -> set[str]:
+def failing(judged: GateResult) -> set[str]:
     return {each.name for each in planner_gates.gates("cpu-fp32", [judged]) if not each.passed}
 
 
@@ -94,8 +97,8 @@ def test_int8_is_close_but_measurably_not_the_same(lab, judged) -> None:
 def test_a_wrong_planner_fails(lab, what: str, fails: set[str]) -> None:
     layers = [name for name in quantizable(lab.exact) if "value_out" in name]
     wrong = {
-        "mis-scaled": mis_scaled(lab.exact, layers[0]),
-        "deaf to the history": deaf(lab.exact, "z_hist"),
+        "mis-scaled": scale_half_layer(lab.exact, layers[0]),
+        "deaf to the history": zero_input(lab.exact, "z_hist"),
         "no number": broken(lab.exact, layers[0]),
     }
     found = planner_gates.judge(lab.planner(wrong[what]), [OnnxRuntimeBackend()])
@@ -107,18 +110,18 @@ def test_a_wrong_planner_fails(lab, what: str, fails: set[str]) -> None:
 
 def test_a_hazard_head_that_is_wrong_is_seen_by_its_gate_alone(lab) -> None:
     """Costs stay what they are, so no other gate that a session would fail by notices."""
-    compiled = mis_scaled(lab.exact, "judge/score.hazard.mlp.2/MatMul")
+    compiled = scale_half_layer(lab.exact, "judge/score.hazard.mlp.2/MatMul")
     found = planner_gates.judge(lab.planner(compiled), [OnnxRuntimeBackend()])
     assert "imagine_feasible" in failing(found)
     assert not failing(found) & RANKS
 
 
 def test_a_model_without_hazards_is_not_asked_about_them() -> None:
-    model, settings = imagining_model(heads=False, horizon=2), Settings(iterations=2)
+    model, settings = imagining_model(heads=False, horizon=2), PlannerSettings(iterations=2)
     (spec,) = specs([parse("cem:16x2")], model, settings)
     truth = truth_of(model, spec, facts(spec, model, settings), windows_of(6), most=1)
-    exact = Imagination(model, Style(20)).export(spec)
-    planner = Planner(spec.graph, "fp32", exact, exact, truth)
+    exact = PlannerExporter(model, Style(20)).export(spec)
+    planner = PlannerUnderTest(spec.graph, "fp32", exact, exact, truth)
     found = planner_gates.judge(planner, [OnnxRuntimeBackend()])
     names = [each.name for each in planner_gates.gates("cpu-fp32", [found])]
     assert names == [name for name in IMAGINE_LIMITS if name != "imagine_feasible"]
@@ -170,7 +173,7 @@ def test_the_golden_iteration_proves_a_planner_without_torch(lab) -> None:
     backend, graph = OnnxRuntimeBackend(), lab.spec.graph
     engine = backend.load(lab.exact.SerializeToString())
     assert rank_agreement(engine, golden, graph) == pytest.approx(1.0)
-    unheard = backend.load(deaf(lab.exact, "z_goal").SerializeToString())
+    unheard = backend.load(zero_input(lab.exact, "z_goal").SerializeToString())
     agreement = rank_agreement(unheard, golden, graph)
     assert agreement is not None
     assert agreement < 0.9, "the control: a planner deaf to the goal"

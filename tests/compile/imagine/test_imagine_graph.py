@@ -25,7 +25,7 @@ from jetsight.errors import UsageError
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import check_graph, operator_counts
 from jetsight_compile.export.onnx_graph import block_of, quantizable
-from jetsight_compile.planner_graph.export import Imagination
+from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_train.planning.problem import NEVER, ImagineSpec, Problem, State
 
@@ -42,7 +42,7 @@ class Lab:
 
     def __init__(self) -> None:
         self.model = imagining_model()
-        imagination = Imagination(self.model, Style(20))
+        imagination = PlannerExporter(self.model, Style(20))
         self.graphs = {name: imagination.export(spec) for name, spec in SPECS.items()}
         self._engines: dict[tuple[str, str], Engine] = {}
 
@@ -54,9 +54,14 @@ class Lab:
         return self._engines[name, backend]
 
     def both(
-        self, name: str, backend: str, count: int = 1, state: State | None = None,
-        noises: list[torch.Tensor] | None = None, **changes: torch.Tensor,
-    ) -> tuple[State, State]:  # fmt: skip
+        self,
+        name: str,
+        backend: str,
+        count: int = 1,
+        state: State | None = None,
+        noises: list[torch.Tensor] | None = None,
+        **changes: torch.Tensor,
+    ) -> tuple[State, State]:
         """What graph and reference answer."""
         spec = SPECS[name]
         problem = problem_of(self.model, spec, **changes)
@@ -216,9 +221,11 @@ def test_a_graph_keeps_its_promises(lab) -> None:
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"context": 4}, "4 latents, but the model looks back 3"),
-     ({"horizon": 5}, "5 action blocks, but the model was trained for 4")],
-)  # fmt: skip
+    [
+        ({"context": 4}, "4 latents, but the model looks back 3"),
+        ({"horizon": 5}, "5 action blocks, but the model was trained for 4"),
+    ],
+)
 def test_a_planner_that_does_not_fit_the_model_is_refused(lab, change, says) -> None:
     with pytest.raises(UsageError, match=says):
         ImaginePorts.of(lab.model, replace(SPECS["cem"], **change))

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from world import imagining_model
 
 from jetsight_compile.export.layers import Style
-from jetsight_compile.planner_graph.token_layers import PARTS, First, Modulation, Relative, Token
+from jetsight_compile.planner_graph.token_layers import (
+    PARTS,
+    First,
+    Relative,
+    Token,
+    TokenModulation,
+)
 from jetsight_compile.planner_graph.tokens import Rollout
 
 ROUNDING = 2e-5
@@ -31,7 +37,7 @@ class Eager:
         return Token(self.model.predictor, position, Style(20))
 
     def modulation(self) -> nn.Module:
-        return Modulation(self.model, Style(20))
+        return TokenModulation(self.model, Style(20))
 
     def add(self, part: nn.Module, inputs: list[Any], prefix: str, owner: str) -> list[Any]:
         if isinstance(part, Token):
@@ -107,7 +113,7 @@ def test_tokens_kept_when_the_window_slides_would_be_seen(model, monkeypatch) ->
 @torch.inference_mode()
 def test_modulations_are_those_of_the_model(model) -> None:
     a = torch.randn(M, model.action_size)
-    found = Modulation(model, Style(20))(a)
+    found = TokenModulation(model, Style(20))(a)
     condition = model.predictor.actions((a - model.action_mean) / model.action_std)
     for index, block in enumerate(model.predictor.blocks):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = block.modulation(condition).chunk(6, 1)

@@ -14,7 +14,7 @@ from jetsight_compile.calibration.planner_samples import imagine_samples
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import finished
 from jetsight_compile.export.onnx_graph import quantizable
-from jetsight_compile.planner_graph.export import Imagination
+from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_compile.quantize import schemes, vendor
 from jetsight_train.planning.problem import ImagineSpec
@@ -35,10 +35,10 @@ def model():
 
 def family(model, style: Style, kind: str) -> tuple[onnx.ModelProto, schemes.Quantized]:
     """A planner's graph in float16, quantized as its family ships it."""
-    exact, half = (Imagination(model, s).export(SPEC) for s in (style, style.computing("fp16")))
+    exact, half = (PlannerExporter(model, s).export(SPEC) for s in (style, style.computing("fp16")))
     samples = imagine_samples(windows_of(16), SPEC, model, most=4)
     made = schemes.tensorrt(exact, kind, samples, methods=("max",), smoothing=False)
-    made = schemes.onto(made, half)
+    made = schemes.rebase(made, half)
     return finished(made.model, SPEC.graph, ImaginePorts.of(model, SPEC)), made
 
 
@@ -77,7 +77,7 @@ def unquantized(graph: onnx.ModelProto, layer: str) -> onnx.ModelProto:
 @pytest.mark.slow
 def test_modelopt_places_every_product_of_a_planner(model) -> None:
     pytest.importorskip("modelopt")
-    exact = Imagination(model, STYLES["op23"]).export(SPEC)
+    exact = PlannerExporter(model, STYLES["op23"]).export(SPEC)
     layers = quantizable(exact)
     samples = imagine_samples(windows_of(16), SPEC, model, most=1)
     assert vendor.modelopt_placement(exact, "int8", layers, samples) == tuple(layers)

@@ -10,15 +10,15 @@ from tiny import model_of
 from world import imagining_model
 
 from jetsight.bundle.manifest import GRAPHS
-from jetsight.bundle.planner_spec import CostWeights, HazardFacts, check_planners
+from jetsight.bundle.planner_spec import CostWeights, HazardSpec, check_planners
 from jetsight.errors import UsageError
 from jetsight_compile.planner_graph import settings as planners
 from jetsight_compile.planner_graph.settings import (
     DEFAULT,
-    Settings,
-    Wish,
+    PlannerPreset,
+    PlannerSettings,
     facts,
-    head_facts,
+    head_spec,
     parse,
     specs,
 )
@@ -30,7 +30,7 @@ def model():
 
 
 def one(model, text: str, **settings):
-    settings = Settings(**settings)
+    settings = PlannerSettings(**settings)
     (spec,) = specs([parse(text)], model, settings)
     return spec, facts(spec, model, settings)
 
@@ -44,13 +44,13 @@ def told(model, path: Path):
 @pytest.mark.parametrize(
     ("text", "wish"),
     [
-        ("icem:256x5", Wish("icem", 256, 5)),
-        ("cem:300", Wish("cem", 300)),
-        ("mppi", Wish("mppi", 256)),
+        ("icem:256x5", PlannerPreset("icem", 256, 5)),
+        ("cem:300", PlannerPreset("cem", 300)),
+        ("mppi", PlannerPreset("mppi", 256)),
         *((f"{wish.kind}:{wish.samples}", wish) for wish in DEFAULT),
     ],
 )
-def test_a_wish_is_read(text: str, wish: Wish) -> None:
+def test_a_wish_is_read(text: str, wish: PlannerPreset) -> None:
     assert parse(text) == wish
 
 
@@ -74,20 +74,23 @@ def test_defaults_depend_on_size_kind_and_model(model) -> None:
     assert (small[0].elites, small[0].kept) == (4, 1)
     assert (cem[0].kept, cem[0].momentum, cem[1].noise_beta) == (0, 0.0, 0.0)
     assert mppi[0].elites == 0
-    assert facts(spec, model_of(), Settings()).weights == CostWeights(1.0)
+    assert facts(spec, model_of(), PlannerSettings()).weights == CostWeights(1.0)
 
 
 def test_facts_fit_the_manifest_and_the_graph(model) -> None:
-    heads = head_facts(model)
+    heads = head_spec(model)
     assert heads is not None
     assert heads.quantities == ("x", "y")
-    assert heads.hazards == (HazardFacts("hit", 0.0, 0.1), HazardFacts("out", 0.0, 0.1))
+    assert heads.hazards == (HazardSpec("hit", 0.0, 0.1), HazardSpec("out", 0.0, 0.1))
     assert heads.support
-    assert head_facts(model_of()) is None
+    assert head_spec(model_of()) is None
     every = tuple(one(model, text)[1] for text in ("icem:16", "cem:16x2", "mppi:16x1"))
     check_planners(every, heads, history=3, horizon=4, step_size=2)
-    assert [each.graph for each in every] == ["imagine_icem_16x4", "imagine_cem_16x2",
-                                             "imagine_mppi_16x1"]  # fmt: skip
+    assert [each.graph for each in every] == [
+        "imagine_icem_16x4",
+        "imagine_cem_16x2",
+        "imagine_mppi_16x1",
+    ]
     assert not {each.graph for each in every} & set(GRAPHS)
 
 
@@ -135,7 +138,7 @@ def test_a_planner_the_model_cannot_have_is_refused(model, tmp_path) -> None:
     with pytest.raises(UsageError, match="imagines 5 action blocks, but the model was trained for"):
         one(model, "icem:32x5")
     wishes = [parse("icem:32"), parse("icem:32x4")]
-    assert len(specs(wishes, model, Settings())) == 1, "the same one twice is one"
+    assert len(specs(wishes, model, PlannerSettings())) == 1, "the same one twice is one"
     with pytest.raises(UsageError, match="no such file"):
         planners.load_settings(tmp_path / "nothing.toml")
 

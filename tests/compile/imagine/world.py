@@ -11,10 +11,10 @@ from tiny import model_of
 from torch import Tensor
 
 from jetsight.engine import Engine
-from jetsight_train.model.hazard_rules import Recorded
+from jetsight_train.model.hazard_rules import ColumnRule
 from jetsight_train.model.heads import (
     HazardHead,
-    HazardSpec,
+    HazardHeadSpec,
     Heads,
     ProbeHead,
     ProbeSpec,
@@ -38,11 +38,14 @@ def imagining_model(*, heads: bool = True, horizon: int = 4) -> WorldModel:
     if heads:
         torch.manual_seed(1)
         latent, probe = model.config.latent_size, ProbeSpec(("x", "y"), ("px", "px"), (2.0, 0.5))
-        hazards = tuple(HazardSpec(name, 0.0, 0.1, Recorded(name)) for name in ("hit", "out"))
+        hazards = tuple(HazardHeadSpec(name, 0.0, 0.1, ColumnRule(name)) for name in ("hit", "out"))
         model.heads = Heads(
-            ProbeHead(latent, 2, (8,)), HazardHead(latent, model.action_size, 2, (8,)),
-            SupportHead(latent), probe, hazards,
-        )  # fmt: skip
+            ProbeHead(latent, 2, (8,)),
+            HazardHead(latent, model.action_size, 2, (8,)),
+            SupportHead(latent),
+            probe,
+            hazards,
+        )
     return model.eval()
 
 
@@ -98,9 +101,12 @@ def inputs_of(problem: Problem, state: State, noise: Tensor) -> dict[str, np.nda
     """What the graph is given; more than it takes."""
     values = {
         **{name: value for name, value in vars(problem).items() if isinstance(value, Tensor)},
-        "mean": state.mean, "std": state.std, "noise": noise, "incumbent": state.actions,
+        "mean": state.mean,
+        "std": state.std,
+        "noise": noise,
+        "incumbent": state.actions,
         "kept": state.kept,
-    }  # fmt: skip
+    }
     return {name: value.numpy() for name, value in values.items()}
 
 

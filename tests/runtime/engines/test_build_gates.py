@@ -16,7 +16,7 @@ from jetsight.bundle.bundle import Bundle
 from jetsight.errors import EngineError, MissingDependency, UsageError
 from jetsight.tensorrt.build.build import build_bundle
 from jetsight.tensorrt.build.progress import ProgressLine
-from jetsight.tensorrt.build.request import Request, Workshop, choose_families
+from jetsight.tensorrt.build.request import BuildContext, BuildRequest, choose_families
 from jetsight.tensorrt.engine_cache import EngineStore
 from jetsight.tensorrt.fingerprint import BuildOptions
 from jetsight.testing import FakeClock
@@ -41,16 +41,18 @@ class Bench:
     def backend(self) -> FakePlanBackend:
         golden: Any = self.bundle.golden()
         return FakePlanBackend(
-            golden, spoil=self.spoil, called=self.called,
+            golden,
+            spoil=self.spoil,
+            called=self.called,
             on_run=lambda: self.clock.advance(2_000_000),
-        )  # fmt: skip
+        )
 
     def build(self, **changes: Any) -> list[Any]:
         problem = None if self.host.gpu else "no CUDA device"
-        workshop = Workshop(
+        workshop = BuildContext(
             self.trt.library(), self.host, problem, self.store, self.backend, self.clock
         )
-        request = Request(**{"graphs": ("encode",), **changes})
+        request = BuildRequest(**{"graphs": ("encode",), **changes})
         return build_bundle(self.bundle, request, workshop, ProgressLine(self.err))
 
     def refused(self, says: str, **changes: Any) -> str:

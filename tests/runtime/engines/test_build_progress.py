@@ -22,8 +22,11 @@ def test_a_terminal_shows_one_line_that_ends_cleared() -> None:
     line.close()
     assert out.getvalue().count("\n") == 0
     assert out.getvalue().split("\r\x1b[2K") == [
-        "", "encode: building", "encode: building  50%  Timing kernels", "",
-    ]  # fmt: skip
+        "",
+        "encode: building",
+        "encode: building  50%  Timing kernels",
+        "",
+    ]
 
 
 def test_elsewhere_each_step_is_a_plain_line() -> None:

@@ -16,21 +16,28 @@ from fake_builder import FakeTensorRT
 from jetsight.errors import EngineError
 from jetsight.tensorrt import backend as backend_module
 from jetsight.tensorrt.backend import TensorRtBackend
-from jetsight.tensorrt.bindings import Library
+from jetsight.tensorrt.bindings import TensorRtModule
 from jetsight.tensorrt.build import precision_proof
 from jetsight.tensorrt.build.build import build_bundle
 from jetsight.tensorrt.build.progress import ProgressLine
-from jetsight.tensorrt.build.request import Request, Workshop
+from jetsight.tensorrt.build.request import BuildContext, BuildRequest
 from jetsight.tensorrt.engine_cache import EngineStore
 from jetsight.testing.device import FakeDevice
 from jetsight.testing.tensorrt import FakeTensorRt
 
 FAMILY = "trt-op20-fp16"
-INSPECTED = json.dumps({"Layers": [{
-    "Name": "product", "LayerType": "gemm",
-    "Inputs": [{"Dimensions": [1, 288], "Format/Datatype": "Half"}],
-    "Outputs": [{"Dimensions": [1, 4], "Format/Datatype": "Half"}],
-}]})  # fmt: skip
+INSPECTED = json.dumps(
+    {
+        "Layers": [
+            {
+                "Name": "product",
+                "LayerType": "gemm",
+                "Inputs": [{"Dimensions": [1, 288], "Format/Datatype": "Half"}],
+                "Outputs": [{"Dimensions": [1, 4], "Format/Datatype": "Half"}],
+            }
+        ]
+    }
+)
 
 
 class Both:
@@ -42,9 +49,11 @@ class Both:
             outputs["z"][...] = golden["z"][same.index(True)] if any(same) else 0.0
 
         self._runs = FakeTensorRt(device)
-        self._builds = FakeTensorRT(plan=self._runs.plan(
-            {"frame_hwc_u8": ((8, 12, 3), np.uint8)}, {"z": ((4,), np.float32)}, encode
-        ))  # fmt: skip
+        self._builds = FakeTensorRT(
+            plan=self._runs.plan(
+                {"frame_hwc_u8": ((8, 12, 3), np.uint8)}, {"z": ((4,), np.float32)}, encode
+            )
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runs if hasattr(self._runs, name) else self._builds, name)
@@ -57,14 +66,14 @@ class Machine:
         self.bundle = make_tensorrt_bundle(tmp_path / "t.jetsight", families=(FAMILY,))
         self.device, self.store = FakeDevice(), EngineStore(tmp_path / "engines")
         module = Both(self.device, self.bundle.golden())
-        self.library = Library(module, "tensorrt", (10, 3, 0, 26))
+        self.library = TensorRtModule(module, "tensorrt", (10, 3, 0, 26))
 
     def backend(self) -> TensorRtBackend:
         return TensorRtBackend(device=self.device, store=self.store, library=self.library)
 
     def build(self) -> Any:
-        workshop = Workshop(self.library, ORIN, None, self.store, self.backend)
-        request = Request(graphs=("encode",))
+        workshop = BuildContext(self.library, ORIN, None, self.store, self.backend)
+        request = BuildRequest(graphs=("encode",))
         (made,) = build_bundle(self.bundle, request, workshop, ProgressLine(io.StringIO()))
         return made.record
 
@@ -102,7 +111,7 @@ def test_a_graph_that_was_not_built_is_refused(machine) -> None:
 def test_a_failing_gate_gives_everything_back_too(machine) -> None:
     golden = {name: np.array(x) for name, x in machine.bundle.golden().items()}
     golden["z"] = -golden["z"]
-    machine.library = Library(Both(machine.device, golden), "tensorrt", (10, 3, 0, 26))
+    machine.library = TensorRtModule(Both(machine.device, golden), "tensorrt", (10, 3, 0, 26))
     with pytest.raises(EngineError, match="does not compute what PyTorch did"):
         machine.build()
     assert machine.device.live == []

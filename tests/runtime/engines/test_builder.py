@@ -18,7 +18,7 @@ from onnx import helper
 from jetsight.errors import EngineError, MissingDependency
 from jetsight.machine.jetson import Jetson
 from jetsight.tensorrt import bindings
-from jetsight.tensorrt.bindings import Library, open_library
+from jetsight.tensorrt.bindings import TensorRtModule, open_library
 from jetsight.tensorrt.build import onnx_parser
 from jetsight.tensorrt.build.timing_cache import TimingCache
 from jetsight.tensorrt.fingerprint import BuildOptions
@@ -81,30 +81,67 @@ def test_names_that_one_tensorrt_lacks_are_not_needed(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("trt", "says"),
     [
-        (FakeTensorRT(plan=None, says=[
-            ("WARNING", "Requested amount of GPU memory (68719476736 bytes) could not be had."),
-            ("ERROR", "2: [virtualMemoryBuffer.cpp::resizePhysical] Error Code 2: OutOfMemory"),
-        ]), ["Error Code 2: OutOfMemory", "close other programs", "--workspace-mb 256"]),
-        (FakeTensorRT(plan=None, says=[
-            ("WARNING", "Skipping tactic 3 due to insuficient memory on requested size of 538"),
-            ("ERROR", "10: Could not find any implementation for node /blocks.0/MatMul."),
-        ]), ["/blocks.0/MatMul", "--workspace-mb 256"]),
-        (FakeTensorRT(plan=None, says=[
-            ("ERROR", "10: Could not find any implementation for node /blocks.0/MatMul."),
-        ]), ["no kernel fits node /blocks.0/MatMul", "older target"]),
-        (FakeTensorRT(raises=TypeError("pybind11::init(): factory function returned nullptr")),
-         ["factory function returned nullptr"]),
-        (FakeTensorRT(plan=None, says=[("ERROR", "CUDA initialization failure with error: 35")]),
-         ["missing or too old", "CUDA error 35", "update the driver", "jetsight doctor"]),
-        (FakeTensorRT(plan=None, says=[("ERROR", "In f at g.cpp:25 (cudaError 803: x)")]),
-         ["CUDA error 803", "user-space library"]),
-        (FakeTensorRT(plan=None, says=[("ERROR", "first\nproblem"), ("ERROR", "second")]),
-         ["TensorRT 10.3.0.26 cannot compile the graph: first problem"]),
+        (
+            FakeTensorRT(
+                plan=None,
+                says=[
+                    (
+                        "WARNING",
+                        "Requested amount of GPU memory (68719476736 bytes) could not be had.",
+                    ),
+                    (
+                        "ERROR",
+                        "2: [virtualMemoryBuffer.cpp::resizePhysical] Error Code 2: OutOfMemory",
+                    ),
+                ],
+            ),
+            ["Error Code 2: OutOfMemory", "close other programs", "--workspace-mb 256"],
+        ),
+        (
+            FakeTensorRT(
+                plan=None,
+                says=[
+                    (
+                        "WARNING",
+                        "Skipping tactic 3 due to insuficient memory on requested size of 538",
+                    ),
+                    ("ERROR", "10: Could not find any implementation for node /blocks.0/MatMul."),
+                ],
+            ),
+            ["/blocks.0/MatMul", "--workspace-mb 256"],
+        ),
+        (
+            FakeTensorRT(
+                plan=None,
+                says=[
+                    ("ERROR", "10: Could not find any implementation for node /blocks.0/MatMul."),
+                ],
+            ),
+            ["no kernel fits node /blocks.0/MatMul", "older target"],
+        ),
+        (
+            FakeTensorRT(raises=TypeError("pybind11::init(): factory function returned nullptr")),
+            ["factory function returned nullptr"],
+        ),
+        (
+            FakeTensorRT(plan=None, says=[("ERROR", "CUDA initialization failure with error: 35")]),
+            ["missing or too old", "CUDA error 35", "update the driver", "jetsight doctor"],
+        ),
+        (
+            FakeTensorRT(plan=None, says=[("ERROR", "In f at g.cpp:25 (cudaError 803: x)")]),
+            ["CUDA error 803", "user-space library"],
+        ),
+        (
+            FakeTensorRT(plan=None, says=[("ERROR", "first\nproblem"), ("ERROR", "second")]),
+            ["TensorRT 10.3.0.26 cannot compile the graph: first problem"],
+        ),
         (FakeTensorRT(plan=None), ["it gave no reason"]),
-        (FakeTensorRT(parser_errors=[("head/x", "Fourier", "no importer")]),
-         ["cannot parse the graph: node 'head/x' (Fourier): no importer", "--target orin-jp6"]),
+        (
+            FakeTensorRT(parser_errors=[("head/x", "Fourier", "no importer")]),
+            ["cannot parse the graph: node 'head/x' (Fourier): no importer", "--target orin-jp6"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_why_tensorrt_refuses_and_what_to_do(trt, says, tmp_path) -> None:
     text = refusal(trt, tmp_path)
     for part in says:
@@ -225,7 +262,7 @@ def test_the_library_is_tensorrt_before_tensorrt_rtx(monkeypatch) -> None:
     rtx = types.SimpleNamespace(__version__="1.7.1.116")
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", rtx)
-    assert open_library() == Library(fake, "tensorrt", (10, 3, 0, 26))
+    assert open_library() == TensorRtModule(fake, "tensorrt", (10, 3, 0, 26))
     assert str(open_library(("tensorrt_rtx",))) == "TensorRT-RTX 1.7.1.116"
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert open_library().name == "tensorrt_rtx"

@@ -41,8 +41,9 @@ def bundle(tmp_path_factory) -> Bundle:
     )
 
 
-def add(store: EngineStore, bundle: Bundle, family: str, graph: str, p50_ms: float | None,
-        **changes) -> None:  # fmt: skip
+def add(
+    store: EngineStore, bundle: Bundle, family: str, graph: str, p50_ms: float | None, **changes
+) -> None:
     plan = make_plan(body=f"{family}{graph}{p50_ms}{changes}".encode() * 9)
     clocks = Clocks((), (), None)
     latency = None if p50_ms is None else Latency(9, 1, p50_ms, p50_ms, p50_ms, p50_ms, clocks)
@@ -80,15 +81,18 @@ def test_the_newest_engine_of_a_graph_counts(bundle, tmp_path) -> None:
 def test_a_bundle_whose_engines_come_first_still_runs_on_the_cpu(tmp_path, monkeypatch) -> None:
     """TensorRT is usable and nothing was built: the CPU family runs."""
     content = {graph_path(n, "encode"): encode(1).SerializeToString() for n in (FP16, "cpu-fp32")}
-    content |= {path.replace("encode", "forecast"): forecast().SerializeToString()
-                for path in list(content)}  # fmt: skip
+    content |= {
+        path.replace("encode", "forecast"): forecast().SerializeToString() for path in list(content)
+    }
     families = tuple(
         Family(n, 20, dict.fromkeys(("encode", "forecast"), n[-4:]), ("any",))
         for n in (FP16, "cpu-fp32")
     )
     made = make_bundle(tmp_path / "x.jetsight", families=families, gates=(), graphs=content)
-    infos = [BackendInfo("onnxruntime", "1", ("cpu-",), None),
-             BackendInfo("tensorrt", "10.3", ("trt-",), None)]  # fmt: skip
+    infos = [
+        BackendInfo("onnxruntime", "1", ("cpu-",), None),
+        BackendInfo("tensorrt", "10.3", ("trt-",), None),
+    ]
     monkeypatch.setattr(loading.backends, "available", lambda: infos)
     monkeypatch.setattr(loading, "_built_here", lambda bundle: None)
     assert loading._choose_family(made, None, None).name == "cpu-fp32"

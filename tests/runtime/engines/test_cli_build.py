@@ -15,7 +15,7 @@ from bad_input import here
 from engine_factory import FAMILY, make_tensorrt_bundle
 
 from jetsight.tensorrt.engine_cache import EngineStore
-from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, host_facts
+from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, host_spec
 
 pytestmark = pytest.mark.skipif(
     not find_spec("tensorrt_rtx"),
@@ -65,8 +65,9 @@ def test_list_shows_engines_and_sweeps_leftovers(folder, capfd) -> None:
     code, out, _ = here(["build", "--list"], capfd)
     assert code == 0
     assert [line.split()[:3] for line in out.splitlines()[1:]] == [
-        ["tiny", FAMILY, "encode"], ["tiny", FAMILY, "forecast"],
-    ]  # fmt: skip
+        ["tiny", FAMILY, "encode"],
+        ["tiny", FAMILY, "forecast"],
+    ]
     assert "no GPU, TensorRT-RTX 1." in out
     assert not left.exists()
     _, out, _ = here(["build", "--list", "--json"], capfd)
@@ -78,8 +79,11 @@ def _child(*options: str) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
         [sys.executable, "-c", code, "build", "t.jetsight", "--graph", "encode", *options],
-        env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def _key(bundle) -> str:
@@ -88,7 +92,7 @@ def _key(bundle) -> str:
     from jetsight.tensorrt.bindings import open_library
 
     digest = hashlib.sha256(bundle.graph(FAMILY, "encode")).hexdigest()
-    facts = host_facts(open_library())
+    facts = host_spec(open_library())
     return Fingerprint(digest, FAMILY, "fp16", BuildOptions(), facts).key
 
 

@@ -16,7 +16,7 @@ from jetsight.errors import EngineError
 from jetsight.storage.ownership import default_root, read_file
 from jetsight.tensorrt import engine_cache as store_module
 from jetsight.tensorrt.engine_cache import EngineStore
-from jetsight.tensorrt.fingerprint import BuildOptions, HostFacts
+from jetsight.tensorrt.fingerprint import BuildOptions, HostSpec
 from jetsight.tensorrt.record import BuildRecord
 
 GRAPH, PLAN = "ab" * 32, make_plan()
@@ -50,7 +50,7 @@ def test_nothing_built_names_the_command(store) -> None:
         store.find(GRAPH, ORIN)
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(HostFacts) if f.name != "power_mode"])
+@pytest.mark.parametrize("name", [f.name for f in fields(HostSpec) if f.name != "power_mode"])
 def test_another_machine_is_refused_with_both_facts(store, name) -> None:
     add(store)
     value = getattr(ORIN, name)
@@ -79,9 +79,11 @@ def test_the_newest_counts_and_the_power_mode_before_it(store) -> None:
     add(store, make_plan(body=b"old"), options=BuildOptions(level=1))
     new = add(store, make_plan(body=b"new"), built_utc="2026-02-01T12:00:00.000Z")
     tuned = add(
-        store, make_plan(body=b"tuned"), built_utc="2026-02-02T12:00:00.000Z",
+        store,
+        make_plan(body=b"tuned"),
+        built_utc="2026-02-02T12:00:00.000Z",
         host=replace(ORIN, power_mode="2"),
-    )  # fmt: skip
+    )
     assert store.find(GRAPH, ORIN).record == new
     assert store.find(GRAPH, replace(ORIN, power_mode="2")).record == tuned
 

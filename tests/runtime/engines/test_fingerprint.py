@@ -10,13 +10,13 @@ from engine_factory import ORIN, make_plan, make_record
 
 from jetsight.machine import system
 from jetsight.machine.jetson import Jetson
-from jetsight.tensorrt.bindings import Library
-from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, HostFacts, host_facts
+from jetsight.tensorrt.bindings import TensorRtModule
+from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, HostSpec, host_spec
 
 PRINT = make_record(make_plan()).fingerprint
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(HostFacts)])
+@pytest.mark.parametrize("name", [field.name for field in fields(HostSpec)])
 def test_every_fact_of_the_machine_is_in_the_key(name: str) -> None:
     value = getattr(ORIN, name)
     other = replace(ORIN, **{name: value + 1 if isinstance(value, int) else "other"})
@@ -78,20 +78,20 @@ def test_facts_come_from_driver_and_board(monkeypatch) -> None:
     board = Jetson("Orin NX", "36.4.3", "6.2", "10.3", "0")
     monkeypatch.setattr(system, "cuda", lambda root: system.Cuda("540.4.0", "12.6", (gpu,), None))
     monkeypatch.setattr(system, "jetson", lambda root: board)
-    library = Library(types.SimpleNamespace(), "tensorrt", (10, 3, 0, 26))
-    assert host_facts(library) == ORIN
+    library = TensorRtModule(types.SimpleNamespace(), "tensorrt", (10, 3, 0, 26))
+    assert host_spec(library) == ORIN
 
 
 @pytest.mark.parametrize("megabytes", [3437, 7620, 15656, 30697, 62841, 125772, 8188, 24564])
 def test_a_boot_that_reserves_more_or_less_keeps_engines(monkeypatch, megabytes) -> None:
     """Memory of the Jetson modules and of two cards; 100 MB are more than kernels differ by."""
-    library = Library(types.SimpleNamespace(), "tensorrt", (10, 3, 0, 26))
+    library = TensorRtModule(types.SimpleNamespace(), "tensorrt", (10, 3, 0, 26))
 
-    def facts(size_mb: int) -> HostFacts:
+    def facts(size_mb: int) -> HostSpec:
         gpu = system.Gpu("Orin", size_mb << 20, "8.7", 16, True)
         cuda = system.Cuda("540.4.0", "12.6", (gpu,), None)
         monkeypatch.setattr(system, "cuda", lambda root: cuda)
-        return host_facts(library)
+        return host_spec(library)
 
     assert facts(megabytes - 100) == facts(megabytes) == facts(megabytes + 100)
     assert facts(megabytes) != facts(2 * megabytes)  # another module

@@ -26,15 +26,32 @@ MHA = "_gemm_mha_v2_0x957a2fe283f77dcf35c142c1390a3e6a"
 def tensor(kind: str, *dims: int, new: bool = False) -> dict[str, Any]:
     shown = {"Half": "FP16", "Int8": "Int8", "Float": "FP32"}.get(kind, kind)
     if not new:
-        return {"Name": "t", "Location": "Device", "Dimensions": list(dims),
-                "Format/Datatype": kind}  # fmt: skip
-    return {"Name": "t", "Location": "Device", "Dimensions": list(dims), "Datatype": kind,
-            "Format": f"Row major linear {shown} format (kLINEAR)"}  # fmt: skip
+        return {
+            "Name": "t",
+            "Location": "Device",
+            "Dimensions": list(dims),
+            "Format/Datatype": kind,
+        }
+    return {
+        "Name": "t",
+        "Location": "Device",
+        "Dimensions": list(dims),
+        "Datatype": kind,
+        "Format": f"Row major linear {shown} format (kLINEAR)",
+    }
 
 
 def layer(name: str, kind: str, tactic: str, ins: list[Any], outs: list[Any], **more: Any) -> Any:
-    return {"Name": name, "LayerType": kind, "Inputs": ins, "Outputs": outs, "TacticName": tactic,
-            "StreamId": 0, "Metadata": "[ONNX Layer: /mha/MatMul]", **more}  # fmt: skip
+    return {
+        "Name": name,
+        "LayerType": kind,
+        "Inputs": ins,
+        "Outputs": outs,
+        "TacticName": tactic,
+        "StreamId": 0,
+        "Metadata": "[ONNX Layer: /mha/MatMul]",
+        **more,
+    }
 
 
 def block(new: bool) -> list[Any]:
@@ -45,19 +62,43 @@ def block(new: bool) -> list[Any]:
 
     scalar = t("Float", 1)
     return [
-        layer("Reformatting CopyNode for Input Tensor 0 to x", "Reformat", "",
-              [t("Float", 40, 256)], [t("Half", 40, 256)]),
+        layer(
+            "Reformatting CopyNode for Input Tensor 0 to x",
+            "Reformat",
+            "",
+            [t("Float", 40, 256)],
+            [t("Half", 40, 256)],
+        ),
         layer("x_QuantizeLinear", "Quantize", "", [t("Half", 1, 40, 256)], [t("Int8", 1, 40, 256)]),
-        layer("/mha/key/MatMul+/mha/query/MatMul+/mha/value/MatMul_myl0_16", "gemm", INT8_GEMM,
-              [t("Int8", 1, 40, 256), scalar], [t("Half", 3, 40, 256)]),
-        layer("_gemm_mha_v2_myl0_17", "kgen", MHA,
-              [t("Half", 4, 40, 64), t("Half", 4, 64, 40), t("Half", 4, 40, 64)],
-              [t("Half", 4, 40, 64)]),
-        layer("__myl_AddCasMeaSubMul_myl0_18", "kgen", "__myl_AddCasMea_0x1", [t("Half", 40, 256)],
-              [t("Half", 40, 256)]),
-        layer("/mlp/MatMul_myl0_19", "gemm", HALF_GEMM, [t("Half", 1, 40, 256)],
-              [t("Half", 1, 40, 1024)]),
-    ]  # fmt: skip
+        layer(
+            "/mha/key/MatMul+/mha/query/MatMul+/mha/value/MatMul_myl0_16",
+            "gemm",
+            INT8_GEMM,
+            [t("Int8", 1, 40, 256), scalar],
+            [t("Half", 3, 40, 256)],
+        ),
+        layer(
+            "_gemm_mha_v2_myl0_17",
+            "kgen",
+            MHA,
+            [t("Half", 4, 40, 64), t("Half", 4, 64, 40), t("Half", 4, 40, 64)],
+            [t("Half", 4, 40, 64)],
+        ),
+        layer(
+            "__myl_AddCasMeaSubMul_myl0_18",
+            "kgen",
+            "__myl_AddCasMea_0x1",
+            [t("Half", 40, 256)],
+            [t("Half", 40, 256)],
+        ),
+        layer(
+            "/mlp/MatMul_myl0_19",
+            "gemm",
+            HALF_GEMM,
+            [t("Half", 1, 40, 256)],
+            [t("Half", 1, 40, 1024)],
+        ),
+    ]
 
 
 def dialect(layers: list[Any], new: bool) -> str:
@@ -111,11 +152,14 @@ def test_without_shapes_layers_are_counted_and_it_says_so() -> None:
 
 def test_a_convolution_counts_its_window_and_groups() -> None:
     conv = layer(
-        "res4_branch2a + bn", "CaskConvolution", "sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_x",
+        "res4_branch2a + bn",
+        "CaskConvolution",
+        "sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_x",
         [tensor("Thirty-two wide channel vectorized row major Int8 format.", 16, 512, 28, 28)],
         [tensor("Thirty-two wide channel vectorized row major Int8 format.", 16, 256, 28, 28)],
-        Kernel=[3, 3], Groups=2,
-    )  # fmt: skip
+        Kernel=[3, 3],
+        Groups=2,
+    )
     (found,) = precision_proof.parse(json.dumps({"Layers": [conv]}))
     assert found.flop == 2 * 16 * 256 * 28 * 28 * (512 // 2) * 9
     assert found.precision == "int8"
@@ -124,12 +168,19 @@ def test_a_convolution_counts_its_window_and_groups() -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("Row major linear FP16 format", "fp16"), ("Half", "fp16"), ("BFloat16", "bf16"),
-        ("Row major linear BF16 format", "bf16"), ("Float", "fp32"), ("Int8", "int8"),
-        ("Row major linear FP8 format", "fp8"), ("FP4E2M1", "fp4"), ("Int4", "int4"),
-        ("Bool", "bool"), ("N/A due to dynamic shapes", "unknown"),
+        ("Row major linear FP16 format", "fp16"),
+        ("Half", "fp16"),
+        ("BFloat16", "bf16"),
+        ("Row major linear BF16 format", "bf16"),
+        ("Float", "fp32"),
+        ("Int8", "int8"),
+        ("Row major linear FP8 format", "fp8"),
+        ("FP4E2M1", "fp4"),
+        ("Int4", "int4"),
+        ("Bool", "bool"),
+        ("N/A due to dynamic shapes", "unknown"),
     ],
-)  # fmt: skip
+)
 def test_every_spelling_of_a_type(text, kind) -> None:
     for key in ("Format/Datatype", "Datatype", "DataType", "Format"):
         gemm = layer("g", "gemm", "", [{"Dimensions": [4, 4], key: text}], [tensor("Half", 4, 4)])
@@ -139,11 +190,15 @@ def test_every_spelling_of_a_type(text, kind) -> None:
 @pytest.mark.parametrize(
     ("tactic", "kind"),
     [
-        (HALF_GEMM, "fp16"), (INT8_GEMM, "int8"), ("sm89_xmma_gemm_e4m3e4m3_e4m3f32_f32_tn", "fp8"),
-        ("sm80_xmma_gemm_bf16bf16_bf16f32_f32_nn", "bf16"), ("ampere_h16816gemm_256x128", "fp16"),
-        ("sm80_xmma_gemm_f32f32_tf32f32_f32_nn", "tf32"), ("sm80_xmma_gemm_f32f32_f32_n", "fp32"),
+        (HALF_GEMM, "fp16"),
+        (INT8_GEMM, "int8"),
+        ("sm89_xmma_gemm_e4m3e4m3_e4m3f32_f32_tn", "fp8"),
+        ("sm80_xmma_gemm_bf16bf16_bf16f32_f32_nn", "bf16"),
+        ("ampere_h16816gemm_256x128", "fp16"),
+        ("sm80_xmma_gemm_f32f32_tf32f32_f32_nn", "tf32"),
+        ("sm80_xmma_gemm_f32f32_f32_n", "fp32"),
     ],
-)  # fmt: skip
+)
 def test_the_kernel_says_it_best(tactic, kind) -> None:
     gemm = layer("g", "gemm", tactic, [tensor("Bool", 4, 4)], [tensor("Half", 4, 4)])
     assert precision_proof.parse(json.dumps({"Layers": [gemm]}))[0].precision == kind
@@ -175,20 +230,34 @@ def test_fused_products_of_myelin_count() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "no JSON"), ("[]", "no JSON"), ("{}", "no JSON"), ("[" * 100_000, "no JSON"),
-        ('{"Layers": ["a", "b"]}', "knows layer names only"), ('{"Layers": 3}', "layer names"),
+        ("", "no JSON"),
+        ("[]", "no JSON"),
+        ("{}", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ('{"Layers": ["a", "b"]}', "knows layer names only"),
+        ('{"Layers": 3}', "layer names"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_layer_list_is_one_line(text, says) -> None:
     with pytest.raises(EngineError, match=says):
         precision_proof.prove(text, "fp16")
 
 
 @pytest.mark.parametrize(
-    "odd", [{}, {"Inputs": "x"}, {"Inputs": [3], "Outputs": [{"Dimensions": [None]}]},
-            {"LayerType": "gemm", "Inputs": [{"Dimensions": [0, -1]}], "Outputs": [{}]},
-            {"LayerType": "gemm", "Kernel": [3], "Groups": 0, "Inputs": [{"Dimensions": [1, 2]}],
-             "Outputs": [{"Dimensions": [1, 2]}]}]
-)  # fmt: skip
+    "odd",
+    [
+        {},
+        {"Inputs": "x"},
+        {"Inputs": [3], "Outputs": [{"Dimensions": [None]}]},
+        {"LayerType": "gemm", "Inputs": [{"Dimensions": [0, -1]}], "Outputs": [{}]},
+        {
+            "LayerType": "gemm",
+            "Kernel": [3],
+            "Groups": 0,
+            "Inputs": [{"Dimensions": [1, 2]}],
+            "Outputs": [{"Dimensions": [1, 2]}],
+        },
+    ],
+)
 def test_odd_layers_never_raise_anything_else(odd) -> None:
     precision_proof.prove(json.dumps({"Layers": [odd]}), "fp16")

@@ -17,7 +17,7 @@ from jetsight.errors import EngineError
 from jetsight.tensorrt import backend as backend_module
 from jetsight.tensorrt.backend import TensorRtBackend
 from jetsight.tensorrt.engine_cache import EngineStore
-from jetsight.tensorrt.fingerprint import HostFacts
+from jetsight.tensorrt.fingerprint import HostSpec
 
 GRAPH = b"an ONNX graph"
 PLAN = make_plan()
@@ -39,8 +39,10 @@ class Spied:
     def load(self) -> None:
         device: object = object()  # touched by nothing that is refused
         TensorRtBackend(
-            device=device, store=self.store, library=self.trt.library(),  # type: ignore[arg-type]
-        ).load(GRAPH)  # fmt: skip
+            device=device,
+            store=self.store,
+            library=self.trt.library(),  # type: ignore[arg-type]
+        ).load(GRAPH)
 
     def refused(self, says: str) -> None:
         with pytest.raises(EngineError, match=says) as caught:
@@ -54,7 +56,7 @@ def spied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spied:
     return Spied(tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(HostFacts) if f.name != "power_mode"])
+@pytest.mark.parametrize("name", [f.name for f in fields(HostSpec) if f.name != "power_mode"])
 def test_another_machine(spied, name) -> None:
     value = getattr(ORIN, name)
     spied.host = replace(ORIN, **{name: value + 1 if isinstance(value, int) else "9.9.9.9"})

@@ -4,13 +4,13 @@ import pytest
 
 from jetsight.errors import EngineError
 from jetsight.tensorrt.build import request
-from jetsight.tensorrt.fingerprint import HostFacts
+from jetsight.tensorrt.fingerprint import HostSpec
 
 ORIN, ADA, HOPPER, THOR, TURING = ("8.7", "8.9", "9.0", "11.0", "7.5")
 
 
-def host(sm: str | None) -> HostFacts:
-    return HostFacts("tensorrt", "10.16.2.10", gpu=None if sm is None else "A GPU", sm=sm)
+def host(sm: str | None) -> HostSpec:
+    return HostSpec("tensorrt", "10.16.2.10", gpu=None if sm is None else "A GPU", sm=sm)
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,17 @@ def test_a_format_this_gpu_has_no_units_for_is_refused(precision: str, sm: str) 
 
 @pytest.mark.parametrize(
     ("precision", "sm"),
-    [("fp8", ADA), ("fp8", HOPPER), ("nvfp4", THOR), ("bf16", ORIN), ("int8", ORIN),
-     ("fp16", TURING), ("int4", ORIN), ("fp8", None), ("", ORIN)],
-)  # fmt: skip
+    [
+        ("fp8", ADA),
+        ("fp8", HOPPER),
+        ("nvfp4", THOR),
+        ("bf16", ORIN),
+        ("int8", ORIN),
+        ("fp16", TURING),
+        ("int4", ORIN),
+        ("fp8", None),
+        ("", ORIN),
+    ],
+)
 def test_what_it_has_units_for_is_built(precision: str, sm: str | None) -> None:
     request.require(precision, host(sm), "trt-x encode")

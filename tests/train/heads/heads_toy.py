@@ -34,14 +34,18 @@ KEEP_OUT = HazardRecipe("keep_out", disc=Disc(("x", "y"), (6.0, 4.0), 2.0), miss
 LATENT_OF = np.random.default_rng(7).normal(size=(2, D)).astype(np.float32)
 
 WORLD_RECIPE = Recipe(
-    "linear", "Apache-2.0",
+    "linear",
+    "Apache-2.0",
     ModelConfig(
         D, K, H, PredictorConfig(1, 1, 8, 16, 8, 0, 0.0), conv=ConvConfig((4,), (4,), (4,), 8)
     ),
-    FrameRecipe((SIDE, SIDE), (SIDE, SIDE)), TimingRecipe(FPS, B),
+    FrameRecipe((SIDE, SIDE), (SIDE, SIDE)),
+    TimingRecipe(FPS, B),
     ActionRecipe(("dx", "dy"), ("m", "m"), (-1.0, -1.0), (1.0, 1.0)),
-    ObjectiveConfig("vicreg"), OptimiserConfig(1, 1), MonitorConfig(),
-)  # fmt: skip
+    ObjectiveConfig("vicreg"),
+    OptimiserConfig(1, 1),
+    MonitorConfig(),
+)
 
 
 def heads_recipe(steps: int = 150, **changes: object) -> HeadsRecipe:
@@ -92,10 +96,16 @@ def recording(episodes: int = 20, length: int = 40, seed: int = 0, **changes: ob
     as_rows = [np.stack(part, 1).reshape(episodes * length, -1) for part in (states, actions)]
     frames = rng.integers(0, 256, (episodes * length, SIDE, SIDE, 3), np.uint8)
     whole = Recording(
-        frames, as_rows[1].astype(np.float32), as_rows[0].astype(np.float32),
-        np.arange(0, episodes * length + 1, length), FPS, ("dx", "dy"), ("x", "y", "heading"),
-        f"{seed:064x}", f"toy-{seed}",
-    )  # fmt: skip
+        frames,
+        as_rows[1].astype(np.float32),
+        as_rows[0].astype(np.float32),
+        np.arange(0, episodes * length + 1, length),
+        FPS,
+        ("dx", "dy"),
+        ("x", "y", "heading"),
+        f"{seed:064x}",
+        f"toy-{seed}",
+    )
     return replace(whole, **changes)
 
 
@@ -109,7 +119,7 @@ def tracks(episodes: int = 20, length: int = 40, seed: int = 0, noise: float = 0
     return Tracks(replace(whole, frames_u8=whole.frames_u8[:0]), torch.from_numpy(z), columns)
 
 
-def saved(folder: Path) -> tuple[WorldModel, checkpoint.Description, Path]:
+def saved(folder: Path) -> tuple[WorldModel, checkpoint.CheckpointDescription, Path]:
     """A checkpoint of the same geometry without heads, read back."""
     model = world(WorldModel)
     latent = checkpoint.LatentSpec((0.0,) * D, (1.0,) * D)

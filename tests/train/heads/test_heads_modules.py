@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from jetsight_train.model.hazard_rules import Box, Disc, HazardRule, Recorded
+from jetsight_train.model.hazard_rules import Box, ColumnRule, Disc, HazardRule
 from jetsight_train.model.heads import (
     HazardHead,
-    HazardSpec,
+    HazardHeadSpec,
     Heads,
     ProbeHead,
     ProbeSpec,
@@ -50,13 +50,15 @@ def test_a_hazard_head_normalises_actions_in_robot_units() -> None:
 
 
 def test_heads_and_their_specs_come_together() -> None:
-    hazards = (HazardSpec("wall", 0.0, 0.05, DISC),)
+    hazards = (HazardHeadSpec("wall", 0.0, 0.05, DISC),)
     assert Heads().is_empty
     assert not Heads(ProbeHead(D, P), HazardHead(D, A, 1), None, SPEC, hazards).is_empty
     for wrong in (
-        {"probe": ProbeHead(D, P)}, {"probe_spec": SPEC}, {"hazards": hazards},
+        {"probe": ProbeHead(D, P)},
+        {"probe_spec": SPEC},
+        {"hazards": hazards},
         {"hazard": HazardHead(D, A, 1)},
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match="comes with"):
             Heads(**wrong)  # type: ignore[arg-type]
 
@@ -70,7 +72,7 @@ def test_a_disc_is_round_and_a_box_is_not() -> None:
 
 def test_a_column_named_next_tells_of_the_tick_after_its_row() -> None:
     flags = np.float32([0, 1, 0, 0])
-    of = {name: HazardRule(recorded=Recorded(name)) for name in ("bump", "next.bump")}
+    of = {name: HazardRule(recorded=ColumnRule(name)) for name in ("bump", "next.bump")}
     assert of["bump"].happens({"bump": flags}).tolist() == [False, True, False, False]
     assert of["next.bump"].happens({"next.bump": flags}).tolist() == [False, False, True, False]
 
@@ -89,7 +91,7 @@ def test_rules_that_cannot_hold_are_refused() -> None:
     with pytest.raises(ValueError, match="exactly one of"):
         HazardRule()
     with pytest.raises(ValueError, match="exactly one of"):
-        HazardRule(disc=DISC.disc, recorded=Recorded("bump"))
+        HazardRule(disc=DISC.disc, recorded=ColumnRule("bump"))
 
 
 def test_a_probe_spec_must_fit_itself() -> None:

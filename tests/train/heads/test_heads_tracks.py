@@ -26,9 +26,15 @@ EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 @pytest.fixture
 def model() -> WorldModel:
     action = ActionSpec(
-        ("target_x", "target_y"), ("px", "px"), (0.0,) * 2, (512.0,) * 2, None, (256.0,) * 2,
-        (256.0,) * 2, (100.0,) * 2,
-    )  # fmt: skip
+        ("target_x", "target_y"),
+        ("px", "px"),
+        (0.0,) * 2,
+        (512.0,) * 2,
+        None,
+        (256.0,) * 2,
+        (256.0,) * 2,
+        (100.0,) * 2,
+    )
     frame = FrameSpec.whole((96, 96), (8, 8))
     return WorldModel(WORLD_RECIPE.model, frame, TimingSpec(10.0, 5), action).eval()
 

@@ -8,14 +8,14 @@ import torch
 from heads_toy import KEEP_OUT, B, D, K, heads_recipe, recording, saved, tracks, world
 
 from jetsight.errors import DataError, UsageError
-from jetsight_train.checkpoint import Description
+from jetsight_train.checkpoint import CheckpointDescription
 from jetsight_train.data.action_blocks import imagined_blocks
 from jetsight_train.data.encoded import Tracks, tracks_of
 from jetsight_train.heads import conformal, metrics
 from jetsight_train.heads.labels import block_hazards
 from jetsight_train.heads.recipe import HazardRecipe, ProbeColumn, SplitRecipe
 from jetsight_train.heads.spec import HeadsDescription
-from jetsight_train.model.hazard_rules import Recorded
+from jetsight_train.model.hazard_rules import ColumnRule
 from jetsight_train.model.heads import SupportHead
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.training import fit_heads
@@ -23,18 +23,18 @@ from jetsight_train.training.train_heads import split, train_heads
 
 
 @pytest.fixture(scope="module")
-def about(tmp_path_factory: pytest.TempPathFactory) -> Description:
+def about(tmp_path_factory: pytest.TempPathFactory) -> CheckpointDescription:
     return saved(tmp_path_factory.mktemp("toy") / "checkpoint")[1]
 
 
 @pytest.fixture(scope="module")
-def trained(about: Description) -> tuple[WorldModel, HeadsDescription]:
+def trained(about: CheckpointDescription) -> tuple[WorldModel, HeadsDescription]:
     model = world()
     recipe = heads_recipe(400, split=SplitRecipe(0.5, 0.1))
     return model, train_heads(model, about, tracks(120), recipe)
 
 
-def test_the_model_is_bit_identical_and_training_repeats(about: Description) -> None:
+def test_the_model_is_bit_identical_and_training_repeats(about: CheckpointDescription) -> None:
     models = [world(), world()]
     before = {name: value.clone() for name, value in models[0].state_dict().items()}
     state = torch.random.get_rng_state()
@@ -49,7 +49,7 @@ def test_the_model_is_bit_identical_and_training_repeats(about: Description) -> 
     assert not models[0].training
 
 
-def test_another_seed_gives_other_weights(about: Description) -> None:
+def test_another_seed_gives_other_weights(about: CheckpointDescription) -> None:
     recipe = heads_recipe(20)
     other = replace(recipe, optimiser=replace(recipe.optimiser, seed=1))
     models = [world(), world()]
@@ -71,7 +71,7 @@ def test_the_probe_reads_new_episodes(trained: tuple[WorldModel, HeadsDescriptio
     assert max(angle.median_error_deg, angle.median_error_imagined_deg) < 15.0
 
 
-def test_a_probe_of_shuffled_values_reads_nothing(about: Description) -> None:
+def test_a_probe_of_shuffled_values_reads_nothing(about: CheckpointDescription) -> None:
     data, model = tracks(), world()
     mixed = np.random.default_rng(0).permutation(data.columns["x"])
     heads = train_heads(
@@ -120,8 +120,8 @@ def by_chance(data: Tracks, seed: int) -> Tracks:
     return replace(data, columns={**data.columns, "bump": flags.astype(np.float32)})
 
 
-def test_a_threshold_of_training_blocks_breaks_the_promise(about: Description) -> None:
-    bump = HazardRecipe("bump", recorded=Recorded("bump"), miss_rate=0.2)
+def test_a_threshold_of_training_blocks_breaks_the_promise(about: CheckpointDescription) -> None:
+    bump = HazardRecipe("bump", recorded=ColumnRule("bump"), miss_rate=0.2)
     recipe = heads_recipe(400, probe=(), hazard=(bump,), hidden=(64,), split=SplitRecipe(0.6, 0.1))
     data, model = by_chance(tracks(40), 0), world()
     heads = train_heads(model, about, data, recipe)
@@ -165,13 +165,13 @@ def test_episodes_are_split_whole() -> None:
     assert [len(part.latents) for part in parts] == [200, 120, 80]
 
 
-def test_a_missing_column_names_the_nearest(about: Description) -> None:
+def test_a_missing_column_names_the_nearest(about: CheckpointDescription) -> None:
     recipe = heads_recipe(probe=(ProbeColumn("headin", "rad"),))
     with pytest.raises(DataError, match=r"toy-0: no column 'headin' .* did you mean 'heading'"):
         train_heads(world(), about, tracks(), recipe)
 
 
-def test_rollouts_start_as_the_model_was_trained(about: Description) -> None:
+def test_rollouts_start_as_the_model_was_trained(about: CheckpointDescription) -> None:
     pairs = replace(about.recipe, objective=replace(about.recipe.objective, context=1))
     alone = replace(about, recipe=pairs)
     plan = heads_recipe(2)
@@ -182,7 +182,7 @@ def test_rollouts_start_as_the_model_was_trained(about: Description) -> None:
         train_heads(world(), about, tracks(), replace(plan, context=K + 1))
 
 
-def test_what_never_varies_is_refused(about: Description) -> None:
+def test_what_never_varies_is_refused(about: CheckpointDescription) -> None:
     data = tracks()
     still = {**data.columns, "x": np.full_like(data.columns["x"], 3.0)}
     with pytest.raises(DataError, match="'x' never varies"):
@@ -191,7 +191,7 @@ def test_what_never_varies_is_refused(about: Description) -> None:
 
 @pytest.mark.parametrize(("episodes", "words"), [(2, "cannot be split"), (4, "happens in")])
 def test_too_little_data_is_refused_before_training(
-    about: Description, episodes: int, words: str
+    about: CheckpointDescription, episodes: int, words: str
 ) -> None:
     model = world()
     with pytest.raises(DataError, match=words):
@@ -199,13 +199,13 @@ def test_too_little_data_is_refused_before_training(
     assert model.heads.is_empty
 
 
-def test_blocks_imagined_twice_count_once(about: Description) -> None:
+def test_blocks_imagined_twice_count_once(about: CheckpointDescription) -> None:
     rare = replace(KEEP_OUT, miss_rate=0.004)  # views are 3 times as many as blocks
     with pytest.raises(DataError, match=r"expected at least 249 to promise a miss rate of 0\.004"):
         train_heads(world(), about, tracks(60), heads_recipe(hazard=(rare,)))
 
 
-def test_episodes_shorter_than_a_rollout_are_refused(about: Description) -> None:
+def test_episodes_shorter_than_a_rollout_are_refused(about: CheckpointDescription) -> None:
     with pytest.raises(DataError, match="no episode is long enough"):
         train_heads(world(), about, tracks(20, length=6), heads_recipe())
 

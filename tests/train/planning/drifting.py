@@ -35,11 +35,14 @@ def drift(heads: Any = None) -> Any:
 def asked(spec: ImagineSpec, **changes: Any) -> Problem:
     """From the origin to (3, -1), nothing limited."""
     given: dict[str, Any] = {
-        "z_hist": torch.zeros(spec.context, SIZE), "a_hist": torch.zeros(spec.context - 1, SIZE),
-        "z_goal": torch.tensor([3.0, -1.0]), "low": torch.full((SIZE,), -1e9),
-        "high": torch.full((SIZE,), 1e9), "weights": torch.tensor([1.0, 0.0, 0.0]),
+        "z_hist": torch.zeros(spec.context, SIZE),
+        "a_hist": torch.zeros(spec.context - 1, SIZE),
+        "z_goal": torch.tensor([3.0, -1.0]),
+        "low": torch.full((SIZE,), -1e9),
+        "high": torch.full((SIZE,), 1e9),
+        "weights": torch.tensor([1.0, 0.0, 0.0]),
         "a_last": torch.zeros(SIZE),
-    }  # fmt: skip
+    }
     return Problem(spec, **{**given, **changes})
 
 

@@ -56,10 +56,13 @@ def test_proposals_are_samples_then_kept_then_the_incumbent() -> None:
 
 def test_costs_by_hand() -> None:
     problem = asked(
-        SPEC, weights=torch.tensor([1.0, 0.5, 0.25]), probe_target=torch.tensor([4.0, 99.0]),
-        probe_given=torch.tensor([1.0, 0.0]), probe_weight=torch.tensor([3.0, 2.0]),
+        SPEC,
+        weights=torch.tensor([1.0, 0.5, 0.25]),
+        probe_target=torch.tensor([4.0, 99.0]),
+        probe_given=torch.tensor([1.0, 0.0]),
+        probe_weight=torch.tensor([3.0, 2.0]),
         hazard_limit=torch.tensor([1.5, 1e9]),
-    )  # fmt: skip
+    )
     tried = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [1.0, 1.0]]])  # z: (1, 0), (2, 0), (3, 1)
     found = scored(drift(ThreeHeads()), problem, tried, tried)
     terminal, running = 4.0, (5.0 + 2.0 + 4.0) / 3

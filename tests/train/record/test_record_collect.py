@@ -27,9 +27,9 @@ from jetsight_train.cli.collect import collect as command
 from jetsight_train.record import collect as recording
 from jetsight_train.record import dataset, environments, episode
 from jetsight_train.record.collect import collect, finished, staging_of
-from jetsight_train.record.episode import Recipe, simulate
+from jetsight_train.record.episode import RecordingRecipe, simulate
 
-RECIPE = Recipe(gym_factory.FADE, 4, 20, 7, "random", 32, 48)
+RECIPE = RecordingRecipe(gym_factory.FADE, 4, 20, 7, "random", 32, 48)
 
 
 def digest(path) -> str:

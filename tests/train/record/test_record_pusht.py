@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetsight_train.record.environments import PUSHT, open_environment
-from jetsight_train.record.episode import Recipe, simulate
+from jetsight_train.record.episode import RecordingRecipe, simulate
 from jetsight_train.record.policies import SmoothRandom
 from jetsight_train.record.pusht import (
     CENTRE_LOCAL,
@@ -28,7 +28,7 @@ MOVES_PX = 0.5
 
 def states(policy: str) -> np.ndarray:
     """Recorded states [episode, step, 5]."""
-    recipe = Recipe(PUSHT, EPISODES, STEPS, 3, policy, 16, 16)
+    recipe = RecordingRecipe(PUSHT, EPISODES, STEPS, 3, policy, 16, 16)
     return np.stack([simulate(recipe, i).states for i in range(EPISODES)])
 
 
@@ -74,7 +74,7 @@ def test_block_is_pushed_from_most_sides(scripted):
 
 @needs_pusht
 def test_actions_stay_in_range_and_are_smooth():
-    recipe = Recipe(PUSHT, 1, STEPS, 3, "scripted", 16, 16)
+    recipe = RecordingRecipe(PUSHT, 1, STEPS, 3, "scripted", 16, 16)
     actions = simulate(recipe, 0).actions
     assert actions.min() >= 0
     assert actions.max() <= 512

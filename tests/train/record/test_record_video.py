@@ -12,7 +12,7 @@ from gym_factory import needs_pusht
 
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight_train.record import video
-from jetsight_train.record.episode import Recipe, simulate
+from jetsight_train.record.episode import RecordingRecipe, simulate
 
 RECORDED = Path(__file__).parents[3] / "calib_data" / "pusht"
 FPS = 10
@@ -37,7 +37,9 @@ def frames_u8() -> np.ndarray:
 
 @needs_pusht
 def test_round_trip_keeps_the_picture():
-    frames_u8 = simulate(Recipe("gym_pusht/PushT-v0", 1, 40, 11, "scripted", 96, 96), 0).frames_u8
+    frames_u8 = simulate(
+        RecordingRecipe("gym_pusht/PushT-v0", 1, 40, 11, "scripted", 96, 96), 0
+    ).frames_u8
     seen, _, _ = decoded(io.BytesIO(video.encode(frames_u8, FPS)))
     assert seen.shape == frames_u8.shape
     assert min(psnr_db(a, b) for a, b in zip(seen, frames_u8, strict=True)) > LEAST_PSNR_DB

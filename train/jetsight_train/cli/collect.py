@@ -46,10 +46,10 @@ def collect(env_id: str, out: str, **options: Any) -> None:
     --resume and the result is the same as if it had never stopped. OUT appears only when complete.
     """
     from jetsight_train.record.collect import finished
-    from jetsight_train.record.episode import Recipe
+    from jetsight_train.record.episode import RecordingRecipe
 
     width, height = options["size"]
-    recipe = Recipe(
+    recipe = RecordingRecipe(
         env_id,
         options["episodes"],
         options["steps"],

@@ -44,9 +44,15 @@ import click
 )
 @click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the card.")
 def report(
-    checkpoint: Path, data: Path, probe_data: Path | None, probe_episodes: int,
-    run_folder: Path | None, control: Path | None, out: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    checkpoint: Path,
+    data: Path,
+    probe_data: Path | None,
+    probe_episodes: int,
+    run_folder: Path | None,
+    control: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     """Write MODEL_CARD.md, card.png and report.json for CKPT."""
     from jetsight.storage.atomic import write_file
     from jetsight_train.checkpoint import load
@@ -67,10 +73,14 @@ def report(
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     run = (run_folder or folder.parent) / METRICS
     card = cards.measure(
-        model, held_out, fit,
+        model,
+        held_out,
+        fit,
         cards.read_curve(run) if run_folder or run.is_file() else None,
-        cards.read_curve(control / METRICS) if control else None, about.heads, recorded,
-    )  # fmt: skip
+        cards.read_curve(control / METRICS) if control else None,
+        about.heads,
+        recorded,
+    )
     target = out or folder
     target.mkdir(parents=True, exist_ok=True)
     text = cards.markdown(card, about, sum(p.numel() for p in model.parameters()))

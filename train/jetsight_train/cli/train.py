@@ -43,9 +43,18 @@ from jetsight_train.recipe import RECIPES, Recipe, load_recipe
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def train(
-    recipe: str, data: Path, out: Path | None, init: Path | None, probe: Path | None, resume: bool,
-    steps: int | None, save_every: int, threads: int | None, no_anti_collapse: bool, as_json: bool,
-) -> None:  # fmt: skip
+    recipe: str,
+    data: Path,
+    out: Path | None,
+    init: Path | None,
+    probe: Path | None,
+    resume: bool,
+    steps: int | None,
+    save_every: int,
+    threads: int | None,
+    no_anti_collapse: bool,
+    as_json: bool,
+) -> None:
     """Train the world model of RECIPE (a shipped name or a TOML file).
 
     The run folder holds metrics.jsonl, resumable states, and at the end checkpoint/.

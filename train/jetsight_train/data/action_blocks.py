@@ -82,9 +82,12 @@ def imagined_blocks(
     z = torch.cat(parts)
     actions = sampler.blocks(rows)[:, context - 1 :]
     return Blocks(
-        z[:, :-1].flatten(0, 1), actions.flatten(0, 1), z[:, 1:].flatten(0, 1),
-        rows[:, context - 1 : -1].ravel(), np.tile(np.arange(1, horizon + 1), len(rows)),
-    )  # fmt: skip
+        z[:, :-1].flatten(0, 1),
+        actions.flatten(0, 1),
+        z[:, 1:].flatten(0, 1),
+        rows[:, context - 1 : -1].ravel(),
+        np.tile(np.arange(1, horizon + 1), len(rows)),
+    )
 
 
 def window_rows(

@@ -62,9 +62,11 @@ class Tracks:
 
 
 def tracks_of(
-    model: WorldModel, recording: Recording, recorded: Mapping[str, FloatArray] | None = None,
+    model: WorldModel,
+    recording: Recording,
+    recorded: Mapping[str, FloatArray] | None = None,
     latents: Tensor | None = None,
-) -> Tracks:  # fmt: skip
+) -> Tracks:
     """A recording that is in memory, encoded.
 
     Args:
@@ -77,9 +79,12 @@ def tracks_of(
         DataError: the recording is not of this model's robot and camera, or has gaps.
     """
     _check_fit(
-        model, recording.name, recording.frames_u8.shape[1:3], recording.actions.shape[1],
+        model,
+        recording.name,
+        recording.frames_u8.shape[1:3],
+        recording.actions.shape[1],
         recording.fps,
-    )  # fmt: skip
+    )
     columns = dict(zip(recording.state_names, recording.states.T, strict=True))
     columns |= recorded or {}
     _check_finite(recording.name, {**columns, "action": recording.actions})
@@ -113,9 +118,16 @@ def read_tracks(model: WorldModel, path: Path, columns: Sequence[str]) -> Tracks
     starts = np.concatenate([[0], np.cumsum(dataset.episode_lengths)]).astype(np.int64)
     frames = np.empty((0, dataset.height, dataset.width, 3), dtype=np.uint8)
     recording = Recording(
-        frames, np.concatenate(actions), np.concatenate(states), starts, dataset.fps,
-        tuple(dataset.action_names), tuple(dataset.state_names), dataset.digest(), path.name,
-    )  # fmt: skip
+        frames,
+        np.concatenate(actions),
+        np.concatenate(states),
+        starts,
+        dataset.fps,
+        tuple(dataset.action_names),
+        tuple(dataset.state_names),
+        dataset.digest(),
+        path.name,
+    )
     named = dict(zip(recording.state_names, recording.states.T, strict=True))
     return Tracks(recording, torch.cat(latents), named | extra)
 
@@ -160,7 +172,7 @@ def read_recorded(
 
 
 def _episode_columns(
-    place: lerobot_meta.Place, index: int, names: Sequence[str]
+    place: lerobot_meta.EpisodeLocation, index: int, names: Sequence[str]
 ) -> dict[str, FloatArray]:
     keys = ["episode_index", "frame_index", *names]
     table = lerobot_meta.read_parquet(place.data_file, list(dict.fromkeys(keys)), index)

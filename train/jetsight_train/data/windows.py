@@ -62,9 +62,16 @@ def load_recording(path: Path, most: int | None = None) -> Recording:
         actions.append(episode.actions)
         states.append(episode.states)
     return Recording(
-        frames, np.concatenate(actions), np.concatenate(states), starts, float(dataset.fps),
-        tuple(dataset.action_names), tuple(dataset.state_names), dataset.digest(), path.name,
-    )  # fmt: skip
+        frames,
+        np.concatenate(actions),
+        np.concatenate(states),
+        starts,
+        float(dataset.fps),
+        tuple(dataset.action_names),
+        tuple(dataset.state_names),
+        dataset.digest(),
+        path.name,
+    )
 
 
 def split(recording: Recording) -> tuple[Recording, Recording]:

@@ -62,9 +62,11 @@ def prediction_skill(
 
 
 def linear_probe_r2(
-    train_z: Tensor, train_y: npt.NDArray[np.float32], test_z: Tensor,
+    train_z: Tensor,
+    train_y: npt.NDArray[np.float32],
+    test_z: Tensor,
     test_y: npt.NDArray[np.float32],
-) -> FloatArray:  # fmt: skip
+) -> FloatArray:
     """R² per quantity of a ridge regression from latents, fitted on one split, judged on another.
 
     Args:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jetsight.errors import DataError
-from jetsight_train.checkpoint import Description
+from jetsight_train.checkpoint import CheckpointDescription
 from jetsight_train.collapse import LatentHealth, latent_health
 from jetsight_train.data.encoded import encode_recording, tracks_of
 from jetsight_train.data.windows import Recording
@@ -70,10 +70,13 @@ class Card:
                 "frames": self.held_out_frames,
             },
             "control": control
-            and {"steps": control.step[-1], "std_mean": control.std_mean[-1],
-                 "effective_rank": control.effective_rank[-1]},
+            and {
+                "steps": control.step[-1],
+                "std_mean": control.std_mean[-1],
+                "effective_rank": control.effective_rank[-1],
+            },
             "heads": self.heads and asdict(self.heads),
-        }  # fmt: skip
+        }
 
 
 def measure(
@@ -153,7 +156,7 @@ def read_curve(metrics: Path) -> Curve:
     )
 
 
-def markdown(card: Card, about: Description, parameters: int) -> str:
+def markdown(card: Card, about: CheckpointDescription, parameters: int) -> str:
     """The model card as Markdown; the picture beside it is `card.png`."""
     recipe, trained = about.recipe, about.trained
     steps = range(1, len(card.skill.skill) + 1)
@@ -210,7 +213,7 @@ def markdown(card: Card, about: Description, parameters: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _head_lines(card: Card, about: Description) -> list[str]:
+def _head_lines(card: Card, about: CheckpointDescription) -> list[str]:
     if card.heads is None or about.heads is None:
         return []
     how = about.heads.trained
@@ -257,9 +260,14 @@ def picture(card: Card) -> bytes:
     left.plot(steps, card.skill.predicted, color=BLUE, marker="o", label="world model")
     for step, error, value in zip(steps, card.skill.predicted, skill, strict=True):
         left.annotate(
-            f"{value:.2f}", (step, error), textcoords="offset points", xytext=(0, 7),
-            ha="center", fontsize=8, color=BLUE,
-        )  # fmt: skip
+            f"{value:.2f}",
+            (step, error),
+            textcoords="offset points",
+            xytext=(0, 7),
+            ha="center",
+            fontsize=8,
+            color=BLUE,
+        )
     left.set(title="forecast error (number: skill)", xlabel="action blocks ahead", ylim=(0, None))
     left.set_xticks(list(steps))
     left.legend(frameon=False, fontsize=8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jetsight_train.data.columns import ProbeColumn
-from jetsight_train.model.hazard_rules import Box, Disc, HazardRule, Recorded
+from jetsight_train.model.hazard_rules import Box, ColumnRule, Disc, HazardRule
 from jetsight_train.model.heads import HIDDEN
 from jetsight_train.recipe import RECIPES, find_recipe, read_recipe
 
@@ -22,7 +22,7 @@ class HazardRecipe:
     name: str
     disc: Disc | None = None
     box: Box | None = None
-    recorded: Recorded | None = None
+    recorded: ColumnRule | None = None
     miss_rate: float = 0.05
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jetsight_train.heads.recipe import HeadsRecipe
 from jetsight_train.model.heads import (
     HazardHead,
-    HazardSpec,
+    HazardHeadSpec,
     Heads,
     ProbeHead,
     ProbeSpec,
@@ -102,7 +102,7 @@ class HeadsDescription:
 
     recipe: HeadsRecipe
     probe: ProbeSpec | None
-    hazards: tuple[HazardSpec, ...]
+    hazards: tuple[HazardHeadSpec, ...]
     support: bool
     trained: HeadsTrained
     scores: HeadScores

@@ -51,7 +51,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class ColumnRule:
     """Happens when a recorded number is above `above`, or a recorded boolean is true.
 
     A column that LeRobot calls `next.SOMETHING` tells of the tick after its row, as `next.reward`.
@@ -67,7 +67,7 @@ class HazardRule:
 
     disc: Disc | None = None
     box: Box | None = None
-    recorded: Recorded | None = None
+    recorded: ColumnRule | None = None
 
     def __post_init__(self) -> None:
         """Refuse none and several rules."""

@@ -43,7 +43,7 @@ class ProbeSpec:
 
 
 @dataclass(frozen=True)
-class HazardSpec:
+class HazardHeadSpec:
     """One output of the hazard head.
 
     Attributes:
@@ -157,7 +157,7 @@ class Heads(nn.Module):
         hazard: HazardHead | None = None,
         support: SupportHead | None = None,
         probe_spec: ProbeSpec | None = None,
-        hazards: tuple[HazardSpec, ...] = (),
+        hazards: tuple[HazardHeadSpec, ...] = (),
     ) -> None:
         super().__init__()
         if (probe is None) != (probe_spec is None) or (hazard is None) != (not hazards):

@@ -47,9 +47,14 @@ class ActionSpec:
     def __post_init__(self) -> None:
         """Refuse lists of different lengths and a normaliser that divides by zero."""
         per_dimension = (
-            self.units, self.low, self.high, self.neutral, self.mean, self.std,
+            self.units,
+            self.low,
+            self.high,
+            self.neutral,
+            self.mean,
+            self.std,
             self.rate_limit_per_s or self.names,
-        )  # fmt: skip
+        )
         if any(len(values) != len(self.names) for values in per_dimension):
             raise ValueError(f"every action list must have {len(self.names)} entries")
         if any(value <= 0.0 for value in self.std):

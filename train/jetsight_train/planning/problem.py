@@ -142,9 +142,17 @@ class State:
         kept = mean.expand(spec.kept, *mean.shape)
         latents = problem.z_hist[-1:].expand(spec.horizon, -1)
         return cls(
-            mean, std, incumbent, kept, never, never, never.expand(spec.samples),
-            never.expand(spec.samples), latents, never.new_zeros(1),
-        )  # fmt: skip
+            mean,
+            std,
+            incumbent,
+            kept,
+            never,
+            never,
+            never.expand(spec.samples),
+            never.expand(spec.samples),
+            latents,
+            never.new_zeros(1),
+        )
 
     def following(self, **changes: Tensor) -> State:
         """The same state with some fields replaced."""

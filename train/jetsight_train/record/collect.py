@@ -52,7 +52,7 @@ def finished(target: str | os.PathLike[str]) -> int:
 
 
 def collect(
-    recipe: episode.Recipe,
+    recipe: episode.RecordingRecipe,
     target: str | os.PathLike[str],
     *,
     workers: int = 1,
@@ -95,7 +95,7 @@ def collect(
     return Collected(final, recipe.episodes, frames, recipe.episodes - len(waiting))
 
 
-def describe(recipe: episode.Recipe) -> dataset.Description:
+def describe(recipe: episode.RecordingRecipe) -> dataset.DatasetDescription:
     """Open the environment once, so that a wrong call fails before anything is written.
 
     Raises:
@@ -110,7 +110,7 @@ def describe(recipe: episode.Recipe) -> dataset.Description:
             raise UsageError(
                 f"environment {recipe.env_id!r} does not say its frame rate; give it with --fps"
             )
-        return dataset.Description(
+        return dataset.DatasetDescription(
             task=f"{recipe.env_id}, {recipe.policy} policy",
             robot_type=recipe.env_id,
             fps=fps,
@@ -123,7 +123,7 @@ def describe(recipe: episode.Recipe) -> dataset.Description:
 
 
 @contextlib.contextmanager
-def _hold(staging: Path, recipe: episode.Recipe, resume: bool) -> Iterator[Path]:
+def _hold(staging: Path, recipe: episode.RecordingRecipe, resume: bool) -> Iterator[Path]:
     """Make or reopen `staging`, alone: two recordings of one target would tear each other."""
     plan = json.dumps(asdict(recipe), indent=2, sort_keys=True) + "\n"
     if resume and not (staging / PLAN).exists():
@@ -163,7 +163,7 @@ def _is_whole(staging: Path, index: int) -> bool:
 
 
 def _record(
-    recipe: episode.Recipe, staging: Path, indices: list[int], workers: int, fps: int
+    recipe: episode.RecordingRecipe, staging: Path, indices: list[int], workers: int, fps: int
 ) -> Iterator[None]:
     """Record the episodes `indices`; yields once after each."""
     if workers <= 1 or len(indices) <= 1:
@@ -194,7 +194,9 @@ def _end_on_interrupt() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process per core is enough
 
 
-def _attempt(recipe: episode.Recipe, index: int, staging: Path, fps: int) -> JetsightError | None:
+def _attempt(
+    recipe: episode.RecordingRecipe, index: int, staging: Path, fps: int
+) -> JetsightError | None:
     """Record one episode; an expected failure is returned, because it may have to travel."""
     try:
         episode.record(recipe, index, staging, fps)

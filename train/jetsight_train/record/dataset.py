@@ -33,7 +33,7 @@ Rows = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Description:
+class DatasetDescription:
     """What a dataset says about itself beyond its rows."""
 
     task: str
@@ -44,7 +44,7 @@ class Description:
     action_names: list[str]
 
 
-def assemble(target: Path, staging: Path, count: int, description: Description) -> int:
+def assemble(target: Path, staging: Path, count: int, description: DatasetDescription) -> int:
     """Write `count` episodes waiting in `staging` as one dataset below the empty folder `target`.
 
     The result depends only on the episodes, byte for byte; returns the number of frames.
@@ -71,7 +71,7 @@ def assemble(target: Path, staging: Path, count: int, description: Description) 
     return int(starts[-1])
 
 
-def info(description: Description, count: int, frames: int, columns: Rows) -> dict[str, Any]:
+def info(description: DatasetDescription, count: int, frames: int, columns: Rows) -> dict[str, Any]:
     """The content of `meta/info.json`."""
     return {
         "codebase_version": "v3.0",
@@ -90,7 +90,7 @@ def info(description: Description, count: int, frames: int, columns: Rows) -> di
     }
 
 
-def _features(description: Description, columns: Rows) -> dict[str, Any]:
+def _features(description: DatasetDescription, columns: Rows) -> dict[str, Any]:
     height, width = description.size_hw
     names = {"observation.state": description.state_names, "action": description.action_names}
     camera = {
@@ -165,7 +165,7 @@ def _join_videos(
 
 
 def _episode_record(
-    index: int, span: slice, place: tuple[int, int, float, float], description: Description
+    index: int, span: slice, place: tuple[int, int, float, float], description: DatasetDescription
 ) -> dict[str, Any]:
     chunk, file, start_s, stop_s = place
     return {

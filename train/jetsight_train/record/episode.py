@@ -26,7 +26,7 @@ _LEAST_PX = 16
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RecordingRecipe:
     """Everything that decides what is recorded; stored beside unfinished recordings.
 
     Args:
@@ -71,7 +71,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Episode:
+class RecordedEpisode:
     """What one episode showed and did; row t holds observation t and the action taken at t."""
 
     frames_u8: NDArray[np.uint8]  # [T,h,w,3]
@@ -81,7 +81,7 @@ class Episode:
     done: NDArray[np.bool_]  # [T], true on the last row
 
 
-def simulate(recipe: Recipe, index: int) -> Episode:
+def simulate(recipe: RecordingRecipe, index: int) -> RecordedEpisode:
     """Play episode `index` of `recipe` in a fresh environment."""
     environment = open_environment(recipe.env_id, recipe.size_hw, recipe.steps)
     try:
@@ -90,7 +90,7 @@ def simulate(recipe: Recipe, index: int) -> Episode:
         environment.close()
 
 
-def _play(environment: PixelEnvironment, recipe: Recipe, index: int) -> Episode:
+def _play(environment: PixelEnvironment, recipe: RecordingRecipe, index: int) -> RecordedEpisode:
     seeds = np.random.SeedSequence([recipe.seed, index])
     observation = environment.reset(int(seeds.generate_state(1)[0]))
     policy = make_policy(recipe.policy, environment, np.random.default_rng(seeds.spawn(1)[0]))
@@ -106,7 +106,7 @@ def _play(environment: PixelEnvironment, recipe: Recipe, index: int) -> Episode:
             break
     done = np.zeros(len(frames), dtype=np.bool_)
     done[-1] = True
-    return Episode(
+    return RecordedEpisode(
         np.stack(frames),
         np.stack(states),
         np.stack(actions),
@@ -125,7 +125,7 @@ def rows_path(folder: Path, index: int) -> Path:
     return folder / f"episode-{index:06d}.npz"
 
 
-def record(recipe: Recipe, index: int, folder: Path, fps: int) -> int:
+def record(recipe: RecordingRecipe, index: int, folder: Path, fps: int) -> int:
     """Simulate episode `index` and leave it in `folder`; returns the number of frames.
 
     Rows come last, so that an interruption at any point leaves either a whole episode or one that

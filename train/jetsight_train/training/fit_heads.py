@@ -27,9 +27,11 @@ Pick = Callable[[int], Tensor]  # size of a set -> indices of it for half a batc
 
 
 def fit_probe(
-    head: ProbeHead, encoded: tuple[Tensor, Tensor], imagined: tuple[Tensor, Tensor],
+    head: ProbeHead,
+    encoded: tuple[Tensor, Tensor],
+    imagined: tuple[Tensor, Tensor],
     plan: HeadOptimiser,
-) -> None:  # fmt: skip
+) -> None:
     """Train the probe; its normalisers are measured on the encoded part.
 
     Args:
@@ -52,9 +54,11 @@ def fit_probe(
 
 
 def fit_hazard(
-    head: HazardHead, encoded: tuple[Blocks, Tensor], imagined: tuple[Blocks, Tensor],
+    head: HazardHead,
+    encoded: tuple[Blocks, Tensor],
+    imagined: tuple[Blocks, Tensor],
     plan: HeadOptimiser,
-) -> None:  # fmt: skip
+) -> None:
     """Train the hazard head with classes in balance: a rare hazard weighs as much as its absence.
 
     Args:

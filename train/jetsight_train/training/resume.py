@@ -48,9 +48,13 @@ class RunState:
         return sorted(int(path.name[5:]) for path in self.folder.glob("step-*"))
 
     def save(
-        self, model: WorldModel, optimiser: torch.optim.Optimizer, step: int, wall_s: float,
+        self,
+        model: WorldModel,
+        optimiser: torch.optim.Optimizer,
+        step: int,
+        wall_s: float,
         bad_checks: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Write the state of `step` and remove all but the newest two."""
         self.folder.mkdir(parents=True, exist_ok=True)
         sweep(self.folder)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.errors import DataError, UsageError
-from jetsight_train.checkpoint import Description
+from jetsight_train.checkpoint import CheckpointDescription
 from jetsight_train.data.action_blocks import Blocks, encoded_blocks, imagined_blocks, window_rows
 from jetsight_train.data.columns import quantities
 from jetsight_train.data.encoded import Tracks
@@ -27,7 +27,7 @@ from jetsight_train.heads.recipe import HeadsRecipe, SplitRecipe
 from jetsight_train.heads.spec import HeadsDescription, HeadsTrained
 from jetsight_train.model.heads import (
     HazardHead,
-    HazardSpec,
+    HazardHeadSpec,
     Heads,
     ProbeHead,
     ProbeSpec,
@@ -38,9 +38,12 @@ from jetsight_train.training import fit_heads
 
 
 def train_heads(
-    model: WorldModel, about: Description, tracks: Tracks, recipe: HeadsRecipe,
+    model: WorldModel,
+    about: CheckpointDescription,
+    tracks: Tracks,
+    recipe: HeadsRecipe,
     clock: Clock | None = None,
-) -> HeadsDescription:  # fmt: skip
+) -> HeadsDescription:
     """Give a model heads, in place of any it has; nothing else of it changes.
 
     Args:
@@ -71,15 +74,21 @@ def train_heads(
     model.heads = heads.eval().requires_grad_(False)
     measured = metrics.measure(model, recipe, held_out)
     how = HeadsTrained(
-        tracks.recording.name, tracks.recording.digest, about.weights.sha256, train.episodes,
-        calibration.episodes, counts, torch.__version__, (clock.now_ns() - began_ns) / 1e9,
-    )  # fmt: skip
+        tracks.recording.name,
+        tracks.recording.digest,
+        about.weights.sha256,
+        train.episodes,
+        calibration.episodes,
+        counts,
+        torch.__version__,
+        (clock.now_ns() - began_ns) / 1e9,
+    )
     return HeadsDescription(
         recipe, heads.probe_spec, heads.hazards, heads.support is not None, how, measured
     )
 
 
-def _context(recipe: HeadsRecipe, about: Description, model: WorldModel) -> int:
+def _context(recipe: HeadsRecipe, about: CheckpointDescription, model: WorldModel) -> int:
     """Latents a rollout starts from: what the recipe says, else what the model was trained with."""
     history = model.config.history
     if recipe.context > history:
@@ -116,7 +125,7 @@ def _fitted(
     size, plan = model.config.latent_size, recipe.optimiser
     imagined = imagined_blocks(model, train, recipe.windows, plan.seed, recipe.context)
     probe = spec = hazard = support = None
-    hazards: tuple[HazardSpec, ...] = ()
+    hazards: tuple[HazardHeadSpec, ...] = ()
     counts: tuple[int, ...] = ()
     if recipe.probe:
         spec, values = _probe_targets(recipe, train)
@@ -155,18 +164,20 @@ def _labels(model: WorldModel, recipe: HeadsRecipe, tracks: Tracks, blocks: Bloc
 
 def _calibrated(
     model: WorldModel, head: HazardHead, recipe: HeadsRecipe, tracks: Tracks
-) -> tuple[tuple[HazardSpec, ...], tuple[int, ...]]:
+) -> tuple[tuple[HazardHeadSpec, ...], tuple[int, ...]]:
     """A conformal threshold per hazard from imagined blocks of episodes not trained on."""
     blocks = imagined_blocks(model, tracks, None, context=recipe.context)
     logits = metrics.hazard_logits(head, blocks)
     hazardous = _labels(model, recipe, tracks, blocks).numpy() > 0.5
     specs = tuple(
-        HazardSpec(
-            entry.name, conformal.threshold(logits[hazardous[:, i], i], entry.miss_rate),
-            entry.miss_rate, entry.rule,
+        HazardHeadSpec(
+            entry.name,
+            conformal.threshold(logits[hazardous[:, i], i], entry.miss_rate),
+            entry.miss_rate,
+            entry.rule,
         )
         for i, entry in enumerate(recipe.hazard)
-    )  # fmt: skip
+    )
     return specs, tuple(int(count) for count in hazardous.sum(0))
 
 

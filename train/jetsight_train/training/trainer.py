@@ -62,9 +62,15 @@ def build_model(recipe: Recipe, recording: Recording) -> WorldModel:
     std = tuple(recording.actions.std(0).clip(MIN_ACTION_STD).tolist())
     plan = recipe.action
     action = ActionSpec(
-        plan.names, plan.units, plan.low, plan.high, plan.rate_limit_per_s, plan.neutral or mean,
-        mean, std,
-    )  # fmt: skip
+        plan.names,
+        plan.units,
+        plan.low,
+        plan.high,
+        plan.rate_limit_per_s,
+        plan.neutral or mean,
+        mean,
+        std,
+    )
     return WorldModel(
         recipe.model,
         FrameSpec.whole(recipe.frame.camera, recipe.frame.resize),

@@ -28,7 +28,7 @@ from jetsight.tensorrt.bindings import RTX
 from jetsight.tensorrt.build.progress import ProgressLine
 from jetsight.tensorrt.record import BuildRecord, Port, Proof
 from jetsight.tensorrt.build.timing_cache import TimingCache
-from jetsight.tensorrt.build.request import Request, Workshop, choose_families, graphs_of, refuse_unfit
+from jetsight.tensorrt.build.request import BuildContext, BuildRequest, choose_families, graphs_of, refuse_unfit
 from jetsight.errors import EngineError, UsageError
 from jetsight.bundle.manifest import Family
 
@@ -38,7 +38,7 @@ _AHEAD = "built ahead of time on a machine without a GPU"
 
 
 @dataclass(frozen=True)
-class Made:
+class BuiltEngine:
     """One engine that is now in the store; `reused` if it was there before."""
 
     record: BuildRecord
@@ -59,8 +59,8 @@ class _Compiled:
 
 
 def build_bundle(
-    bundle: Bundle, request: Request, workshop: Workshop, progress: ProgressLine
-) -> list[Made]:
+    bundle: Bundle, request: BuildRequest, workshop: BuildContext, progress: ProgressLine
+) -> list[BuiltEngine]:
     """Build what `request` asks for, one engine after the other.
 
     Raises:
@@ -87,9 +87,9 @@ class _Job:
     """One graph of one family."""
 
     def __init__(
-        self, bundle: Bundle, request: Request, workshop: Workshop, progress: ProgressLine,
+        self, bundle: Bundle, request: BuildRequest, workshop: BuildContext, progress: ProgressLine,
         family: Family, graph: str,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._bundle, self._request, self._workshop = bundle, request, workshop
         self._progress, self._family, self._graph = progress, family, graph
         self._precision = family.precision.get(graph, "unknown")
@@ -99,21 +99,21 @@ class _Job:
         self._fingerprint = Fingerprint(
             hashlib.sha256(self._data).hexdigest(), family.name, self._precision,
             request.options, workshop.host,
-        )  # fmt: skip
+        )
 
-    def run(self) -> Made:
+    def run(self) -> BuiltEngine:
         """Build and prove, unless the same engine is there already."""
         store, key = self._workshop.store, self._fingerprint.key
         with store.building(key, self._waiting):
             known = None if self._request.force else store.get(key)
             if known is not None and self._is_enough(known):
-                return Made(known, reused=True)
+                return BuiltEngine(known, reused=True)
             log = store.failure_log(key)
             with _naming(log):
                 record, plan = self._proven(log)
             store.add(plan, record, log.read_text(errors="replace") if log.exists() else "")
             store.forget_failure(key)
-            return Made(record, reused=False)
+            return BuiltEngine(record, reused=False)
 
     def _is_enough(self, record: BuildRecord) -> bool:
         """Whether everything that can be checked here was."""
@@ -168,7 +168,7 @@ class _Job:
         built = onnx_parser.build(
             self._data, log, library=workshop.library, options=options, what=self._what,
             timing=TimingCache(timing, workshop.library), say=self._progress.done,
-        )  # fmt: skip
+        )
         if self._precision in _QUANTIZED and not built.quantized + built.weight_only:
             raise EngineError(
                 f"{self._what}: asks for {self._precision}, but TensorRT read no product with a "
@@ -177,7 +177,7 @@ class _Job:
         return _Compiled(
             built.engine, _ports(built.inputs), _ports(built.outputs), built.layers,
             built.quantized, built.weight_only,
-        )  # fmt: skip
+        )
 
     def _through_torch(self, log: Path) -> _Compiled:
         if self._request.checkpoint is None:
@@ -191,7 +191,7 @@ class _Job:
         result = route.convert(
             self._request.checkpoint, self._bundle.manifest, self._family, self._graph,
             self._workshop.library, self._request.options, log, gpu=self._workshop.host.gpu,
-        )  # fmt: skip
+        )
         return _Compiled(
             result.plan,
             _ports(result.inputs),

@@ -17,7 +17,7 @@ from jetsight.bundle import onnx_scan
 from jetsight.storage.atomic import write_file
 from jetsight.tensorrt import log_messages
 from jetsight.tensorrt.fingerprint import BuildOptions
-from jetsight.tensorrt.bindings import CollectingLogger, Library, make_logger, open_library, spoken
+from jetsight.tensorrt.bindings import CollectingLogger, TensorRtModule, make_logger, open_library, spoken
 
 from jetsight.tensorrt.build.progress import Say, make_monitor
 from jetsight.tensorrt.build.timing_cache import TimingCache
@@ -60,7 +60,7 @@ def build(
     graph: bytes,
     log: Path | None = None,
     *,
-    library: Library | None = None,
+    library: TensorRtModule | None = None,
     options: BuildOptions | None = None,
     timing: TimingCache | None = None,
     say: Say | None = None,
@@ -100,7 +100,7 @@ class _Build:
     """One build: the objects TensorRT needs alive until its end."""
 
     def __init__(
-        self, library: Library, logger: CollectingLogger, log: Path | None, options: BuildOptions
+        self, library: TensorRtModule, logger: CollectingLogger, log: Path | None, options: BuildOptions
     ) -> None:
         self._library, self._logger, self._log, self._options = library, logger, log, options
         self._trt = library.module

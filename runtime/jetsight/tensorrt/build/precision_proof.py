@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jetsight.tensorrt.bindings import CollectingLogger, Library, make_logger
+from jetsight.tensorrt.bindings import CollectingLogger, TensorRtModule, make_logger
 from jetsight.tensorrt.log_messages import cuda_failure, shortened
 from jetsight.tensorrt.record import Proof
 from jetsight.errors import EngineError
@@ -51,7 +51,7 @@ _GEMM_TYPES = frozenset(
     ("gemm", "matrixmultiply", "matmul", "fc", "fullyconnected", "caskgemmmatrixmultiply",
      "caskgemmconvolution", "caskconvolution", "convolution", "conv", "caskflattenconvolution",
      "caskdeconvolution", "deconvolution", "cublasmatrixmultiply", "einsum")
-)  # fmt: skip
+)
 # Kernels of other kinds of layers that do: Myelin calls a fully connected product Fc. Layer names
 # count only where Myelin made them up (they start with an underscore): others are the graph's own,
 # and a node called "mha/Gemm" says nothing about the kernel.
@@ -86,7 +86,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Layer:
+class EngineLayer:
     """One layer of an engine as the inspector shows it."""
 
     name: str
@@ -144,7 +144,7 @@ def _attention_flop(matrices: Sequence[tuple[int, ...]], out: tuple[int, ...]) -
     return 2 * tokens * (math.prod(matrices[0]) + math.prod(out))
 
 
-def inspect(library: Library, plan: bytes) -> str:
+def inspect(library: TensorRtModule, plan: bytes) -> str:
     """The inspector's JSON for an engine that was built a moment ago on this machine.
 
     Raises:
@@ -161,7 +161,7 @@ def inspect(library: Library, plan: bytes) -> str:
         logger.forget()
 
 
-def parse(text: str) -> list[Layer]:
+def parse(text: str) -> list[EngineLayer]:
     """Layers of an engine, from the JSON of `get_engine_information` of TensorRT 10 or 11.
 
     Raises:
@@ -246,21 +246,21 @@ def unproven(proof: Proof, *, ahead: bool = False) -> str | None:
 def shares_text(proof: Proof) -> str:
     """The shares as people read them: `int8 92%, fp16 8% of GEMM operations`."""
     parts = [f"{name} {share:.0%}" for name, share in
-             sorted(proof.shares.items(), key=lambda item: -item[1])]  # fmt: skip
+             sorted(proof.shares.items(), key=lambda item: -item[1])]
     of = "GEMM operations" if proof.unit == "flop" else f"{proof.gemm_layers} GEMM layers"
     return f"{', '.join(parts) or 'no GEMM layer'} of {of}"
 
 
-def _only_quantizes(layer: Layer) -> bool:
+def _only_quantizes(layer: EngineLayer) -> bool:
     """Whether quantizing is all a layer does; fused names join several with `+`."""
     if layer.gemm or "+" in layer.name:
         return False
     return bool(_QUANTIZE.search(layer.kind) or _QUANTIZE.search(layer.name))
 
 
-def _layer(value: Mapping[str, Any]) -> Layer:
+def _layer(value: Mapping[str, Any]) -> EngineLayer:
     groups = value.get("Groups", 1)
-    return Layer(
+    return EngineLayer(
         name=str(value.get("Name", "")),
         kind=str(value.get("LayerType", "")),
         tactic=str(value.get("TacticName", "")),
@@ -297,7 +297,7 @@ def _numbers(value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _not_loaded(library: Library, logger: CollectingLogger) -> EngineError:
+def _not_loaded(library: TensorRtModule, logger: CollectingLogger) -> EngineError:
     cuda = cuda_failure("\n".join(logger.errors))
     return EngineError(
         f"{library} cannot load the engine it just built: {shortened(logger.errors)}"

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from jetsight.tensorrt.bindings import Library
+from jetsight.tensorrt.bindings import TensorRtModule
 
 Say = Callable[[float, str], None]  # part done from 0 to 1, and what is going on
 
@@ -85,7 +85,7 @@ class Phases:
         return min((done + nested) / steps, 1.0)
 
 
-def make_monitor(library: Library, say: Say, stop: Callable[[], bool]) -> Any | None:
+def make_monitor(library: TensorRtModule, say: Say, stop: Callable[[], bool]) -> Any | None:
     """An `IProgressMonitor` that reports to `say` and cancels when `stop` says so.
 
     None if this TensorRT has none.

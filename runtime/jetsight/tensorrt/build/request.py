@@ -11,14 +11,14 @@ from jetsight.machine import system
 from jetsight.bundle.bundle import Bundle
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.engine import Engine
-from jetsight.tensorrt.fingerprint import BuildOptions, HostFacts, host_facts
-from jetsight.tensorrt.bindings import Library, TENSORRT, open_library
+from jetsight.tensorrt.fingerprint import BuildOptions, HostSpec, host_spec
+from jetsight.tensorrt.bindings import TENSORRT, TensorRtModule, open_library
 from jetsight.tensorrt.log_messages import cuda_failure
 from jetsight.tensorrt.engine_cache import EngineStore
 from jetsight.errors import EngineError, UsageError
 from jetsight.bundle.manifest import Family
 from jetsight.errors import EngineError
-from jetsight.tensorrt.fingerprint import HostFacts
+from jetsight.tensorrt.fingerprint import HostSpec
 
 PREFIX = "trt-"
 
@@ -40,7 +40,7 @@ class PlanBackend(Protocol):
 
 
 @dataclass(frozen=True)
-class Request:
+class BuildRequest:
     """What to build.
 
     Attributes:
@@ -61,7 +61,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Workshop:
+class BuildContext:
     """What a build works with; tests bring their own parts.
 
     Attributes:
@@ -74,8 +74,8 @@ class Workshop:
         root: `/`.
     """
 
-    library: Library
-    host: HostFacts
+    library: TensorRtModule
+    host: HostSpec
     problem: str | None
     store: EngineStore
     open_backend: Callable[[], PlanBackend]
@@ -83,7 +83,7 @@ class Workshop:
     root: Path = Path("/")
 
     @classmethod
-    def here(cls, store: EngineStore | None = None) -> Workshop:
+    def here(cls, store: EngineStore | None = None) -> BuildContext:
         """This machine with the TensorRT that is installed.
 
         Raises:
@@ -96,11 +96,11 @@ class Workshop:
 
             return TensorRtBackend(library=library)
 
-        host, problem = host_facts(library), system.cuda(Path("/")).problem
+        host, problem = host_spec(library), system.cuda(Path("/")).problem
         return cls(library, host, problem, store or EngineStore(), open_backend)
 
 
-def choose_families(bundle: Bundle, names: Sequence[str], host: HostFacts) -> list[Family]:
+def choose_families(bundle: Bundle, names: Sequence[str], host: HostSpec) -> list[Family]:
     """The families asked for; else those compiled for this machine, else all TensorRT ones.
 
     Raises:
@@ -144,7 +144,7 @@ def graphs_of(bundle: Bundle, family: Family, asked: Sequence[str]) -> list[str]
     return [name for name in names if not asked or name in asked]
 
 
-def refuse_unfit(workshop: Workshop) -> None:
+def refuse_unfit(workshop: BuildContext) -> None:
     """Raise unless this machine can build, and can run what it builds, before any long work.
 
     Raises:
@@ -165,7 +165,7 @@ def refuse_unfit(workshop: Workshop) -> None:
 
 
 
-def require(precision: str, host: HostFacts, what: str) -> None:
+def require(precision: str, host: HostSpec, what: str) -> None:
     """Refuse a graph whose number format this GPU has no units for.
 
     A machine without a GPU refuses nothing: the engine is for another one.

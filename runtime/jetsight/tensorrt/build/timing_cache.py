@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jetsight.storage.atomic import write_file
-from jetsight.tensorrt.bindings import Library, RTX
+from jetsight.tensorrt.bindings import RTX, TensorRtModule
 from jetsight.storage.locks import locked
 from jetsight.errors import StorageError
 
@@ -24,7 +24,7 @@ class TimingCache:
         library: TensorRT-RTX measures nothing while it builds and keeps no cache.
     """
 
-    def __init__(self, path: Path, library: Library) -> None:
+    def __init__(self, path: Path, library: TensorRtModule) -> None:
         self._path, self._used = path, library.name != RTX
         self._lock = path.with_suffix(".lock")
 

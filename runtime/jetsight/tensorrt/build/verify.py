@@ -11,7 +11,7 @@ from jetsight.engine import Engine, NDArray
 from jetsight.tensorrt.record import Latency, Parity
 from jetsight.errors import EngineError
 from jetsight.bundle.golden import planner_key
-from jetsight.histogram import Recorder
+from jetsight.histogram import Histogram
 from jetsight.machine.clocks import clocks
 from jetsight.bundle.parity import rank_agreement
 from jetsight.bundle.parity import smallest_agreement
@@ -93,7 +93,7 @@ def latency(engine: Engine, clock: Clock, root: Path) -> Latency:
         engine.run()
         if clock.now_ns() - start > _LONGEST_NS // 10:
             break
-    times, begin = Recorder(), clock.now_ns()
+    times, begin = Histogram(), clock.now_ns()
     while times.count < _RUNS and (times.count < _FEWEST or clock.now_ns() - begin < _LONGEST_NS):
         before = clock.now_ns()
         engine.run()

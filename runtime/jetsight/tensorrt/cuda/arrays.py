@@ -36,9 +36,14 @@ class CudaArray:
     """
 
     def __init__(
-        self, queue: CudaQueue, shape: tuple[int, ...], dtype: np.dtype[Any], what: str, *,
+        self,
+        queue: CudaQueue,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        what: str,
+        *,
         mapped: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.queue, self._what = queue, what
         self._shape, self._dtype = shape, dtype
         self._nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
