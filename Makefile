@@ -37,7 +37,7 @@ test: lint
 
 # What the default tests leave out for time: the large recipe, and every unrolled forecast.
 test-engines: $(READY)
-	$(BIN)/pytest -m "not gpu and not jetson" tests/compile/test_pinned_engines.py
+	$(BIN)/pytest -m "not gpu and not jetson" tests/compile/pipeline/test_pinned_engines.py
 
 # Wheels for aarch64, Python 3.10 and 3.12: what an installation on a board would find.
 test-wheels: $(READY)

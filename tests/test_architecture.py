@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.paths import ROOT
 
 import jetsight
 from jetsight.errors import EXTRA_OF
@@ -22,7 +23,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = {
     "jetsight": ROOT / "runtime" / "jetsight",
     "jetsight_train": ROOT / "train" / "jetsight_train",

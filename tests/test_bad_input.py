@@ -10,9 +10,9 @@ import pickle  # noqa: TID251 - to make the file that must be refused
 from pathlib import Path
 
 import pytest
-from bad_input import Capture, Case, Table, check, here, write_video
-from bundle_factory import make_bundle
-from live_bundle import make_live_bundle
+from helpers.bad_input import Capture, Case, Table, check, here, write_video
+from helpers.runtime.bundle_factory import make_bundle
+from helpers.runtime.live_bundle import make_live_bundle
 
 from jetsight.bundle import manifest
 

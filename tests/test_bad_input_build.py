@@ -7,9 +7,9 @@ from pathlib import Path
 
 import onnx
 import pytest
-from bad_input import Capture, Case, Table, check
-from bundle_factory import make_bundle
-from engine_factory import encode, make_tensorrt_bundle
+from helpers.bad_input import Capture, Case, Table, check
+from helpers.runtime.bundle_factory import make_bundle
+from helpers.runtime.engine_factory import encode, make_tensorrt_bundle
 from onnx import helper
 
 TINY = "tiny.jetsight"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_input import Capture, Case, Table, check
+from helpers.bad_input import Capture, Case, Table, check
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 MODEL = str(ROOT / "train" / "jetsight_train" / "zoo" / "pusht-nano")
 RECORDED = ROOT / "calib_data" / "pusht"
 CASES = Table()

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bad_input import Capture, Case, Table, check
+from helpers.bad_input import Capture, Case, Table, check
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 CASES = Table()
 
 

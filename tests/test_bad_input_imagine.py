@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bad_input import Capture, Case, Table, check
-from imagine_factory import HEIGHT, WIDTH, make_image, make_imagine_bundle, make_recording
-from live_bundle import make_live_bundle
+from helpers.bad_input import Capture, Case, Table, check
+from helpers.runtime.imagine_factory import (
+    HEIGHT,
+    WIDTH,
+    make_image,
+    make_imagine_bundle,
+    make_recording,
+)
+from helpers.runtime.live_bundle import make_live_bundle
 
 TINY = "tiny.jetsight"
 CASES = Table()

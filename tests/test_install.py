@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.paths import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -24,7 +25,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parents[1]
 # Python of JetPack 6 and 7 -> minor version of the newest C library its wheels may ask for.
 JETPACK_PYTHONS = {"3.10": 35, "3.12": 39}
 JETSON_EXTRAS = ("cpu", "camera", "jetson")

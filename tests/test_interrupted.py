@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from helpers.paths import RECORDED
 
-CALIBRATION = Path(__file__).parents[1] / "calib_data" / "pusht"
 START_LIMIT_S, END_LIMIT_S = 120, 30
 
 
@@ -37,7 +37,7 @@ ROWS = {
         ["collect", "gym_pusht/PushT-v0", "--episodes", "500", "--out", "ds"], ".ds*/*", "ds"
     ),
     "train": Interruption(
-        ["train", "pusht-nano-encoder", "--data", str(CALIBRATION), "--out", "run"],
+        ["train", "pusht-nano-encoder", "--data", str(RECORDED), "--out", "run"],
         "run/*",
         "run/checkpoint",
     ),

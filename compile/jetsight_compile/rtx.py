@@ -1,6 +1,6 @@
 """Real engines from TensorRT-RTX, which needs no GPU to build: a compiler's proof of a graph.
 
-The builder is the robot's own (`jetsight.tensorrt.build`), strongly typed: an operator, a type or
+The builder is the robot's own (`jetsight.tensorrt.builder`), strongly typed: an operator, a type or
 a fusion it refuses is found here and not there. The engine's bytes are for the caller to
 inspect; they never enter a bundle, because engines are tied to a device and are executable.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from jetsight.tensorrt import bindings
-from jetsight.tensorrt.build import onnx_parser
-from jetsight.tensorrt.build.onnx_parser import Built
+from jetsight.tensorrt.builder import onnx_parser
+from jetsight.tensorrt.builder.onnx_parser import Built
 
 
 def build(graph: bytes, log: Path | None = None) -> Built:

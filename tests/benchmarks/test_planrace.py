@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.compile import tiny_model
+from helpers.paths import ROOT
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from jetsight.errors import UsageError
 
-TESTS = Path(__file__).parents[1]
-BENCHMARKS = TESTS.parent / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 Load = Callable[[str], Any]
 
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     """Import a part of the benchmark, which is no package of ours, and forget it afterwards."""
-    monkeypatch.syspath_prepend(TESTS / "compile")  # its tiny models
     monkeypatch.syspath_prepend(BENCHMARKS)
     yield lambda name: importlib.import_module(f"planrace.{name}")
     for name in [n for n in sys.modules if n.startswith(("planrace", "stable_worldmodel"))]:
@@ -31,7 +31,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
 
 
 def _model() -> Any:
-    return importlib.import_module("tiny").model_of(projector=24)
+    return tiny_model.model_of(projector=24)
 
 
 def _counted(call: Callable[[], object]) -> int:

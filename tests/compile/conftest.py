@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx
 import pytest
-from tiny import model_of
+from helpers.compile.tiny_model import model_of
 
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import export_encode, export_forecast

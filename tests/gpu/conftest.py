@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gpu_rows import HEAD, ROWS
+from helpers.gpu_rows import HEAD, ROWS
 
 from jetsight.backends.registry import available
 from jetsight.machine import system

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bad_input import here
+from helpers.bad_input import here
+from helpers.paths import ROOT
 
 from jetsight.bundle import golden, manifest
 from jetsight.bundle.bundle import Bundle, write_bundle
 from jetsight.errors import EngineError
 from jetsight.tensorrt.bindings import RTX, open_library
-from jetsight.tensorrt.build import precision_proof
+from jetsight.tensorrt.builder import precision_proof
 from jetsight.tensorrt.engine_cache import EngineStore
 from jetsight.tensorrt.fingerprint import host_spec
 
 pytestmark = pytest.mark.gpu
-ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "train" / "jetsight_train" / "zoo" / "pusht-nano"
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-from gpu_rows import ROWS
+from helpers.gpu_rows import ROWS
+from helpers.paths import ROOT
 
 from jetsight import cli
 from jetsight.bundle.bundle import Bundle
@@ -24,7 +24,6 @@ from jetsight.tensorrt.fingerprint import host_spec
 from jetsight_compile.config.targets import TARGETS
 
 pytestmark = pytest.mark.gpu
-ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "train" / "jetsight_train" / "zoo" / "pusht-nano"
 GRAPHS = ("encode", "forecast")
 ROUNDS, WARM_UP = 300, 20

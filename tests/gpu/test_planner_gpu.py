@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from bundle_factory import make_manifest
-from live_planner import PLANNER, families, golden_problem, planner_graph
+from helpers.runtime.bundle_factory import make_manifest
+from helpers.runtime.live_planner import PLANNER, families, golden_problem, planner_graph
 
 from jetsight.bundle.parity import rank_agreement
 from jetsight.bundle.runtime_spec import PlanSpec
@@ -18,7 +18,7 @@ from jetsight.planning.noise import Noise
 from jetsight.planning.planner import Planner
 from jetsight.tensorrt.backend import TensorRtBackend
 from jetsight.tensorrt.bindings import open_library
-from jetsight.tensorrt.build import onnx_parser
+from jetsight.tensorrt.builder import onnx_parser
 from jetsight.tensorrt.cuda.driver import PyCudaDevice
 
 pytestmark = pytest.mark.gpu

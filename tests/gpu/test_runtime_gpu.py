@@ -8,14 +8,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-import live_bundle
 import numpy as np
 import pytest
+from helpers.runtime import live_bundle
 
 from jetsight.errors import EngineError
 from jetsight.tensorrt.backend import TensorRtBackend, TensorRtEngine
 from jetsight.tensorrt.bindings import open_library
-from jetsight.tensorrt.build import onnx_parser
+from jetsight.tensorrt.builder import onnx_parser
 from jetsight.tensorrt.cuda.driver import PyCudaDevice
 
 pytestmark = pytest.mark.gpu

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scripted_world import SPAN, SPEC, B, drop, open_session, run, world
+from helpers.runtime.scripted_world import SPAN, SPEC, B, drop, open_session, run, world
 
 from jetsight.errors import CameraError, EngineError
 from jetsight.session import Session

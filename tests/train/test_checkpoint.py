@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.train.toy_world import toy_recipe, toy_recording
 from safetensors.torch import load_file, save_file
-from toy import toy_recipe, toy_recording
 
 from jetsight.errors import CheckpointError, StorageError, UsageError
 from jetsight_train import checkpoint

@@ -16,7 +16,7 @@ from jetsight.bundle.manifest import Gate
 from jetsight.clock import MonotonicClock
 from jetsight.errors import UsageError
 from jetsight.tensorrt import bindings
-from jetsight.tensorrt.build import onnx_parser
+from jetsight.tensorrt.builder import onnx_parser
 from jetsight_compile.calibration.data import load_episodes
 from jetsight_compile.config.targets import TARGETS, FamilyPlan, plan
 from jetsight_compile.export.onnx_graph import weighted

@@ -26,8 +26,8 @@ from jetsight.bundle.manifest import Family, Manifest
 from jetsight.errors import EngineError, MissingDependency, UsageError
 from jetsight.storage.atomic import write_file
 from jetsight.tensorrt.bindings import TensorRtModule
-from jetsight.tensorrt.build.onnx_parser import PortSpec
-from jetsight.tensorrt.build.verify import REFERENCE
+from jetsight.tensorrt.builder.onnx_parser import PortSpec
+from jetsight.tensorrt.builder.verify import REFERENCE
 from jetsight.tensorrt.fingerprint import BuildOptions
 from jetsight_compile.export.encoder import EncodeGraph
 from jetsight_compile.export.layers import Style

@@ -86,9 +86,9 @@ def build(bundle: Path | None, listing: bool, as_json: bool, **options: Any) -> 
 
 def _build(bundle: Path, options: dict[str, Any]) -> list[Any]:
     from jetsight.bundle.bundle import Bundle
-    from jetsight.tensorrt.build.build import build_bundle
-    from jetsight.tensorrt.build.progress import ProgressLine
-    from jetsight.tensorrt.build.request import BuildContext, BuildRequest
+    from jetsight.tensorrt.builder.build import build_bundle
+    from jetsight.tensorrt.builder.progress import ProgressLine
+    from jetsight.tensorrt.builder.request import BuildContext, BuildRequest
     from jetsight.tensorrt.fingerprint import BuildOptions
 
     if options["via"] == "onnx" and options["checkpoint"] is not None:
@@ -121,7 +121,7 @@ def describe(records: Sequence[Any]) -> Iterator[str]:
 
 
 def _row(record: Any) -> tuple[str, ...]:
-    from jetsight.tensorrt.build.precision_proof import shares_text
+    from jetsight.tensorrt.builder.precision_proof import shares_text
 
     proof, parity, latency = record.proof, record.parity, record.latency
     return (

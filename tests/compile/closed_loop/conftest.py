@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from planning_bundle import Compiled, write_planner
+from helpers.compile.planning_bundle import Compiled, write_planner
 
 
 @pytest.fixture(scope="session")

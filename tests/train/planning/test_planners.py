@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from drifting import asked, begun, drift, noises
+from helpers.train.drifting import asked, begun, drift, noises
 
 from jetsight_train.planning import cem, icem, mppi
 from jetsight_train.planning.problem import NEVER, ImagineSpec

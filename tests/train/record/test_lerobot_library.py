@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.paths import RECORDED
 
 from jetsight.datasets.lerobot import Episode, LeRobotDataset
 
 PEER = Path(__file__).with_name("lerobot_peer.py")
-RECORDED = Path(__file__).parents[3] / "calib_data" / "pusht"
 PYTHON = os.environ.get("JETSIGHT_LEROBOT")
 
 pytestmark = [

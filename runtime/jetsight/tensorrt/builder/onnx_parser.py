@@ -1,0 +1,215 @@
+"""ONNX bytes to an engine: strongly typed, within a memory limit, with a timing cache and a log.
+
+Only names that TensorRT 10.3 and 11 share are called; what only one of them has is looked for with
+`getattr`, never guessed from a version. Precision is in the graph (casts, Q/DQ): there is no flag
+for it here, because TensorRT 11 has none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jetsight.bundle import onnx_scan
+from jetsight.signals import deferred_signals
+from jetsight.storage.atomic import write_file
+from jetsight.tensorrt import log_messages
+from jetsight.tensorrt.bindings import (
+    CollectingLogger,
+    TensorRtModule,
+    make_logger,
+    open_library,
+    spoken,
+)
+from jetsight.tensorrt.builder.progress import Say, make_monitor
+from jetsight.tensorrt.builder.timing_cache import TimingCache
+from jetsight.tensorrt.fingerprint import BuildOptions
+
+PortSpec = tuple[str, tuple[int, ...]]  # type and shape
+_MIB = 1 << 20
+
+
+_PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION")
+# What may stand between a DequantizeLinear and the product it was meant for.
+_MOVING = ("SHUFFLE", "IDENTITY", "CAST", "SLICE")
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the compiler made of one graph.
+
+    Attributes:
+        engine: the serialized engine.
+        inputs: name to (type, shape), e.g. `("uint8", (96, 96, 3))`.
+        outputs: the same.
+        layers: how many layers of each kind the parsed network has.
+        quantized: products with both inputs dequantized.
+        weight_only: products whose weight alone is.
+        version: of TensorRT.
+    """
+
+    engine: bytes
+    inputs: dict[str, PortSpec]
+    outputs: dict[str, PortSpec]
+    layers: Counter[str]
+    version: str
+    quantized: int = 0
+    weight_only: int = 0
+
+
+def build(
+    graph: bytes,
+    log: Path | None = None,
+    *,
+    library: TensorRtModule | None = None,
+    options: BuildOptions | None = None,
+    timing: TimingCache | None = None,
+    say: Say | None = None,
+    what: str = "the graph",
+) -> Built:
+    """Parse and compile an ONNX graph.
+
+    Args:
+        graph: ONNX bytes with all their weights.
+        log: file for everything TensorRT says; nothing is printed.
+        library: the TensorRT to use; the installed one if None.
+        options: memory limit and optimization level.
+        timing: kernel times measured before on this machine; updated after the build.
+        say: called with the part done and what is going on.
+        what: how messages call the graph.
+
+    Raises:
+        EngineError: the parser or the compiler refuses the graph; one line with its reason, the
+            next thing to try, and where the log is.
+        MissingDependency: no TensorRT is installed.
+    """
+    library = library or open_library()
+    onnx_scan.refuse_external_data(graph, what)
+    logger = make_logger(library)
+    try:
+        with deferred_signals() as stop:
+            return _Build(library, logger, log, options or BuildOptions()).run(
+                graph, timing, say, stop
+            )
+    finally:
+        if log is not None:
+            write_file(log, "\n".join(logger.lines).encode(errors="replace"))
+        logger.forget()
+
+
+class _Build:
+    """One build: the objects TensorRT needs alive until its end."""
+
+    def __init__(
+        self,
+        library: TensorRtModule,
+        logger: CollectingLogger,
+        log: Path | None,
+        options: BuildOptions,
+    ) -> None:
+        self._library, self._logger, self._log, self._options = library, logger, log, options
+        self._trt = library.module
+
+    def run(self, graph: bytes, timing: TimingCache | None, say: Say | None, stop: Any) -> Built:
+        builder = self._call(self._trt.Builder, self._logger)
+        network, parser = self._parsed(builder, graph)
+        config = self._configured(builder)
+        config.progress_monitor = make_monitor(self._library, say or _silent, stop)
+        if timing is not None:
+            timing.load(config)
+        engine = self._call(builder.build_serialized_network, network, config)
+        if timing is not None:
+            timing.save(config)
+        del parser  # it owns the weights and must live until here
+        trt = self._trt
+        kinds = (network.get_layer(i).type.name for i in range(network.num_layers))
+        return Built(
+            bytes(engine),
+            _ports(trt, map(network.get_input, range(network.num_inputs))),
+            _ports(trt, map(network.get_output, range(network.num_outputs))),
+            Counter(kinds),
+            spoken(self._library.version),
+            *quantized_products(network),
+        )
+
+    def _call(self, function: Any, *arguments: Any) -> Any:
+        """What a binding returns; None, and what it raises, become one line."""
+        try:
+            found = function(*arguments)
+        except (TypeError, RuntimeError, ValueError, MemoryError) as error:
+            raise log_messages.build_failure(
+                self._library, self._logger, self._log, error
+            ) from error
+        if found is None:
+            raise log_messages.build_failure(self._library, self._logger, self._log, None)
+        return found
+
+    def _parsed(self, builder: Any, graph: bytes) -> tuple[Any, Any]:
+        # Accepted and ignored where strong typing is the only mode left.
+        flag = getattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        network = self._call(builder.create_network, 0 if flag is None else 1 << int(flag))
+        parser = self._call(self._trt.OnnxParser, network, self._logger)
+        if not parser.parse(graph):
+            errors = [parser.get_error(i) for i in range(parser.num_errors)]
+            raise log_messages.parse_failure(self._library, list(map(_said, errors)), self._log)
+        return network, parser
+
+    def _configured(self, builder: Any) -> Any:
+        trt, options = self._trt, self._options
+        config = self._call(builder.create_builder_config)
+        if options.workspace_mb is not None:
+            limit = options.workspace_mb * _MIB
+            config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
+        if options.level is not None:
+            config.builder_optimization_level = options.level
+        # Without it the inspector has nothing to prove a precision with.
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        return config
+
+
+def _said(error: Any) -> str:
+    """One parser error with its node; TensorRT 8's errors have no names."""
+    name, operator = (getattr(error, key, None) for key in ("node_name", "node_operator"))
+    if not name or not operator or not (name() or operator()):
+        return str(error.desc())
+    return f"node {name()!r} ({operator()}): {error.desc()}"
+
+
+def _ports(trt: Any, tensors: Iterable[Any]) -> dict[str, PortSpec]:
+    names = {trt.uint8: "uint8", trt.float32: "float32", trt.float16: "float16"}
+    return {t.name: (names.get(t.dtype, str(t.dtype)), tuple(t.shape)) for t in tensors}
+
+
+def _silent(part: float, what: str) -> None:
+    pass
+
+
+def quantized_products(network: Any) -> tuple[int, int]:
+    """Products and convolutions with both inputs dequantized, and with the weight alone.
+
+    The second kind is weight-only quantization.
+    """
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    makers = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
+    both = weight_only = 0
+    for layer in layers:
+        if layer.type.name not in _PRODUCTS or layer.num_inputs < 2:
+            continue
+        first, second = (_is_dequantized(layer.get_input(i), makers) for i in range(2))
+        both += first and second
+        weight_only += second and not first
+    return both, weight_only
+
+
+def _is_dequantized(tensor: Any, makers: dict[str, Any]) -> bool:
+    """Whether a tensor comes out of a DequantizeLinear, by whatever only moves numbers."""
+    while (maker := makers.get(tensor.name)) is not None:
+        if maker.type.name == "DEQUANTIZE":
+            return True
+        if maker.type.name not in _MOVING:
+            return False
+        tensor = maker.get_input(0)
+    return False

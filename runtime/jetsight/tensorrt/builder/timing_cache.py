@@ -1,0 +1,62 @@
+"""Kernel times measured on this machine, so that a second build asks instead of measuring.
+
+One file per machine (TensorRT, driver, GPU, power mode). Several builds may run at once: each loads
+what is there, and merges what it measured into what is there by then, under a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from jetsight.errors import StorageError
+from jetsight.storage.atomic import write_file
+from jetsight.storage.locks import locked
+from jetsight.tensorrt.bindings import RTX, TensorRtModule
+
+
+class TimingCache:
+    """The timing cache file of one machine.
+
+    Args:
+        path: the file; its folder exists.
+        library: TensorRT-RTX measures nothing while it builds and keeps no cache.
+    """
+
+    def __init__(self, path: Path, library: TensorRtModule) -> None:
+        self._path, self._used = path, library.name != RTX
+        self._lock = path.with_suffix(".lock")
+
+    def load(self, config: Any) -> None:
+        """Give a builder config what was measured before; nothing if the file does not fit."""
+        if not self._used:
+            return
+        cache = _made(config, self._read())
+        if not (cache and config.set_timing_cache(cache, False)):
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+
+    def save(self, config: Any) -> None:
+        """Merge what was measured into the file; a build never fails for its sake."""
+        cache = config.get_timing_cache() if self._used else None
+        if cache is None:
+            return
+        with contextlib.suppress(OSError, StorageError), locked(self._lock):
+            theirs = _made(config, self._read())
+            if theirs is not None:
+                cache.combine(theirs, False)
+            write_file(self._path, bytes(cache.serialize()))
+
+    def _read(self) -> bytes:
+        try:
+            return self._path.read_bytes()
+        except OSError:
+            return b""
+
+
+def _made(config: Any, data: bytes) -> Any | None:
+    """A cache object from bytes; None if TensorRT refuses them."""
+    try:
+        return config.create_timing_cache(data)
+    except (RuntimeError, TypeError, ValueError):
+        return None

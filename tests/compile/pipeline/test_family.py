@@ -1,0 +1,205 @@
+"""From a plan to the graphs of a family: what is shared, what ships, what is refused."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import pytest
+from helpers.compile.probes import nodes_of, samples_of, tensors_of, windows_of
+from helpers.compile.tiny_model import LATENT
+from onnx import TensorProto
+
+from jetsight.errors import UsageError
+from jetsight_compile.calibration.data import Episodes, Side
+from jetsight_compile.config.targets import plan
+from jetsight_compile.export.onnx_export import Sizes, check_graph, operator_counts
+from jetsight_compile.export.onnx_graph import quantizable
+from jetsight_compile.pipeline import family
+from jetsight_compile.pipeline.family import FamilyBuilder, Options
+from jetsight_compile.pipeline.family import samples_of as calibration_samples
+from jetsight_compile.quantize import mixed_precision, schemes, vendor
+
+TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+
+
+def episodes_of(shop, kind: str) -> Episodes:
+    """Calibration data that was never recorded; nothing here is about its content."""
+    frames = np.stack([s["frame_hwc_u8"] for s in samples_of(shop, kind, "encode", 16)])
+    side = Side(frames, np.zeros((16, LATENT), np.float32), windows_of(16), cast(Any, None))
+    return Episodes(side, side)
+
+
+class Bench:
+    """Workshops over the shared exports; what they said is kept."""
+
+    def __init__(self, shop) -> None:
+        self._shop = shop
+        self.said: list[str] = []
+
+    def __call__(self, kind: str = "conv", **options) -> FamilyBuilder:
+        options.setdefault("methods", ("max",))
+        self.said.clear()
+        return FamilyBuilder(
+            self._shop.model(kind),
+            episodes_of(self._shop, kind),
+            Options(**options),
+            self.said.append,
+        )
+
+
+@pytest.fixture
+def workshop(shop, monkeypatch) -> Bench:
+    def exporter(name: str):
+        kinds = {id(shop.model(kind)): kind for kind in ("conv", "vit")}
+        return lambda model, style: shop.graph(kinds[id(model)], name, style)
+
+    for name in family.EXPORTS:
+        monkeypatch.setitem(family.EXPORTS, name, exporter(name))
+    monkeypatch.setattr(
+        vendor, "modelopt_placement", lambda graph, kind, layers, samples: tuple(layers)
+    )
+    return Bench(shop)
+
+
+def types(model: onnx.ModelProto) -> set[int]:
+    return {tensor.data_type for tensor in model.graph.initializer}
+
+
+def test_a_float_family_is_its_exports(shop, workshop) -> None:
+    (each,) = plan(["orin-jp6"], ["fp16"])
+    made = workshop().make(each)
+    assert made.precision == {"encode": "fp16", "forecast": "fp16"}
+    assert made.quantized == {}
+    assert made.trials == ()
+    for name, graph in made.graphs.items():
+        assert graph is shop.graph("conv", name, each.style)
+        assert TYPES["fp16"] in types(graph)
+        assert made.exact[name] is shop.graph("conv", name, each.style.computing("fp32"))
+        assert not types(made.exact[name]) & {TYPES["fp16"], TYPES["bf16"]}
+
+
+def test_each_graph_has_its_own_precision(shop, workshop) -> None:
+    (each,) = plan(["orin-jp6"], ["encode=fp16,forecast=int8"])
+    made = workshop().make(each)
+    assert each.name == "trt-op20-fp16-int8"
+    assert operator_counts(made.graphs["encode"])["QuantizeLinear"] == 0
+    assert operator_counts(made.graphs["forecast"])["QuantizeLinear"] == 19
+    assert list(made.quantized) == ["forecast"]
+    assert types(made.graphs["forecast"]) >= {TYPES["fp16"], TensorProto.INT8}
+    sizes = Sizes.of(shop.model("conv"))
+    for name, graph in made.graphs.items():
+        check_graph(graph, name, sizes)
+        assert graph.opset_import[0].version == 20
+
+
+def test_what_a_quantization_leaves_float_is_in_the_base(workshop) -> None:
+    bench = workshop("vit")
+    for base in ("fp16", "bf16"):
+        (each,) = plan(["orin-jp6"], ["encode=int8,forecast=fp32"], base)
+        made = bench.make(each)
+        found = types(made.graphs["encode"])
+        assert found >= {TYPES[base], TensorProto.INT8}
+        assert not found & {TYPES[other] for other in ("fp16", "bf16") if other != base}
+        assert not types(made.graphs["forecast"]) & {TYPES["fp16"], TYPES["bf16"]}
+
+
+def test_exports_and_quantizations_are_made_once(workshop) -> None:
+    bench = workshop()
+    wanted = plan(["orin-jp6"], ["fp16", "int8", "encode=fp16,forecast=int8"])
+    for each in wanted:
+        bench.make(each)
+    assert len(workshop.said) == len(set(workshop.said))
+    assert [line for line in workshop.said if line.startswith("quantize")] == [
+        "quantize encode for trt-op20-int8",
+        "quantize forecast for trt-op20-int8",
+    ]
+    assert (
+        sum(line.startswith("export") for line in workshop.said) == 4
+    )  # two graphs, fp32 and fp16
+
+
+def test_the_cpus_int8_is_another_one(workshop) -> None:
+    bench = workshop()
+    made = {each.name: bench.make(each) for each in plan(["cpu", "orin-jp6"], ["int8"])}
+    cpu, orin = (made[name].quantized["encode"] for name in ("cpu-int8", "trt-op20-int8"))
+    assert cpu.recipe is None
+    assert orin.recipe is not None
+    assert TensorProto.UINT8 in types(made["cpu-int8"].graphs["encode"])
+    assert TensorProto.UINT8 not in types(made["trt-op20-int8"].graphs["encode"])
+
+
+def test_a_family_does_not_depend_on_what_was_made_before(workshop) -> None:
+    wanted = plan(["orin-jp6"], ["int8", "fp16"])
+    bench, other = workshop(), workshop()
+    first = {each.name: bench.make(each) for each in wanted}
+    second = {each.name: other.make(each) for each in reversed(wanted)}
+    for name, made in first.items():
+        for graph in made.graphs:
+            bytes_ = made.graphs[graph].SerializeToString()
+            assert bytes_ == second[name].graphs[graph].SerializeToString()
+
+
+def test_a_pattern_is_about_the_graph_it_fits(shop, workshop) -> None:
+    (each,) = plan(["orin-jp6"], ["int8"])
+    made = workshop(keep_float=["trunk.out/*", "last.*"]).make(each)
+    encode, forecast = (made.quantized[name].layers for name in family.EXPORTS)
+    graph = shop.graph("conv", "encode", each.style.computing("fp32"))
+    assert set(quantizable(graph)) - set(encode) == {"trunk.out/Gemm"}
+    assert not any("last." in name for name in forecast)
+    with pytest.raises(UsageError, match=r"'trunk\.lost/\*' matches no layer"):
+        workshop(keep_float=["trunk.lost/*"]).make(each)
+
+
+@pytest.mark.parametrize("kind", ["conv", "vit"])
+def test_auto_searches_what_the_model_has_a_form_for(shop, workshop, monkeypatch, kind) -> None:
+    tasks: dict[str, mixed_precision.Task] = {}
+
+    def choose(task: mixed_precision.Task) -> mixed_precision.PrecisionChoice:
+        tasks[task.graph] = task
+        if task.graph == "encode":
+            return mixed_precision.PrecisionChoice("fp32", None, ())
+        made = schemes.tensorrt(task.export("fp32"), "int8", task.samples, methods=("max",))
+        return mixed_precision.PrecisionChoice("int8", made, ())
+
+    monkeypatch.setattr(mixed_precision, "choose", choose)
+    (each,) = plan(["orin-jp6"], ["auto"])
+    made = workshop(kind, keep_float=["last.*"]).make(each)
+    assert made.precision == {"encode": "fp32", "forecast": "int8"}
+    assert not types(made.graphs["encode"]) & {TYPES["fp16"], TensorProto.INT8}
+    assert types(made.graphs["forecast"]) >= {TYPES["fp16"], TensorProto.INT8}
+    assert tasks["forecast"].allowed == ("fp32", "fp16", "bf16", "int8")
+    # ONNX has no bfloat16 convolution in opset 20.
+    assert ("bf16" in tasks["encode"].allowed) == (kind == "vit")
+    assert tasks["forecast"].asked is not None
+    assert tasks["encode"].asked is None
+    assert tasks["encode"].module.name == "Orin Nano 4GB"
+    assert (tasks["encode"].keep_float, tasks["forecast"].keep_float) == ([], ["last.*"])
+
+
+def test_a_convolution_in_bfloat16_is_refused_where_onnx_has_none(workshop) -> None:
+    (each,) = plan(["orin-jp6"], ["bf16"])
+    with pytest.raises(UsageError, match=r"from opset 22.*--precision encode=fp16,forecast=bf16"):
+        workshop().make(each)
+
+
+def test_calibration_inputs_are_spread_over_the_episodes(shop) -> None:
+    side = episodes_of(shop, "conv").calibration
+    found = calibration_samples(side)
+    assert len(found["encode"]) == 16
+    assert len(found["forecast"]) == 16
+    np.testing.assert_array_equal(found["encode"][3]["frame_hwc_u8"], side.frames_u8[3])
+    assert set(found["forecast"][0]) == {"z_hist", "a_hist", "actions"}
+
+
+def test_quantized_layers_read_quantized_numbers(workshop) -> None:
+    (each,) = plan(["orin-jp6"], ["int8"])
+    made = workshop().make(each)
+    for name, found in made.quantized.items():
+        nodes = nodes_of(made.graphs[name])
+        makers = {v: n for n in made.graphs[name].graph.node for v in n.output}
+        for layer in found.layers:
+            kinds = [makers[value].op_type for value in nodes[layer].input[:2]]
+            assert kinds == ["DequantizeLinear"] * 2
+        assert tensors_of(made.graphs[name])

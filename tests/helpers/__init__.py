@@ -1,0 +1,1 @@
+"""Helpers of the tests: fakes, factories and small worlds."""
