@@ -77,7 +77,7 @@ _HOME = {
     "Frame": "jetsight.stream.frames",
     "Goal": "jetsight.planning.goal",
     "LeRobotDataset": "jetsight.datasets.lerobot",
-    "Limits": "jetsight.planning.goal",
+    "Limits": "jetsight.planning.limits",
     "Plan": "jetsight.planning.plan",
     "PlanReason": "jetsight.planning.plan",
     "Session": "jetsight.session",

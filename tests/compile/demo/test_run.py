@@ -21,6 +21,7 @@ from jetsight_compile.demo import run as tours
 from jetsight_compile.demo.run import summary_lines, tour
 from jetsight_compile.export.layers import Style
 from jetsight_compile.pipeline import family as families
+from jetsight_compile.pipeline import shipped
 from jetsight_compile.pipeline.shipped import find_checkpoint, find_data
 from jetsight_compile.validate import gates as gate
 from jetsight_compile.validate.limits import IMAGINE_LIMITS
@@ -164,10 +165,10 @@ def test_data_is_found_here_or_beside_the_sources(
 
 def test_what_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tours, "__file__", str(tmp_path / "a" / "b" / "c" / "tour.py"))
+    monkeypatch.setattr(shipped, "__file__", str(tmp_path / "a" / "b" / "c" / "tour.py"))
     with pytest.raises(DataError, match="run the demo from a checkout"):
         find_data(None)
-    monkeypatch.setattr(tours.jetsight_train, "__file__", str(tmp_path / "x" / "__init__.py"))
+    monkeypatch.setattr(shipped.jetsight_train, "__file__", str(tmp_path / "x" / "__init__.py"))
     with pytest.raises(CheckpointError, match="expected the shipped pusht-nano"):
         find_checkpoint(None)
 

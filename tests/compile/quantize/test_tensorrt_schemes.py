@@ -238,7 +238,9 @@ def test_a_library_that_rewrites_the_graph_does_not_judge_it(shop) -> None:
     layers = tuple(quantizable(graph))
     reads = {name: nodes_of(graph)[name].input[0] for name in layers}
     seen = schemes.ranges.collect(graph, reads.values(), samples)
-    recipe = schemes.qdq.Recipe("fp8", layers, {n: seen[value].amax for n, value in reads.items()})
+    recipe = schemes.qdq.QuantizationRecipe(
+        "fp8", layers, {n: seen[value].amax for n, value in reads.items()}
+    )
     model, expected = schemes.qdq.written(graph, recipe), schemes.outputs(graph, samples)
     as_written = schemes.outputs(model, samples)
     rewritten = run_all(OnnxRuntimeBackend(), model.SerializeToString(), samples)

@@ -47,7 +47,7 @@ def test_tensorrt_is_chosen_where_it_can_run(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_jetson_gets_its_tensorrt_from_apt(monkeypatch: pytest.MonkeyPatch) -> None:
     board = Jetson("Orin", "36.4.3", "6.2", "10.3", "0")
-    monkeypatch.setattr(system, "jetson", lambda _: board)
+    monkeypatch.setattr(registry, "jetson", lambda _: board)
     assert _tensorrt(monkeypatch, set(), NO_GPU).reason == (
         "Python package 'tensorrt' is not installed; run: sudo apt install python3-libnvinfer"
     )

@@ -220,7 +220,7 @@ def test_default_depends_on_what_the_cpu_can_do(
 ) -> None:
     monkeypatch.delenv(registry.VARIABLE, raising=False)
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(host_arrays, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(registry, "cpu_flags", lambda: frozenset(flags))
     for family, expected in (("cpu-fp32", fp32), ("cpu-int8", int8)):
         assert registry.choose(family) == expected
         assert registry.open_backend(None, family).name == expected
@@ -305,12 +305,12 @@ def test_missing_libraries_name_the_extra() -> None:
     code = """
 import sys
 sys.modules["openvino"] = sys.modules["onnxruntime"] = None
-from jetsight import backends
+from jetsight.backends import registry
 from jetsight.errors import MissingDependency
-assert all("jetsight[cpu]" in i.reason for i in backends.available() if i.runs("cpu-int8"))
+assert all("jetsight[cpu]" in i.reason for i in registry.available() if i.runs("cpu-int8"))
 for name in ("openvino", "onnxruntime", None):
     try:
-        backends.open_backend(name, "cpu-int8")
+        registry.open_backend(name, "cpu-int8")
     except MissingDependency as error:
         assert "jetsight[cpu]" in str(error)
     else:
@@ -322,7 +322,7 @@ for name in ("openvino", "onnxruntime", None):
 
 def test_looking_around_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from jetsight import backends; backends.available(); "
+        "import sys; from jetsight.backends import registry; registry.available(); "
         "assert not {'openvino', 'onnxruntime', 'tensorrt', 'tensorrt_rtx', 'pycuda'} & "
         "sys.modules.keys()"
     )

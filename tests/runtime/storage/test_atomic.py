@@ -38,7 +38,7 @@ def _run_child(body: str, target: Path, die_at: int) -> int:
     """Run `body` in a child that ends itself just before its `die_at`-th call that matters."""
     code = f"""
 import os, sys
-from jetsight import atomic
+from jetsight.storage import atomic
 target, left = sys.argv[1], int(sys.argv[2])
 def dying(call):
     def step(*args, **kwargs):

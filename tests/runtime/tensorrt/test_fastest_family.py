@@ -93,7 +93,7 @@ def test_a_bundle_whose_engines_come_first_still_runs_on_the_cpu(tmp_path, monke
         BackendInfo("onnxruntime", "1", ("cpu-",), None),
         BackendInfo("tensorrt", "10.3", ("trt-",), None),
     ]
-    monkeypatch.setattr(loading.backends, "available", lambda: infos)
+    monkeypatch.setattr(loading.registry, "available", lambda: infos)
     monkeypatch.setattr(loading, "_built_here", lambda bundle: None)
     assert loading._choose_family(made, None, None).name == "cpu-fp32"
     monkeypatch.setattr(loading, "_built_here", lambda bundle: FP16)
@@ -122,7 +122,7 @@ def test_a_session_prefers_what_was_built_here(bundle, monkeypatch, reason) -> N
         BackendInfo("onnxruntime", "1", ("cpu-",), None),
         BackendInfo("tensorrt", "10.3", ("trt-",), reason),
     ]
-    monkeypatch.setattr(loading.backends, "available", lambda: infos)
+    monkeypatch.setattr(loading.registry, "available", lambda: infos)
     monkeypatch.setattr(loading, "_built_here", lambda bundle: INT8)
     chosen = loading._choose_family(bundle, None, None)
     assert chosen.name == (INT8 if reason is None else "cpu-fp32")
@@ -147,5 +147,5 @@ def test_the_store_and_the_machine_are_asked(bundle, tmp_path, monkeypatch) -> N
         add(store, bundle, INT8, graph, 1.0)
     monkeypatch.setattr("jetsight.tensorrt.engine_cache.default_root", lambda: store.root)
     monkeypatch.setattr(bindings, "open_library", lambda: None)
-    monkeypatch.setattr(fingerprint, "host_facts", lambda found: ORIN)
+    monkeypatch.setattr(fingerprint, "host_spec", lambda found: ORIN)
     assert loading._built_here(bundle) == INT8

@@ -10,6 +10,7 @@ from helpers.runtime.engine_factory import ORIN, make_plan, make_record
 
 from jetsight.machine import system
 from jetsight.machine.jetson import Jetson
+from jetsight.tensorrt import fingerprint
 from jetsight.tensorrt.bindings import TensorRtModule
 from jetsight.tensorrt.fingerprint import BuildOptions, Fingerprint, HostSpec, host_spec
 
@@ -77,7 +78,7 @@ def test_facts_come_from_driver_and_board(monkeypatch) -> None:
     gpu = system.Gpu("Orin", (15616 << 20) + 5_000_000, "8.7", 16, True)
     board = Jetson("Orin NX", "36.4.3", "6.2", "10.3", "0")
     monkeypatch.setattr(system, "cuda", lambda root: system.Cuda("540.4.0", "12.6", (gpu,), None))
-    monkeypatch.setattr(system, "jetson", lambda root: board)
+    monkeypatch.setattr(fingerprint, "jetson", lambda root: board)
     library = TensorRtModule(types.SimpleNamespace(), "tensorrt", (10, 3, 0, 26))
     assert host_spec(library) == ORIN
 

@@ -30,7 +30,7 @@ class Spied:
         self.trt, self.store, self.host = FakeTensorRT(), EngineStore(tmp_path / "engines"), ORIN
         self.store.add(PLAN, make_record(PLAN, graph_sha256=hashlib.sha256(GRAPH).hexdigest()), "")
         (self.path,) = self.store.root.glob("*/engine.plan")
-        monkeypatch.setattr(backend_module, "host_facts", lambda library: self.host)
+        monkeypatch.setattr(backend_module, "host_spec", lambda library: self.host)
         self.loaded: list[bytes] = []  # the one way to the deserializer
         monkeypatch.setattr(
             TensorRtBackend, "load_plan", lambda _, plan, renamed=None: self.loaded.append(plan)

@@ -81,7 +81,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr(precision_proof, "inspect", lambda library, plan: INSPECTED)
-    monkeypatch.setattr(backend_module, "host_facts", lambda library: ORIN)
+    monkeypatch.setattr(backend_module, "host_spec", lambda library: ORIN)
     return Machine(tmp_path)
 
 

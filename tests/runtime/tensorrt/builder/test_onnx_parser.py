@@ -272,10 +272,9 @@ def test_the_library_is_tensorrt_before_tensorrt_rtx(monkeypatch) -> None:
 
 
 def test_a_jetson_without_tensorrt_is_told_about_apt(monkeypatch) -> None:
-    from jetsight.machine import system
 
     board = Jetson("Orin NX", "36.4.3", "6.2", "10.3", "0")
-    monkeypatch.setattr(system, "jetson", lambda root: board)
+    monkeypatch.setattr(bindings, "jetson", lambda root: board)
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(EngineError, match=r"apt install python3-libnvinfer.*--system-site-pack"):
@@ -286,7 +285,6 @@ def test_a_jetson_without_tensorrt_is_told_about_apt(monkeypatch) -> None:
 def test_a_tensorrt_with_other_names_is_refused_before_they_are_missed(
     monkeypatch, version
 ) -> None:
-    from jetsight.machine import system
 
     old = types.SimpleNamespace(__version__=version)
     monkeypatch.setitem(sys.modules, "tensorrt", old)
@@ -296,7 +294,7 @@ def test_a_tensorrt_with_other_names_is_refused_before_they_are_missed(
     ):
         open_library()
     board = Jetson("Orin NX", "36.3.0", "6.0", "8.6", "0")
-    monkeypatch.setattr(system, "jetson", lambda root: board)
+    monkeypatch.setattr(bindings, "jetson", lambda root: board)
     with pytest.raises(EngineError, match=r"is too old, .*flash JetPack 6\.1 or newer"):
         open_library()
     old.__version__ = "10.3.0"  # the negative control
