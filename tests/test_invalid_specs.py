@@ -19,6 +19,7 @@ from helpers.bad_input import Capture, here
 from helpers.paths import RECORDED, ROOT
 
 from jetsight.cli import group
+from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight_train import recipe as recipes
 from jetsight_train.model.config import ConvConfig, ViTConfig
 from jetsight_train.training import trainer
@@ -196,7 +197,7 @@ def test_train_refuses_data_of_another_robot_before_it_decodes(
     capfd: Capture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("jetsight_train.data.windows.load_recording", _began)
+    monkeypatch.setattr(LeRobotDataset, "episode", _began)
     path = recipe_with(tmp_path, key, value)
     command = ["train", str(path), "--data", str(RECORDED), "--out", str(tmp_path / "run")]
     code, line, seconds = refused(command, capfd)
@@ -208,7 +209,7 @@ def test_a_sound_recipe_gets_past_the_same_checks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control: with nothing wrong the work begins."""
-    monkeypatch.setattr("jetsight_train.data.windows.load_recording", _began)
+    monkeypatch.setattr(LeRobotDataset, "episode", _began)
     path = recipe_with(tmp_path, "name", "sound")
     with pytest.raises(_Began):
         group.run(["train", str(path), "--data", str(RECORDED), "--out", str(tmp_path / "r")])
@@ -256,7 +257,7 @@ def test_report_refuses_data_of_another_robot_before_it_decodes(
     capfd: Capture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("jetsight_train.data.windows.load_recording", _began)
+    monkeypatch.setattr(LeRobotDataset, "episode", _began)
     path = checkpoint_with(tmp_path, key, value)
     code, line, seconds = refused(["report", str(path), "--data", str(RECORDED)], capfd)
     assert (code, says in line) == (4, True), line

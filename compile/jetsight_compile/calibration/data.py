@@ -20,11 +20,15 @@ import numpy.typing as npt
 import torch
 
 from jetsight.bundle.manifest import DataDigest
-from jetsight.datasets.fit import check_dataset_fits
-from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError
 from jetsight_train.data.encoded import encode_recording
-from jetsight_train.data.windows import Recording, WindowSampler, load_recording, split
+from jetsight_train.data.windows import (
+    Recording,
+    WindowSampler,
+    check_metadata,
+    load_recording,
+    split,
+)
 from jetsight_train.model.world_model import WorldModel
 
 NDArray = npt.NDArray[Any]
@@ -130,13 +134,12 @@ def check_recording(path: Path, model: WorldModel) -> None:
     Raises:
         DataError: unreadable, of another camera, rate or robot, or of fewer than two episodes.
     """
-    dataset = LeRobotDataset.open(path)
+    dataset = check_metadata(path, model.recording_spec)
     if len(dataset) < 2:
         raise DataError(
             f"{path}: {len(dataset)} episodes; compiling needs at least 2, one to calibrate with "
             "and one held out to judge by: record more with `jetsight collect`"
         )
-    check_dataset_fits(path, dataset.spec, model.recording_spec)
 
 
 def _check_content(recording: Recording, path: Path) -> None:

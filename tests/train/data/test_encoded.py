@@ -100,12 +100,15 @@ def test_another_camera_robot_or_rate_is_told_before_decoding(
     shutil.rmtree(copy / "videos")
     frame, timing, action = model.frame, model.timing, model.action
     model.frame = replace(frame, height_px=48, crop=(0, 0, 48, 96))
-    with pytest.raises(DataError, match="frames are 96 x 96, expected 48 x 96"):
+    with pytest.raises(DataError, match="frames are 96x96, but the model takes 48x96"):
         read_tracks(model, copy, [])
     model.frame, model.timing = frame, replace(timing, camera_hz=20.0)
-    with pytest.raises(DataError, match="recorded at 10 Hz, expected 20 Hz"):
+    with pytest.raises(DataError, match="recorded at 10 Hz, but the model steps at 20 Hz"):
         read_tracks(model, copy, [])
     one = {name: getattr(action, name)[:1] for name in vars(action) if getattr(action, name)}
     model.timing, model.action = timing, ActionSpec(**one, rate_limit_per_s=None)
-    with pytest.raises(DataError, match="actions have 2 numbers, expected 1"):
+    with pytest.raises(
+        DataError,
+        match=r"but the model takes \['target_x'\] in this order",
+    ):
         read_tracks(model, copy, [])

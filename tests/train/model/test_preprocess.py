@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from jetsight.bundle.model_spec import FrameSpec
+from jetsight.errors import ArtefactError
 from jetsight_train.model.preprocess import Preprocess, resize_matrix, whole_frame
 
 
@@ -48,5 +49,5 @@ def test_resize_weights_sum_to_one() -> None:
 
 
 def test_crop_outside_the_frame_is_refused() -> None:
-    with pytest.raises(ValueError, match="leaves the 50x60 camera frame"):
+    with pytest.raises(ArtefactError, match="outside the 50x60 frame"):
         FrameSpec(50, 60, "rgb", (20, 0, 40, 60), (20, 20), (0.5,) * 3, (0.5,) * 3)

@@ -21,7 +21,7 @@ from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError
 from jetsight_train.data.columns import FloatArray, check_known
-from jetsight_train.data.windows import Recording
+from jetsight_train.data.windows import Recording, check_metadata
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.progress import progress
 
@@ -97,8 +97,7 @@ def read_tracks(model: WorldModel, path: Path, columns: Sequence[str]) -> Tracks
     Raises:
         DataError: unreadable, of another robot or camera, or without one of `columns`.
     """
-    dataset = LeRobotDataset.open(path)
-    check_dataset_fits(path, dataset.spec, model.recording_spec)
+    dataset = check_metadata(path, model.recording_spec)
     extra = read_recorded(path, columns)  # before the long work, so that a typo costs nothing
     states, actions, latents = [], [], []
     for index in progress(range(len(dataset)), f"encode {path.name}", unit="episode"):

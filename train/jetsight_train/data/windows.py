@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from jetsight.datasets.fit import RecordingSpec
+from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
 from jetsight.errors import DataError
 from jetsight_train.progress import progress
 
@@ -41,7 +42,21 @@ class Recording:
     def spec(self) -> RecordingSpec:
         """Frame size, rate and actions, to compare with what a model takes."""
         height, width = self.frames_u8.shape[1:3]
-        return RecordingSpec(height, width, self.fps, self.action_names)
+        size = self.actions.shape[1]
+        named = len(self.action_names) == size
+        names = self.action_names if named else unnamed(ACTION_KEY, size)
+        return RecordingSpec(height, width, self.fps, names)
+
+
+def check_metadata(path: Path, wanted: RecordingSpec) -> LeRobotDataset:
+    """Open a dataset and refuse it, before anything is decoded, unless it fits.
+
+    Raises:
+        DataError: unreadable, or of another camera, rate or robot.
+    """
+    dataset = LeRobotDataset.open(path)
+    check_dataset_fits(path, dataset.spec, wanted)
+    return dataset
 
 
 def load_recording(path: Path, most: int | None = None) -> Recording:

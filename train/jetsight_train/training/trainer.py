@@ -23,13 +23,12 @@ from torch import Tensor, nn
 from jetsight.bundle.model_spec import ActionSpec
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.datasets.fit import check_dataset_fits
-from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import ArtefactError, DataError, UsageError
 from jetsight_train import checkpoint
 from jetsight_train.collapse import CollapseMonitor, LatentHealth, latent_health
 from jetsight_train.data.columns import FloatArray, check_known, quantities
 from jetsight_train.data.encoded import encode_recording
-from jetsight_train.data.windows import Recording, WindowSampler, check_lengths
+from jetsight_train.data.windows import Recording, WindowSampler, check_lengths, check_metadata
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.objectives import ObjectiveConfig, anchor_term, objective_terms
 from jetsight_train.recipe import OptimiserConfig, Recipe
@@ -89,8 +88,7 @@ def check_training_data(recipe: Recipe, path: Path) -> None:
         DataError: another camera, rate or robot, episodes shorter than a window, a column that no
             anchor finds, or actions that leave no neutral one.
     """
-    dataset = LeRobotDataset.open(path)
-    check_dataset_fits(path, dataset.spec, recipe.recording_spec)
+    dataset = check_metadata(path, recipe.recording_spec)
     for entry in recipe.anchors:
         check_known(entry.column, dataset.state_names, str(path))
     check_lengths(dataset.episode_lengths, recipe.window, recipe.timing.action_block, path)
