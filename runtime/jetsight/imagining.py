@@ -11,10 +11,11 @@ from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.clock import Clock
 from jetsight.planning.goal import GoalLike
 from jetsight.planning.imagine import PlannerPool
-from jetsight.planning.inputs import PlanRequest, StreamState
+from jetsight.planning.inputs import PlanRequest
 from jetsight.planning.limits import Limits
 from jetsight.planning.plan import Plan
 from jetsight.planning.time_budget import PlannerChoice
+from jetsight.stream.loop import StreamState
 
 
 class Imagining:

@@ -19,13 +19,14 @@ from jetsight.engine import Backend, Engine, NDArray
 from jetsight.errors import EngineError, UsageError, unknown
 from jetsight.planning.goal import Goal
 from jetsight.planning.graph_iterations import CaptureBackend, ChainedIterations
-from jetsight.planning.inputs import PlanRequest, StreamState, _deadline, _fill_wishes, _fill_world
+from jetsight.planning.inputs import PlanRequest, _deadline, _fill_wishes, _fill_world
 from jetsight.planning.iterations import HostIterations, Iterations, check_engine
 from jetsight.planning.limits import Limits
 from jetsight.planning.noise import Noise
 from jetsight.planning.plan import Plan, PlanReason
 from jetsight.planning.planner import Planner
 from jetsight.planning.time_budget import GraphTime, PlannerChoice, TimesFile, choose, percentiles
+from jetsight.stream.loop import StreamState
 
 _MEASURED_RUNS = 10
 

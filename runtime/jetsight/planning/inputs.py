@@ -15,8 +15,8 @@ from jetsight.planning.goal import Goal, GoalLike
 from jetsight.planning.limits import NO_LIMIT, Limits
 from jetsight.planning.plan import OF_HISTORY, PlanReason
 from jetsight.planning.planner import Planner
-from jetsight.stream.forecaster import Forecaster
 from jetsight.stream.frames import Reason
+from jetsight.stream.loop import StreamState
 
 _LATENT_WEIGHTS = ("terminal", "running", "support")
 
@@ -59,21 +59,6 @@ class PlanRequest:
     seed: int | None = None
     warm: bool = True
     arrive_ticks: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StreamState:
-    """Where a stream is.
-
-    Args:
-        forecaster: holds its histories.
-        tick: of the newest frame; -1 before the first one.
-        stale: that frame is too old to plan from.
-    """
-
-    forecaster: Forecaster
-    tick: int
-    stale: bool
 
 
 def _fill_world(planner: Planner, newest: StreamState) -> PlanReason | None:

@@ -11,7 +11,7 @@ import numpy as np
 from jetsight.bundle.planner_spec import MOST_ITERATIONS, PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.clock import Clock
-from jetsight.engine import NDArray
+from jetsight.engine import NDArray, read_only
 from jetsight.errors import EngineError, UsageError
 from jetsight.planning.iterations import Iterations
 from jetsight.planning.limits import NO_LIMIT, LimitChecker
@@ -280,10 +280,3 @@ def _fill_with_sense(inputs: dict[str, NDArray], spec: PlanSpec, facts: PlannerS
         inputs.get(name, np.zeros(1)).fill(value)
     inputs.get("temperature", np.zeros(1)).fill(facts.temperature)
     inputs["when"][-1] = 1.0
-
-
-def read_only(array: NDArray) -> NDArray:
-    """A view that cannot be written through."""
-    view: NDArray = array.view()
-    view.flags.writeable = False
-    return view
