@@ -1,4 +1,7 @@
-"""The facade a robot uses: open a bundle, stream forecasts, imagine plans."""
+"""The facade a robot uses: open a bundle, stream forecasts, imagine plans.
+
+Shapes: h x w camera frame, D latent size.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,26 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from jetsight.backends import loading
+from jetsight.backends.loading import Loaded
 from jetsight.bundle.bundle import Bundle
-from jetsight.bundle.runtime_spec import StreamSpec
+from jetsight.bundle.manifest import graph_path
+from jetsight.bundle.planner_spec import PlannerSpec
+from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
 from jetsight.cameras.source import FrameStream, StreamRequest
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.engine import Engine
-from jetsight.imagining import Imagining
+from jetsight.planning.goal import Goal, GoalLike, PlanRequest
 from jetsight.planning.imagine import PlannerPool, Planning
+from jetsight.planning.limits import Limits
+from jetsight.planning.plan import Plan
+from jetsight.planning.time_budget import PlannerChoice, TimesFile, measured_on
 from jetsight.stream.frames import Forecast, Frame
 from jetsight.stream.health import HealthLimits, HealthMonitor
-from jetsight.stream.loop import StreamLoop, StreamState
+from jetsight.stream.loop import StreamLoop
 
 
-class Session(Imagining):
-    """Two engines, the histories of one stream, and its health.
+class Session:
+    """Forecasts of one camera stream and plans from it, on the engines of one bundle.
 
     Use `Session.open`; the constructor takes engines of your own, or fakes.
 
@@ -30,7 +39,7 @@ class Session(Imagining):
         forecast: engine of graph `forecast`.
         clock: shared with the camera.
         limits: when a stream is stale, lost or broken.
-        planning: what `imagine` plans with; None if nothing shall.
+        planning: planners for `imagine`; None for a session without.
 
     Attributes:
         parity: smallest cosine to PyTorch on the bundle's reference data, per graph.
@@ -61,7 +70,7 @@ class Session(Imagining):
         self.backend, self.family = "custom", "custom"
         self.precision: Mapping[str, str] = {}
         self._encode, self._forecast = encode, forecast
-        self._imagination = PlannerPool(planning, encode, self.clock)
+        self._pool = PlannerPool(planning, encode, self.clock)
         self._loop = StreamLoop(spec, encode, forecast, self.clock, limits)
 
     @property
@@ -104,7 +113,7 @@ class Session(Imagining):
         loaded = loading.load(opened, backend, family, threads)
         try:
             spec = StreamSpec.from_manifest(opened.manifest)
-            planning = loading.planning(opened, loaded)
+            planning = _planning(opened, loaded)
             session = cls(spec, loaded.encode, loaded.forecast, clock=clock, planning=planning)
             session.parity = loading.parity(opened, loaded)
         except BaseException:
@@ -119,8 +128,8 @@ class Session(Imagining):
     ) -> Generator[Forecast, None, None]:
         """Forecast every frame until the camera ends; closes the camera.
 
-        While no usable frame comes, an invalid forecast with its growing age is published once per
-        period, so that whoever listens never waits for a camera.
+        Without a usable frame, an invalid forecast with its growing age is published once per
+        period, so that a consumer never waits for the camera.
 
         Args:
             camera: not started yet.
@@ -136,8 +145,8 @@ class Session(Imagining):
             EngineError: an engine failed several times in a row.
         """
         self.camera_info = camera.start(StreamRequest.of(self.spec), rate_hz)
-        self._imagination.forget()
-        yield from self._loop.run(camera, frames, idle=self._imagination.prepare)
+        self._pool.forget()
+        yield from self._loop.run(camera, frames, idle=self._pool.prepare)
 
     def step(self, frame: Frame, *, frozen: bool = False) -> Forecast | None:
         """Forecast one frame; for robots that bring their own loop.
@@ -154,11 +163,109 @@ class Session(Imagining):
         """
         return self._loop.step(frame, frozen=frozen)
 
-    def _newest(self, now_ns: int) -> StreamState:
-        return self._loop.state(now_ns)
+    @property
+    def planners(self) -> tuple[PlannerSpec, ...]:
+        """Planners that `imagine` can use; empty if the bundle was compiled without."""
+        return self._pool.planners
+
+    def imagine(
+        self,
+        goal: GoalLike,
+        deadline_ms: float | None = None,
+        *,
+        planner: str | None = None,
+        iterations: int | None = None,
+        limits: Limits | None = None,
+        weights: Mapping[str, float] | None = None,
+        constrain: bool = True,
+        seed: int | None = None,
+        warm: bool = True,
+        arrive_ticks: int | None = None,
+    ) -> Plan:
+        """Plan actions from the newest frame on, until they converge or the deadline ends it.
+
+        Only wrong calls raise: without a history, with a goal that is not finite or without time,
+        the plan is invalid and gives the reason. The first call loads the planner's graph, which
+        the deadline does not cover; `load_planner` does so ahead.
+
+        Args:
+            goal: `Goal`, image `uint8 [h, w, 3]`, latent `float32 [D]`, or target values by
+                quantity of the probe, angles in radians.
+            deadline_ms: from now; the best plan so far is returned in time.
+            planner: name of a graph; None for the one that makes most of the deadline here.
+            iterations: exactly so many; None for as many as it takes to converge.
+            limits: tighter than the robot's own.
+            weights: by `"terminal"`, `"running"`, `"support"` or quantity; the planner's if None.
+            constrain: obey the hazard heads.
+            seed: of the draws; the same histories, plan before and seed give the same plan.
+            warm: start from the plan before.
+            arrive_ticks: when to be at the goal, and to stay from then on; None, or more than the
+                horizon, for its end. Count it down from plan to plan, else plans arrive ever later.
+
+        Raises:
+            UsageError: the call is wrong: a goal of another size, unknown quantities, limits that
+                are inverted or wider than the robot's, or no planner.
+            EngineError: the planner's graph cannot be loaded.
+
+        Example:
+            >>> plan = session.imagine({"block_x": 300.0, "block_y": 250.0}, deadline_ms=80)
+            >>> if plan.valid:
+            ...     robot.execute(plan.actions[:5])
+        """
+        request = PlanRequest(
+            goal=Goal.of(goal),
+            deadline_ms=deadline_ms,
+            planner=planner,
+            iterations=iterations,
+            limits=limits or Limits(),
+            weights=weights or {},
+            constrain=constrain,
+            seed=seed,
+            warm=warm,
+            arrive_ticks=arrive_ticks,
+        )
+        return self.plan(request)
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """Plan for a request that is built already; `imagine` builds one from its arguments.
+
+        Raises:
+            UsageError: see `imagine`.
+            EngineError: likewise.
+        """
+        start_ns = self.clock.now_ns()
+        return self._pool.imagine(request, self._loop.state(start_ns), start_ns)
+
+    def load_planner(self, planner: str | None = None) -> None:
+        """Load the graph of a planner now, so that the first `imagine` need not.
+
+        Raises:
+            UsageError: there is no such planner.
+            EngineError: its graph cannot be loaded.
+        """
+        self._pool.planner(planner)
+
+    def tune(self, budget_ms: float) -> PlannerChoice:
+        """Choose the planner, and how many iterations, that make most of a budget on this machine.
+
+        The first call measures all planners; `planning.time_budget.choose` has the rule.
+
+        Raises:
+            UsageError: there is no planner.
+            EngineError: a graph cannot be loaded.
+        """
+        return self._pool.tune(budget_ms)
+
+    def prepare(self) -> bool:
+        """Draw a piece of the next plan's noise; for robots with their own loop, while they wait.
+
+        Returns:
+            False when it is complete.
+        """
+        return self._pool.prepare()
 
     def summary(self) -> dict[str, Any]:
-        """What the last stream was like: counts, and percentiles over every frame of it.
+        """Summarize the last stream: counts, and percentiles over every frame of it.
 
         Example:
             >>> session.summary()["encode_ms"]
@@ -173,12 +280,12 @@ class Session(Imagining):
         }
 
     def forget(self) -> None:
-        """Start the counts and percentiles of `summary` again, e.g. after a warm-up."""
+        """Restart the counts and percentiles of `summary`, e.g. after a warm-up."""
         self._loop.forget()
 
     def close(self) -> None:
         """Release the engines; the session must not be used afterwards."""
-        self._imagination.close()
+        self._pool.close()
         self._encode.close()
         self._forecast.close()
 
@@ -187,3 +294,22 @@ class Session(Imagining):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _planning(bundle: Bundle, loaded: Loaded) -> Planning:
+    """Describe planners of the same family and backend, each loaded when it is first used."""
+    family = loaded.family.name
+    spec = PlanSpec.from_manifest(bundle.manifest, family)
+
+    def times() -> TimesFile:
+        files = bundle.manifest.files
+        graphs = {p.graph: files[graph_path(family, p.graph)].sha256 for p in spec.planners}
+        return TimesFile(measured_on(graphs, loaded.backend, loaded.version, loaded.threads))
+
+    return Planning(
+        spec=spec,
+        backend=loaded.maker,
+        graph=lambda graph: loading.read_graph(bundle, family, graph),
+        prove=lambda graph, engine: loading.prove_planner(bundle, loaded, graph, engine),
+        times=times,
+    )

@@ -164,7 +164,7 @@ def test_a_deadline_without_a_planner_takes_the_one_that_makes_most_of_it() -> N
     goal = latent(HERE + 10)
     for deadline_ms, expected in ((1000, slow), (30, fast), (3, fast)):
         rig.watch([])
-        plan = rig.session._imagination.planner(None, deadline_ms)
+        plan = rig.session._pool.planner(None, deadline_ms)
         assert plan.facts == expected
     assert rig.session.tune(30).iterations == 10
     assert rig.session.imagine(goal, 3, planner=slow.graph).planner == slow.graph
