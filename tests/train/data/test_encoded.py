@@ -13,11 +13,12 @@ import torch
 from helpers.paths import RECORDED
 from helpers.train.toy_heads import WORLD_RECIPE
 
+from jetsight.bundle.model_spec import ActionSpec, TimingSpec
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError
 from jetsight_train.data.encoded import read_recorded, read_tracks
-from jetsight_train.model.preprocess import FrameSpec
-from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.model.preprocess import whole_frame
+from jetsight_train.model.world_model import WorldModel
 
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
@@ -35,7 +36,7 @@ def model() -> WorldModel:
         (256.0,) * 2,
         (100.0,) * 2,
     )
-    frame = FrameSpec.whole((96, 96), (8, 8))
+    frame = whole_frame((96, 96), (8, 8))
     return WorldModel(WORLD_RECIPE.model, frame, TimingSpec(10.0, 5), action).eval()
 
 

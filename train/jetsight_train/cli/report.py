@@ -54,6 +54,8 @@ def report(
     as_json: bool,
 ) -> None:
     """Write MODEL_CARD.md, card.png and report.json for CKPT."""
+    from jetsight.datasets.fit import check_dataset_fits
+    from jetsight.datasets.lerobot import LeRobotDataset
     from jetsight.storage.atomic import write_file
     from jetsight_train.checkpoint import load
     from jetsight_train.data.encoded import read_recorded
@@ -63,6 +65,9 @@ def report(
     from jetsight_train.training.trainer import METRICS
 
     model, about = load(checkpoint)
+    for path in (data, probe_data):
+        if path is not None:
+            check_dataset_fits(path, LeRobotDataset.open(path).spec, model.recording_spec)
     held_out, judged = load_recording(data), None
     if probe_data is None:
         judged = range(1, len(held_out.starts) - 1, 2)  # the episodes that `split` leaves

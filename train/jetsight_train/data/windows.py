@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from jetsight.datasets.fit import RecordingSpec
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError
 from jetsight_train.progress import progress
@@ -35,6 +36,12 @@ class Recording:
     state_names: tuple[str, ...]
     digest: str
     name: str
+
+    @property
+    def spec(self) -> RecordingSpec:
+        """Frame size, rate and actions, to compare with what a model takes."""
+        height, width = self.frames_u8.shape[1:3]
+        return RecordingSpec(height, width, self.fps, self.action_names)
 
 
 def load_recording(path: Path, most: int | None = None) -> Recording:
@@ -108,6 +115,28 @@ class Windows:
     blocks: Tensor
 
 
+def check_lengths(lengths: Sequence[int], window: int, block: int, where: object) -> None:
+    """Refuse a recording whose episodes are all shorter than one window.
+
+    Args:
+        lengths: frames of each episode.
+        window: frames of a window.
+        block: camera frames from one of them to the next.
+        where: the recording, first words of the message.
+
+    Raises:
+        DataError: no window fits, or there is no episode.
+    """
+    longest, needed = max(lengths, default=0), (window - 1) * block + 1
+    if not lengths:
+        raise DataError(f"{where}: the dataset holds no episode; expected at least one")
+    if longest < needed:
+        raise DataError(
+            f"{where}: no episode is long enough: the longest has {longest} frames, and a window "
+            f"of {window} frames every {block} needs {needed}; record longer episodes"
+        )
+
+
 class WindowSampler:
     """Draws windows that never cross an episode border.
 
@@ -120,11 +149,7 @@ class WindowSampler:
         borders = zip(recording.starts[:-1], recording.starts[1:], strict=True)
         self.firsts = np.concatenate([np.arange(a, b - span) for a, b in borders])
         if not len(self.firsts):
-            longest = int(np.diff(recording.starts).max())
-            raise DataError(
-                f"no episode is long enough: the longest has {longest} frames, and a window of "
-                f"{length} frames every {block} needs {span + 1}; record longer episodes"
-            )
+            check_lengths(np.diff(recording.starts).tolist(), length, block, recording.name)
 
     def batch(self, step: int, size: int) -> Windows:
         """The random batch of a training step."""
