@@ -88,7 +88,7 @@ _MOMENT = "an image, or DATASET#EPISODE:TICK for a recorded moment"
 def imagine(bundle: Path, picture: Path | None, json_wanted: bool, **options: Any) -> None:
     """Plan from a camera frame towards a goal, once, and show how the planner got there.
 
-    A frame alone means a scene at rest; a recorded moment comes with its history and the actions
+    A frame alone means a scene at rest; a recorded moment brings its history and the actions
     that were really executed. Exit code 11 means that there is no plan, for the reason printed.
     """
     from jetsight.bundle.bundle import Bundle

@@ -173,7 +173,7 @@ def _start(args: OfflinePlanArgs, spec: PlanSpec, reader: Reader) -> Start:
 
 
 def _vector(text: str | None, names: Sequence[str], option: str) -> NDArray | None:
-    """One number per action dimension."""
+    """Parse one number per action dimension."""
     if text is None:
         return None
     values = [_number(part) for part in text.split(",")]

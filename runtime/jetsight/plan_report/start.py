@@ -83,7 +83,7 @@ class Resized:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reader of frames as one model takes them.
+    """Reader of frames for one model.
 
     Args:
         spec: of the model.

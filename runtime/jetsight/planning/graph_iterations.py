@@ -33,7 +33,7 @@ class RowArray(Array, Protocol):
 
 
 class Chain(Protocol):
-    """Recorded work."""
+    """Work that was recorded with `CaptureBackend.capture`."""
 
     def run(self) -> None:
         """Do all of it; returns when it is done."""
@@ -51,7 +51,7 @@ class CaptureBackend(Protocol):
     """
 
     def array(self, engine: Engine, shape: tuple[int, ...], what: str) -> RowArray:
-        """A float32 array on the device, released with `engine`."""
+        """Allocate a float32 array on the device, released with `engine`."""
         ...
 
     def copy(
@@ -61,15 +61,15 @@ class CaptureBackend(Protocol):
         source_row: int | None = None,
         target_row: int | None = None,
     ) -> Any:
-        """A copy on the device, of whole arrays or of rows of their first axis."""
+        """Describe a copy on the device, of whole arrays or of rows of their first axis."""
         ...
 
     def fetch(self, array: Array) -> Any:
-        """A copy to the host, after which reading need not wait."""
+        """Describe a copy to the host, after which reading need not wait."""
         ...
 
     def capture(self, work: Sequence[Any]) -> Chain:
-        """Engines and copies as one piece of work."""
+        """Record engines and copies as one piece of work."""
         ...
 
 

@@ -31,7 +31,7 @@ class Iterations(Protocol):
     """Runner of the iterations of a plan."""
 
     def write(self, name: str, value: NDArray) -> None:
-        """Set an input of the first iteration; those that are not handed on stay as they are."""
+        """Write an input of the first iteration; it stays, unless an output replaces it."""
         ...
 
     def upload(self, slot: int) -> None:

@@ -1,4 +1,4 @@
-"""The planner: iterations of a compiled graph until they converge or the deadline comes.
+"""The planner: iterations of a compiled graph until they converge or the deadline ends them.
 
 Shapes: H horizon in blocks, B ticks per block, T = H * B ticks, a size of one robot action,
 A = B * a, N samples, Q kept elites, I iterations.
