@@ -18,7 +18,14 @@ from jetsight.testing import tiny_plan_spec
 RNG = np.random.default_rng(0)
 COSTS = np.sort(RNG.uniform(1, 4, 32)).astype(np.float32)
 ACTION = ActionSpec(
-    ("x", "y"), ("px", "px"), (-8.0, -8.0), (8.0, 8.0), None, (0.0, 0.0), (0.0, 0.0), (1.0, 1.0)
+    names=("x", "y"),
+    units=("px", "px"),
+    low=(-8.0, -8.0),
+    high=(8.0, 8.0),
+    rate_limit_per_s=None,
+    neutral=(0.0, 0.0),
+    mean=(0.0, 0.0),
+    std=(1.0, 1.0),
 )
 START = Start(
     frames_u8=(np.full((8, 8, 3), 100, np.uint8),) * 3,

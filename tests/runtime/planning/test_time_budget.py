@@ -25,7 +25,17 @@ from jetsight.planning.time_budget import (
 from jetsight.testing import tiny_planner
 
 GRAPHS = {"imagine_cem_32x2": "ab" * 32}
-ON = MeasuredOn(GRAPHS, "onnxruntime", "1.2", 2, "a processor", 4, None, None, None)
+ON = MeasuredOn(
+    graphs=GRAPHS,
+    backend="onnxruntime",
+    backend_version="1.2",
+    threads=2,
+    processor="a processor",
+    cores=4,
+    gpu=None,
+    driver=None,
+    power_mode=None,
+)
 TIMES = (GraphTime("imagine_cem_32x2", 1.0, 2.0, 10),)
 
 
