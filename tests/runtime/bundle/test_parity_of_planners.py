@@ -141,7 +141,7 @@ def test_the_planner_for_a_deadline_is_measured_once_and_kept(
 
 def test_rank_agreement_needs_reference_data_and_finite_costs(bundle: Bundle) -> None:
     with open_session(bundle) as session:
-        planner = session._imagination.planner()
+        planner = session._pool.planner()
         engine = planner._iterations._engine  # type: ignore[attr-defined]
         found = rank_agreement(engine, bundle.golden(), PLANNER.graph)
         assert found == pytest.approx(1.0)
