@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jetsight.bundle.parity import spearman
 from jetsight_compile.calibration.data import CalibrationWindows, spread
 
 F32 = npt.NDArray[np.float32]
@@ -74,15 +75,10 @@ def agreement(found: F64, expected: F64) -> Agreement:
     """Compare the costs `[M, N]` of two forecasts."""
     pairs = list(zip(found, expected, strict=True))
     return Agreement(
-        rank=float(np.mean([_spearman(a, b) for a, b in pairs])),
+        rank=float(np.mean([spearman(a, b) for a, b in pairs])),
         elites=float(np.mean([len(_best(a) & _best(b)) / ELITES for a, b in pairs])),
         first_action=float(np.mean([np.argmin(a) == np.argmin(b) for a, b in pairs])),
     )
-
-
-def _spearman(a: F64, b: F64) -> float:
-    off = np.argsort(np.argsort(a)) - np.argsort(np.argsort(b))
-    return float(1.0 - 6.0 * np.square(off).sum() / (len(a) * (len(a) ** 2 - 1)))
 
 
 def _best(cost: F64) -> set[int]:

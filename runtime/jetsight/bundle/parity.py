@@ -66,14 +66,23 @@ def rank_agreement(engine: Engine, golden: dict[str, NDArray], graph: str) -> fl
 
 
 def spearman(a: NDArray, b: NDArray) -> float:
-    """Rank correlation of two vectors; equal values share their mean rank."""
-    ranks = [_ranks(values) for values in (a, b)]
-    first, second = (r - r.mean() for r in ranks)
-    size = float(np.linalg.norm(first) * np.linalg.norm(second))
+    """Spearman's rank correlation of two vectors of finite numbers.
+
+    Equal values share their mean rank, so the result does not depend on the order in which a sort
+    leaves them. 0 if all values of a vector are equal.
+
+    Example:
+        >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 15.0]))
+        0.5
+    """
+    first, second = (ranks - ranks.mean() for ranks in map(_ranks, (a, b)))
+    # One root of the product, not a product of roots, makes the same order exactly 1.
+    size = float(np.sqrt((first @ first) * (second @ second)))
     return float(first @ second) / size if size else 0.0
 
 
 def _ranks(values: NDArray) -> NDArray:
+    """Ranks from 1, in ascending order; equal values share the mean of theirs."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: NDArray = (np.cumsum(counts) - (counts - 1) / 2.0)[place]
     return ranks

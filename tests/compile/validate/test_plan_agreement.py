@@ -46,6 +46,15 @@ def test_one_swap_of_neighbours_by_hand() -> None:
     assert found.first_action == 1.0
 
 
+def test_ties_cost_the_same_wherever_their_candidates_stand() -> None:
+    """Equal costs in pairs: sqrt(1 - 3 / (N^2 - 1)) by hand, whatever the order within a pair."""
+    tied, swapped = ORDER // 2, ORDER.copy()
+    swapped[::2], swapped[1::2] = ORDER[1::2], ORDER[::2]
+    expected = np.sqrt(1 - 3 / (N**2 - 1))
+    assert agreement(tied[None], ORDER[None]).rank == pytest.approx(expected)
+    assert agreement(tied[None], swapped[None]).rank == pytest.approx(expected)
+
+
 def test_agreement_is_a_mean_over_the_moments() -> None:
     found = agreement(np.stack([ORDER, ORDER[::-1]]), np.stack([ORDER, ORDER]))
     assert (found.rank, found.elites, found.first_action) == (pytest.approx(0.0), 0.5, 0.5)
