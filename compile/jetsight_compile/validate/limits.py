@@ -132,9 +132,15 @@ def limit_of(gate: str, precision: Mapping[str, str]) -> tuple[Direction, float]
         >>> limit_of("rollout_drift", {"encode": "fp16", "forecast": "int8"})
         ('max', 0.02)
     """
-    direction, limits = IMAGINE_LIMITS[gate] if gate in IMAGINE_LIMITS else LIMITS[gate]
+    direction, limits = (LIMITS | IMAGINE_LIMITS)[gate]
     loosest = min if direction == "min" else max
     return direction, loosest(limits[precision[graph]] for graph in graphs_of(gate))
+
+
+def within(gate: str, precision: Mapping[str, str], value: float) -> bool:
+    """Return True if a value of a gate keeps its limit; a NaN never does."""
+    direction, limit = limit_of(gate, precision)
+    return value >= limit if direction == "min" else value <= limit
 
 
 def next_knob(family: str, gate: str, block: str) -> str:

@@ -31,10 +31,14 @@ _NO_FORECAST = 1e6
 
 @dataclass(frozen=True)
 class Measurement:
-    """A measured value, and where or how it came about."""
+    """A measured value, and where or how it was found."""
 
     value: float
     detail: str = ""
+
+    def noting(self, detail: str) -> Measurement:
+        """Return the same value with more detail."""
+        return Measurement(self.value, "; ".join(filter(None, (self.detail, detail))))
 
 
 @dataclass(frozen=True)

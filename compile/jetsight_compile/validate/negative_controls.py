@@ -8,6 +8,7 @@ Shapes: W windows, K history, D latent size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,8 +60,13 @@ def inner_layers(model: onnx.ModelProto) -> list[str]:
     by_weight = {
         node.input[1]: node.name for node in reversed(weighted(model)) if node.input[1] in constants
     }
-    names = list(by_weight.values())[::-1]
-    return sorted(names, key=lambda name: abs(names.index(name) - len(names) // 2))
+    return middle_first(list(by_weight.values())[::-1])
+
+
+def middle_first(layers: Sequence[str], stride: int = 1) -> list[str]:
+    """Every `stride`-th of some layers, the nearest to the middle first."""
+    middle = len(layers) // 2
+    return sorted(layers[::stride], key=lambda layer: abs(layers.index(layer) - middle))
 
 
 def zero_input(model: onnx.ModelProto, input_name: str) -> onnx.ModelProto:

@@ -60,14 +60,14 @@ class ReferencePlan:
         draws: `I` times `[N, H, A]`.
         states: before the first iteration and after each one, `I + 1`.
         start_cost: what the first mean costs, which is to do as before.
-        torn: None for a model without hazards.
+        split_limits: None for a model without hazards.
     """
 
     problem: Problem
     draws: list[Tensor]
     states: list[State]
     start_cost: float
-    torn: SplitLimits | None
+    split_limits: SplitLimits | None
 
     def inputs(self, iteration: int) -> dict[str, F32]:
         """What the graph is given for an iteration of this plan."""
@@ -159,11 +159,18 @@ def _planned(
     for draw in draws:
         states.append(step(model, problem, states[-1], draw))
     first = states[0]
-    torn = _torn(model, problem, first, draws[0])
-    return ReferencePlan(problem, draws, states, _cost(model, problem, first.mean), torn)
+    return ReferencePlan(
+        problem=problem,
+        draws=draws,
+        states=states,
+        start_cost=_cost(model, problem, first.mean),
+        split_limits=_split_limits(model, problem, first, draws[0]),
+    )
 
 
-def _torn(model: WorldModel, problem: Problem, first: State, noise: Tensor) -> SplitLimits | None:
+def _split_limits(
+    model: WorldModel, problem: Problem, first: State, noise: Tensor
+) -> SplitLimits | None:
     if model.heads.hazard is None:
         return None
     candidates = limited(problem, proposed(problem, first, noise))[:-1]

@@ -10,7 +10,7 @@ from helpers.compile.tiny_model import square_episode, write_dataset
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.backends.registry import available
-from jetsight.bundle.manifest import Gate
+from jetsight.bundle.manifest import GRAPHS, Gate
 from jetsight.engine import Backend
 from jetsight.errors import DataError, EngineError, GateError
 from jetsight_compile.calibration.data import Side, load_episodes
@@ -36,7 +36,7 @@ def truth(shop, held_out) -> metrics.FloatReference:
 @pytest.fixture(scope="module")
 def family(shop) -> gate.FamilyUnderTest:
     graphs = exact_of(shop)
-    return gate.FamilyUnderTest("cpu-fp32", "fp32", **graphs, exact=graphs)
+    return gate.FamilyUnderTest("cpu-fp32", dict.fromkeys(GRAPHS, "fp32"), **graphs, exact=graphs)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def int8(shop, truth) -> gate.FamilyUnderTest:
         name: cpu_int8(exact[name], samples, methods=["max"]).model
         for name, samples in (("encode", frames), ("forecast", windows))
     }
-    return gate.FamilyUnderTest("cpu-int8", "int8", **made, exact=exact)
+    return gate.FamilyUnderTest("cpu-int8", dict.fromkeys(GRAPHS, "int8"), **made, exact=exact)
 
 
 def exact_of(shop, kind: str = "conv") -> dict[str, onnx.ModelProto]:
