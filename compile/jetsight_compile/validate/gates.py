@@ -24,7 +24,8 @@ from jetsight.engine import Backend, Engine
 from jetsight.errors import EngineError, GateError
 from jetsight_compile.calibration.run import Sample, loaded, run_all, run_one
 from jetsight_compile.validate import layer_gates
-from jetsight_compile.validate.limits import LIMITS, next_knob
+from jetsight_compile.validate.knobs import next_knob
+from jetsight_compile.validate.limits import LIMITS
 from jetsight_compile.validate.metrics import (
     FloatReference,
     Measurement,

@@ -6,13 +6,14 @@ import pytest
 
 from jetsight.bundle.gates import MEANINGS
 from jetsight_compile.config.precision import PRECISIONS
+from jetsight_compile.validate.knobs import IMAGINE_KNOBS, KNOBS, next_knob
 from jetsight_compile.validate.limits import (
-    IMAGINE_KNOBS,
     IMAGINE_LIMITS,
-    KNOBS,
+    IMAGINE_TABLE,
     LIMITS,
+    TABLE,
     limit_of,
-    next_knob,
+    within,
 )
 
 # A change here loosens or tightens what a bundle promises.
@@ -48,6 +49,21 @@ def test_every_limit_is_what_it_was() -> None:
     assert found == PINNED
     assert list(found) == list(PINNED), "gates are measured and shown in this order"
     assert all(len(limits) == len(COLUMNS) for _, limits in {**LIMITS, **IMAGINE_LIMITS}.values())
+
+
+def test_every_cell_names_its_origin() -> None:
+    for name, row in {**TABLE, **IMAGINE_TABLE}.items():
+        assert all(origin for _, origin in row.cells().values()), name
+
+
+@pytest.mark.parametrize(("gate", "good"), [("latent_sqnr_db", 1.0), ("rollout_drift", -1.0)])
+def test_a_value_at_its_limit_passes_and_one_beyond_does_not(gate, good) -> None:
+    precision = {"encode": "fp16", "forecast": "fp16"}
+    limit = limit_of(gate, precision)[1]
+    assert within(gate, precision, limit)
+    assert within(gate, precision, limit + good)
+    assert not within(gate, precision, limit - good)
+    assert not within(gate, precision, float("nan"))
 
 
 def test_limits_tighten_with_precision() -> None:
