@@ -7,24 +7,17 @@ import numpy as np
 from jetsight.bundle.golden import planner_key
 from jetsight.engine import Engine, NDArray
 
-# Smallest cosine between a latent computed here and PyTorch's float32 one. Whether a precision is
-# good enough was judged when the bundle was compiled; this finds an engine that computes something
-# else on this machine, e.g. saturating INT8 kernels or a silent bfloat16.
+# The gates judged the precision when the bundle was compiled; these limits find an engine that
+# computes something else on this machine, e.g. saturating INT8 kernels or a silent bfloat16.
 _SMALLEST_COSINE = {"fp32": 0.9999, "fp16": 0.999}
-
-
 _SMALLEST_COSINE_ELSE = 0.9
-
-
-# The same for the ranks of a planner's candidates: neighbours may change places.
+# Lower than for latents, because neighbours may change places.
 _SMALLEST_AGREEMENT = {"fp32": 0.999, "fp16": 0.99}
-
-
 _SMALLEST_AGREEMENT_ELSE = 0.9
 
 
 def smallest_cosine(precision: str) -> float:
-    """Smallest cosine to PyTorch's float32 latents that a graph of that precision may have here."""
+    """Smallest permitted cosine to PyTorch's float32 latents, for a graph of that precision."""
     return _SMALLEST_COSINE.get(precision, _SMALLEST_COSINE_ELSE)
 
 
@@ -41,7 +34,7 @@ def worst_cosine(engine: Engine, golden: dict[str, NDArray], output: str) -> flo
 
 
 def smallest_agreement(precision: str) -> float:
-    """Smallest rank correlation with PyTorch that a planner's graph of that precision may have."""
+    """Smallest permitted rank correlation with PyTorch, for a planner of that precision."""
     return _SMALLEST_AGREEMENT.get(precision, _SMALLEST_AGREEMENT_ELSE)
 
 

@@ -131,8 +131,8 @@ def ends_of(truth: metrics.FloatReference) -> metrics.FloatReference:
     return dataclasses.replace(truth, z=truth.z_future[:, -1])
 
 
-def test_a_forecast_that_cannot_hear_an_input_fails(family, truth) -> None:
-    for name in ("z_hist", "a_hist"):  # actions are what the gate's own control is deaf to
+def test_a_forecast_that_ignores_an_input_fails(family, truth) -> None:
+    for name in ("z_hist", "a_hist"):  # the gate's own control zeroes the actions
         wrong = broken(family, "forecast", zero_input(family.forecast, name))
         gates = by_name(gate.judge(wrong, truth, [OnnxRuntimeBackend()]))
         assert gates["inputs_matter"].value == 0.0

@@ -1,4 +1,4 @@
-"""The gates of planners: what passes, what each control does, and what a session would do."""
+"""Gates of planners: what passes, what each control does, and agreement with a session."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_int8_is_close_but_measurably_not_the_same(lab, judged) -> None:
     ("what", "fails"),
     [
         ("mis-scaled", {*RANKS, "imagine_first_action"}),
-        ("deaf to the history", {*IMAGINE_LIMITS} - {"imagine_regret"}),
+        ("history zeroed", {*IMAGINE_LIMITS} - {"imagine_regret"}),
         ("no number", {*IMAGINE_LIMITS}),
     ],
 )
@@ -100,7 +100,7 @@ def test_a_wrong_planner_fails(lab, what: str, fails: set[str]) -> None:
     layers = [name for name in quantizable(lab.exact) if "value_out" in name]
     wrong = {
         "mis-scaled": scale_half_layer(lab.exact, layers[0]),
-        "deaf to the history": zero_input(lab.exact, "z_hist"),
+        "history zeroed": zero_input(lab.exact, "z_hist"),
         "no number": broken(lab.exact, layers[0]),
     }
     found = planner_gates.judge(lab.planner(wrong[what]), [OnnxRuntimeBackend()])
@@ -111,14 +111,14 @@ def test_a_wrong_planner_fails(lab, what: str, fails: set[str]) -> None:
 
 
 def test_a_hazard_head_that_is_wrong_is_seen_by_its_gate_alone(lab) -> None:
-    """Costs stay what they are, so no other gate that a session would fail by notices."""
+    """Costs do not change, so no gate of the ranks sees it."""
     compiled = scale_half_layer(lab.exact, "judge/score.hazard.mlp.2/MatMul")
     found = planner_gates.judge(lab.planner(compiled), [OnnxRuntimeBackend()])
     assert "imagine_feasible" in failing(found)
     assert not failing(found) & RANKS
 
 
-def test_a_model_without_hazards_is_not_asked_about_them() -> None:
+def test_a_model_without_hazards_has_no_gate_for_them() -> None:
     model, settings = imagining_model(heads=False, horizon=2), PlannerSettings(iterations=2)
     (spec,) = specs([parse("cem:16x2")], model, settings)
     truth = truth_of(model, spec, facts(spec, model, settings), windows_of(6), most=1)
@@ -178,7 +178,7 @@ def test_the_golden_iteration_proves_a_planner_without_torch(lab) -> None:
     backend, graph = OnnxRuntimeBackend(), lab.spec.graph
     engine = backend.load(lab.exact.SerializeToString())
     assert rank_agreement(engine, golden, graph) == pytest.approx(1.0)
-    unheard = backend.load(zero_input(lab.exact, "z_goal").SerializeToString())
-    agreement = rank_agreement(unheard, golden, graph)
+    no_goal = backend.load(zero_input(lab.exact, "z_goal").SerializeToString())
+    agreement = rank_agreement(no_goal, golden, graph)
     assert agreement is not None
-    assert agreement < 0.9, "the control: a planner deaf to the goal"
+    assert agreement < 0.9, "the control: a planner whose goal is zeroed"
