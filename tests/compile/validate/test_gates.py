@@ -211,7 +211,16 @@ def test_the_worst_backend_decides(family, truth) -> None:
 
 
 def test_a_control_that_does_not_fail_stops_too() -> None:
-    blind = Gate("cpu-int8", "latent_cosine", 1.0, 0.995, "min", True, 0.999, False)
+    blind = Gate(
+        family="cpu-int8",
+        name="latent_cosine",
+        value=1.0,
+        limit=0.995,
+        direction="min",
+        passed=True,
+        control_value=0.999,
+        control_failed=False,
+    )
     with pytest.raises(GateError, match=r"negative control reached 0\.999 and should have failed"):
         gate.require([blind])
 
