@@ -17,8 +17,9 @@ from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs
 from jetsight_compile.quantize import schemes
 from jetsight_compile.quantize.mixed_precision import FEWEST_SHARE
 from jetsight_compile.validate import planner_gates
-from jetsight_compile.validate.planner_gates import GateResult, PlannerUnderTest
+from jetsight_compile.validate.planner_gates import PlannerUnderTest
 from jetsight_compile.validate.planner_reference import Truth
+from jetsight_compile.validate.runner import GateResult
 
 
 def settled(

@@ -20,6 +20,7 @@ from helpers.compile.planner_world import (
 from helpers.compile.probes import windows_of
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
+from jetsight.bundle.parity import spearman
 from jetsight_compile import rtx
 from jetsight_compile.calibration.data import Episodes, Side
 from jetsight_compile.calibration.planner_samples import imagine_samples
@@ -69,11 +70,6 @@ def made():
         for name in families.EXPORTS:
             patch.setitem(families.EXPORTS, name, nothing)
         yield Made()
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    ranks = (np.argsort(np.argsort(x)) for x in (a, b))
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def test_a_family_carries_a_graph_per_planner(made) -> None:
