@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from helpers.compile import tensorrt_rtx
 from helpers.compile.tiny_model import geometry_of
 from helpers.paths import RECORDED
 
 import jetsight_train
 from jetsight.errors import UsageError
-from jetsight_compile import rtx
 from jetsight_compile.calibration.data import load_episodes
 from jetsight_compile.calibration.planner_samples import imagine_samples
 from jetsight_compile.config.precision import QUANTIZED, WEIGHT_ONLY
@@ -165,7 +165,7 @@ def compiled(recipe: str, name: str, family: FamilyPlan) -> dict[str, int] | Non
             graph_of(recipe, name, family)
         return None
     graph, count = graph_of(recipe, name, family)
-    built = rtx.build(graph.SerializeToString())
+    built = tensorrt_rtx.build(graph.SerializeToString())
     ports = [
         {port: (NAMES[kind], shape) for port, (kind, shape) in each.items()}
         for each in sizes(recipe, name).signature(name)
@@ -251,7 +251,7 @@ def test_pins_say_what_a_precision_is() -> None:
 def test_a_quantization_that_vanished_would_be_seen() -> None:
     """The control: the float graph under the name of a quantized one."""
     family = FAMILIES["trt-op20-int8"]
-    built = rtx.build(exported("pusht-nano", "encode", family.style).SerializeToString())
+    built = tensorrt_rtx.build(exported("pusht-nano", "encode", family.style).SerializeToString())
     assert (built.quantized, built.weight_only) == (0, 0)
     pinned = pins()["pusht-nano"]["trt-op20-int8"]["encode"]
     assert built.layers["QUANTIZE"] != pinned["quantize"]

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from helpers.compile import tensorrt_rtx
 from helpers.compile.planner_world import (
     PLANNERS,
     draws,
@@ -20,7 +21,6 @@ from helpers.compile.planner_world import (
 from helpers.compile.probes import windows_of
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
-from jetsight_compile import rtx
 from jetsight_compile.calibration.data import Episodes, Side
 from jetsight_compile.calibration.planner_samples import imagine_samples
 from jetsight_compile.calibration.run import run_all
@@ -144,7 +144,7 @@ def test_the_cpus_int8_ranks_the_same(made) -> None:
 )
 def test_tensorrt_compiles_a_planner(made, target, precision) -> None:
     graph = made.family(target, precision).graphs[SPEC.graph]
-    built = rtx.build(graph.SerializeToString())
+    built = tensorrt_rtx.build(graph.SerializeToString())
     inputs, outputs = ImaginePorts.of(made.model, SPEC).signature(SPEC.graph)
     promised = [{n: ("float32", s) for n, (_, s) in side.items()} for side in (inputs, outputs)]
     assert [built.inputs, built.outputs] == promised
