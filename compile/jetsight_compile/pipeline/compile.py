@@ -20,7 +20,7 @@ from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.engine import Backend
 from jetsight.errors import MissingDependency
 from jetsight_compile.calibration.data import load_episodes
-from jetsight_compile.config.precision import AUTO, QUANTIZED, WEIGHT_ONLY
+from jetsight_compile.config.precision import AUTO, METHODS, QUANTIZED, WEIGHT_ONLY
 from jetsight_compile.config.targets import FamilyPlan, plan
 from jetsight_compile.export.layers import Compute
 from jetsight_compile.pipeline import family as families
@@ -29,7 +29,7 @@ from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Option
 from jetsight_compile.pipeline.planner_fallback import settled
 from jetsight_compile.planner_graph import settings as planners
 from jetsight_compile.planner_graph.settings import PlannerPreset, PlannerSettings
-from jetsight_compile.quantize import qdq, schemes, vendor
+from jetsight_compile.quantize import qdq, vendor
 from jetsight_compile.quantize.mixed_precision import PrecisionTrial
 from jetsight_compile.validate import gates as gate
 from jetsight_compile.validate import planner_gates
@@ -52,7 +52,7 @@ class CompileRequest:
         targets: names out of `targets.TARGETS`.
         precisions: on every target, like `int8`, `encode=fp16,forecast=int8` or `auto`; each
             target's default if empty.
-        methods: candidates for finding ranges, out of `quantize.METHODS`.
+        methods: candidates for finding ranges, out of `precision.METHODS`.
         keep_float: patterns of layers that stay float in quantized families.
         base: float format of what a quantization leaves float, on TensorRT targets.
         tar: one archive instead of a folder.
@@ -66,7 +66,7 @@ class CompileRequest:
     out: Path
     targets: Sequence[str] = ("cpu",)
     precisions: Sequence[str] = ()
-    methods: Sequence[str] = schemes.METHODS
+    methods: Sequence[str] = METHODS
     keep_float: Sequence[str] = ()
     base: Compute = "fp16"
     tar: bool = False

@@ -27,6 +27,7 @@ from jetsight_compile.config.precision import (
     AUTO,
     FLOATS,
     IMAGINE,
+    METHODS,
     QUANTIZED,
     WEIGHT_ONLY,
     of_planners,
@@ -62,7 +63,7 @@ class Options:
         keep_float: patterns of layers that stay float.
     """
 
-    methods: Sequence[str] = schemes.METHODS
+    methods: Sequence[str] = METHODS
     keep_float: Sequence[str] = ()
 
 

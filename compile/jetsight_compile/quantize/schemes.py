@@ -29,6 +29,7 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.errors import UsageError
 from jetsight_compile.calibration.emulate import runnable
 from jetsight_compile.calibration.run import run_all
+from jetsight_compile.config.precision import CPU_METHODS, TENSORRT_METHODS
 from jetsight_compile.export.onnx_graph import (
     block_of,
     blocks_of,
@@ -44,8 +45,6 @@ Recipe = qdq.QuantizationRecipe | gemm_int8.RowsRecipe
 
 # First and last layers are often kept float; on pusht-nano (32.2 dB, limit 20) that would bring 1.1
 # and 2.6 dB, so nothing is by default. `keep_float` does it where a gate asks for it.
-METHODS = ranges.METHODS
-CPU_METHODS = ("max", "percentile", "entropy")  # what ONNX Runtime's quantizer has
 _JUDGE = 4
 
 
@@ -91,7 +90,7 @@ def cpu_int8(
     Args:
         graph: float graph; not modified.
         samples: inputs; every fourth one chooses the method, the others calibrate.
-        methods: candidates out of `METHODS`; those ONNX Runtime lacks are left out.
+        methods: candidates; those that are not in `CPU_METHODS` are left out.
         keep_float: patterns of layer names that stay float, like `trunk.layers.0/*`.
 
     Raises:
@@ -100,12 +99,7 @@ def cpu_int8(
         MissingDependency: ONNX Runtime is not installed.
     """
     layers = quantizable(graph, keep_float)
-    known = [method for method in methods if method in CPU_METHODS]
-    if not known:
-        raise UsageError(
-            f"the CPU's quantizer has no calibration by {' or '.join(methods)}; "
-            f"choose {', '.join(CPU_METHODS)}"
-        )
+    known = _known("the CPU", methods, CPU_METHODS)
     calibrating, judging = parted(samples)
     expected = outputs(graph, judging)
     made = {method: vendor.onnxruntime_u8s8(graph, calibrating, layers, method) for method in known}
@@ -140,7 +134,7 @@ def tensorrt(
     kind: str,
     samples: Sequence[Sample],
     *,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = TENSORRT_METHODS,
     keep_float: Sequence[str] = (),
     smoothing: bool = True,
 ) -> Quantized:
@@ -153,7 +147,7 @@ def tensorrt(
         graph: float32 graph; not modified.
         kind: `"int8"` or `"fp8"`.
         samples: inputs; every fourth one chooses the variant, the others calibrate.
-        methods: candidates out of `METHODS`.
+        methods: candidates; those that are not in `TENSORRT_METHODS` are left out.
         keep_float: patterns of layer names that stay float.
         smoothing: whether SmoothQuant may be used where norms allow it.
 
@@ -162,6 +156,7 @@ def tensorrt(
         EngineError: ModelOpt quantized none of the layers it was given.
         MissingDependency: ModelOpt is not installed.
     """
+    known = _known("TensorRT", methods, TENSORRT_METHODS)
     calibrating, judging = parted(samples)
     placed = vendor.modelopt_placement(graph, kind, quantizable(graph, keep_float), calibrating[:1])
     factors = smoothquant.factors(graph, calibrating) if smoothing else {}
@@ -171,7 +166,7 @@ def tensorrt(
     recipes = {
         f"{method}{name}": filled
         for name, recipe in variants.items()
-        for method, filled in _by_method(graph, recipe, calibrating, methods).items()
+        for method, filled in _by_method(graph, recipe, calibrating, known).items()
     }
     expected = outputs(graph, judging)
     errors = {name: error_of(graph, r, judging, expected) for name, r in recipes.items()}
@@ -303,3 +298,14 @@ def _by_method(
         )
         for method in methods
     }
+
+
+def _known(backend: str, methods: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The methods that a backend's quantizer has."""
+    left = [method for method in methods if method in known]
+    if not left:
+        raise UsageError(
+            f"{backend}'s quantizer has no calibration by {' or '.join(methods)}; "
+            f"choose {', '.join(known)}"
+        )
+    return left

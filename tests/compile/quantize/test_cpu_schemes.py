@@ -7,6 +7,7 @@ from helpers.compile.probes import samples_of
 from onnx import numpy_helper
 
 from jetsight.errors import EngineError, MissingDependency, UsageError
+from jetsight_compile.config.precision import CPU_METHODS
 from jetsight_compile.export.onnx_export import Sizes, check_graph
 from jetsight_compile.export.onnx_graph import check_quantized, quantizable
 from jetsight_compile.quantize import schemes
@@ -74,7 +75,7 @@ def test_ranges_cover_everything_that_was_shown(shop) -> None:
 
 def test_the_best_method_is_chosen_by_measurement(shop, encoded) -> None:
     graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode")
-    errors = {m: cpu_int8(graph, samples, methods=[m]).error for m in schemes.CPU_METHODS}
+    errors = {m: cpu_int8(graph, samples, methods=[m]).error for m in CPU_METHODS}
     assert encoded.error == pytest.approx(min(errors.values()))
     assert errors[encoded.method] == pytest.approx(encoded.error)
     assert max(errors.values()) > min(errors.values())

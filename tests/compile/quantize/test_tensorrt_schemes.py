@@ -117,6 +117,14 @@ def test_the_best_variant_is_chosen_by_measurement(shop, made) -> None:
     assert error == pytest.approx(found.error)
 
 
+def test_a_method_that_tensorrts_quantizer_lacks_is_left_out_or_refused(shop) -> None:
+    graph, samples = shop.graph("conv", "encode", PLAIN), samples_of(shop, "conv", "encode", 8)
+    found = tensorrt(graph, "int8", samples, methods=["entropy", "max"])
+    assert set(found.tried) == {"max"}
+    with pytest.raises(UsageError, match="no calibration by entropy; choose max, percentile, mse"):
+        tensorrt(graph, "int8", samples, methods=["entropy"])
+
+
 def test_smoothing_is_tried_where_there_are_norms_and_it_is_allowed(shop, made) -> None:
     assert set(made("conv", "encode", "int8").tried) == set(METHODS)
     graph, samples = shop.graph("vit", "encode", PLAIN), samples_of(shop, "vit", "encode", 8)
