@@ -22,7 +22,6 @@ from jetsight_compile.config.targets import TARGETS, FamilyPlan, plan
 from jetsight_compile.export.onnx_graph import weighted
 from jetsight_compile.pipeline.compile import judged
 from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Options
-from jetsight_compile.quantize import schemes
 from jetsight_compile.validate.metrics import reference
 from jetsight_train import checkpoint
 
@@ -143,7 +142,7 @@ def _built(made: FamilyGraphs, trt: bindings.TensorRtModule, say: Say) -> Iterat
         seconds = (clock.now_ns() - start) / 1e9
         constants = {tensor.name for tensor in made.exact[name].graph.initializer}
         products = [n for n in weighted(made.exact[name]) if constants.intersection(n.input[:2])]
-        quantized: schemes.Quantized | None = made.quantized.get(name)
+        quantized = made.quantized.get(name)
         yield PrecisionRow(
             family=made.plan.name,
             graph=name,

@@ -29,7 +29,6 @@ from jetsight_compile.config.precision import (
     IMAGINE,
     METHODS,
     QUANTIZED,
-    WEIGHT_ONLY,
     of_planners,
 )
 from jetsight_compile.config.targets import FamilyPlan
@@ -46,11 +45,12 @@ from jetsight_compile.export.onnx_graph import matches_any
 from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_compile.quantize import mixed_precision, schemes
+from jetsight_compile.quantize.quantized import Quantized, Sample, rebase
 from jetsight_compile.validate.plan_agreement import question
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning.problem import ImagineSpec
 
-Samples = Sequence[schemes.Sample]
+Samples = Sequence[Sample]
 EXPORTS = {"encode": export_encode, "forecast": export_forecast}
 
 
@@ -84,7 +84,7 @@ class FamilyGraphs:
     precision: Mapping[str, str]
     graphs: Mapping[str, onnx.ModelProto]
     exact: Mapping[str, onnx.ModelProto]
-    quantized: Mapping[str, schemes.Quantized]
+    quantized: Mapping[str, Quantized]
     trials: tuple[mixed_precision.PrecisionTrial, ...] = ()
 
 
@@ -107,7 +107,7 @@ class FamilyBuilder:
     planners: Sequence[ImagineSpec] = ()
     _imaginations: dict[Style, PlannerExporter] = field(default_factory=dict)
     _exported: dict[tuple[str, Style], onnx.ModelProto] = field(default_factory=dict)
-    _found: dict[tuple[str, Style, str], schemes.Quantized] = field(default_factory=dict)
+    _found: dict[tuple[str, Style, str], Quantized] = field(default_factory=dict)
 
     def make(self, plan: FamilyPlan) -> FamilyGraphs:
         """All graphs of one family.
@@ -120,7 +120,7 @@ class FamilyBuilder:
         precision = {graph: plan.precision[graph] for graph in EXPORTS}
         asked = {IMAGINE: plan.precision[IMAGINE]} if IMAGINE in plan.precision else {}
         trials: list[mixed_precision.PrecisionTrial] = []
-        quantized: dict[str, schemes.Quantized] = {}
+        quantized: dict[str, Quantized] = {}
         for graph in self.graphs:
             if graph in self._specs:
                 precision[graph] = of_planners({**precision, **asked}, plan.style.compute)
@@ -174,44 +174,38 @@ class FamilyBuilder:
     def _specs(self) -> dict[str, ImagineSpec]:
         return {spec.graph: spec for spec in self.planners}
 
-    def _in_base(self, plan: FamilyPlan, graph: str, made: schemes.Quantized) -> schemes.Quantized:
+    def _in_base(self, plan: FamilyPlan, graph: str, made: Quantized) -> Quantized:
         """A quantization found in float32, written into the family's float format."""
         if made.recipe is None:
             return made
-        return schemes.rebase(made, self.exported(graph, plan.style))
+        return rebase(made, self.exported(graph, plan.style))
 
     def _shipped(
         self,
         plan: FamilyPlan,
         graph: str,
         precision: str,
-        quantized: Mapping[str, schemes.Quantized],
+        quantized: Mapping[str, Quantized],
     ) -> onnx.ModelProto:
         if graph in quantized:
             return finished(quantized[graph].model, graph, self.ports(graph))
         return self.exported(graph, plan.style.computing(_float(precision)))
 
-    def _quantized(self, plan: FamilyPlan, graph: str, precision: str) -> schemes.Quantized:
+    def _quantized(self, plan: FamilyPlan, graph: str, precision: str) -> Quantized:
         # The CPU's scheme and TensorRT's INT8 differ, but so do the styles of their graphs.
         key = (graph, plan.style.computing("fp32"), precision)
         if key not in self._found:
             exact = self.exported(graph, plan.style.computing("fp32"))
             self.say(f"quantize {graph} for {plan.name}")
-            self._found[key] = self._by_scheme(plan, exact, precision, self.samples[graph])
+            request = schemes.QuantizeRequest(
+                exact,
+                precision,
+                self.samples[graph],
+                self.options.methods,
+                self._keep_float(plan, graph),
+            )
+            self._found[key] = schemes.quantize(request, plan.backend)
         return self._found[key]
-
-    def _by_scheme(
-        self, plan: FamilyPlan, exact: onnx.ModelProto, precision: str, samples: Samples
-    ) -> schemes.Quantized:
-        keep = self._keep_float(plan, exact.graph.name)
-        methods = self.options.methods
-        if plan.targets == ("cpu",) and exact.graph.name in self._specs:
-            return schemes.cpu_rows(exact, samples, keep_float=keep)
-        if plan.targets == ("cpu",):
-            return schemes.cpu_int8(exact, samples, methods=methods, keep_float=keep)
-        if precision in WEIGHT_ONLY:
-            return schemes.weight_only(exact, precision, samples, keep_float=keep)
-        return schemes.tensorrt(exact, precision, samples, methods=methods, keep_float=keep)
 
     def _search(self, plan: FamilyPlan, graph: str) -> mixed_precision.PrecisionChoice:
         style = plan.style
@@ -225,7 +219,7 @@ class FamilyBuilder:
                 samples=self.samples[graph],
                 methods=self.options.methods,
                 keep_float=self._keep_float(plan, graph),
-                asked=question(windows) if graph == "forecast" else None,
+                query=question(windows) if graph == "forecast" else None,
                 module=mixed_precision.smallest_module(plan.targets),
                 say=self.say,
             )

@@ -12,10 +12,9 @@ from dataclasses import replace
 
 from jetsight.engine import Backend
 from jetsight_compile.export.onnx_export import finished
-from jetsight_compile.export.onnx_graph import share
 from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs
-from jetsight_compile.quantize import schemes
-from jetsight_compile.quantize.mixed_precision import FEWEST_SHARE
+from jetsight_compile.quantize.float_fallback import fallbacks
+from jetsight_compile.quantize.quantized import Quantized
 from jetsight_compile.validate import planner_gates
 from jetsight_compile.validate.planner_gates import GateResult, PlannerUnderTest
 from jetsight_compile.validate.planner_reference import Truth
@@ -56,22 +55,15 @@ def settled(
 def _given_back(shop: FamilyBuilder, made: FamilyGraphs, graph: str) -> Iterator[FamilyGraphs]:
     """The family with one block of a planner float, with two, and so on while it is worth it."""
     whole = made.quantized.get(graph)
-    if whole is None or whole.recipe is None:
+    if whole is None:
         return
     exact = made.exact[graph]
-    _, judging = schemes.parted(shop.samples[graph])
-    expected = schemes.outputs(exact, judging)
-    order = schemes.most_harmful(exact, whole.recipe, judging, expected)
-    for count in range(1, len(order)):
-        fewer = schemes.restore_float(whole, shop.exported(graph, made.plan.style), order[:count])
-        if share(exact, fewer.layers) < FEWEST_SHARE:
-            return
+    base = shop.exported(graph, made.plan.style)
+    for fewer in fallbacks(whole, exact, shop.samples[graph], base):
         yield _with(shop, made, graph, fewer)
 
 
-def _with(
-    shop: FamilyBuilder, made: FamilyGraphs, graph: str, fewer: schemes.Quantized
-) -> FamilyGraphs:
+def _with(shop: FamilyBuilder, made: FamilyGraphs, graph: str, fewer: Quantized) -> FamilyGraphs:
     shipped = finished(fewer.model, graph, shop.ports(graph))
     return replace(
         made,

@@ -172,8 +172,8 @@ def test_auto_searches_what_the_model_has_a_form_for(shop, workshop, monkeypatch
     assert tasks["forecast"].allowed == ("fp32", "fp16", "bf16", "int8")
     # ONNX has no bfloat16 convolution in opset 20.
     assert ("bf16" in tasks["encode"].allowed) == (kind == "vit")
-    assert tasks["forecast"].asked is not None
-    assert tasks["encode"].asked is None
+    assert tasks["forecast"].query is not None
+    assert tasks["encode"].query is None
     assert tasks["encode"].module.name == "Orin Nano 4GB"
     assert (tasks["encode"].keep_float, tasks["forecast"].keep_float) == ([], ["last.*"])
 

@@ -33,6 +33,7 @@ from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.planner_graph.settings import PlannerSettings, parse, specs
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_compile.quantize import schemes
+from jetsight_compile.quantize.quantized import Quantized, rebase
 from jetsight_train import checkpoint
 from jetsight_train.planning.problem import ImagineSpec
 from jetsight_train.recipe import load_recipe
@@ -129,7 +130,7 @@ def samples(recipe: str, name: str) -> list[dict[str, np.ndarray]]:
 
 
 @cache
-def quantized(recipe: str, name: str, style, precision: str) -> schemes.Quantized | None:
+def quantized(recipe: str, name: str, style, precision: str) -> Quantized | None:
     """A quantization of a random model: its numbers mean nothing, its structure is the shipped one.
 
     None where no layer of the graph has a form in that precision.
@@ -146,7 +147,7 @@ def graph_of(recipe: str, name: str, family: FamilyPlan) -> tuple[onnx.ModelProt
     if precision not in QUANTIZED:
         return exported(recipe, name, family.style.computing(precision)), 0
     made = quantized(recipe, name, family.style, precision)
-    made = schemes.rebase(made, exported(recipe, name, family.style))
+    made = rebase(made, exported(recipe, name, family.style))
     return finished(made.model, name, sizes(recipe, name)), len(made.layers)
 
 

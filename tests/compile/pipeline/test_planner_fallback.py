@@ -16,7 +16,7 @@ from jetsight_compile.config.targets import plan
 from jetsight_compile.export.onnx_graph import block_of
 from jetsight_compile.pipeline import planner_fallback
 from jetsight_compile.pipeline.family import FamilyGraphs
-from jetsight_compile.quantize import schemes
+from jetsight_compile.quantize import float_fallback, quantized, schemes
 from jetsight_compile.validate import planner_gates
 
 GRAPH, ROWS, SIZE = "imagine_cem_8x2", 64, 16
@@ -101,8 +101,8 @@ def test_the_most_harmful_block_goes_back_first(case, exact, samples) -> None:
     made, passed = case.settled(1)
     recipe = case.made.quantized[GRAPH].recipe
     assert recipe is not None
-    order = schemes.most_harmful(
-        exact, recipe, samples[3::4], schemes.outputs(exact, samples[3::4])
+    order = float_fallback.most_harmful(
+        exact, recipe, samples[3::4], quantized.outputs(exact, samples[3::4])
     )
     assert passed
     assert made.quantized[GRAPH].kept == (order[0],)

@@ -16,7 +16,7 @@ from jetsight_compile.export.onnx_export import finished
 from jetsight_compile.export.onnx_graph import quantizable
 from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.planner_graph.signature import ImaginePorts
-from jetsight_compile.quantize import schemes, vendor
+from jetsight_compile.quantize import quantized, schemes, vendor
 from jetsight_train.planning.problem import ImagineSpec
 
 SPEC = ImagineSpec("icem", 12, 2, 4, kept=1, momentum=0.1, context=2)
@@ -33,12 +33,12 @@ def model():
     return imagining_model()
 
 
-def family(model, style: Style, kind: str) -> tuple[onnx.ModelProto, schemes.Quantized]:
+def family(model, style: Style, kind: str) -> tuple[onnx.ModelProto, quantized.Quantized]:
     """A planner's graph in float16, quantized as its family ships it."""
     exact, half = (PlannerExporter(model, s).export(SPEC) for s in (style, style.computing("fp16")))
     samples = imagine_samples(windows_of(16), SPEC, model, most=4)
     made = schemes.tensorrt(exact, kind, samples, methods=("max",), smoothing=False)
-    made = schemes.rebase(made, half)
+    made = quantized.rebase(made, half)
     return finished(made.model, SPEC.graph, ImaginePorts.of(model, SPEC)), made
 
 
