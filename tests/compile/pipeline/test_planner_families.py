@@ -29,6 +29,7 @@ from jetsight_compile.export import onnx_graph
 from jetsight_compile.export.onnx_export import check_graph, operator_counts
 from jetsight_compile.pipeline import family as families
 from jetsight_compile.pipeline.family import FamilyBuilder, Options
+from jetsight_compile.pipeline.family_passes import export_family, quantize_family
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_train.planning.problem import ImagineSpec
 
@@ -50,13 +51,15 @@ class Made:
         self.windows = side.windows
         both = Episodes(side, side)
         options = Options(methods=("max",))
-        self.workshop = FamilyBuilder(self.model, both, options, lambda line: None, [SPEC])
+        self.builder = FamilyBuilder(self.model, both, options, lambda line: None, [SPEC])
         self._made: dict[tuple[str, str], families.FamilyGraphs] = {}
 
     def family(self, target: str, precision: str) -> families.FamilyGraphs:
         if (target, precision) not in self._made:
             (each,) = plan([target], [precision])
-            self._made[target, precision] = self.workshop.make(each)
+            self._made[target, precision] = quantize_family(
+                self.builder, export_family(self.builder, each)
+            )
         return self._made[target, precision]
 
 
