@@ -65,7 +65,7 @@ class CalibrationWindows:
     history: int
 
     def inputs(self, index: int) -> dict[str, F32]:
-        """Inputs of `forecast` for one window; `a_hist` only if there are actions between latents."""
+        """Inputs of `forecast` for one window; `a_hist` only if K is above 1."""
         newest = self.history - 1
         past = {"a_hist": self.blocks[index, :newest]} if newest else {}
         return {

@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, the instructions INT8 depends on, load, versions."""
+"""The machine of a measurement: processor, the instructions INT8 depends on, load, versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "openvino")
 
 
 def machine_spec(root: Path = Path("/")) -> dict[str, Any]:
-    """Processor, cores, memory, load per core, and which INT8 instructions there are."""
+    """Processor, cores, memory, load per core, and INT8 instructions of this machine."""
     system = machine.system(root)
     features = cpu_features(root)
     return {
@@ -40,7 +40,7 @@ def machine_spec(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def cpu_features(root: Path = Path("/")) -> dict[str, bool]:
-    """Whether the processor says it has each of the instruction sets that matter here."""
+    """The instruction sets that matter for INT8: True where the processor lists one."""
     try:
         text = (root / "proc/cpuinfo").read_text(errors="replace")
     except OSError:
