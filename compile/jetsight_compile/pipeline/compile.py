@@ -16,7 +16,6 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.backends.registry import available
 from jetsight.bundle import manifest
 from jetsight.bundle.bundle import Bundle
-from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.engine import Backend
 from jetsight.errors import MissingDependency
 from jetsight_compile.calibration.data import load_episodes
@@ -110,14 +109,13 @@ def compile_checkpoint(request: CompileRequest, say: Say = lambda stage: None) -
     for each in plans:
         families.check(each, model)
     specs = planners.specs(request.planners, model, request.settings)
-    facts = tuple(planners.facts(spec, model, request.settings) for spec in specs)
     say(f"read and encode {request.calib}")
     episodes = load_episodes(request.calib, model)
     workshop = FamilyBuilder(
         model, episodes, Options(request.methods, request.keep_float), say, specs
     )
     all_made = [workshop.make(each) for each in plans]
-    truths = _truths(workshop, facts)
+    truths = _truths(workshop)
     all_made, gates = _gated(workshop, all_made, truths, say)
     gate.require(gates)
     say(f"write {request.out}")
@@ -129,24 +127,20 @@ def compile_checkpoint(request: CompileRequest, say: Say = lambda stage: None) -
         {(m.plan.name, g): x.SerializeToString() for m in all_made for g, x in m.graphs.items()},
         gates,
         {key: text for made in all_made for key, text in _notes(made)},
-        facts,
-        {
-            key: array
-            for spec in specs
-            for key, array in golden_of(truths[spec.graph], spec).items()
-        },
+        specs,
+        {key: array for spec in specs for key, array in golden_of(truths[spec.graph]).items()},
     )
     bundle = pack.write(request.out, contents, tar=request.tar, force=request.force)
     return Compiled(bundle, {m.plan.name: m.trials for m in all_made if m.trials})
 
 
-def _truths(shop: FamilyBuilder, facts: Sequence[PlannerSpec]) -> dict[str, Truth]:
+def _truths(shop: FamilyBuilder) -> dict[str, Truth]:
     """What the float planners do on held-out episodes, by graph."""
     windows = shop.episodes.held_out.windows
     truths = {}
-    for spec, each in zip(shop.planners, facts, strict=True):
+    for each in shop.planners:
         shop.say(f"plan with {each.graph} in PyTorch")
-        truths[each.graph] = truth_of(shop.model, spec, each, windows)
+        truths[each.graph] = truth_of(shop.model, each, windows)
     return truths
 
 

@@ -14,6 +14,7 @@ from typing import cast
 
 import onnx
 
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.errors import UsageError
 from jetsight_compile.calibration.data import (
     CALIBRATION_FRAMES,
@@ -47,7 +48,6 @@ from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_compile.quantize import mixed_precision, schemes
 from jetsight_compile.validate.plan_agreement import question
 from jetsight_train.model.world_model import WorldModel
-from jetsight_train.planning.problem import ImagineSpec
 
 Samples = Sequence[schemes.Sample]
 EXPORTS = {"encode": export_encode, "forecast": export_forecast}
@@ -103,7 +103,7 @@ class FamilyBuilder:
     episodes: Episodes
     options: Options
     say: Callable[[str], None]
-    planners: Sequence[ImagineSpec] = ()
+    planners: Sequence[PlannerSpec] = ()
     _imaginations: dict[Style, PlannerExporter] = field(default_factory=dict)
     _exported: dict[tuple[str, Style], onnx.ModelProto] = field(default_factory=dict)
     _found: dict[tuple[str, Style, str], schemes.Quantized] = field(default_factory=dict)
@@ -170,7 +170,7 @@ class FamilyBuilder:
         return self._imaginations[style].export(spec)
 
     @functools.cached_property
-    def _specs(self) -> dict[str, ImagineSpec]:
+    def _specs(self) -> dict[str, PlannerSpec]:
         return {spec.graph: spec for spec in self.planners}
 
     def _in_base(self, plan: FamilyPlan, graph: str, made: schemes.Quantized) -> schemes.Quantized:

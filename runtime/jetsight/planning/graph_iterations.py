@@ -105,7 +105,7 @@ class ChainedIterations:
         self._recorder, self._engines, self._noise = recorder, engines, noise
         self._slots = len(noise.values)
         self._draws = recorder.array(engines[0], noise.values.shape, "noise of a plan")
-        shape = spec.inputs(planner)["mean"]
+        shape = spec.tensors[planner.graph].inputs["mean"]
         sizes = {name: shape if name == "std" else (1,) for name in _REMEMBERED}
         self._remembered = {
             name: recorder.array(engines[0], (self._slots, *size), f"{name} of each iteration")

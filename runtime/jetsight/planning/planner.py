@@ -52,7 +52,8 @@ class Planner:
         self.facts, self._spec, self._clock = facts, spec, clock
         self._iterations, self._noise = iterations, noise
         self._seed, self._number = seed, 0
-        shapes, changing = spec.inputs(facts), ("mean", "std", "noise", "incumbent", "kept")
+        shapes = spec.tensors[facts.graph].inputs
+        changing = ("mean", "std", "noise", "incumbent", "kept")
         self.inputs = {n: np.zeros(s, np.float32) for n, s in shapes.items() if n not in changing}
         _fill_with_sense(self.inputs, spec, facts)
         ticks, step = facts.horizon * spec.stream.action_block, len(spec.low)

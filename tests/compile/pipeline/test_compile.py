@@ -356,4 +356,4 @@ def test_planners_and_no_planner_exclude_each_other(inputs, tmp_path, capsys) ->
     assert main([*command, "--planner", "icem"]) == 2
     assert "--no-planner is given together with planners" in capsys.readouterr().err
     assert main([*command[:-1], "--planner", "icem:32x9"]) == 2
-    assert "imagines 9 action blocks, but the model was trained for 2" in capsys.readouterr().err
+    assert "looks 9 blocks ahead, but the model was trained for 2" in capsys.readouterr().err
