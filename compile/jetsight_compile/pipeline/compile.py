@@ -20,7 +20,7 @@ from jetsight.engine import Backend
 from jetsight.errors import MissingDependency
 from jetsight_compile.calibration.data import load_episodes
 from jetsight_compile.config.precision import AUTO, QUANTIZED, WEIGHT_ONLY
-from jetsight_compile.config.targets import FamilyPlan, plan
+from jetsight_compile.config.targets import FamilyPlan, check_planner, plan
 from jetsight_compile.export.layers import Compute
 from jetsight_compile.pipeline import family as families
 from jetsight_compile.pipeline import pack
@@ -95,13 +95,16 @@ def compile_checkpoint(request: CompileRequest, say: Say = lambda stage: None) -
         say: told the name of each stage when it begins.
 
     Raises:
-        UsageError: a target cannot run a precision, or an option matches nothing.
+        UsageError: a target cannot run a precision or a planner, or an option matches nothing.
         CheckpointError, DataError: an input is unusable.
         MissingDependency: a package of the extra `compile` or `quantize` is not installed.
         GateError: a compiled graph does not do what the float model does.
         StorageError: the bundle cannot be written.
     """
     plans = plan(request.targets, request.precisions, request.base)
+    for preset in request.planners:
+        elites = planners.elites_of(preset, request.settings)
+        check_planner(request.targets, str(preset), elites)
     pack.check_target(request.out, force=request.force)
     _check_tools(plans)
     say(f"read {request.checkpoint}")
