@@ -12,13 +12,13 @@ import onnx
 import torch
 
 from jetsight.backends import registry
+from jetsight.bundle.planner_spec import PlannerSpec, graph_name
 from jetsight.clock import Clock
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import EngineError
 from jetsight_compile.config.targets import TARGETS
 from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.quantize.schemes import cpu_rows
-from jetsight_train.planning.problem import ImagineSpec
 from planrace.problem import Problem
 from planrace.theirs import Solved
 
@@ -26,9 +26,19 @@ _FREE = 1e9  # a bound that binds nothing: their solver has none
 _CALIBRATION_SEED, _CALIBRATION = 1000, 8
 
 
-def spec(problem: Problem) -> ImagineSpec:
-    """The planner whose iteration is compiled."""
-    return ImagineSpec("cem", problem.samples, problem.horizon, problem.elites)
+def spec(problem: Problem) -> PlannerSpec:
+    """Return the planner whose iteration is compiled."""
+    return PlannerSpec(
+        graph=graph_name("cem", problem.samples, problem.horizon),
+        kind="cem",
+        samples=problem.samples,
+        horizon=problem.horizon,
+        elites=problem.elites,
+        context=1,
+        rate_limited=False,
+        iterations=problem.iterations,
+        std_start=(1.0,) * len(problem.model.action.names),
+    )
 
 
 def float_graph(problem: Problem) -> onnx.ModelProto:

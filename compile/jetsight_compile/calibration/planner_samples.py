@@ -1,7 +1,7 @@
-"""What a planner's graph is given in practice, out of recorded windows: to calibrate and to judge.
+"""Calibration inputs of a planner's graph, made from recorded windows.
 
-Goals are where the recorded actions really led. The search is caught at several moments of a plan:
-wide and far from the recorded actions at first, narrow and close to them at the end.
+Goals are where the recorded actions really led. The samples show a search at several stages of a
+plan: wide and far from the recorded actions at first, narrow and close to them at the end.
 
 Shapes: W windows, K history, C context, H horizon, A action-block size, N samples, Q kept elites.
 """
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight_compile.calibration.data import CalibrationWindows, spread
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_train.model.world_model import WorldModel
-from jetsight_train.planning.problem import ImagineSpec
 
 F32 = npt.NDArray[np.float32]
 
-# Each brings N candidates, so a few show more than all the windows of `forecast`.
+# Each has N candidates, so that a few show more than all the windows of `forecast`.
 SAMPLES = 12
 # Std of the search in units of the actions' own over the training set, from first to last
 # iteration; the mean has come as far from zero to the recorded actions.
@@ -29,74 +29,76 @@ _NO_LIMIT = 1e9
 
 
 @dataclass(frozen=True)
-class _Moment:
-    """One window, and how far a plan has come."""
+class _SearchState:
+    """A search in one window; `width` is its std in units of the actions' own."""
 
     z_hist: F32
     a_hist: F32
     actions: F32
     z_goal: F32
-    left: float
+    width: float
 
 
 def imagine_samples(
-    windows: CalibrationWindows, spec: ImagineSpec, model: WorldModel, most: int = SAMPLES
+    windows: CalibrationWindows, spec: PlannerSpec, model: WorldModel, most: int = SAMPLES
 ) -> list[dict[str, F32]]:
-    """Inputs of a planner's graph, evenly spread over windows and over the length of a plan.
+    """Make inputs of a planner's graph, evenly spread over windows and over the length of a plan.
 
     Args:
         windows: recorded, with the latents of the float model.
         spec: the planner; its horizon is at most that of the windows.
-        model: whose limits and normaliser count.
-        most: how many.
+        model: whose action limits and normaliser are used.
+        most: largest number of samples.
     """
     ports, rng = ImaginePorts.of(model, spec), np.random.default_rng(0)
     chosen = spread(len(windows), most)
     return [
-        _inputs(ports, model, _moment(windows, int(index), ports, number), rng)
+        _inputs(ports, model, _state(windows, int(index), spec, number), rng)
         for number, index in enumerate(chosen)
     ]
 
 
-def _moment(windows: CalibrationWindows, index: int, ports: ImaginePorts, number: int) -> _Moment:
-    spec, newest = ports.spec, windows.history
+def _state(windows: CalibrationWindows, index: int, spec: PlannerSpec, number: int) -> _SearchState:
+    newest = windows.history
     z, blocks = windows.z[index], windows.blocks[index]
-    return _Moment(
+    return _SearchState(
         z_hist=z[newest - spec.context : newest],
         a_hist=blocks[newest - spec.context : newest - 1],
         actions=blocks[newest - 1 : newest - 1 + spec.horizon],
         z_goal=z[newest - 1 + spec.horizon],
-        left=_SPREADS[number % len(_SPREADS)],
+        width=_SPREADS[number % len(_SPREADS)],
     )
 
 
 def _inputs(
-    ports: ImaginePorts, model: WorldModel, moment: _Moment, rng: np.random.Generator
+    ports: ImaginePorts, model: WorldModel, state: _SearchState, rng: np.random.Generator
 ) -> dict[str, F32]:
-    unit, spec = model.action_std.numpy(), ports.spec
-    shapes = ports.inputs()
+    unit, shapes = model.action_std.numpy(), ports.tensors.inputs
     noise = rng.standard_normal(shapes["noise"])
     noise[0] = 0.0
-    far = moment.left * unit * rng.standard_normal((spec.horizon, ports.A))
+    far = state.width * unit * rng.standard_normal(shapes["mean"])
     values: dict[str, npt.ArrayLike] = {
-        "z_hist": moment.z_hist,
-        "a_hist": moment.a_hist,
-        "a_last": moment.actions[0, : ports.a],
-        "z_goal": moment.z_goal,
-        "mean": moment.actions + far,
-        "std": np.broadcast_to(moment.left * unit, shapes["mean"]),
+        "z_hist": state.z_hist,
+        "a_hist": state.a_hist,
+        "a_last": state.actions[0, : len(model.action.names)],
+        "z_goal": state.z_goal,
+        "mean": state.actions + far,
+        "std": state.width * unit,
         "noise": noise,
-        "incumbent": moment.actions,
-        "kept": np.broadcast_to(moment.actions, (spec.kept, *moment.actions.shape)),
-        "temperature": [1.0],
+        "incumbent": state.actions,
+        "kept": state.actions,
+        "temperature": 1.0,
         "low": model.action.low,
         "high": model.action.high,
-        "rate": np.full(ports.a, _NO_LIMIT),
-        "weights": [1.0, 0.1, 0.0],
-        "when": np.eye(spec.horizon)[-1],
-        "probe_target": np.zeros(ports.P),
-        "probe_given": np.zeros(ports.P),
-        "probe_weight": np.zeros(ports.P),
-        "hazard_limit": np.full(ports.G, _NO_LIMIT),
+        "rate": _NO_LIMIT,
+        "weights": (1.0, 0.1, 0.0),
+        "when": np.eye(len(state.actions))[-1],
+        "probe_target": 0.0,
+        "probe_given": 0.0,
+        "probe_weight": 0.0,
+        "hazard_limit": _NO_LIMIT,
     }
-    return {name: np.array(values[name], np.float32).reshape(shapes[name]) for name in shapes}
+    return {
+        name: np.array(np.broadcast_to(values[name], shape), np.float32)
+        for name, shape in shapes.items()
+    }

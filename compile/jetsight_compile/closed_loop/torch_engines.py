@@ -22,7 +22,7 @@ from jetsight.engine import Array, NDArray
 from jetsight.errors import EngineError
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning import cem, icem, mppi
-from jetsight_train.planning.problem import ImagineSpec, Problem, State
+from jetsight_train.planning.problem import Problem, State
 
 Shapes = Mapping[str, tuple[int, ...]]
 Compute = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
@@ -104,37 +104,27 @@ def forecast_engine(model: WorldModel, spec: StreamSpec) -> EagerEngine:
 
 def imagine_engine(model: WorldModel, spec: PlanSpec, planner: PlannerSpec) -> EagerEngine:
     """One iteration of `planner`, by its readable reference."""
-    settings = ImagineSpec(
-        planner.kind,
-        planner.samples,
-        planner.horizon,
-        planner.elites,
-        planner.kept,
-        planner.momentum,
-        planner.context,
-        planner.rate_limited,
-    )
     size = spec.stream.action_block * spec.stream.step_size
     none = torch.zeros(0, size)
     no_kept = torch.zeros(0, planner.horizon, size)
 
     def compute(x: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         problem = Problem(
-            settings,
-            x["z_hist"],
-            x.get("a_hist", none),
-            x["z_goal"],
-            x["low"],
-            x["high"],
-            x["weights"],
-            x["a_last"],
-            x.get("rate"),
-            x.get("probe_target"),
-            x.get("probe_given"),
-            x.get("probe_weight"),
-            x.get("hazard_limit"),
-            x.get("temperature"),
-            x["when"],
+            spec=planner,
+            z_hist=x["z_hist"],
+            a_hist=x.get("a_hist", none),
+            z_goal=x["z_goal"],
+            low=x["low"],
+            high=x["high"],
+            weights=x["weights"],
+            a_last=x["a_last"],
+            rate=x.get("rate"),
+            probe_target=x.get("probe_target"),
+            probe_given=x.get("probe_given"),
+            probe_weight=x.get("probe_weight"),
+            hazard_limit=x.get("hazard_limit"),
+            temperature=x.get("temperature"),
+            when=x["when"],
         )
         before = State.first(problem, x["mean"], x["std"], x["incumbent"])
         before = before.following(kept=x.get("kept", no_kept))
@@ -152,7 +142,8 @@ def imagine_engine(model: WorldModel, spec: PlanSpec, planner: PlannerSpec) -> E
             "kept_next": after.kept,
         }
 
-    return EagerEngine(spec.inputs(planner), spec.outputs(planner), compute)
+    tensors = spec.tensors[planner.graph]
+    return EagerEngine(tensors.inputs, tensors.outputs, compute)
 
 
 class EagerBackend:

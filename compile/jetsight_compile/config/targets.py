@@ -25,6 +25,9 @@ _INT4_SHARED = "it shares its graphs with JetPack 6, in opset 20, and INT4 needs
 _FP4_OPSET = "its TensorRT parses ONNX up to opset 22, and FP4 needs opset 23"
 _BLACKWELL = "FP4 units came with Blackwell, for which TensorRT 11 is the tested compiler"
 _RTX_INT8 = "TensorRT-RTX documents INT8 for weights only, not for activations"
+# "K exceeds the maximum value allowed (3840)" (TensorRT-RTX 1.7.1, measured: 3840 of 65536 builds,
+# 3841 of 4000 does not); TensorRT's operator reference has the same limit.
+_TENSORRT_TOPK = 3840
 _CPU_ONLY = {
     "fp16": "CPU backends compute it in float32, so it would round and gain nothing",
     "bf16": "CPU backends compute it in float32, so it would round and gain nothing",
@@ -48,6 +51,7 @@ class Target:
         default: precisions compiled when none is asked for.
         refused: reason per known precision that is not allowed.
         features: what its compiler has beyond the common core.
+        largest_topk: largest K of its compiler's TopK, None without a limit; the axis has none.
         some: precisions that only the newer of its GPUs run: compiled when asked for by name, never
             chosen by a search; `jetsight build` refuses them on an older one.
     """
@@ -62,6 +66,7 @@ class Target:
     refused: Mapping[str, str] = field(default_factory=dict)
     features: tuple[str, ...] = ()
     some: tuple[str, ...] = ()
+    largest_topk: int | None = None
 
     @property
     def every(self) -> tuple[str, ...]:
@@ -79,8 +84,19 @@ def _tensorrt(
     **refused: str,
 ) -> Target:
     allowed = tuple(p for p in PRECISIONS if p not in refused)
-    prefix = f"trt-op{style.opset}"
-    return Target(name, what, compiler, prefix, style, allowed, ("fp16",), refused, features, some)
+    return Target(
+        name=name,
+        what=what,
+        compiler=compiler,
+        prefix=f"trt-op{style.opset}",
+        style=style,
+        allowed=allowed,
+        default=("fp16",),
+        refused=refused,
+        features=features,
+        some=some,
+        largest_topk=_TENSORRT_TOPK,
+    )
 
 
 _SINCE_16 = ("fused attention", "KV-cache update", "same-SM engines", "tiling search")
@@ -88,15 +104,15 @@ TARGETS = {
     target.name: target
     for target in (
         Target(
-            "cpu",
-            "any CPU",
-            "OpenVINO, ONNX Runtime",
-            "cpu",
-            _CPU,
-            ("fp32", "int8"),
-            ("fp32", "int8"),
-            _CPU_ONLY,
-            ("VNNI where the CPU has it",),
+            name="cpu",
+            what="any CPU",
+            compiler="OpenVINO, ONNX Runtime",
+            prefix="cpu",
+            style=_CPU,
+            allowed=("fp32", "int8"),
+            default=("fp32", "int8"),
+            refused=_CPU_ONLY,
+            features=("VNNI where the CPU has it",),
         ),
         _tensorrt(
             "orin-jp6",
@@ -218,6 +234,28 @@ def plan(
     if not families:
         raise UsageError(f"no target was given; choose one or more of {', '.join(TARGETS)}")
     return list(families.values())
+
+
+def check_planner(targets: Sequence[str], planner: str, elites: int) -> None:
+    """Refuse a planner that the compiler of a target cannot build.
+
+    Its graph finds the elites with one TopK, whose K is the number of elites.
+
+    Args:
+        targets: names out of `TARGETS`.
+        planner: as messages call it.
+        elites: E; 0 for a planner without.
+
+    Raises:
+        UsageError: a target's TopK finds fewer.
+    """
+    for target in map(_target, targets):
+        if target.largest_topk is not None and elites > target.largest_topk:
+            raise UsageError(
+                f"planner {planner} has {elites} elites, but TopK of target {target.name} "
+                f"({target.compiler}) finds at most {target.largest_topk}; set elites to at most "
+                f"{target.largest_topk} with --planner-settings, or choose fewer samples"
+            )
 
 
 def _asked(target: Target, precisions: Sequence[str]) -> Iterator[str]:

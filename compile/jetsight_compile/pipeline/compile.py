@@ -18,7 +18,7 @@ from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.errors import MissingDependency
 from jetsight_compile.calibration.data import Episodes, load_episodes
 from jetsight_compile.config.precision import AUTO, METHODS, QUANTIZED, WEIGHT_ONLY
-from jetsight_compile.config.targets import FamilyPlan, plan
+from jetsight_compile.config.targets import FamilyPlan, check_planner, plan
 from jetsight_compile.export.layers import Compute
 from jetsight_compile.pipeline import pack
 from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Options, check_form
@@ -40,7 +40,6 @@ from jetsight_compile.validate.planner_reference import reference as golden_of
 from jetsight_train import checkpoint
 from jetsight_train.checkpoint import CheckpointDescription
 from jetsight_train.model.world_model import WorldModel
-from jetsight_train.planning.problem import ImagineSpec
 
 Say = Callable[[str], None]
 
@@ -102,8 +101,7 @@ class Compilation:
         plans: the families to make (`check_request`).
         model: the float model (`load_checkpoint`).
         about: the checkpoint's description of it (`load_checkpoint`).
-        specs: sizes of each planner's graph (`load_checkpoint`).
-        planners: how each planner is used, in the same order (`load_checkpoint`).
+        planners: the planners that the bundle gets (`load_checkpoint`).
         episodes: data that calibrates and data that judges (`load_calibration`).
         builder: exports and quantizations that families share (`load_calibration`).
         families: exported, then quantized, then with blocks back in float (`export_graphs`,
@@ -119,7 +117,6 @@ class Compilation:
     plans: list[FamilyPlan] = field(init=False)
     model: WorldModel = field(init=False)
     about: CheckpointDescription = field(init=False)
-    specs: tuple[ImagineSpec, ...] = field(init=False)
     planners: tuple[PlannerSpec, ...] = field(init=False)
     episodes: Episodes = field(init=False)
     builder: FamilyBuilder = field(init=False)
@@ -138,7 +135,7 @@ def compile_checkpoint(request: CompileRequest, say: Say = lambda stage: None) -
         say: is called with the name of each stage when it begins.
 
     Raises:
-        UsageError: a target cannot run a precision, or an option matches nothing.
+        UsageError: a target cannot run a precision or a planner, or an option matches nothing.
         CheckpointError, DataError: an input is unusable.
         MissingDependency: a package of the extra `compile` or `quantize` is not installed.
         EngineError: a graph cannot be run, or a quantizer did nothing.
@@ -168,6 +165,9 @@ def check_request(state: Compilation) -> None:
     state.plans = plan(request.targets, request.precisions, request.base)
     for each in state.plans:
         check_methods(each, request.methods)
+    for preset in request.planners:
+        elites = planners.elites_of(preset, request.settings)
+        check_planner(request.targets, str(preset), elites)
     pack.check_target(request.out, force=request.force)
     _check_tools(state.plans)
 
@@ -179,10 +179,7 @@ def load_checkpoint(state: Compilation) -> None:
     state.model, state.about = checkpoint.load(request.checkpoint)
     for each in state.plans:
         check_form(each, state.model)
-    state.specs = planners.specs(request.planners, state.model, request.settings)
-    state.planners = tuple(
-        planners.facts(spec, state.model, request.settings) for spec in state.specs
-    )
+    state.planners = planners.specs(request.planners, state.model, request.settings)
 
 
 def load_calibration(state: Compilation) -> None:
@@ -191,7 +188,7 @@ def load_calibration(state: Compilation) -> None:
     state.say(f"read and encode {request.calib}")
     state.episodes = load_episodes(request.calib, state.model)
     options = Options(request.methods, request.keep_float)
-    state.builder = FamilyBuilder(state.model, state.episodes, options, state.say, state.specs)
+    state.builder = FamilyBuilder(state.model, state.episodes, options, state.say, state.planners)
 
 
 def export_graphs(state: Compilation) -> None:
@@ -208,9 +205,9 @@ def run_float_model(state: Compilation) -> None:
     """Plan and forecast with the float model on held-out episodes, for the gates to compare."""
     held_out = state.episodes.held_out
     state.plans_expected = {}
-    for spec, facts in zip(state.specs, state.planners, strict=True):
-        state.say(f"plan with {facts.graph} in PyTorch")
-        state.plans_expected[facts.graph] = truth_of(state.model, spec, facts, held_out.windows)
+    for spec in state.planners:
+        state.say(f"plan with {spec.graph} in PyTorch")
+        state.plans_expected[spec.graph] = truth_of(state.model, spec, held_out.windows)
     state.expected = reference(state.model, held_out)
 
 
@@ -257,8 +254,8 @@ def write_bundle(state: Compilation) -> None:
         planners=state.planners,
         reference={
             key: array
-            for spec in state.specs
-            for key, array in golden_of(state.plans_expected[spec.graph], spec).items()
+            for expected in state.plans_expected.values()
+            for key, array in golden_of(expected).items()
         },
     )
     state.bundle = pack.write(request.out, contents, tar=request.tar, force=request.force)

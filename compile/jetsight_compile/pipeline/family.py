@@ -16,6 +16,7 @@ from typing import cast
 import onnx
 
 from jetsight.bundle import manifest
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.errors import UsageError
 from jetsight_compile.calibration.data import (
     CALIBRATION_FRAMES,
@@ -37,7 +38,6 @@ from jetsight_compile.quantize import qdq, schemes
 from jetsight_compile.quantize.mixed_precision import PrecisionTrial
 from jetsight_compile.quantize.quantized import Quantized, Sample
 from jetsight_train.model.world_model import WorldModel
-from jetsight_train.planning.problem import ImagineSpec
 
 Samples = Sequence[Sample]
 EXPORTS = {"encode": export_encode, "forecast": export_forecast}
@@ -114,7 +114,7 @@ class FamilyBuilder:
     episodes: Episodes
     options: Options
     say: Callable[[str], None]
-    planners: Sequence[ImagineSpec] = ()
+    planners: Sequence[PlannerSpec] = ()
     _exporters: dict[Style, PlannerExporter] = field(default_factory=dict)
     _exported: dict[tuple[str, Style], onnx.ModelProto] = field(default_factory=dict)
     _quantized: dict[tuple[str, Style, str], Quantized] = field(default_factory=dict)
@@ -188,7 +188,7 @@ class FamilyBuilder:
         return self._exporters[style].export(spec)
 
     @functools.cached_property
-    def _specs(self) -> dict[str, ImagineSpec]:
+    def _specs(self) -> dict[str, PlannerSpec]:
         return {spec.graph: spec for spec in self.planners}
 
 

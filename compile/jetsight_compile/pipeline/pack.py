@@ -36,7 +36,7 @@ from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.errors import BundleError, StorageError
 from jetsight.storage.atomic import refuse_used
 from jetsight_compile.calibration.data import Episodes, Side
-from jetsight_compile.planner_graph.settings import head_spec
+from jetsight_compile.planner_graph.signature import head_spec
 from jetsight_compile.validate.metrics import rollout, surprise
 from jetsight_train.checkpoint import CheckpointDescription
 from jetsight_train.model.world_model import WorldModel

@@ -1,4 +1,4 @@
-"""A graph under construction: parts are laid on it one after the other and connected by name."""
+"""Assembly of one graph from exported parts, which are connected by name."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from jetsight_compile.export.onnx_export import splice
 from jetsight_compile.planner_graph.signature import ImaginePorts
 
 
-class Sheet:
-    """Collects parts into one graph with the inputs and outputs of `ports`."""
+class GraphAssembler:
+    """A graph under construction, with the inputs and outputs of `ports`."""
 
     def __init__(self, ports: ImaginePorts) -> None:
         self._graph = onnx.GraphProto(name=ports.spec.graph)
         inputs, outputs = ports.signature(ports.spec.graph)
         for into, values in ((self._graph.input, inputs), (self._graph.output, outputs)):
             into.extend(helper.make_tensor_value_info(n, *port) for n, port in values.items())
-        self._sizes = ports.inputs()
+        self._sizes = ports.tensors.inputs
 
     def rows(self, name: str) -> list[str]:
-        """An input cut into its rows `[1, size]`."""
+        """Split an input into its rows `[1, size]`; return their names."""
         count = self._sizes.get(name, (0,))[0]
         if count < 2:
             return [name] * count
@@ -35,16 +35,16 @@ class Sheet:
     def add(
         self, part: onnx.ModelProto, inputs: Sequence[str], prefix: str = "", owner: str = ""
     ) -> list[str]:
-        """Lay a part on the sheet, its weights once per `owner`.
+        """Add a part, its weights once per `owner`.
 
         Args:
             part: a graph; not modified.
-            inputs: the value for each of its inputs.
+            inputs: name of the value for each of its inputs.
             prefix: of the names of its nodes and values.
             owner: prefix of its weights.
 
         Returns:
-            The value for each of its outputs.
+            Name of the value of each of its outputs.
         """
         bound = {v.name: s for v, s in zip(part.graph.input, inputs, strict=True)}
         found = splice(self._graph, part.graph, prefix, bound, owner)
@@ -53,7 +53,7 @@ class Sheet:
     def finished(
         self, last: onnx.ModelProto, inputs: Sequence[str], prefix: str
     ) -> onnx.ModelProto:
-        """Lay on the part whose outputs are the graph's, and drop what leads to none of them."""
+        """Add the part whose outputs are the graph's, and drop nodes that lead to none of them."""
         ends = self.add(last, inputs, prefix, prefix)
         names = dict(zip(ends, (value.name for value in self._graph.output), strict=True))
         used, kept = set(ends), []

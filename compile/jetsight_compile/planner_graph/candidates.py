@@ -1,4 +1,4 @@
-"""The first part of an iteration: mean, std and noise to candidates within the robot's limits.
+"""First part of an iteration: mean, std and noise to candidates within the robot's limits.
 
 Shapes: N samples, M = N + 1 rollouts (the incumbent is the last), Q kept elites, H horizon,
 A action-block size, a action size.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight_train.planning.candidates import within
-from jetsight_train.planning.problem import ImagineSpec
 
 
 class Candidates(nn.Module):
-    """What is tried, before and after the limits."""
+    """Candidates before and after the limits."""
 
-    def __init__(self, spec: ImagineSpec) -> None:
+    def __init__(self, spec: PlannerSpec) -> None:
         super().__init__()
         self.spec = spec
 
@@ -31,7 +31,7 @@ class Candidates(nn.Module):
         high: Tensor,
         *rest: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Inputs of the graph, `rest` being `kept` and then `rate` where there are any.
+        """Propose and limit candidates; `rest` is `kept` and then `rate` where the graph has them.
 
         Returns:
             Proposals `[M, H, A]`, candidates `[M, H, A]`, and these again as H blocks `[M, A]`.

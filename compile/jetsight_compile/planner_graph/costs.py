@@ -1,7 +1,7 @@
-"""Costs, violations and validity of all rollouts, as `jetsight_train.planning.costs` has them.
+"""Costs, violations and validity of all rollouts, equal to `jetsight_train.planning.costs`.
 
-Always in float32. What is no number is found by comparing: a comparison with NaN is false on every
-backend, while clamps and maxima drop NaN on some.
+Always in float32. NaN is found by comparison: a comparison with NaN is false on every backend,
+while clamps and maxima drop NaN on some.
 
 Shapes: M rollouts, H horizon, A action-block size, D latent size, P probe quantities, G hazards.
 """
@@ -18,8 +18,8 @@ from jetsight_train.model.world_model import WorldModel
 LARGEST = torch.finfo(torch.float32).max
 
 
-class Asked(NamedTuple):
-    """Inputs of the graph that say what to plan for; absent ones are None."""
+class CostInputs(NamedTuple):
+    """Inputs of the graph that costs depend on; absent ones are None."""
 
     z_newest: Tensor
     a_last: Tensor
@@ -41,7 +41,7 @@ class CandidateScores(NamedTuple):
 
 
 class Score(nn.Module):
-    """Scores all rollouts, with the heads the model has."""
+    """Score of all rollouts, with the heads of the model."""
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
@@ -52,44 +52,44 @@ class Score(nn.Module):
             self.register_buffer("scale", scale)
 
     def forward(
-        self, proposals: Tensor, actions: Tensor, z_future: Tensor, asked: Asked
+        self, proposals: Tensor, actions: Tensor, z_future: Tensor, inputs: CostInputs
     ) -> CandidateScores:
         """`proposals, actions [M, H, A]`, `z_future [H, M, D]`."""
-        terminal, running, support = torch.split(asked.weights, 1)
-        distance = (z_future - asked.z_goal).square().sum(-1)
-        when = asked.when[:, None]
+        terminal, running, support = torch.split(inputs.weights, 1)
+        distance = (z_future - inputs.z_goal).square().sum(-1)
+        when = inputs.when[:, None]
         cost = terminal * (when * distance).sum(0) + running * distance.mean(0)
         if self.support is not None:
             cost = cost + support * (self.support(z_future) - 1.0).relu().mean(0)
         if self.probe is not None:
-            cost = cost + (when * self._probe_cost(z_future, asked)).sum(0)
+            cost = cost + (when * self._probe_cost(z_future, inputs)).sum(0)
         valid = _finite(cost) & _finite(distance, 0) & _finite(proposals, (1, 2))
-        valid = valid & _finite(asked.a_last, 0)
+        valid = valid & _finite(inputs.a_last, 0)
         if self.hazard is None:
             return CandidateScores(cost, 0.0 * valid.float(), valid)
-        above = self._above(actions, z_future, asked)
+        above = self._above(actions, z_future, inputs)
         broken = above.relu().sum((0, 2))
         return CandidateScores(cost, broken, valid & _finite(broken) & _finite(above, (0, 2)))
 
-    def _probe_cost(self, z_future: Tensor, asked: Asked) -> Tensor:
-        """Of every step: `[H, M, D] -> [H, M]`."""
+    def _probe_cost(self, z_future: Tensor, inputs: CostInputs) -> Tensor:
+        """Return the cost of every step: `[H, M, D] -> [H, M]`."""
         assert self.probe is not None
-        assert asked.probe_given is not None
-        assert asked.probe_target is not None
-        assert asked.probe_weight is not None
-        read = self.probe(asked.z_goal[None])
-        target = torch.where(asked.probe_given > 0.5, asked.probe_target, read)
+        assert inputs.probe_given is not None
+        assert inputs.probe_target is not None
+        assert inputs.probe_weight is not None
+        read = self.probe(inputs.z_goal[None])
+        target = torch.where(inputs.probe_given > 0.5, inputs.probe_target, read)
         off = (self.probe(z_future) - target) / self.scale
-        cost: Tensor = (asked.probe_weight * off.square()).sum(-1)
+        cost: Tensor = (inputs.probe_weight * off.square()).sum(-1)
         return cost
 
-    def _above(self, actions: Tensor, z_future: Tensor, asked: Asked) -> Tensor:
+    def _above(self, actions: Tensor, z_future: Tensor, inputs: CostInputs) -> Tensor:
         assert self.hazard is not None
-        assert asked.hazard_limit is not None
-        newest = asked.z_newest.expand(1, z_future.shape[1], -1)
+        assert inputs.hazard_limit is not None
+        newest = inputs.z_newest.expand(1, z_future.shape[1], -1)
         before = torch.cat([newest, z_future[:-1]])
         logits: Tensor = self.hazard(before, actions.transpose(0, 1), z_future)
-        return logits - asked.hazard_limit
+        return logits - inputs.hazard_limit
 
 
 def _finite(x: Tensor, over: int | tuple[int, ...] = ()) -> Tensor:

@@ -1,7 +1,6 @@
-"""Ranking, refit and the best plan, as the references in `jetsight_train.planning` have them.
+"""Ranking, refit and the best plan, equal to the references in `jetsight_train.planning`.
 
-Everything is a matrix of fixed size: an elite that is not there has the weight 0, and a group that
-is empty is skipped by arithmetic on ranks.
+Shapes are fixed: a missing elite has the weight 0, and arithmetic on ranks skips an empty group.
 
 Shapes: N samples, M = N + 1 rollouts (the incumbent is the last), E elites, Q kept elites,
 H horizon, A action-block size, D latent size.
@@ -12,14 +11,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from jetsight.bundle.planner_spec import PlannerSpec
+from jetsight.bundle.planner_tensors import INVALID_COST
 from jetsight_compile.planner_graph.costs import LARGEST, CandidateScores
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning.mppi import STD_FLOOR
-from jetsight_train.planning.problem import NEVER, ImagineSpec
 
 
 class Ranking(nn.Module):
-    """The best `count` rollouts: feasible ones by cost, then infeasible ones by violation."""
+    """The best `count` rollouts: feasible ones by cost, then infeasible ones by violation.
+
+    `count` is the K of a TopK, which TensorRT limits (`jetsight_compile.config.targets`).
+    """
 
     ranks: Tensor
 
@@ -29,7 +32,7 @@ class Ranking(nn.Module):
         self.register_buffer("ranks", torch.arange(count, dtype=torch.float32))
 
     def forward(self, judged: CandidateScores) -> tuple[Tensor, Tensor]:
-        """Indices `[count]`, best first, and how many rollouts are valid at all `[1]`.
+        """Return indices `[count]`, best first, and the number of valid rollouts `[1]`.
 
         Where fewer than `count` are valid, the last valid one is repeated.
         """
@@ -43,12 +46,12 @@ class Ranking(nn.Module):
         return torch.cat([best, least]).index_select(0, place.to(torch.int64)), valid
 
     def _best(self, value: Tensor, among: Tensor) -> Tensor:
-        # Sorted by the library; whatever is not among them comes last and is never read.
+        # TopK sorts; rollouts outside `among` are last and never read.
         return torch.where(among, value, LARGEST).topk(self.count, largest=False).indices
 
 
 class Best(nn.Module):
-    """The best of all M rollouts, and what the N samples cost and violate."""
+    """The best of all M rollouts, and costs and violations of the N samples."""
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
@@ -58,7 +61,7 @@ class Best(nn.Module):
     def forward(
         self, actions: Tensor, z_future: Tensor, judged: CandidateScores
     ) -> tuple[Tensor, ...]:
-        """Outputs `actions cost violation costs (violations) z_future invalid`."""
+        """Return `actions cost violation costs (violations) z_future invalid`."""
         first, count = self.ranking(judged)
         some = count > 0.5
         first = torch.where(some, first, len(actions) - 1)
@@ -66,18 +69,18 @@ class Best(nn.Module):
         samples = [judged.cost[:-1], *([judged.violation[:-1]] if self.constrained else [])]
         return (
             actions.index_select(0, first).squeeze(0),
-            torch.where(some, judged.cost.index_select(0, first), NEVER),
-            torch.where(some, judged.violation.index_select(0, first), NEVER),
-            *(torch.where(valid, each, NEVER) for each in samples),
+            torch.where(some, judged.cost.index_select(0, first), INVALID_COST),
+            torch.where(some, judged.violation.index_select(0, first), INVALID_COST),
+            *(torch.where(valid, each, INVALID_COST) for each in samples),
             z_future.index_select(1, first).squeeze(1),
             (1.0 - valid.float()).sum(0, True),
         )
 
 
 class ElitesRefit(nn.Module):
-    """Mean and unbiased std of the elites, and the best of them: cem and icem."""
+    """Mean and unbiased std of the elites, and the best of them (cem, icem)."""
 
-    def __init__(self, spec: ImagineSpec) -> None:
+    def __init__(self, spec: PlannerSpec) -> None:
         super().__init__()
         self.spec = spec
         self.ranking = Ranking(spec.elites)
@@ -85,7 +88,7 @@ class ElitesRefit(nn.Module):
     def forward(
         self, mean: Tensor, std: Tensor, actions: Tensor, judged: CandidateScores, *kept: Tensor
     ) -> tuple[Tensor, ...]:
-        """`mean_next [H, A]`, `std_next [H, A]`, and `kept_next [Q, H, A]` where there is any."""
+        """Return `mean_next [H, A]`, `std_next [H, A]` and `kept_next [Q, H, A]` if Q > 0."""
         index, valid = self.ranking(judged)
         elites = actions.index_select(0, index)
         count = valid.clamp(max=self.spec.elites)
@@ -102,7 +105,7 @@ class ElitesRefit(nn.Module):
 
 
 class WeightedRefit(nn.Module):
-    """Mean and std of all candidates, weighted by how little they cost: mppi."""
+    """Mean and std of all candidates, with weights that fall with their cost (mppi)."""
 
     floor: Tensor
 
@@ -118,13 +121,13 @@ class WeightedRefit(nn.Module):
         judged: CandidateScores,
         temperature: Tensor,
     ) -> tuple[Tensor, ...]:
-        """`mean_next [H, A]`, `std_next [H, A]`."""
+        """Return `mean_next [H, A]` and `std_next [H, A]`."""
         feasible = judged.valid & (judged.violation <= 0.0)
         some = feasible.float().sum(0, True) > 0.5
         among = (feasible & some) | (judged.valid & ~some)
         value = torch.where(some, judged.cost, judged.violation)
         least = torch.where(among, value, LARGEST).amin(0, True)
-        # The exponent is cut where exp() is zero anyway, so that nothing overflows on the way.
+        # The exponent is clamped where exp() is zero in float32, so that nothing overflows before.
         power = ((least - torch.where(among, value, least)) / temperature).clamp(min=-200.0)
         weight = torch.where(among, power.exp(), 0.0)
         weight = (weight / weight.sum(0, True).clamp(min=1e-30))[:, None, None]
@@ -138,7 +141,7 @@ class WeightedRefit(nn.Module):
 class Select(nn.Module):
     """Refit and best plan of one planner."""
 
-    def __init__(self, model: WorldModel, spec: ImagineSpec) -> None:
+    def __init__(self, model: WorldModel, spec: PlannerSpec) -> None:
         super().__init__()
         self.best = Best(model)
         self.refit = WeightedRefit(model) if spec.kind == "mppi" else ElitesRefit(spec)
@@ -152,7 +155,7 @@ class Select(nn.Module):
         judged: CandidateScores,
         *rest: Tensor,
     ) -> tuple[Tensor, ...]:
-        """The graph's outputs; `rest` is `kept` or `temperature`, where the planner has one."""
+        """Return the graph's outputs; `rest` is `kept` or `temperature`, if any."""
         samples = CandidateScores(*(each[:-1] for each in judged))
         mean_next, std_next, *kept_next = self.refit(mean, std, actions[:-1], samples, *rest)
         return mean_next, std_next, *self.best(actions, z_future, judged), *kept_next

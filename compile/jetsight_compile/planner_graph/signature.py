@@ -1,115 +1,72 @@
-"""Inputs and outputs of an `imagine` graph; one whose size is 0 does not exist."""
+"""Signature of a planner's graph for a model: what the exporter promises and checks."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import onnx
 
-from jetsight.errors import UsageError
+from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec, check_planners
+from jetsight.bundle.planner_tensors import PlannerTensors
+from jetsight.errors import ArtefactError, UsageError
 from jetsight_compile.export.onnx_export import Port
 from jetsight_train.model.world_model import WorldModel
-from jetsight_train.planning.problem import ImagineSpec
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class ImaginePorts:
-    """The static sizes of one planner's graph, one letter each.
+    """Inputs and outputs of one planner's graph.
 
     Attributes:
         spec: the planner.
-        D: latent size.
-        A: action-block size.
-        a: action size.
-        P: probe quantities.
-        G: hazards.
+        tensors: their names and shapes.
     """
 
-    spec: ImagineSpec
-    D: int
-    A: int
-    a: int
-    P: int
-    G: int
+    spec: PlannerSpec
+    tensors: PlannerTensors
 
     @classmethod
-    def of(cls, model: WorldModel, spec: ImagineSpec) -> ImaginePorts:
-        """Sizes of a planner of a model.
+    def of(cls, model: WorldModel, spec: PlannerSpec) -> ImaginePorts:
+        """Return the tensors of a planner of a model.
 
         Raises:
-            UsageError: the planner starts from more latents than the model looks back, or
-                imagines farther than it was trained for.
+            UsageError: the planner does not fit the model, as `check_planners` defines it.
         """
-        if spec.horizon > model.config.horizon:
-            raise UsageError(
-                f"{spec.graph} imagines {spec.horizon} action blocks, but the model was trained "
-                f"for {model.config.horizon}; choose a horizon of 1 to {model.config.horizon}"
+        heads, step_size = head_spec(model) or HeadSpec(), len(model.action.names)
+        config = model.config
+        try:
+            check_planners(
+                (spec,), heads, history=config.history, horizon=config.horizon, step_size=step_size
             )
-        if spec.context > model.config.history:
-            raise UsageError(
-                f"{spec.graph} starts from {spec.context} latents, but the model looks back "
-                f"{model.config.history}; choose a context of 1 to {model.config.history}"
-            )
-        heads = model.heads
-        quantities = 0 if heads.probe_spec is None else len(heads.probe_spec.quantities)
-        return cls(
+        except ArtefactError as error:
+            raise UsageError(str(error)) from None
+        tensors = PlannerTensors.of(
             spec,
-            model.config.latent_size,
-            model.action_size,
-            len(model.action.names),
-            quantities,
-            len(heads.hazards),
+            latent_size=config.latent_size,
+            action_size=model.action_size,
+            step_size=step_size,
+            quantities=len(heads.quantities),
+            hazards=len(heads.hazards),
         )
-
-    def inputs(self) -> dict[str, Shape]:
-        """Every input there is and its shape, in order."""
-        spec, plan = self.spec, (self.spec.horizon, self.A)
-        shapes: dict[str, Shape] = {
-            "z_hist": (spec.context, self.D),
-            "a_hist": (spec.context - 1, self.A),
-            "a_last": (self.a,),
-            "z_goal": (self.D,),
-            "mean": plan,
-            "std": plan,
-            "noise": (spec.samples, *plan),
-            "incumbent": plan,
-            "kept": (spec.kept, *plan),
-            "temperature": (int(spec.kind == "mppi"),),
-            "low": (self.a,),
-            "high": (self.a,),
-            "rate": (self.a * spec.rate_limited,),
-            "weights": (3,),
-            "when": (spec.horizon,),
-            "probe_target": (self.P,),
-            "probe_given": (self.P,),
-            "probe_weight": (self.P,),
-            "hazard_limit": (self.G,),
-        }
-        return {name: shape for name, shape in shapes.items() if all(shape)}
-
-    def outputs(self) -> dict[str, Shape]:
-        """Every output there is and its shape, in order."""
-        spec, plan = self.spec, (self.spec.horizon, self.A)
-        shapes: dict[str, Shape] = {
-            "mean_next": plan,
-            "std_next": plan,
-            "actions": plan,
-            "cost": (1,),
-            "violation": (1,),
-            "costs": (spec.samples,),
-            "violations": (spec.samples * bool(self.G),),
-            "z_future": (spec.horizon, self.D),
-            "invalid": (1,),
-            "kept_next": (spec.kept, *plan),
-        }
-        return {name: shape for name, shape in shapes.items() if all(shape)}
+        return cls(spec, tensors)
 
     def signature(self, graph: str) -> tuple[dict[str, Port], dict[str, Port]]:
-        """Inputs and outputs of the graph: name to element type and shape."""
+        """Return inputs and outputs of the graph: name to element type and shape."""
         if graph != self.spec.graph:
             raise ValueError(f"these are the ports of {self.spec.graph!r}, not of {graph!r}")
-        kind = onnx.TensorProto.FLOAT
-        inputs = {name: (kind, shape) for name, shape in self.inputs().items()}
-        return inputs, {name: (kind, shape) for name, shape in self.outputs().items()}
+        inputs, outputs = (
+            {name: (int(onnx.TensorProto.FLOAT), shape) for name, shape in side.items()}
+            for side in (self.tensors.inputs, self.tensors.outputs)
+        )
+        return inputs, outputs
+
+
+def head_spec(model: WorldModel) -> HeadSpec | None:
+    """Return the specification of a model's heads for the manifest; None without any."""
+    heads, spec = model.heads, model.heads.probe_spec
+    if heads.is_empty:
+        return None
+    hazards = tuple(HazardSpec(h.name, h.threshold, h.miss_rate) for h in heads.hazards)
+    read = {} if spec is None else dataclasses.asdict(spec)
+    return HeadSpec(**read, hazards=hazards, support=heads.support is not None)

@@ -8,11 +8,11 @@ Exact rewrites of `WorldModel.rollout` (equal up to float rounding; each has a t
   window that the block is in;
 - scores are taken relative to the first key and values relative to the first value, which softmax
   allows: `sum_j p_j v_j = v_0 + sum_j p_j (v_j - v_0)`. So a window's first token needs no query
-  and no key, its value meets nothing but the output matrix, with which it is folded into one, and
-  position p attends to p keys and not to p + 1;
+  and no key, its value and the output matrix are folded into one, and position p attends to p keys
+  and not to p + 1;
 - everything is `[rows, size]`: nothing is transposed, split or gathered.
 
-Which tokens there are is `jetsight_compile.planner_graph.tokens`.
+`jetsight_compile.planner_graph.tokens` lists the tokens of a rollout.
 
 Shapes: R rows (M or 1), D latent size, S inner attention size, A action-block size, p position in a
 window.
@@ -42,7 +42,7 @@ PARTS = ("shift_a", "scale_a", "gate_a", "shift_m", "scale_m", "gate_m")
 
 
 class Several(nn.Module):
-    """A module from tensors to several; the base tells the type checker so."""
+    """A module with several outputs; this base declares its call for the type checker."""
 
     if TYPE_CHECKING:
 
@@ -61,7 +61,7 @@ class TokenModulation(Several):
         predictor, size = model.predictor, model.config.latent_size
         self.action_embedding = ActionEmbedding(predictor.actions)
         each = [modulation_of(as_a(ConditionalBlock, block)) for block in predictor.blocks]
-        # One product per piece: all of them are contiguous without a split.
+        # One product per piece, so that each is contiguous without a split.
         self.blocks = nn.ModuleList(
             nn.ModuleDict(
                 {n: Dense(a.columns(i * size, (i + 1) * size)) for i, n in enumerate(PARTS)}
@@ -75,7 +75,7 @@ class TokenModulation(Several):
         self.register_buffer("action_std", model.action_std.clone())
 
     def forward(self, a: Tensor) -> tuple[Tensor, ...]:
-        """`[R, A]` in robot units to 6 pieces `[R, D]` per block."""
+        """Map `[R, A]` in robot units to 6 pieces `[R, D]` per block."""
         normal = ((a - self.action_mean) / self.action_std).to(self.dtype)
         condition = functional.silu(self.action_embedding(normal))
         return tuple(
@@ -86,11 +86,10 @@ class TokenModulation(Several):
 
 
 class Token(Several):
-    """Everything that happens at position p of a window.
+    """The predictor at position p of a window.
 
-    Of most tokens not all outputs are read; what leads to none of them is dropped from the graph:
-    of all but a window's last token the query, the MLP, the norm and the head behind the last
-    block's keys and values.
+    The assembler drops what no output depends on: of all but a window's last token the query, the
+    MLP, the norm and the head behind the last block's keys and values.
     """
 
     def __init__(self, predictor: Predictor, position: int, style: Style) -> None:
@@ -109,7 +108,7 @@ class Token(Several):
         self.to(self.dtype)
 
     def forward(self, z: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        """A latent to the one that follows it.
+        """Map a latent to the next one.
 
         Args:
             z: `[R, D]`.
@@ -130,7 +129,7 @@ class Token(Several):
 
 
 class First(Several):
-    """A conditional block at the window's first position, which attends to itself alone."""
+    """A conditional block at the window's first position, which attends only to itself."""
 
     def __init__(self, block: ConditionalBlock, style: Style) -> None:
         super().__init__()
@@ -144,7 +143,7 @@ class First(Several):
     def forward(
         self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, *mlp: Tensor
     ) -> tuple[Tensor, ...]:
-        """Keeps `h_0 [R, D]`, its attention's input, and `out_0 [R, D]`, its attention's output."""
+        """Keep `h_0 [R, D]`, its attention's input, and `out_0 [R, D]`, its attention's output."""
         first, second = self.norms_attention
         h = second(first(x) * scale + shift)
         out = self.value_out(h)
@@ -170,7 +169,7 @@ class Later(Several):
     def forward(
         self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, *rest: Tensor
     ) -> tuple[Tensor, ...]:
-        """Keeps its key and value relative to the window's first, `[R, S]` each."""
+        """Keep its key and value relative to the window's first, `[R, S]` each."""
         mlp, (h_0, out_0, *before) = rest[:3], rest[3:]
         first, second = self.norms_attention
         h = second(first(x) * scale + shift)
@@ -184,7 +183,7 @@ class Relative(Layer):
     """Attention over keys and values that are relative to those of the window's first token.
 
     A window is a few tokens: products and sums per head are faster than products of matrices with
-    a few rows, and need no other layout.
+    a few rows, and need no transpose.
     """
 
     def __init__(self, heads: int) -> None:
@@ -192,7 +191,7 @@ class Relative(Layer):
         self.heads = heads
 
     def forward(self, q: Tensor, *keys_values: Tensor) -> Tensor:
-        """`q [R, S]`, then `k [R, S], v [R, S]` of each position from 1 to p: `[R, S]`."""
+        """Attend with `q [R, S]` to `k [R, S], v [R, S]` of each position from 1 to p: `[R, S]`."""
         size, q, keys = q.shape[1], self._by_head(q), keys_values[::2]
         scores = [(q * self._by_head(k)).sum(-1, keepdim=True) for k in keys]
         shares = _shares(scores)
@@ -207,7 +206,7 @@ class Relative(Layer):
 
 
 def _shares(scores: list[Tensor]) -> list[Tensor]:
-    """Softmax of 0 and the scores, without the share of the 0."""
+    """Return the softmax of 0 and the scores, without the share of the 0."""
     if len(scores) == 1:
         return [torch.sigmoid(scores[0])]
     top = functional.relu(scores[0])
@@ -221,13 +220,13 @@ def _shares(scores: list[Tensor]) -> list[Tensor]:
 
 
 def _columns(block: ConditionalBlock, part: int) -> Affine:
-    """Queries, keys or values of a block behind its bare norm: part 0, 1 or 2."""
+    """Return the map to queries, keys or values of a block after its norm: part 0, 1 or 2."""
     fused = query_key_value(block)
     size = fused.weight.shape[1] // 3
     return fused.columns(part * size, (part + 1) * size)
 
 
 def _inner_size(predictor: Predictor) -> int:
-    """S: numbers in a query, key or value of all heads."""
+    """Return S, the size of a query, key or value of all heads."""
     out = as_a(ConditionalBlock, predictor.blocks[0]).attention.out[0]
     return as_a(nn.Linear, out).in_features

@@ -1,9 +1,9 @@
-"""Which tokens a rollout is made of, each of them once.
+"""Tokens of a rollout, each of them computed once.
 
 Latents count from the oldest of the context: 0 to C-1 are given, C to C+H-1 imagined. A token is
 that of one latent in a window; windows that begin at the same latent share their tokens, because
-positions count from the window's start and attention only looks back. So while the window fills,
-one token is new per step; once it slides, all of its K tokens are.
+positions count from the window's start and attention is causal. So while the window fills, one
+token is new per step; once it slides, all of its K tokens are.
 
 Shapes: M rollouts, C context, K history, H horizon, D latent size, S inner attention size.
 """
@@ -17,29 +17,29 @@ import torch
 
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import export_part
-from jetsight_compile.planner_graph.assembler import Sheet
+from jetsight_compile.planner_graph.assembler import GraphAssembler
 from jetsight_compile.planner_graph.token_layers import PARTS, Token, TokenModulation
 from jetsight_train.model.world_model import WorldModel
 
-# Tokens are exported for this many rows, and laid out for any: nothing in them depends on it.
+# Rows of the exported example; nothing in a token depends on their number.
 _ROWS = 4
 
 
 class TokenParts:
-    """The tokens of a model as graphs, each exported once for all planners."""
+    """Graphs of a model's tokens, each exported once for all planners."""
 
     def __init__(self, model: WorldModel, style: Style) -> None:
         self.model, self._style = model, style
         self._parts: dict[int | None, onnx.ModelProto] = {}
 
     def token(self, position: int) -> onnx.ModelProto:
-        """The graph of every token at this position of a window."""
+        """Return the graph of every token at this position of a window."""
         if position not in self._parts:
             self._parts[position] = self._token(position)
         return self._parts[position]
 
     def modulation(self) -> onnx.ModelProto:
-        """The graph of an action block's shifts, scales and gates."""
+        """Return the graph of an action block's shifts, scales and gates."""
         if None not in self._parts:
             module = TokenModulation(self.model, self._style)
             example = {"a": torch.zeros(_ROWS, self.model.action_size)}
@@ -63,25 +63,25 @@ class TokenParts:
 
 
 class Rollout:
-    """Lays the tokens of a rollout on a sheet.
+    """Tokens of a rollout, added to a graph.
 
     Args:
-        sheet: of the graph; its inputs `z_hist` and `a_hist` are read.
+        assembler: of the graph; its inputs `z_hist` and `a_hist` are read.
         parts: of the model.
 
     Attributes:
         newest: name of the newest latent given, `[1, D]`.
     """
 
-    def __init__(self, sheet: Sheet, parts: TokenParts) -> None:
-        self._sheet, self._parts = sheet, parts
-        self._z, self._actions = sheet.rows("z_hist"), sheet.rows("a_hist")
+    def __init__(self, assembler: GraphAssembler, parts: TokenParts) -> None:
+        self._assembler, self._parts = assembler, parts
+        self._z, self._actions = assembler.rows("z_hist"), assembler.rows("a_hist")
         self.newest = self._z[-1]
         self._modulations: dict[int, list[str]] = {}
         self._tokens: dict[tuple[int, int], list[str]] = {}
 
     def latents(self, blocks: Sequence[str]) -> list[str]:
-        """Imagine H action blocks `[M, A]`; names of the latents `[M, D]` after each."""
+        """Add H action blocks `[M, A]`; return names of the latents `[M, D]` after each."""
         context, history = len(self._z), self._parts.model.config.history
         self._actions = [*self._actions, *blocks]
         for newest in range(context - 1, context - 1 + len(blocks)):
@@ -90,7 +90,7 @@ class Rollout:
         return self._z[context:]
 
     def _token(self, index: int, first: int) -> list[str]:
-        """The latent after a token, and what its blocks keep of it for the tokens to come."""
+        """Return the latent after a token, and what its blocks keep of it for later tokens."""
         if (index, first) not in self._tokens:
             before = [self._token(other, first)[1:] for other in range(first, index)]
             modulation, kept = self._modulation(index), []
@@ -98,15 +98,17 @@ class Rollout:
                 kept += [name for each in before for name in each[block : block + 2]]
             position, inputs = index - first, [self._z[index], *modulation, *kept]
             part, owner = self._parts.token(position), f"token{position}/"
-            self._tokens[index, first] = self._sheet.add(part, inputs, self._step(), owner)
+            self._tokens[index, first] = self._assembler.add(part, inputs, self._step(), owner)
         return self._tokens[index, first]
 
     def _modulation(self, index: int) -> list[str]:
         if index not in self._modulations:
             part, action = self._parts.modulation(), [self._actions[index]]
-            self._modulations[index] = self._sheet.add(part, action, self._step(), "modulation/")
+            self._modulations[index] = self._assembler.add(
+                part, action, self._step(), "modulation/"
+            )
         return self._modulations[index]
 
     def _step(self) -> str:
-        """A unique prefix; `onnx_graph` compares layer names without it."""
+        """Return a unique prefix; `onnx_graph` compares layer names without it."""
         return f"step{len(self._tokens) + len(self._modulations)}/"

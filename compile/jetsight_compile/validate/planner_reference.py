@@ -28,7 +28,7 @@ from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning import cem, icem, mppi
 from jetsight_train.planning.candidates import limited, proposed
 from jetsight_train.planning.costs import hazards, scored
-from jetsight_train.planning.problem import ImagineSpec, Problem, State
+from jetsight_train.planning.problem import Problem, State
 
 F32 = npt.NDArray[np.float32]
 PLANNERS: dict[str, ModuleType] = {"cem": cem, "icem": icem, "mppi": mppi}
@@ -97,7 +97,6 @@ class Truth:
 @torch.inference_mode()
 def truth_of(
     model: WorldModel,
-    spec: ImagineSpec,
     facts: PlannerSpec,
     windows: CalibrationWindows,
     most: int = MOMENTS,
@@ -106,15 +105,14 @@ def truth_of(
 
     Args:
         model: the float model.
-        spec: sizes of the planner.
         facts: specification of the planner.
         windows: recorded windows with latents of the float model.
         most: M.
     """
     draws = Noise(
         facts.iterations,
-        spec.samples,
-        spec.horizon,
+        facts.samples,
+        facts.horizon,
         model.timing.action_block,
         len(model.action.names),
         facts.noise_beta,
@@ -122,19 +120,15 @@ def truth_of(
     moments = []
     for number, index in enumerate(spread(len(windows), most)):
         draws.use((0, 0, number))
-        problem = _problem(model, spec, facts, windows, int(index))
+        problem = _problem(model, facts, windows, int(index))
         moments.append(_planned(model, problem, facts, draws))
     return Truth(model, facts, moments)
 
 
-def reference(truth: Truth, spec: ImagineSpec) -> dict[str, F32]:
-    """Return the reference data of `golden.npz`: the first iteration of the first moment.
-
-    Args:
-        truth: plans of the float planner.
-        spec: sizes of the planner.
-    """
-    moment, names = truth.moments[0], ImaginePorts.of(truth.model, spec).inputs()
+def reference(truth: Truth) -> dict[str, F32]:
+    """Return the reference data of `golden.npz`: the first iteration of the first moment."""
+    moment, spec = truth.moments[0], truth.facts
+    names = ImaginePorts.of(truth.model, spec).tensors.inputs
     inputs, after = moment.inputs(0), moment.states[1]
     arrays = {name: inputs[name] for name in names}
     arrays |= {"mean_next": after.mean.numpy(), "costs": after.costs.numpy()}
@@ -195,11 +189,7 @@ def _first(model: WorldModel, problem: Problem, facts: PlannerSpec, noise: Tenso
 
 
 def _problem(
-    model: WorldModel,
-    spec: ImagineSpec,
-    facts: PlannerSpec,
-    windows: CalibrationWindows,
-    index: int,
+    model: WorldModel, facts: PlannerSpec, windows: CalibrationWindows, index: int
 ) -> Problem:
     newest, size, heads = windows.history, len(model.action.names), model.heads
     z, blocks = torch.from_numpy(windows.z[index]), torch.from_numpy(windows.blocks[index])
@@ -217,12 +207,12 @@ def _problem(
         "weights": (facts.weights.terminal, facts.weights.running, facts.weights.support),
     }
     return Problem(
-        spec,
-        z_hist=z[newest - spec.context : newest],
-        a_hist=blocks[newest - spec.context : newest - 1],
+        facts,
+        z_hist=z[newest - facts.context : newest],
+        a_hist=blocks[newest - facts.context : newest - 1],
         # Before a window of one frame nothing is recorded; assume its first action was held.
         a_last=(blocks[newest - 2, -size:] if newest > 1 else blocks[0, :size]).clone(),
-        z_goal=z[newest - 1 + spec.horizon],
+        z_goal=z[newest - 1 + facts.horizon],
         **{name: torch.tensor(value) for name, value in given.items()},
     )
 

@@ -73,11 +73,10 @@ def layout(manifest: Manifest) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]
 
 def planner_layout(manifest: Manifest) -> dict[str, dict[str, tuple[int, ...]]]:
     """Name and shape (without the leading axis) of every array of each planner, all float32."""
-    spec, found = PlanSpec.from_manifest(manifest), {}
-    for planner in manifest.planners:
-        outputs = spec.outputs(planner)
-        shapes = {**spec.inputs(planner), **{name: outputs[name] for name in PLANNER_OUTPUTS}}
-        found[planner.graph] = {planner_key(planner.graph, n): s for n, s in shapes.items()}
+    found = {}
+    for graph, tensors in PlanSpec.from_manifest(manifest).tensors.items():
+        shapes = {**tensors.inputs, **{name: tensors.outputs[name] for name in PLANNER_OUTPUTS}}
+        found[graph] = {planner_key(graph, n): s for n, s in shapes.items()}
     return found
 
 

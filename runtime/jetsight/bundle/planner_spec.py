@@ -1,7 +1,9 @@
-"""What a bundle says about planning: the heads its graphs read, and one entry per planner graph.
+"""Specification of planners and heads: the one that training, compiler, manifest and robot share.
 
-H horizon in action blocks, C context, N samples, E elites, Q kept elites, a size of one robot
-action. Constructing one checks it.
+Constructing a spec checks it, so no other module repeats its rules.
+
+Shapes: N samples, E elites, Q kept elites, H horizon in action blocks, C context, a size of one
+robot action.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Literal
 from jetsight.bundle.model_spec import length, vector, within
 from jetsight.errors import ArtefactError
 
+Kind = Literal["cem", "icem", "mppi"]
 _GRAPH = re.compile(r"imagine_[a-z0-9_]{1,24}")
 _MOST_SAMPLES = 1 << 16
 MOST_ITERATIONS = 1000
@@ -22,7 +25,7 @@ MOST_ITERATIONS = 1000
 
 @dataclass(frozen=True)
 class HazardSpec:
-    """One hazard head: above `threshold` (a logit) it says that a block of actions does harm.
+    """One hazard head: a logit above `threshold` predicts that a block of actions does harm.
 
     The threshold is conformal: of held-out blocks that did harm, at most the share `miss_rate` had
     a lower logit.
@@ -40,10 +43,9 @@ class HazardSpec:
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """What can be read out of a latent: quantities with units and spread, hazards, support.
+    """Heads that read a latent: quantities with units and spread, hazards, support.
 
-    `scale` is the standard deviation of each quantity over the training set, the unit that costs
-    are counted in.
+    `scale` is the standard deviation of each quantity over the training set; costs divide by it.
     """
 
     quantities: tuple[str, ...] = ()
@@ -62,10 +64,10 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class CostWeights:
-    """Factors of a plan's cost: distance at its end, along it, and how far off the known it goes.
+    """Weights of a plan's costs: distance at its end, along it, and from the training data.
 
-    Distances are squared and summed over the latent; `support` weighs how much farther from the
-    training data than usual the imagined latents are.
+    Distances are squared and summed over the latent; `support` weighs how much farther than usual
+    the imagined latents are from the training data.
     """
 
     terminal: float = 1.0
@@ -81,29 +83,31 @@ class CostWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannerSpec:
-    """One `imagine` graph, which is one planner iteration, and how it is meant to be used.
+    """One planner: the `imagine` graph that computes an iteration of it, and its use.
+
+    The fields up to `rate_limited` are compiled into the graph; the others apply when it runs.
 
     Args:
-        graph: its name, `imagine_icem_256x5`.
-        kind: the planner it is an iteration of.
-        samples: N.
-        horizon: H; at most what the model was trained for.
-        elites: E; for `mppi`, which weighs all candidates, without meaning.
-        kept: Q elites handed on to the next iteration (`icem`).
-        momentum: share of the old mean and std that stays; part of the graph, noted here (`icem`).
-        context: C latents it starts from.
-        rate_limited: it takes `rate`.
-        start: the mean of the first iteration, the last action held or the neutral one.
+        graph: name of the graph, `imagine_icem_256x5`; `graph_name` makes it.
+        kind: optimiser that the graph is an iteration of.
+        samples: N, 2 to 65536.
+        horizon: H, 1 to 1024.
+        elites: E, 2 to N; `mppi` weighs all candidates and does not read it.
+        kept: Q elites that take part in the next iteration, 0 to E; 0 unless `icem`.
+        momentum: share of the old mean and std that stays, 0 to below 1; 0 unless `icem`.
+        context: C latents that a plan starts from, 1 to 1024.
+        rate_limited: the graph limits the change per tick, with an input `rate`.
+        start: mean of the first iteration, the last action held or the neutral one.
         noise_beta: exponent of the noise's power law over time (arXiv 2008.06389); 0 is white.
-        iterations: at most; a plan that has converged ends earlier.
+        iterations: largest number, 1 to 1000; a plan that has converged ends earlier.
         weights: of the latent costs.
-        probe_weight: of the quantities of the probe, those without one count nothing.
+        probe_weight: of the quantities of the probe; one without a weight costs nothing.
         std_start: `[a]` standard deviation of the first iteration, in robot units.
         temperature: of `mppi`, in units of cost.
     """
 
     graph: str
-    kind: Literal["cem", "icem", "mppi"]
+    kind: Kind
     samples: int
     horizon: int
     elites: int
@@ -124,20 +128,27 @@ class PlannerSpec:
             raise ArtefactError(f"graph is {self.graph[:80]!r}, expected like imagine_icem_256x5")
         within("samples", self.samples, 2, _MOST_SAMPLES)
         within("horizon", self.horizon, 1, 1024)
-        within("elites", self.elites, 0 if self.kind == "mppi" else 1, self.samples)
-        within("kept", self.kept, 0, self.elites if self.kind == "icem" else 0)
+        # The refit takes the unbiased std of the elites, which one elite does not have.
+        within("elites", self.elites, 0 if self.kind == "mppi" else 2, self.samples)
+        within(f"kept of {self.kind}", self.kept, 0, self.elites if self.kind == "icem" else 0)
         within("context", self.context, 1, 1024)
         within("iterations", self.iterations, 1, MOST_ITERATIONS)
         vector("std_start", self.std_start, len(self.std_start), positive=True)
         vector("temperature", (self.temperature,), 1, positive=True)
-        if not 0 <= self.momentum < 1:
-            raise ArtefactError(f"momentum is {self.momentum}, expected 0 to below 1")
+        if not 0 <= self.momentum < 1 or (self.momentum and self.kind != "icem"):
+            expected = "0 to below 1" if self.kind == "icem" else "0"
+            raise ArtefactError(f"momentum of {self.kind} is {self.momentum}, expected {expected}")
         if not 0 <= self.noise_beta <= 10:
             raise ArtefactError(f"noise_beta is {self.noise_beta}, expected 0 to 10")
         for name, weight in self.probe_weight.items():
             vector(f"probe_weight of {name!r}", (weight,), 1)
             if weight < 0:
                 raise ArtefactError(f"probe_weight of {name!r} is {weight}, expected 0 or more")
+
+
+def graph_name(kind: Kind, samples: int, horizon: int) -> str:
+    """Name of a planner's graph, such as `imagine_icem_256x5`."""
+    return f"imagine_{kind}_{samples}x{horizon}"
 
 
 def check_planners(
@@ -151,7 +162,7 @@ def check_planners(
     """Raise `ArtefactError` unless each planner fits the model it plans with.
 
     Args:
-        planners: of one manifest.
+        planners: of one model.
         heads: that the graphs contain.
         history: K, latents the model looks back on.
         horizon: H it was trained for.
@@ -163,7 +174,7 @@ def check_planners(
         if planner.horizon > horizon:
             raise ArtefactError(
                 f"planner {planner.graph} looks {planner.horizon} blocks ahead, but the model was "
-                f"trained for {horizon}"
+                f"trained for {horizon}; expected 1 to {horizon}"
             )
         within(f"context of planner {planner.graph}", planner.context, 1, history)
         length(f"std_start of planner {planner.graph}", planner.std_start, step_size)
@@ -171,7 +182,7 @@ def check_planners(
             if name not in known:
                 raise ArtefactError(
                     f"planner {planner.graph} weighs {name[:80]!r}, which is no quantity of the "
-                    "probe"
+                    f"probe; it reads {', '.join(known) or 'nothing'}"
                 )
 
 

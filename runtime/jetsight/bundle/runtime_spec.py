@@ -1,17 +1,18 @@
-"""The numbers a stream and its planners run by, taken from a manifest once.
+"""Facts that a stream and its planners run by, taken from a manifest once.
 
-Shapes: K history, H horizon, B action block, A = B * a, a size of one robot action, D latent size,
-C context, N samples, Q kept elites, P quantities, G hazards.
+Shapes: K history, H horizon, B action block, a size of one robot action, D latent size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jetsight.bundle.planner_spec import HeadSpec, PlannerSpec
+from jetsight.bundle.planner_tensors import PlannerTensors
 from jetsight.engine import NDArray
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class StreamSpec:
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> StreamSpec:
-        """The facts of `manifest` a running stream needs."""
+        """Take the facts of `manifest` that a running stream needs."""
         return cls(
             height_px=manifest.frame.height_px,
             width_px=manifest.frame.width_px,
@@ -91,7 +92,7 @@ class StreamSpec:
 
 @dataclass(frozen=True, slots=True)
 class PlanSpec:
-    """What planning needs beside a stream: the robot's limits, the heads, and the planners.
+    """Facts of planning beside those of the stream: the robot's limits, heads and planners.
 
     Args:
         stream: of the same model.
@@ -99,8 +100,11 @@ class PlanSpec:
         low: `[a]` smallest allowed action.
         high: `[a]` largest.
         rate_per_tick: `[a]` largest change from one tick to the next; None without a limit.
-        heads: what the graphs can read out of a latent.
+        heads: that the graphs contain.
         planners: one per imagine graph.
+
+    Attributes:
+        tensors: inputs and outputs of each planner's graph, by its name.
     """
 
     stream: StreamSpec
@@ -110,10 +114,26 @@ class PlanSpec:
     rate_per_tick: NDArray | None
     heads: HeadSpec
     planners: tuple[PlannerSpec, ...]
+    tensors: Mapping[str, PlannerTensors] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        stream, step = self.stream, len(self.low)
+        tensors = {
+            planner.graph: PlannerTensors.of(
+                planner,
+                latent_size=stream.latent_size,
+                action_size=stream.action_block * step,
+                step_size=step,
+                quantities=len(self.heads.quantities),
+                hazards=len(self.heads.hazards),
+            )
+            for planner in self.planners
+        }
+        object.__setattr__(self, "tensors", tensors)
 
     @classmethod
     def from_manifest(cls, manifest: Manifest, family: str | None = None) -> PlanSpec:
-        """What `manifest` says; with a `family`, only the planners whose graphs it has."""
+        """Take the facts of `manifest`; with a `family`, only the planners whose graphs it has."""
         action = manifest.action
         rate = action.rate_limit_per_s
         hz = manifest.timing.camera_hz
@@ -128,47 +148,3 @@ class PlanSpec:
             heads=manifest.heads or HeadSpec(),
             planners=tuple(p for p in manifest.planners if p.graph in carried),
         )
-
-    def inputs(self, planner: PlannerSpec) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every input of a planner's graph, all of them float32."""
-        stream, plan = self.stream, (planner.horizon, self.stream.action_block * len(self.low))
-        step, count = (len(self.low),), (len(self.heads.quantities),)
-        every = {
-            "z_hist": (planner.context, stream.latent_size),
-            "a_hist": (planner.context - 1, plan[1]),
-            "a_last": step,
-            "z_goal": (stream.latent_size,),
-            "mean": plan,
-            "std": plan,
-            "noise": (planner.samples, *plan),
-            "incumbent": plan,
-            "kept": (planner.kept, *plan),
-            "temperature": (int(planner.kind == "mppi"),),
-            "low": step,
-            "high": step,
-            "rate": step if planner.rate_limited else (0,),
-            "weights": (3,),
-            "when": (planner.horizon,),
-            "probe_target": count,
-            "probe_given": count,
-            "probe_weight": count,
-            "hazard_limit": (len(self.heads.hazards),),
-        }
-        return {name: shape for name, shape in every.items() if 0 not in shape}
-
-    def outputs(self, planner: PlannerSpec) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every output of a planner's graph, all of them float32."""
-        plan = self.inputs(planner)["mean"]
-        every = {
-            "mean_next": plan,
-            "std_next": plan,
-            "actions": plan,
-            "cost": (1,),
-            "violation": (1,),
-            "costs": (planner.samples,),
-            "violations": (planner.samples * bool(self.heads.hazards),),
-            "z_future": (planner.horizon, self.stream.latent_size),
-            "invalid": (1,),
-            "kept_next": (planner.kept, *plan),
-        }
-        return {name: shape for name, shape in every.items() if 0 not in shape}

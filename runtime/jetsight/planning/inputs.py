@@ -79,7 +79,7 @@ class PlannerInputs(dict[str, NDArray]):
     """
 
     def __init__(self, spec: PlanSpec, planner: PlannerSpec) -> None:
-        shapes = spec.inputs(planner)
+        shapes = spec.tensors[planner.graph].inputs
         super().__init__(
             {name: np.zeros(s, np.float32) for name, s in shapes.items() if name not in _CHANGING}
         )

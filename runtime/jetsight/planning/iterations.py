@@ -122,9 +122,10 @@ def check_engine(engine: Engine, spec: PlanSpec, planner: PlannerSpec) -> None:
     Raises:
         EngineError: an array is missing, unknown, or of another shape or type.
     """
-    sides: tuple[tuple[str, Mapping[str, Array], dict[str, tuple[int, ...]]], ...] = (
-        ("input", engine.inputs, spec.inputs(planner)),
-        ("output", engine.outputs, spec.outputs(planner)),
+    tensors = spec.tensors[planner.graph]
+    sides: tuple[tuple[str, Mapping[str, Array], Mapping[str, tuple[int, ...]]], ...] = (
+        ("input", engine.inputs, tensors.inputs),
+        ("output", engine.outputs, tensors.outputs),
     )
     for side, arrays, wanted in sides:
         for name in sorted({*arrays, *wanted}):

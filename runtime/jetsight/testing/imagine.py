@@ -1,4 +1,4 @@
-"""A planner's graph in NumPy, on a world so simple that its best plan can be worked out by hand.
+"""A planner's graph in NumPy, on a linear world whose best plan has a closed form.
 
 Shapes: C context, H horizon, B ticks per block, a size of one robot action, A = B * a, N samples,
 M = N + 1 with the incumbent, Q kept elites, D latent size, P quantities, G hazards.
@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import HeadSpec, PlannerSpec
+from jetsight.bundle.planner_spec import HeadSpec, PlannerSpec, graph_name
+from jetsight.bundle.planner_tensors import INVALID_COST
 from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
 from jetsight.engine import NDArray
 
 Arrays = Mapping[str, tuple[tuple[int, ...], type]]
-BROKEN = np.float32(3e38)  # what stands for a cost that is not finite
-_FLOOR = 0.1  # of the standard deviation of MPPI, which would stop to look around
+_FLOOR = 0.1  # added to the std of MPPI, which would otherwise end its search
 
 
 def tiny_planner(**changes: Any) -> PlannerSpec:
-    """CEM for `tiny_spec`: N=32, H=2, 6 elites, 12 iterations from the last action; with `changes`.
+    """Make a CEM planner for `tiny_spec`: N=32, H=2, 6 elites, 12 iterations; with `changes`.
 
     The graph is named after kind, samples and horizon.
     """
@@ -37,12 +37,12 @@ def tiny_planner(**changes: Any) -> PlannerSpec:
         "std_start": (2.0, 2.0),
         **changes,
     }
-    name = f"imagine_{facts['kind']}_{facts['samples']}x{facts['horizon']}"
+    name = graph_name(facts["kind"], facts["samples"], facts["horizon"])
     return PlannerSpec(**{"graph": name, **facts})
 
 
 def tiny_plan_spec(spec: StreamSpec, *planners: PlannerSpec, **changes: Any) -> PlanSpec:
-    """Actions from -8 to 8 for a model of two action numbers; with `changes`."""
+    """Make a spec with actions from -8 to 8 for a model of two action numbers; with `changes`."""
     facts: dict[str, Any] = {
         "stream": spec,
         "names": ("x", "y"),
@@ -59,7 +59,7 @@ def tiny_plan_spec(spec: StreamSpec, *planners: PlannerSpec, **changes: Any) -> 
 class FakeImagine:
     """One planner iteration in a linear world: every tick adds `action @ push` to the latent.
 
-    It obeys what `imagine` graphs promise: sample 0 is the mean if its noise is zero, limits are
+    It has the properties of `imagine` graphs: sample 0 is the mean if its noise is zero, limits are
     applied inside, candidates that are not finite never count, feasible ones rank first, and the
     incumbent takes part in the best alone.
 
@@ -81,11 +81,11 @@ class FakeImagine:
     spoil: Callable[[NDArray], None] | None = None
 
     def arrays(self) -> tuple[Arrays, Arrays]:
-        """Inputs and outputs of the graph, as `FakeEngine` and `FakeTensorRt` take them."""
-        given, out = self.spec.inputs(self.planner), self.spec.outputs(self.planner)
+        """Return inputs and outputs of the graph, as `FakeEngine` and `FakeTensorRt` take them."""
+        tensors = self.spec.tensors[self.planner.graph]
         return (
-            {name: (shape, np.float32) for name, shape in given.items()},
-            {name: (shape, np.float32) for name, shape in out.items()},
+            {name: (shape, np.float32) for name, shape in tensors.inputs.items()},
+            {name: (shape, np.float32) for name, shape in tensors.outputs.items()},
         )
 
     def __call__(self, given: Mapping[str, NDArray], out: Mapping[str, NDArray]) -> None:
@@ -99,9 +99,9 @@ class FakeImagine:
         valid = np.isfinite(cost) & np.isfinite(violation) & np.isfinite(z).all(axis=(1, 2))
         self._best(candidates, z, cost, violation, valid, out)
         samples = slice(0, self.planner.samples)
-        out["costs"][...] = np.where(valid, cost, BROKEN)[samples]
+        out["costs"][...] = np.where(valid, cost, INVALID_COST)[samples]
         if "violations" in out:
-            out["violations"][...] = np.where(valid, violation, BROKEN)[samples]
+            out["violations"][...] = np.where(valid, violation, INVALID_COST)[samples]
         out["invalid"][0] = (~valid[samples]).sum()
         self._refit(
             candidates[samples], cost[samples], violation[samples], valid[samples], given, out
@@ -169,7 +169,7 @@ class FakeImagine:
         best = _order(cost, violation, valid)[0]
         out["actions"][...] = plans[best] if valid[best] else plans[-1]
         out["z_future"][...] = z[best]
-        out["cost"][0] = cost[best] if valid[best] else BROKEN
+        out["cost"][0] = cost[best] if valid[best] else INVALID_COST
         out["violation"][0] = violation[best] if valid[best] else 0.0
 
     def _refit(
@@ -205,7 +205,7 @@ class FakeImagine:
         given: Mapping[str, NDArray],
         out: Mapping[str, NDArray],
     ) -> None:
-        """MPPI: every feasible candidate counts by how little it costs."""
+        """Refit as MPPI: the weight of a feasible candidate falls exponentially with its cost."""
         feasible = valid & (violation <= 0)
         chosen, score = (feasible, cost) if feasible.any() else (valid, violation)
         if not chosen.any():
@@ -220,7 +220,7 @@ class FakeImagine:
 
 
 def _order(cost: NDArray, violation: NDArray, valid: NDArray) -> NDArray:
-    """Feasible ones by cost, then infeasible ones by violation, then invalid ones."""
+    """Order feasible ones by cost, then infeasible ones by violation, then invalid ones."""
     kind = np.where(~valid, 2, (violation > 0).astype(int))
     key = np.where(kind == 2, 0, np.where(kind == 1, violation, cost))
     return np.lexsort((key, kind))

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from helpers.compile.planning_bundle import BUDGET, SIDE, SPEC, Compiled, in_torch, write_planner
+from helpers.compile.planning_bundle import BUDGET, PLANNER, SIDE, Compiled, in_torch, write_planner
 from helpers.compile.tiny_model import write_dataset
 from helpers.runtime import live_planner
 from helpers.train.gym_factory import FADE, needs_pusht
@@ -94,7 +94,7 @@ def refused(command: Sequence[str], capfd: Capture) -> tuple[Any, str]:
         (["--seed", "-1"], 2, "--seed is -1"),
         (["--env", "gym_pusht/Nowhere-v0"], 2, "cannot make environment 'gym_pusht/Nowhere-v0'"),
         (["--env", FADE], 2, "has no agent_x, agent_y"),
-        (["--planner", "imagine_cem_9x9"], 2, f"choose one of {SPEC.graph}"),
+        (["--planner", "imagine_cem_9x9"], 2, f"choose one of {PLANNER.graph}"),
         (["--replan-every", "5"], 2, "has 4 ticks"),
         (["--budget-ms", "5", "--iterations", "2"], 2, "exclude each other"),
         (["--region", "1,2,3"], 2, "add --keep-out"),
@@ -133,7 +133,7 @@ def test_a_bundle_without_planners_says_how_to_get_one(
         whole.manifest, planners=(), files={}, families=(replace(family, precision=precision),)
     )
     files = {path: (compiled.bundle / path).read_bytes() for path in whole.manifest.files}
-    files = {path: data for path, data in files.items() if SPEC.graph not in path}
+    files = {path: data for path, data in files.items() if PLANNER.graph not in path}
     write_bundle(tmp_path / "plain.jetsight", manifest, files)
     code, line = refused(["eval", str(tmp_path / "plain.jetsight")], capfd)
     assert code == 3

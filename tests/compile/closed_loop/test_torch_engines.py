@@ -13,7 +13,7 @@ from jetsight.errors import EngineError
 from jetsight.testing import tiny_planner
 from jetsight_compile.closed_loop import torch_engines
 from jetsight_train.planning import cem
-from jetsight_train.planning.problem import ImagineSpec, Problem, State
+from jetsight_train.planning.problem import Problem, State
 
 MODEL = model_of()
 SPEC = StreamSpec(
@@ -71,14 +71,14 @@ def test_an_iteration_is_the_readable_reference() -> None:
     x = filled(engine)
     engine.run()
     problem = Problem(
-        ImagineSpec("cem", 8, HORIZON, 3, context=HISTORY),
-        x["z_hist"],
-        x["a_hist"],
-        x["z_goal"],
-        x["low"],
-        x["high"],
-        x["weights"],
-        x["a_last"],
+        spec=PLANNER,
+        z_hist=x["z_hist"],
+        a_hist=x["a_hist"],
+        z_goal=x["z_goal"],
+        low=x["low"],
+        high=x["high"],
+        weights=x["weights"],
+        a_last=x["a_last"],
         when=x["when"],
     )
     with torch.no_grad():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from jetsight.errors import UsageError
-from jetsight_compile.config.targets import TARGETS, plan
+from jetsight_compile.config.targets import TARGETS, check_planner, plan
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,23 @@ def test_every_default_is_allowed_and_every_refusal_is_not() -> None:
     for target in TARGETS.values():
         assert set(target.default) <= set(target.allowed)
         assert not set(target.refused) & set(target.allowed)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_elites_are_limited_by_the_topk_of_tensorrt(target: str) -> None:
+    """The limit is on K, the number of elites; the number of samples does not matter."""
+    check_planner(["cpu", target], "cem:38400", 3840)
+    if target == "cpu":
+        check_planner([target], "cem:65536", 65536)
+        return
+    with pytest.raises(UsageError) as caught:
+        check_planner(["cpu", target], "cem:38410", 3841)
+    said = str(caught.value)
+    for part in (
+        "cem:38410 has 3841 elites",
+        f"target {target} (",
+        "at most 3840",
+        "set elites to",
+    ):
+        assert part in said
+    assert "\n" not in said

@@ -21,6 +21,7 @@ from helpers.compile.tiny_model import geometry_of
 from helpers.paths import RECORDED
 
 import jetsight_train
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.errors import UsageError
 from jetsight_compile.calibration.data import load_episodes
 from jetsight_compile.calibration.planner_samples import imagine_samples
@@ -35,7 +36,6 @@ from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_compile.quantize import schemes
 from jetsight_compile.quantize.quantized import Quantized, rebase
 from jetsight_train import checkpoint
-from jetsight_train.planning.problem import ImagineSpec
 from jetsight_train.recipe import load_recipe
 
 PINS = Path(__file__).with_name("pinned_engines.json")
@@ -87,7 +87,7 @@ def shipped():
     return checkpoint.load(Path(jetsight_train.__file__).parent / "zoo" / SHIPPED)[0]
 
 
-def planner() -> ImagineSpec:
+def planner() -> PlannerSpec:
     (spec,) = specs(
         [parse(PLANNER.removeprefix("imagine_").replace("_", ":"))], shipped(), PlannerSettings()
     )

@@ -22,6 +22,7 @@ from helpers.compile.probes import windows_of
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle.parity import spearman
+from jetsight.testing import tiny_planner
 from jetsight_compile.calibration.data import Episodes, Side
 from jetsight_compile.calibration.planner_samples import imagine_samples
 from jetsight_compile.calibration.run import run_all
@@ -32,9 +33,8 @@ from jetsight_compile.pipeline import family as families
 from jetsight_compile.pipeline.family import FamilyBuilder, Options
 from jetsight_compile.pipeline.family_passes import export_family, quantize_family
 from jetsight_compile.planner_graph.signature import ImaginePorts
-from jetsight_train.planning.problem import ImagineSpec
 
-SPEC = ImagineSpec("icem", 16, 2, 6, kept=2, context=3, rate_limited=True)
+SPEC = tiny_planner(kind="icem", samples=16, horizon=2, elites=6, kept=2, rate_limited=True)
 needs_rtx = pytest.mark.skipif(
     not importlib.util.find_spec("tensorrt_rtx"),
     reason="tensorrt_rtx is not installed; run: pip install 'jetsight[rtx]'",
@@ -102,7 +102,7 @@ def test_half_precision_rounds_and_only_that(made, target) -> None:
 
 def test_samples_are_a_plan_from_its_beginning_to_its_end(made) -> None:
     found = imagine_samples(made.windows, SPEC, made.model, most=8)
-    shapes = ImaginePorts.of(made.model, SPEC).inputs()
+    shapes = ImaginePorts.of(made.model, SPEC).tensors.inputs
     assert [{n: v.shape for n, v in each.items()} for each in found] == [shapes] * 8
     widths = [float(each["std"].max()) for each in found]
     assert widths[:4] == sorted(widths[:4], reverse=True)

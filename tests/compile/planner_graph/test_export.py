@@ -20,20 +20,24 @@ from helpers.compile.planner_world import (
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.backends.openvino import OpenVinoBackend
+from jetsight.bundle.planner_tensors import INVALID_COST
 from jetsight.engine import Engine
 from jetsight.errors import UsageError
+from jetsight.testing import tiny_planner
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import check_graph, operator_counts
 from jetsight_compile.export.onnx_graph import block_of, quantizable
 from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.planner_graph.signature import ImaginePorts
-from jetsight_train.planning.problem import NEVER, ImagineSpec, Problem, State
+from jetsight_train.planning.problem import Problem, State
 
 BACKENDS = {"onnxruntime": OnnxRuntimeBackend, "openvino": OpenVinoBackend}
 SPECS = {
-    "cem": ImagineSpec("cem", 32, 4, 16, context=1),
-    "icem": ImagineSpec("icem", 24, 3, 12, kept=2, momentum=0.2, context=3, rate_limited=True),
-    "mppi": ImagineSpec("mppi", 24, 2, context=2),
+    "cem": tiny_planner(samples=32, horizon=4, elites=16, context=1),
+    "icem": tiny_planner(
+        kind="icem", samples=24, horizon=3, elites=12, kept=2, momentum=0.2, rate_limited=True
+    ),
+    "mppi": tiny_planner(kind="mppi", samples=24, elites=0, context=2),
 }
 
 
@@ -104,10 +108,10 @@ def test_a_candidate_that_is_no_number_is_left_out(lab, name, backend) -> None:
     found, expected = lab.both(name, backend, noises=[broken])
     assert largest_difference(found, expected) < 1e-4
     assert found.invalid == 2
-    assert [i for i, cost in enumerate(found.costs) if cost == NEVER] == [3, 5]
+    assert [i for i, cost in enumerate(found.costs) if cost == INVALID_COST] == [3, 5]
     whole, _ = lab.both(name, backend, noises=[noise])
     assert whole.invalid == 0  # the control
-    assert (whole.costs < NEVER).all()
+    assert (whole.costs < INVALID_COST).all()
 
 
 @every_backend
@@ -123,11 +127,11 @@ def test_when_nothing_is_a_number_the_plan_stays(lab, name, backend, what) -> No
     else:
         value = getattr(problem, what) * torch.nan
         found, expected = lab.both(name, backend, state=first, **{what: value})
-        assert (expected.cost == NEVER).all()
+        assert (expected.cost == INVALID_COST).all()
         if what != "a_last":  # with it the incumbent itself cannot be limited
             assert (found.actions == expected.actions).all()
-    assert found.cost == found.violation == NEVER
-    assert (found.costs == NEVER).all()
+    assert found.cost == found.violation == INVALID_COST
+    assert (found.costs == INVALID_COST).all()
     assert found.invalid == SPECS[name].samples
     torch.testing.assert_close(found.mean, first.mean)
     torch.testing.assert_close(found.std, first.std, equal_nan=True)
@@ -222,8 +226,10 @@ def test_a_graph_keeps_its_promises(lab) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"context": 4}, "4 latents, but the model looks back 3"),
-        ({"horizon": 5}, "5 action blocks, but the model was trained for 4"),
+        ({"context": 4}, "context of planner imagine_cem_32x4 is 4, expected 1 to 3"),
+        ({"std_start": (1.0,)}, "std_start of planner imagine_cem_32x4 has 1 values, expected 2"),
+        ({"probe_weight": {"z": 1.0}}, "weighs 'z', .* no quantity of the probe; it reads x, y"),
+        ({"horizon": 5}, "5 blocks ahead, but the model was trained for 4; expected 1 to 4"),
     ],
 )
 def test_a_planner_that_does_not_fit_the_model_is_refused(lab, change, says) -> None:

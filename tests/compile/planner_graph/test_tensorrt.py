@@ -10,6 +10,7 @@ from helpers.compile import tensorrt_rtx
 from helpers.compile.planner_world import imagining_model
 from helpers.compile.probes import copy_of, makers_of, nodes_of, windows_of
 
+from jetsight.testing import tiny_planner
 from jetsight_compile.calibration.planner_samples import imagine_samples
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import finished
@@ -17,9 +18,8 @@ from jetsight_compile.export.onnx_graph import quantizable
 from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_compile.quantize import quantized, schemes, vendor
-from jetsight_train.planning.problem import ImagineSpec
 
-SPEC = ImagineSpec("icem", 12, 2, 4, kept=1, momentum=0.1, context=2)
+SPEC = tiny_planner(kind="icem", samples=12, elites=4, kept=1, momentum=0.1, context=2)
 # As in `targets`: JetPack 6 and what came after.
 STYLES = {"op20": Style(20, gelu="erf"), "op23": Style(23, attention="fused")}
 needs_rtx = pytest.mark.skipif(
@@ -60,7 +60,7 @@ def test_tensorrt_compiles_a_quantized_planner(model, monkeypatch, style, kind) 
     count = len(made.layers)
     assert count > 40
     assert (built.quantized, built.weight_only) == (count, 0)
-    assert set(built.inputs) == set(ImaginePorts.of(model, SPEC).inputs())
+    assert set(built.inputs) == set(ImaginePorts.of(model, SPEC).tensors.inputs)
     if (style, kind) == ("op23", "int8"):
         lost = tensorrt_rtx.build(unquantized(graph, made.layers[0]).SerializeToString())
         assert lost.quantized == count - 1, "the control: a layer that lost its Q/DQ"

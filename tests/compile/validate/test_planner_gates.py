@@ -20,7 +20,7 @@ from jetsight_compile.calibration.planner_samples import imagine_samples
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_graph import quantizable
 from jetsight_compile.planner_graph.export import PlannerExporter
-from jetsight_compile.planner_graph.settings import PlannerSettings, facts, parse, specs
+from jetsight_compile.planner_graph.settings import PlannerSettings, parse, specs
 from jetsight_compile.quantize import schemes
 from jetsight_compile.validate import gates as gate
 from jetsight_compile.validate import planner_gates
@@ -43,8 +43,7 @@ class Lab:
             PlannerSettings(iterations=3, std_scale=0.6),
         )
         (self.spec,) = specs([parse("icem:40x2")], self.model, settings)
-        self.facts = facts(self.spec, self.model, settings)
-        self.truth = truth_of(self.model, self.spec, self.facts, windows_of(12), most=3)
+        self.truth = truth_of(self.model, self.spec, windows_of(12), most=3)
         self.exact = PlannerExporter(self.model, Style(20)).export(self.spec)
         samples = imagine_samples(windows_of(24), self.spec, self.model)
         self.int8 = schemes.cpu_rows(self.exact, samples)
@@ -121,7 +120,7 @@ def test_a_hazard_head_that_is_wrong_is_seen_by_its_gate_alone(lab) -> None:
 def test_a_model_without_hazards_has_no_gate_for_them() -> None:
     model, settings = imagining_model(heads=False, horizon=2), PlannerSettings(iterations=2)
     (spec,) = specs([parse("cem:16x2")], model, settings)
-    truth = truth_of(model, spec, facts(spec, model, settings), windows_of(6), most=1)
+    truth = truth_of(model, spec, windows_of(6), most=1)
     exact = PlannerExporter(model, Style(20)).export(spec)
     planner = PlannerUnderTest(spec.graph, "fp32", exact, exact, truth)
     found = planner_gates.judge(planner, [OnnxRuntimeBackend()])

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from helpers.compile.tiny_model import model_of
+from jetsight.bundle.planner_spec import PlannerSpec
+from jetsight.bundle.planner_tensors import INVALID_COST
 from jetsight.engine import Engine
 from jetsight_train.model.hazard_rules import ColumnRule
 from jetsight_train.model.heads import (
@@ -23,14 +25,14 @@ from jetsight_train.model.heads import (
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning import cem, icem, mppi
 from jetsight_train.planning.candidates import within
-from jetsight_train.planning.problem import NEVER, ImagineSpec, Problem, State
+from jetsight_train.planning.problem import Problem, State
 
 PLANNERS: dict[str, ModuleType] = {"cem": cem, "icem": icem, "mppi": mppi}
 OUTPUTS = {"mean_next": "mean", "std_next": "std", "kept_next": "kept"}
 
 
 def imagining_model(*, heads: bool = True, horizon: int = 4) -> WorldModel:
-    """A random model that may imagine `horizon` blocks, with every head or none."""
+    """Make a random model that can imagine `horizon` blocks, with every head or none."""
     model = model_of()
     model.config = replace(model.config, horizon=horizon)
     for block in model.predictor.blocks:
@@ -49,8 +51,8 @@ def imagining_model(*, heads: bool = True, horizon: int = 4) -> WorldModel:
     return model.eval()
 
 
-def problem_of(model: WorldModel, spec: ImagineSpec, seed: int = 0, **changes: Tensor) -> Problem:
-    """Somewhere to start, a goal that can be reached, and some value for every other input."""
+def problem_of(model: WorldModel, spec: PlannerSpec, seed: int = 0, **changes: Tensor) -> Problem:
+    """Make a problem whose goal can be reached, with some value for every input."""
     rng = torch.Generator().manual_seed(seed)
     size, latent = len(model.action.names), model.config.latent_size
     z_hist = torch.randn(spec.context, latent, generator=rng)
@@ -82,13 +84,13 @@ def problem_of(model: WorldModel, spec: ImagineSpec, seed: int = 0, **changes: T
 
 
 def start(model: WorldModel, problem: Problem) -> State:
-    """A wide search from rest."""
+    """Start a wide search from rest."""
     plan = torch.zeros(problem.spec.horizon, model.action_size)
     return State.first(problem, plan, plan + 1.5, plan + 0.1)
 
 
-def draws(model: WorldModel, spec: ImagineSpec, count: int, seed: int = 1) -> list[Tensor]:
-    """Noise of `count` iterations; the first sample is the mean."""
+def draws(model: WorldModel, spec: PlannerSpec, count: int, seed: int = 1) -> list[Tensor]:
+    """Draw noise of `count` iterations; the first sample is the mean."""
     rng = torch.Generator().manual_seed(seed)
     shape = (spec.samples, spec.horizon, model.action_size)
     noises = [torch.randn(shape, generator=rng) for _ in range(count)]
@@ -98,7 +100,7 @@ def draws(model: WorldModel, spec: ImagineSpec, count: int, seed: int = 1) -> li
 
 
 def inputs_of(problem: Problem, state: State, noise: Tensor) -> dict[str, np.ndarray]:
-    """What the graph is given; more than it takes."""
+    """Values of a graph's inputs; more than a graph without heads takes."""
     values = {
         **{name: value for name, value in vars(problem).items() if isinstance(value, Tensor)},
         "mean": state.mean,
@@ -111,7 +113,7 @@ def inputs_of(problem: Problem, state: State, noise: Tensor) -> dict[str, np.nda
 
 
 def run_graph(engine: Engine, problem: Problem, state: State, noises: list[Tensor]) -> State:
-    """A graph once per draw, its outputs fed back; as a state, to compare with the reference."""
+    """Run a graph once per draw, its outputs fed back; return the last state."""
     for noise in noises:
         given = inputs_of(problem, state, noise)
         for name, array in engine.inputs.items():
@@ -123,12 +125,12 @@ def run_graph(engine: Engine, problem: Problem, state: State, noises: list[Tenso
 
 
 def largest_difference(found: State, expected: State) -> float:
-    """Over every field of two states, relative to the largest number of the field."""
+    """Compare every field of two states, relative to the largest number of the field."""
     pairs = [(getattr(found, name), value) for name, value in vars(expected).items()]
     return max(
-        float((a - b).abs().max() / b[b.abs() < NEVER].abs().max().clamp(min=0.1))
+        float((a - b).abs().max() / b[b.abs() < INVALID_COST].abs().max().clamp(min=0.1))
         for a, b in pairs
-        if (b.abs() < NEVER).any()
+        if (b.abs() < INVALID_COST).any()
     )
 
 

@@ -22,7 +22,7 @@ from jetsight.bundle import golden, model_spec
 from jetsight.bundle.bundle import Bundle, write_bundle
 from jetsight.bundle.manifest import Family, LatentStats, SurpriseQuantiles
 from jetsight.bundle.model_spec import ActionSpec, TimingSpec
-from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec
+from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec, graph_name
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.session import Session
 from jetsight_compile.closed_loop import arms, runner
@@ -38,14 +38,12 @@ from jetsight_train.model.hazard_rules import Disc
 from jetsight_train.model.heads import HazardHeadSpec
 from jetsight_train.model.preprocess import whole_frame
 from jetsight_train.model.world_model import WorldModel
-from jetsight_train.planning.problem import ImagineSpec
 
 D, K, H, B, SIDE = 8, 2, 2, 2, 16
 BUDGET = 16
 FAMILY = "cpu-fp32"
-SPEC = ImagineSpec("cem", samples=16, horizon=H, elites=4, context=K)
 PLANNER = PlannerSpec(
-    graph=SPEC.graph,
+    graph=graph_name("cem", 16, H),
     kind="cem",
     samples=16,
     horizon=H,
@@ -111,14 +109,14 @@ def write_planner(folder: Path, *, real: bool = False) -> Compiled:
     manifest = planning_manifest(model)
     provenance = replace(manifest.provenance, checkpoint_sha256=about.weights.sha256)
     manifest = replace(manifest, provenance=provenance)
-    graphs = dict.fromkeys(("encode", "forecast", SPEC.graph), b"opaque")
+    graphs = dict.fromkeys(("encode", "forecast", PLANNER.graph), b"opaque")
     if real:
         from jetsight_compile.planner_graph.export import PlannerExporter
 
         graphs = {
             "encode": export_encode(model, Style(20)).SerializeToString(),
             "forecast": export_forecast(model, Style(20)).SerializeToString(),
-            SPEC.graph: PlannerExporter(model, Style(20)).export(SPEC).SerializeToString(),
+            PLANNER.graph: PlannerExporter(model, Style(20)).export(PLANNER).SerializeToString(),
         }
     files = {f"graphs/{FAMILY}/{name}.onnx": data for name, data in graphs.items()}
     files["golden.npz"] = golden.dump(reference(model))
@@ -130,7 +128,7 @@ def planning_manifest(model: WorldModel) -> Any:
     fields = {
         name: getattr(model.action, name) for name in model_spec.ActionSpec.__dataclass_fields__
     }
-    precision = {"encode": "fp32", "forecast": "fp32", SPEC.graph: "fp32"}
+    precision = {"encode": "fp32", "forecast": "fp32", PLANNER.graph: "fp32"}
     return make_manifest(
         model=model_spec.ModelSpec("conv", 1000, D, K, H, model.action_size),
         frame=model_spec.FrameSpec(

@@ -1,7 +1,7 @@
-"""What `jetsight imagine` is tried on: a planning bundle with heads, images, and a recording.
+"""Inputs of `jetsight imagine` tests: a planning bundle with heads, images, and a recording.
 
-The bundle is that of `live_planner` (8 x 12 px at 10 Hz, K=3, B=2, H=2, a=2). Its probe costs what
-the target says, whatever the latent, and its hazard is broken by everything below a limit of 0.
+The bundle is that of `live_planner` (8 x 12 px at 10 Hz, K=3, B=2, H=2, a=2). Its probe cost is the
+weighted target, whatever the latent, and every candidate violates a hazard limit below 0.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ QUANTITIES = ("block_x", "cos block_angle", "sin block_angle")
 
 
 def heads(threshold: float = 1.0) -> HeadSpec:
-    """A probe of a place and an angle, and one hazard."""
+    """Make a probe of a position and an angle, and one hazard."""
     hazard = HazardSpec("keep_out", threshold, 0.05)
     return HeadSpec(QUANTITIES, ("px", "", ""), (100.0, 0.7, 0.7), (hazard,))
 
 
 @cache
 def graph_with_heads(planner: PlannerSpec = PLANNER) -> bytes:
-    """The linear planner's graph, with the inputs that heads bring."""
+    """Make the linear planner's graph with the inputs of the heads."""
     model = onnx.load_from_string(planner_graph(planner=planner))
     graph, count = model.graph, len(QUANTITIES)
     sizes = {"probe_target": count, "probe_given": count, "probe_weight": count, "hazard_limit": 1}
@@ -69,7 +69,7 @@ def graph_with_heads(planner: PlannerSpec = PLANNER) -> bytes:
 
 
 def make_imagine_bundle(target: Path, threshold: float = 1.0) -> Bundle:
-    """A bundle that plans on `cpu-fp32`, with heads; a threshold below 0 makes all infeasible."""
+    """Write a bundle that plans on `cpu-fp32`, with heads; threshold < 0 makes all infeasible."""
     files = {f"graphs/cpu-fp32/{PLANNER.graph}.onnx": graph_with_heads()}
     return live_bundle.make_live_bundle(
         target, files, planners=(PLANNER,), families=families(), heads=heads(threshold)
@@ -77,14 +77,14 @@ def make_imagine_bundle(target: Path, threshold: float = 1.0) -> Bundle:
 
 
 def make_image(path: Path, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> NDArray:
-    """A random picture, written to `path` (png)."""
+    """Write a random image to `path` (png)."""
     image = np.random.default_rng(seed).integers(1, 255, (height, width, 3), np.uint8)
     path.write_bytes(encoded(image, "png"))
     return image
 
 
 def make_recording(target: Path, *, lengths: tuple[int, ...] = (12, 12, 12), fps: int = 10) -> Path:
-    """A dataset whose frames tell their episode and tick, and whose actions do too."""
+    """Write a dataset whose frames and actions encode their episode and tick."""
     staging = target.with_name(f"{target.name}-staging")
     staging.mkdir(parents=True)
     for index, length in enumerate(lengths):
@@ -109,6 +109,6 @@ def make_recording(target: Path, *, lengths: tuple[int, ...] = (12, 12, 12), fps
 
 
 def actions_of(index: int, length: int) -> NDArray:
-    """`float32 [length, 2]` of an episode: 100 times its number plus the tick, and its half."""
+    """Return `float32 [length, 2]` of an episode: 100 times its number plus the tick, and half."""
     x = 100.0 * index + np.arange(length)
     return np.stack([x, x / 2], axis=1).astype(np.float32)

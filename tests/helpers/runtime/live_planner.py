@@ -1,4 +1,4 @@
-"""A planner's graph in ONNX that really runs: CEM over the linear world of `live_bundle`.
+"""A planner's graph in ONNX that any backend runs: CEM over the linear world of `live_bundle`.
 
 One iteration: candidates, bounds, the world's last latent for each, distance to the goal, the best
 of all, and mean and spread of the elites. The horizon is 2 blocks of 2 ticks of 2 numbers.
@@ -75,10 +75,62 @@ _STEPS: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
 ]
 
 
+# kind, inputs, outputs and attributes of each node, in order
+_STEPS: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
+    ("Mul", ["std", "noise"], ["off"], {}),
+    ("Add", ["mean", "off"], ["drawn"], {}),
+    ("Reshape", ["incumbent", "one"], ["inc"], {}),
+    ("Concat", ["drawn", "inc"], ["all"], {"axis": 0}),
+    ("Reshape", ["all", "N"], ["ticks"], {}),
+    ("Max", ["ticks", "low"], ["above"], {}),
+    ("Min", ["above", "high"], ["inside"], {}),
+    ("Reshape", ["inside", "flat"], ["plans"], {}),
+    ("MatMul", ["plans", "M"], ["moves"], {}),
+    ("MatMul", ["sum", "moves"], ["way"], {}),
+    ("Add", ["way", "z_hist"], ["z"], {}),
+    ("Sub", ["z", "z_goal"], ["far"], {}),
+    ("Mul", ["far", "far"], ["square"], {}),
+    ("ReduceSum", ["square", "by_step"], ["each"], {"keepdims": 0}),
+    ("MatMul", ["each", "when"], ["distance"], {}),
+    ("Slice", ["weights", "a0", "last", "a0"], ["terminal"], {}),
+    ("Mul", ["distance", "terminal"], ["weighed"], {}),
+    ("Mul", ["weighed", "two"], ["every"], {}),
+    ("Slice", ["every", "a0", "samples", "a0"], ["costs"], {}),
+    ("TopK", ["costs", "k"], ["low_costs", "places"], {"largest": 0}),
+    ("Gather", ["plans", "places"], ["elites"], {"axis": 0}),
+    ("ReduceMean", ["elites", "a0"], ["mean_next"], {"keepdims": 0}),
+    ("Sub", ["elites", "mean_next"], ["apart"], {}),
+    ("Mul", ["apart", "apart"], ["apart2"], {}),
+    ("ReduceMean", ["apart2", "a0"], ["biased"], {"keepdims": 0}),
+    ("Mul", ["biased", "unbias"], ["variance"], {}),
+    ("Sqrt", ["variance"], ["std_next"], {}),
+    ("TopK", ["every", "last"], ["cost", "best"], {"largest": 0}),
+    ("Gather", ["plans", "best"], ["bests"], {"axis": 0}),
+    ("Reshape", ["bests", "plan"], ["actions"], {}),
+    ("Gather", ["z", "best"], ["bestz"], {"axis": 0}),
+    ("Reshape", ["bestz", "latents"], ["z_future"], {}),
+    ("Mul", ["cost", "zero"], ["violation"], {}),
+    ("Mul", ["cost", "zero"], ["invalid"], {}),
+]
+
+
 def planner_graph(scale: float = 1.0, planner: PlannerSpec = PLANNER) -> bytes:
-    """ONNX bytes of one iteration; `scale` turns its costs round for negative controls."""
-    n = planner.samples
-    constants = {
+    """ONNX bytes of one iteration; a negative `scale` inverts its costs for negative controls."""
+    spec = PlanSpec.from_manifest(make_manifest(planners=(planner,), families=families(planner)))
+    tensors = spec.tensors[planner.graph]
+    inputs, outputs = (
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in side.items()]
+        for side in (tensors.inputs, tensors.outputs)
+    )
+    nodes = [helper.make_node(kind, given, out, **options) for kind, given, out, options in _STEPS]
+    constants = _constants(scale, planner.samples)
+    initializers = [live_bundle._tensor(name, np.asarray(v)) for name, v in constants.items()]
+    return live_bundle._model(nodes, inputs, outputs, initializers)
+
+
+def _constants(scale: float, n: int) -> dict[str, Any]:
+    """Initializers of the graph for `n` samples."""
+    return {
         "N": np.array([n + 1, -1, 2], np.int64),
         "flat": np.array([n + 1, H, A], np.int64),
         "one": np.array([1, H, A], np.int64),
@@ -95,20 +147,12 @@ def planner_graph(scale: float = 1.0, planner: PlannerSpec = PLANNER) -> bytes:
         "plan": np.array([H, A], np.int64),
         "latents": np.array([H, D], np.int64),
         "a0": np.array([0], np.int64),
+        "sum": SUM,
     }
-    constants.update(sum=SUM)
-    nodes = [helper.make_node(kind, given, out, **options) for kind, given, out, options in _STEPS]
-    spec = PlanSpec.from_manifest(make_manifest(planners=(planner,), families=families(planner)))
-    inputs, outputs = (
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in ports.items()]
-        for ports in (spec.inputs(planner), spec.outputs(planner))
-    )
-    tensors = [live_bundle._tensor(name, np.asarray(v)) for name, v in constants.items()]
-    return live_bundle._model(nodes, inputs, outputs, tensors)
 
 
 def families(planner: PlannerSpec = PLANNER) -> tuple[Family, ...]:
-    """The families of the live bundle, the first one with a planner."""
+    """Return the families of the live bundle, the first one with a planner."""
     first, second = make_manifest().families
     precision = {**first.precision, planner.graph: "fp32"}
     return Family(first.name, first.opset, precision, first.targets, 10), second
@@ -117,7 +161,7 @@ def families(planner: PlannerSpec = PLANNER) -> tuple[Family, ...]:
 def make_planning_bundle(
     target: Path, *planners: PlannerSpec, graph: bytes | None = None, reference: bool = True
 ) -> Bundle:
-    """A live bundle with planners in `cpu-fp32`; `graph` stands in for the first one's."""
+    """Write a live bundle with planners in `cpu-fp32`; `graph` replaces that of the first one."""
     planners = planners or (PLANNER,)
     first, second = make_manifest().families
     precision = {**first.precision, **{p.graph: "fp32" for p in planners}}
@@ -133,12 +177,12 @@ def make_planning_bundle(
 
 
 def golden_problem(planner: PlannerSpec) -> dict[str, NDArray]:
-    """One iteration, with what numpy makes of it."""
+    """Make one iteration for `golden.npz`, with its outputs by numpy."""
     manifest = make_manifest(planners=(planner,), families=families(planner))
     spec, draw = PlanSpec.from_manifest(manifest), np.random.default_rng(3)
     given = {
         name: draw.standard_normal(shape).astype(np.float32)
-        for name, shape in spec.inputs(planner).items()
+        for name, shape in spec.tensors[planner.graph].inputs.items()
     }
     given["mean"], given["std"] = given["mean"] * 50 + 256, np.full_like(given["std"], 60)
     given["low"], given["high"] = spec.low, spec.high

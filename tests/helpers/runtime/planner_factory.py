@@ -1,4 +1,4 @@
-"""Planners over fakes: a world where every tick adds its action to the latent, and who plans in it.
+"""Planners and sessions over fakes, in a world where every tick adds its action to the latent.
 
 The scripted robot rests in front of a grey camera, so its latent is 101 in every dimension at the
 end of an even number of frames.
@@ -41,14 +41,14 @@ KINDS = {
 
 
 def latent(value: float) -> NDArray:
-    """A goal: every dimension has this value."""
+    """Make a goal whose dimensions all have this value."""
     return np.full(SPEC.latent_size, value, np.float32)
 
 
 def bare_planner(
     engine: FakeEngine, facts: PlannerSpec, spec: PlanSpec, clock: FakeClock | None = None
 ) -> Planner:
-    """A planner without a session that stands at `HERE` and wants to get 10 farther."""
+    """Make a planner without a session, at `HERE` with a goal 10 farther."""
     block = spec.stream.action_block
     sizes = (facts.iterations, facts.samples, facts.horizon, block, len(spec.low))
     noise = Noise(*sizes, facts.noise_beta)
@@ -65,7 +65,7 @@ class Rig:
     Args:
         planners: of the bundle; CEM if none.
         script: of the engines, by graph.
-        frames: what the camera showed; 20 grey frames of a robot at rest by default.
+        frames: of the camera; 20 grey frames of a robot at rest by default.
         changes: of the `PlanSpec`.
     """
 
@@ -105,5 +105,5 @@ class Rig:
 
     @property
     def runs(self) -> int:
-        """How often the first planner's engine ran."""
+        """Number of runs of the first planner's engine."""
         return self.backend.engines[self.graph].runs

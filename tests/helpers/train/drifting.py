@@ -1,4 +1,4 @@
-"""A world whose next latent is the last one plus the action, so that plans can be worked out."""
+"""A world whose next latent is the last one plus the action, so that plans have a closed form."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight_train.model.heads import Heads
-from jetsight_train.planning.problem import ImagineSpec, Problem, State
+from jetsight_train.planning.problem import Problem, State
 
 SIZE = 2
 
 
 class Drift:
-    """What the planners read of a world model: `z_next = z + a`, D = A = a = 2."""
+    """The part of a world model that planners read: `z_next = z + a`, D = A = a = 2."""
 
     action_std = torch.tensor([1.0, 2.0])
 
@@ -32,7 +33,7 @@ def drift(heads: Any = None) -> Any:
     return Drift(heads)
 
 
-def asked(spec: ImagineSpec, **changes: Any) -> Problem:
+def problem_of(spec: PlannerSpec, **changes: Any) -> Problem:
     """From the origin to (3, -1), nothing limited."""
     given: dict[str, Any] = {
         "z_hist": torch.zeros(spec.context, SIZE),
@@ -46,12 +47,12 @@ def asked(spec: ImagineSpec, **changes: Any) -> Problem:
     return Problem(spec, **{**given, **changes})
 
 
-def begun(problem: Problem, std: float = 1.0) -> State:
+def start(problem: Problem, std: float = 1.0) -> State:
     plan = torch.zeros(problem.spec.horizon, SIZE)
     return State.first(problem, plan, plan + std, plan + 100.0)
 
 
-def noises(spec: ImagineSpec, count: int, seed: int = 0) -> list[Tensor]:
+def draws(spec: PlannerSpec, count: int, seed: int = 0) -> list[Tensor]:
     rng = torch.Generator().manual_seed(seed)
     drawn = [torch.randn(spec.samples, spec.horizon, SIZE, generator=rng) for _ in range(count)]
     for each in drawn:

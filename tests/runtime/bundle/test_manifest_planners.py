@@ -16,7 +16,8 @@ from helpers.runtime.live_planner import PLANNER, families, golden_problem, make
 
 from jetsight.bundle import golden, manifest
 from jetsight.bundle.manifest import FileEntry
-from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec
+from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec, graph_name
+from jetsight.bundle.planner_tensors import PlannerTensors
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.cli.inspect import inspect
 from jetsight.errors import ArtefactError, BundleError
@@ -62,9 +63,10 @@ DEFECTS: list[tuple[str, Any, str]] = [
     ("planners/0/kind", "gradient", "is 'gradient', expected 'cem' or 'icem' or 'mppi'"),
     ("planners/0/start", "random", "is 'random', expected 'hold' or 'neutral'"),
     ("planners/0/samples", 1, "samples is 1, expected 2 to 65536"),
-    ("planners/0/elites", 17, "elites is 17, expected 1 to 16"),
-    ("planners/0/elites", 0, "elites is 0"),
-    ("planners/0/kept", 1, "kept is 1, expected 0 to 0"),
+    ("planners/0/elites", 17, "elites is 17, expected 2 to 16"),
+    ("planners/0/elites", 1, "elites is 1, expected 2 to 16"),
+    ("planners/0/kept", 1, "kept of cem is 1, expected 0 to 0"),
+    ("planners/0/momentum", 0.5, "momentum of cem is 0.5, expected 0"),
     ("planners/0/iterations", 0, "iterations is 0"),
     ("planners/0/noise_beta", -1, "noise_beta is -1.0"),
     ("planners/0/temperature", 0, "temperature holds 0.0"),
@@ -105,23 +107,49 @@ def test_facts_of_every_kind_can_be_made() -> None:
     for kind, more in (("icem", {"elites": 4, "kept": 4}), ("mppi", {"elites": 0})):
         facts = PlannerSpec(graph=f"imagine_{kind}", kind=kind, std_start=(1.0,), **common, **more)
         assert facts.kind == kind
-    with pytest.raises(ArtefactError, match="kept is 5"):
-        PlannerSpec(graph="imagine_x", kind="icem", std_start=(1.0,), elites=4, kept=5, **common)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": 0}, "samples is 0, expected 2 to 65536"),
+        ({"samples": 1, "elites": 1}, "samples is 1, expected 2 to 65536"),
+        ({"horizon": 0}, "horizon is 0, expected 1 to 1024"),
+        ({"context": 0}, "context is 0, expected 1 to 1024"),
+        ({"elites": 1}, "elites is 1, expected 2 to 16"),
+        ({"elites": 17}, "elites is 17, expected 2 to 16"),
+        ({"kind": "mppi", "elites": -1}, "elites is -1, expected 0 to 16"),
+        ({"kept": 2}, "kept of cem is 2, expected 0 to 0"),
+        ({"kind": "icem", "kept": 5}, "kept of icem is 5, expected 0 to 4"),
+        ({"kind": "icem", "momentum": 1.0}, "momentum of icem is 1.0, expected 0 to below 1"),
+        ({"momentum": 0.5}, "momentum of cem is 0.5, expected 0"),
+    ],
+)
+def test_a_spec_that_describes_no_planner_is_refused(changes: Any, message: str) -> None:
+    with pytest.raises(ArtefactError, match=message):
+        dataclasses.replace(PLANNER, **changes)
+
+
+def test_a_graph_is_named_after_kind_and_size() -> None:
+    assert graph_name("icem", 8, 1) == "imagine_icem_8x1"
+
+
+def tensors_of(planner: PlannerSpec, **changes: Any) -> PlannerTensors:
+    facts = dataclasses.replace(MANIFEST, planners=(planner,), **changes)
+    return PlanSpec.from_manifest(facts).tensors[planner.graph]
 
 
 def test_a_spec_names_the_arrays_of_a_graph() -> None:
-    spec = PlanSpec.from_manifest(MANIFEST)
     icem = dataclasses.replace(PLANNER, kind="icem", kept=2, context=3, rate_limited=True)
-    given, out = spec.inputs(icem), spec.outputs(icem)
+    mppi = dataclasses.replace(PLANNER, kind="mppi")
+    given, out = tensors_of(icem).inputs, tensors_of(icem).outputs
     assert given["kept"] == out["kept_next"] == (2, 2, 4)
     assert (given["z_hist"], given["a_hist"], given["rate"]) == ((3, 4), (2, 4), (2,))
     assert (given["probe_weight"], given["hazard_limit"]) == ((2,), (1,))
     assert "temperature" not in given
-    bare = PlanSpec.from_manifest(dataclasses.replace(MANIFEST, heads=None, planners=(PLANNER,)))
     absent = {"a_hist", "kept", "temperature", "rate", "hazard_limit", "probe_given"}
-    assert not absent & bare.inputs(PLANNER).keys()
-    mppi = dataclasses.replace(PLANNER, kind="mppi")
-    assert bare.inputs(mppi)["temperature"] == (1,)
+    assert not absent & tensors_of(PLANNER, heads=None).inputs.keys()
+    assert tensors_of(mppi, heads=None).inputs["temperature"] == (1,)
     assert PlanSpec.from_manifest(MANIFEST, "cpu-int8").planners == ()
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
-from helpers.train.drifting import asked, begun, drift
+from helpers.train.drifting import drift, problem_of, start
 from torch import Tensor, nn
 
+from jetsight.testing import tiny_planner
 from jetsight_train.model.heads import ProbeSpec
 from jetsight_train.planning.candidates import limited, proposed
 from jetsight_train.planning.costs import Scores, scored
-from jetsight_train.planning.problem import ImagineSpec
 from jetsight_train.planning.ranking import order
 
-SPEC = ImagineSpec("cem", 2, 3, 2)
+SPEC = tiny_planner(samples=2, horizon=3, elites=2, context=1)
 
 
 class Head(nn.Module):
@@ -37,25 +39,25 @@ class ThreeHeads:
 
 def test_ticks_are_clipped_then_slowed_then_clipped() -> None:
     """One block of four ticks of one number, from a last action outside the bounds."""
-    spec = ImagineSpec("cem", 2, 1, 2, rate_limited=True)
+    spec = replace(SPEC, horizon=1, rate_limited=True)
     one = {"low": torch.tensor([-1.0]), "high": torch.tensor([1.0]), "rate": torch.tensor([0.5])}
-    problem = asked(spec, a_last=torch.tensor([2.0]), **one)
+    problem = problem_of(spec, a_last=torch.tensor([2.0]), **one)
     found = limited(problem, torch.tensor([[[0.0, 5.0, -5.0, -5.0]]]))
     torch.testing.assert_close(found, torch.tensor([[[1.0, 1.0, 0.5, 0.0]]]))
-    free = asked(SPEC, **one)
+    free = problem_of(SPEC, **one)
     assert limited(free, torch.tensor([[[0.0, 5.0, -5.0, -5.0]]])).tolist() == [[[0, 1, -1, -1]]]
 
 
 def test_proposals_are_samples_then_kept_then_the_incumbent() -> None:
-    spec = ImagineSpec("icem", 4, 1, 2, kept=2)
-    problem = asked(spec)
-    state = begun(problem).following(kept=torch.full((2, 1, 2), 7.0), mean=torch.ones(1, 2))
+    spec = replace(SPEC, kind="icem", samples=4, horizon=1, kept=2)
+    problem = problem_of(spec)
+    state = start(problem).following(kept=torch.full((2, 1, 2), 7.0), mean=torch.ones(1, 2))
     noise = torch.arange(4.0).view(4, 1, 1).expand(4, 1, 2)
     assert proposed(problem, state, noise)[:, 0, 0].tolist() == [1.0, 2.0, 7.0, 7.0, 100.0]
 
 
 def test_costs_by_hand() -> None:
-    problem = asked(
+    problem = problem_of(
         SPEC,
         weights=torch.tensor([1.0, 0.5, 0.25]),
         probe_target=torch.tensor([4.0, 99.0]),
@@ -77,7 +79,9 @@ def test_costs_by_hand() -> None:
 
 
 def test_hazards_are_asked_about_the_latent_before_the_block() -> None:
-    problem = asked(SPEC, z_hist=torch.tensor([[0.0, 9.0]]), hazard_limit=torch.tensor([1e9, 8.0]))
+    problem = problem_of(
+        SPEC, z_hist=torch.tensor([[0.0, 9.0]]), hazard_limit=torch.tensor([1e9, 8.0])
+    )
     tried = torch.tensor([[[0.0, -5.0], [0.0, 0.0], [0.0, 0.0]]])  # before: 9, then 4, then 4
     heads = ThreeHeads()
     heads.probe = heads.probe_spec = None
@@ -98,7 +102,7 @@ def test_what_is_no_number_is_invalid_even_where_limits_hide_it() -> None:
     proposals = tried.clone()
     proposals[1, 0, 0] = torch.nan
     tried[2, 1, 1] = torch.inf
-    found = scored(drift(), asked(SPEC), proposals, tried)
+    found = scored(drift(), problem_of(SPEC), proposals, tried)
     assert found.valid.tolist() == [True, False, False, True]
-    lost = asked(SPEC, a_last=torch.tensor([torch.nan, 0.0]))
+    lost = problem_of(SPEC, a_last=torch.tensor([torch.nan, 0.0]))
     assert not scored(drift(), lost, tried, tried).valid.any()

@@ -1,4 +1,4 @@
-"""Candidate action sequences, and the limits every one of them is held to.
+"""Candidate action sequences within the limits of the robot.
 
 Shapes: N samples, H horizon, B ticks per block, a action size, A = B * a, Q kept elites.
 """
@@ -12,7 +12,7 @@ from jetsight_train.planning.problem import Problem, State
 
 
 def proposed(problem: Problem, state: State, noise: Tensor) -> Tensor:
-    """What is to be tried, before any limit: `noise [N, H, A] -> [N+1, H, A]`, incumbent last.
+    """Propose candidates, before any limit: `noise [N, H, A] -> [N+1, H, A]`, incumbent last.
 
     The caller zeroes `noise[0]`, so that the first candidate is the mean. The last Q candidates
     are the elites kept from the iteration before.
@@ -23,7 +23,7 @@ def proposed(problem: Problem, state: State, noise: Tensor) -> Tensor:
 
 
 def limited(problem: Problem, candidates: Tensor) -> Tensor:
-    """The nearest sequences that the robot accepts: `[..., H, A]`."""
+    """Move candidates `[..., H, A]` to within the limits of the robot."""
     rate = problem.rate if problem.spec.rate_limited else None
     return within(candidates, problem.low, problem.high, problem.a_last, rate)
 

@@ -17,7 +17,7 @@ from jetsight_train.planning.ranking import fitted, of_samples, order, with_best
 
 
 def step(model: WorldModel, problem: Problem, state: State, noise: Tensor) -> State:
-    """One iteration: sample, imagine, rank, refit to the best E; `noise [N, H, A]`."""
+    """Run one iteration: sample, imagine, rank, refit to the best E; `noise [N, H, A]`."""
     proposals = proposed(problem, state, noise)
     candidates = limited(problem, proposals)
     scores = scored(model, problem, proposals, candidates)

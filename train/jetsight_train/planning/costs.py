@@ -1,4 +1,4 @@
-"""What a rollout costs, by how much it breaks a constraint, and whether it is a number at all.
+"""Costs, constraint violations and validity of rollouts.
 
 Shapes: M rollouts, H horizon, A action-block size, D latent size, P probe quantities, G hazards.
 """
@@ -16,13 +16,13 @@ from jetsight_train.planning.problem import Problem
 
 @dataclass(frozen=True)
 class Scores:
-    """How good each rollout is.
+    """Scores of each rollout.
 
     Attributes:
         z_future: `[M, H, D]`.
         cost: `[M]`.
         violation: `[M]`, 0 where no constraint is broken.
-        valid: `[M]` whether all of it is finite; nothing else may be read where it is False.
+        valid: `[M]` all of it is finite; where False, no other field may be read.
     """
 
     z_future: Tensor
@@ -41,9 +41,9 @@ def scored(model: WorldModel, problem: Problem, proposals: Tensor, candidates: T
 
     Args:
         model: the world model, with its heads.
-        problem: what to plan for.
-        proposals: the candidates before the limits; clamping can hide that one was no number.
-        candidates: the candidates.
+        problem: goal, limits and weights.
+        proposals: `[M, H, A]` candidates before the limits, where clamping cannot hide a NaN.
+        candidates: `[M, H, A]` within the limits.
     """
     m = len(candidates)
     z_hist, a_hist = (x.expand(m, *x.shape) for x in (problem.z_hist, problem.a_hist))
@@ -57,19 +57,19 @@ def scored(model: WorldModel, problem: Problem, proposals: Tensor, candidates: T
 
 
 def latent_cost(model: WorldModel, problem: Problem, z_future: Tensor) -> Tensor:
-    """Terminal, running and support cost: `[M, H, D] -> [M]`."""
+    """Return terminal plus running plus support cost: `[M, H, D] -> [M]`."""
     terminal, running, support = problem.weights
     distance = model.cost(z_future, problem.z_goal)
     assert problem.when is not None
     cost = terminal * (distance @ problem.when) + running * distance.mean(1)
     if model.heads.support is not None:
-        # About 1 on the training data; only what is beyond it costs.
+        # The head reads about 1 on the training data, so only the excess over 1 costs.
         cost = cost + support * (model.heads.support(z_future) - 1.0).relu().mean(1)
     return cost
 
 
 def probe_cost(model: WorldModel, problem: Problem, z_future: Tensor) -> Tensor:
-    """Weighted squares of how far quantities are from their targets: `[M, H, D] -> [M]`."""
+    """Return the weighted squared distance of quantities from targets: `[M, H, D] -> [M]`."""
     heads = model.heads
     if heads.probe is None or heads.probe_spec is None:
         return z_future.new_zeros(len(z_future))
@@ -84,7 +84,7 @@ def probe_cost(model: WorldModel, problem: Problem, z_future: Tensor) -> Tensor:
 
 
 def violation(model: WorldModel, problem: Problem, actions: Tensor, z_future: Tensor) -> Tensor:
-    """How far hazard logits are above their limits, summed: `[M, H, A], [M, H, D] -> [M]`."""
+    """Sum the excess of hazard logits over limits: `[M, H, A], [M, H, D] -> [M]`."""
     if model.heads.hazard is None:
         return z_future.new_zeros(len(z_future))
     assert problem.hazard_limit is not None
@@ -93,7 +93,7 @@ def violation(model: WorldModel, problem: Problem, actions: Tensor, z_future: Te
 
 
 def hazards(model: WorldModel, problem: Problem, actions: Tensor, z_future: Tensor) -> Tensor:
-    """Hazard logits of every block: `[M, H, A], [M, H, D] -> [M, H, G]`."""
+    """Return hazard logits of every block: `[M, H, A], [M, H, D] -> [M, H, G]`."""
     assert model.heads.hazard is not None
     newest = problem.z_hist[-1].expand(len(z_future), 1, -1)
     before = torch.cat([newest, z_future[:, :-1]], 1)

@@ -1,7 +1,7 @@
 """The improved cross-entropy method (Pinneri et al., arXiv 2008.06389).
 
-Against CEM: the caller draws coloured noise, a few elites take part again, and the refit keeps
-some of what it had.
+It differs from CEM in coloured noise, which the caller draws, in elites that take part in the next
+iteration, and in a refit with momentum.
 
 Shapes: N samples, E elites, Q kept elites, H horizon, A action-block size.
 """
@@ -21,7 +21,7 @@ from jetsight_train.planning.ranking import fitted, of_samples, order, with_best
 
 
 def step(model: WorldModel, problem: Problem, state: State, noise: Tensor) -> State:
-    """One iteration: sample beside kept elites, imagine, rank, refit slowly, keep the best Q."""
+    """Run one iteration: sample beside kept elites, imagine, rank, refit, keep the best Q."""
     spec = problem.spec
     proposals = proposed(problem, state, noise)
     candidates = limited(problem, proposals)

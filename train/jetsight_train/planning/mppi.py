@@ -1,6 +1,6 @@
 """Model predictive path integral control (Williams et al., arXiv 1509.01149).
 
-Every candidate counts, with a weight that falls exponentially with its cost.
+Every candidate has a weight that falls exponentially with its cost.
 
 Shapes: N samples, H horizon, A action-block size.
 """
@@ -18,12 +18,12 @@ from jetsight_train.planning.costs import Scores, scored
 from jetsight_train.planning.problem import Problem, State
 from jetsight_train.planning.ranking import of_samples, with_best
 
-# Of an action's own std over the training set: below it, the search has ended for good.
+# Of an action's own std over the training set: with a smaller one a search cannot widen again.
 STD_FLOOR = 0.05
 
 
 def step(model: WorldModel, problem: Problem, state: State, noise: Tensor) -> State:
-    """One iteration: sample, imagine, weigh, refit to the weighted candidates."""
+    """Run one iteration: sample, imagine, weigh, refit to the weighted candidates."""
     proposals = proposed(problem, state, noise)
     candidates = limited(problem, proposals)
     scores = scored(model, problem, proposals, candidates)
@@ -39,7 +39,7 @@ def step(model: WorldModel, problem: Problem, state: State, noise: Tensor) -> St
 
 
 def weights(problem: Problem, samples: Scores) -> Tensor:
-    """`[N]` that sum to 1: of feasible ones by cost, or of all by violation if there is none."""
+    """Return weights `[N]` of sum 1: feasible samples by cost, or all by violation if none is."""
     assert problem.temperature is not None
     some = samples.feasible.any()
     taking_part = samples.feasible if some else samples.valid

@@ -1,4 +1,4 @@
-"""What a planner is asked and what it answers, in plain frozen values.
+"""Inputs and state of a planner's iterations.
 
 Actions are in robot units everywhere. A candidate is H action blocks; a block is B ticks of `a`
 numbers each, so A = B * a.
@@ -10,62 +10,19 @@ D latent size, C context, Q kept elites, P probe quantities, G hazards.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from torch import Tensor
 
-Kind = Literal["cem", "icem", "mppi"]
-# What stands for a cost that is no number; still finite, so it sorts and travels as JSON.
-NEVER = 3e38
-
-
-@dataclass(frozen=True)
-class ImagineSpec:
-    """The static settings of one planner.
-
-    Attributes:
-        kind: which planner.
-        samples: N, candidates per iteration.
-        horizon: H, action blocks imagined.
-        elites: E, how many of the best are refitted to; not read by mppi.
-        kept: Q, elites handed on to the next iteration; icem alone.
-        momentum: share of the old mean and std that stays, 0 to 1; icem alone.
-        context: C, latents a plan starts from.
-        rate_limited: whether the change per tick is limited.
-    """
-
-    kind: Kind
-    samples: int
-    horizon: int
-    elites: int = 0
-    kept: int = 0
-    momentum: float = 0.0
-    context: int = 1
-    rate_limited: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse settings that describe no planner."""
-        if min(self.samples, self.horizon, self.context) < 1:
-            raise ValueError("samples, horizon and context must be at least 1")
-        if self.kind != "mppi" and not 2 <= self.elites <= self.samples:
-            raise ValueError(f"elites must be 2 to {self.samples}, got {self.elites}")
-        if not 0 <= self.kept <= (self.elites if self.kind == "icem" else 0):
-            raise ValueError(f"{self.kind} cannot keep {self.kept} of {self.elites} elites")
-        if not 0.0 <= self.momentum < 1.0 or (self.momentum and self.kind != "icem"):
-            raise ValueError(f"momentum {self.momentum} must be below 1, and 0 unless icem")
-
-    @property
-    def graph(self) -> str:
-        """Name of its graph, such as `imagine_icem_256x5`."""
-        return f"imagine_{self.kind}_{self.samples}x{self.horizon}"
+from jetsight.bundle.planner_spec import PlannerSpec
+from jetsight.bundle.planner_tensors import INVALID_COST
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What to plan for; all of it stays the same over the iterations.
+    """Inputs of a planner's graph that stay the same over the iterations of a plan.
 
     Attributes:
-        spec: the planner.
+        spec: the planner; only what is compiled into its graph is read.
         z_hist: `[C, D]` latents at block spacing, newest last.
         a_hist: `[C-1, A]` action blocks between them.
         z_goal: `[D]` latent to reach.
@@ -82,7 +39,7 @@ class Problem:
         when: `[H]` share of each step in the distance to the goal; all of it at the last if None.
     """
 
-    spec: ImagineSpec
+    spec: PlannerSpec
     z_hist: Tensor
     a_hist: Tensor
     z_goal: Tensor
@@ -99,7 +56,7 @@ class Problem:
     when: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Arrive at the last step, unless another time was said."""
+        """Weigh the last step alone if `when` is None."""
         if self.when is None:
             last = self.z_goal.new_zeros(self.spec.horizon)
             last[-1] = 1.0
@@ -108,19 +65,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class State:
-    """Where a planner stands; the first four fields are what the next iteration reads.
+    """State of a plan between iterations; the next iteration reads the first four fields.
 
     Attributes:
         mean: `[H, A]` of the candidates to come.
         std: `[H, A]` likewise.
         actions: `[H, A]` best plan so far, the next iteration's incumbent.
         kept: `[Q, H, A]` elites that take part again.
-        cost: `[1]` of `actions`; `NEVER` if nothing was valid.
+        cost: `[1]` of `actions`; `INVALID_COST` if no rollout was valid.
         violation: `[1]` of `actions`, 0 or less where it is feasible.
         costs: `[N]` of the samples.
         violations: `[N]` likewise.
         z_future: `[H, D]` latents that `actions` leads to.
-        invalid: `[1]` how many of the samples were no numbers.
+        invalid: `[1]` number of samples that were not finite.
     """
 
     mean: Tensor
@@ -136,24 +93,24 @@ class State:
 
     @classmethod
     def first(cls, problem: Problem, mean: Tensor, std: Tensor, incumbent: Tensor) -> State:
-        """A state before the first iteration; `kept` starts as copies of the mean."""
+        """Return the state before the first iteration; `kept` starts as copies of the mean."""
         spec = problem.spec
-        never = mean.new_full((1,), NEVER)
+        invalid = mean.new_full((1,), INVALID_COST)
         kept = mean.expand(spec.kept, *mean.shape)
         latents = problem.z_hist[-1:].expand(spec.horizon, -1)
         return cls(
-            mean,
-            std,
-            incumbent,
-            kept,
-            never,
-            never,
-            never.expand(spec.samples),
-            never.expand(spec.samples),
-            latents,
-            never.new_zeros(1),
+            mean=mean,
+            std=std,
+            actions=incumbent,
+            kept=kept,
+            cost=invalid,
+            violation=invalid,
+            costs=invalid.expand(spec.samples),
+            violations=invalid.expand(spec.samples),
+            z_future=latents,
+            invalid=invalid.new_zeros(1),
         )
 
     def following(self, **changes: Tensor) -> State:
-        """The same state with some fields replaced."""
+        """Return the state with some fields replaced."""
         return replace(self, **changes)
