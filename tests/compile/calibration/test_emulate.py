@@ -17,7 +17,7 @@ from jetsight_compile.export.encoder import EncodeGraph
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_graph import quantizable
 from jetsight_compile.export.predictor import ForecastGraph
-from jetsight_compile.quantize import qdq, schemes
+from jetsight_compile.quantize import qdq, quantized
 
 PLAIN, NEWEST = Style(20, gelu="erf"), Style(23, attention="fused")
 MODULES = {"encode": EncodeGraph, "forecast": ForecastGraph}
@@ -38,12 +38,12 @@ def by_torch(model, name: str, compute: str, samples) -> np.ndarray:
 def test_half_precision_is_what_torch_computes_in_it(shop, kind, name, compute) -> None:
     samples = samples_of(shop, kind, name, 12)
     exact, half = (shop.graph(kind, name, PLAIN.computing(c)) for c in ("fp32", compute))
-    found, truth = schemes.outputs(half, samples), schemes.outputs(exact, samples)
+    found, truth = quantized.outputs(half, samples), quantized.outputs(exact, samples)
     expected = by_torch(shop.model(kind), name, compute, samples)
-    rounding = schemes.relative_error(expected, truth)
+    rounding = quantized.relative_error(expected, truth)
     # Two ways to add, one rounding: the sum of both would be twice the rounding.
-    assert schemes.relative_error(found, expected) < 1.5 * rounding
-    assert 0.5 * rounding < schemes.relative_error(found, truth) < 2 * rounding
+    assert quantized.relative_error(found, expected) < 1.5 * rounding
+    assert 0.5 * rounding < quantized.relative_error(found, truth) < 2 * rounding
     assert not np.array_equal(found, truth), "float32 itself would be no emulation"
 
 
@@ -59,7 +59,7 @@ def test_every_result_is_rounded(compute) -> None:
     ]
     graph = graph_of(nodes, {"one": one}, x=(1,), y=(1,))
     samples = [{"x": np.array([value], np.float32)} for value in (4.0, 4096.0)]
-    np.testing.assert_array_equal(schemes.outputs(graph, samples).ravel(), [1.0, 0.0])
+    np.testing.assert_array_equal(quantized.outputs(graph, samples).ravel(), [1.0, 0.0])
     if compute == "fp16":  # of bfloat16 it has no kernels at all
         alone = run_all(OnnxRuntimeBackend(optimise=False), graph.SerializeToString(), samples)
         np.testing.assert_array_equal(alone.ravel(), [1.0, 1.0])
@@ -79,7 +79,7 @@ def test_float16_overflows_and_bfloat16_does_not() -> None:
         big, small = (np.full(1, v, NUMPY[compute]) for v in (512.0, 1 / 512))
         graph = graph_of(nodes, {"big": big, "small": small}, x=(1,), y=(1,))
         samples = [{"x": np.array([value], np.float32)} for value in (100.0, 200.0)]
-        found[compute] = schemes.outputs(graph, samples).ravel()
+        found[compute] = quantized.outputs(graph, samples).ravel()
     np.testing.assert_array_equal(found["bf16"], [100.0, 200.0])
     np.testing.assert_array_equal(found["fp16"], [100.0, np.inf])
 
@@ -147,7 +147,7 @@ def test_fp8_weights_are_folded_and_activations_are_not(shop, opset) -> None:
     backend = OnnxRuntimeBackend(optimise=False)
     as_written = run_all(backend, made.SerializeToString(), samples)
     # A value on the border of two FP8 numbers may round either way: that moves one sample at most.
-    off = np.abs(schemes.outputs(made, samples) - as_written).max(axis=1)
+    off = np.abs(quantized.outputs(made, samples) - as_written).max(axis=1)
     assert np.median(off) < 1e-5
     scale = f"{nodes_of(graph)[layers[3]].input[1]}.scale"
     wrong = copy_of(made)
@@ -155,7 +155,7 @@ def test_fp8_weights_are_folded_and_activations_are_not(shop, opset) -> None:
         if tensor.name == scale:
             doubled = onnx.numpy_helper.to_array(tensor) * 2
             tensor.CopyFrom(onnx.numpy_helper.from_array(doubled, scale))
-    assert np.abs(schemes.outputs(wrong, samples) - as_written).max(axis=1).min() > 1e-3
+    assert np.abs(quantized.outputs(wrong, samples) - as_written).max(axis=1).min() > 1e-3
 
 
 def test_what_a_cpu_runs_is_handed_back_unchanged(shop) -> None:
