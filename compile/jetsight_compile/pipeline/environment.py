@@ -7,8 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jetsight import __version__
 from jetsight.machine import system as machine
+from jetsight.version import __version__
 
 # Instruction sets that decide how fast INT8 is: with VNNI (or AMX) one instruction multiplies and
 # adds four bytes into 32 bits; without it u8s8 needs three and gains little over float32.

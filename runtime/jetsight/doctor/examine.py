@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import jetsight
 from jetsight.backends import registry
 from jetsight.backends.registry import BackendInfo
 from jetsight.doctor.advice import advise
@@ -28,6 +27,7 @@ from jetsight.machine.thermal import temperatures, throttles
 from jetsight.tensorrt.bindings import RTX, TENSORRT, TensorRtModule
 from jetsight.tensorrt.engine_cache import EngineStore
 from jetsight.tensorrt.fingerprint import HostSpec, host_spec
+from jetsight.version import __version__
 
 Lookup = Callable[[str], "str | None"]
 
@@ -86,7 +86,7 @@ def examine(
     known = registry.available() if infos is None else infos
     versions = {module: version_of(module) for module in _MODULES}
     report = Report(
-        jetsight=jetsight.__version__,
+        jetsight=__version__,
         system=machine.system(top),
         jetson=board,
         cuda=driver,
@@ -192,6 +192,6 @@ def _runs(prefix: str, infos: Sequence[BackendInfo], also: tuple[str, ...] = ())
     reasons = [] if ready else [info.reason or "" for info in known]
     missing = tuple(dict.fromkeys([*reasons, *also]))  # both may say that there is no GPU
     if not known:
-        missing = (f"jetsight {jetsight.__version__} has no backend for them",)
+        missing = (f"jetsight {__version__} has no backend for them",)
     suffix = f" with {' or '.join(ready)}" if ready else ""
     return Ability(f"run {prefix}* bundles{suffix}", not missing, missing)
