@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from jetsight.clock import Clock
+from jetsight.errors import first_line
 from jetsight.histogram import Histogram
 from jetsight_compile.bench.contestants import installed
 from jetsight_compile.bench.run import QUICK, Effort, peak_rates, product_race
@@ -146,7 +147,7 @@ def _prepared(entered: Sequence[Contestant], clock: Clock, say: Say) -> dict[str
         except Exception as error:  # a missing compiler must not end the whole benchmark
             if not ready:
                 raise
-            contestant.failed = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            contestant.failed = f"{type(error).__name__}: {first_line(error, most=1)}"
             continue
         contestant.first_ms = (clock.now_ns() - start_ns) / 1e6
         ready[contestant.name] = plan

@@ -127,12 +127,22 @@ class EngineError(JetsightError):
     exit_code = 10
 
 
-def first_line(error: BaseException) -> str:
-    """What a library's message says, in one line: without source locations, at most 200 letters."""
-    lines = [line.strip() for line in str(error).splitlines()]
+def first_line(error: BaseException, most: int = 4) -> str:
+    """Shorten a library's message to one line without errno, path and source locations.
+
+    Args:
+        error: raised by a library.
+        most: lines of its message to join.
+
+    Returns:
+        At most 300 characters; the name of the exception's class if it has no message.
+    """
+    # Callers name the file themselves, so the operating system's text is enough without its path.
+    text = getattr(error, "strerror", None) or str(error)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
     # OpenVINO puts "Exception from file:line" and "Check 'x' failed at file:line" in front.
-    said = [s for s in lines if s and not s.startswith(("Exception from ", "Check '"))]
-    return " ".join(said[:4])[:200] or type(error).__name__
+    kept = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
+    return " ".join(kept[:most])[:300] or type(error).__name__
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

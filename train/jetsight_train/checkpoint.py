@@ -16,7 +16,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from jetsight.errors import CheckpointError
+from jetsight.errors import CheckpointError, first_line
 from jetsight.storage.atomic import new_directory
 from jetsight.storage.strict_json import dump, parse
 from jetsight_train.heads.spec import HeadsDescription
@@ -195,7 +195,6 @@ def _fill(model: WorldModel, tensors: dict[str, Tensor], path: Path) -> None:
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{path}: the tensors do not fit the model in {DESCRIPTION}: {reason}"
+            f"{path}: the tensors do not fit the model in {DESCRIPTION}: {first_line(error)}"
         ) from error

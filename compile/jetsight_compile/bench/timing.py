@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jetsight.clock import Clock
+from jetsight.errors import first_line
 from jetsight.histogram import Histogram
 
 # Thread pools spin for a while after their last task (libgomp 1 to 3 ms); let them fall asleep
@@ -147,8 +148,7 @@ def _prepared(
         call(0)
         timing.first_ms = (clock.now_ns() - start_ns) / 1e6
     except Exception as error:  # a missing compiler or library must not end the whole benchmark
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        return CallTimes(failed=f"{type(error).__name__}: {first_line}"[:200]), None
+        return CallTimes(failed=f"{type(error).__name__}: {first_line(error, most=1)}"), None
     for i in range(warmup):
         call(i % inputs)
     return timing, call

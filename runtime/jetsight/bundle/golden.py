@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from jetsight.bundle.manifest import Manifest
 from jetsight.bundle.runtime_spec import PlanSpec
-from jetsight.errors import BundleError
+from jetsight.errors import BundleError, first_line
 
 NDArray = npt.NDArray[Any]
 
@@ -96,7 +96,7 @@ def load(data: bytes, manifest: Manifest, what: str) -> dict[str, NDArray]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return _load_all(archive, manifest, what)
     except _DAMAGE as error:
-        raise BundleError(f"{what}: not a readable .npz ({_one_line(error)})") from None
+        raise BundleError(f"{what}: not a readable .npz ({first_line(error)})") from None
 
 
 def _load_all(archive: zipfile.ZipFile, manifest: Manifest, what: str) -> dict[str, NDArray]:
@@ -165,7 +165,3 @@ def _read_header(stream: IO[bytes], name: str, what: str) -> tuple[str, tuple[in
 
 def _sizes(shape: Sequence[object]) -> str:
     return f"[{', '.join(map(str, shape))}]"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -17,7 +17,7 @@ import numpy as np
 
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.engine import NDArray
-from jetsight.errors import CameraError, MissingDependency
+from jetsight.errors import CameraError, MissingDependency, first_line
 
 Policy = Callable[[Any, int], NDArray]
 """`policy(environment, n) -> float32 [m, a]`, 1 <= m <= n: the actions it means to execute from now
@@ -162,7 +162,7 @@ def _make(env_id: str, request: StreamRequest) -> Any:
             return gymnasium.make(name, disable_env_checker=True, max_episode_steps=-1, **options)
         except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
             raise CameraError(
-                f"cannot make environment {env_id!r} ({' '.join(str(error).split())}); give the id "
+                f"cannot make environment {env_id!r} ({first_line(error)}); give the id "
                 "of an installed Gymnasium environment that supports render_mode 'rgb_array'"
             ) from error
 

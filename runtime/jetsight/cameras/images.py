@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
-from jetsight.datasets.pyav import import_av, rgb, whole_only, why
+from jetsight.datasets.pyav import import_av, rgb, whole_only
 from jetsight.engine import NDArray
-from jetsight.errors import CameraError
+from jetsight.errors import CameraError, first_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -91,7 +91,7 @@ def _decoded(av: Any, path: Path) -> tuple[NDArray | None, str]:
                 return rgb(picture), ""
             return None, "it holds no whole picture"
     except (av.error.FFmpegError, OSError, IndexError) as error:
-        return None, why(error)
+        return None, first_line(error)
 
 
 def _unreadable(path: Path, problem: str) -> CameraError:

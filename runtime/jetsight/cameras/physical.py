@@ -10,8 +10,8 @@ from typing import Any
 
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.clock import Clock
-from jetsight.datasets.pyav import import_av, rgb, whole_only, why
-from jetsight.errors import CameraError
+from jetsight.datasets.pyav import import_av, rgb, whole_only
+from jetsight.errors import CameraError, first_line
 
 _PLAUSIBLE_NS = 1_000_000_000  # a driver stamp is at most this old when its frame arrives
 _OPEN_S, _READ_S = 5.0, 2.0  # how long a network camera may take before it counts as gone
@@ -54,7 +54,7 @@ class _LiveSource(ABC):
         try:
             self._container = open_input(av)
         except (av.error.FFmpegError, OSError) as error:
-            raise CameraError(f"cannot open {self._label} ({why(error)}); {hint}") from error
+            raise CameraError(f"cannot open {self._label} ({first_line(error)}); {hint}") from error
         if not self._container.streams.video:
             raise CameraError(f"{self._label} has no video stream; {hint}")
         stream = self._container.streams.video[0]
@@ -86,7 +86,9 @@ class _LiveSource(ABC):
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as error:
-                raise CameraError(f"{self._label} stopped delivering ({why(error)})") from error
+                raise CameraError(
+                    f"{self._label} stopped delivering ({first_line(error)})"
+                ) from error
             if packet is None:
                 return
             yield from self._pictures(av, packet, stream)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
-from jetsight.datasets.pyav import import_av, rgb, whole_only, why
-from jetsight.errors import CameraError
+from jetsight.datasets.pyav import import_av, rgb, whole_only
+from jetsight.errors import CameraError, first_line
 
 _SLACK = 0.05  # containers round durations, and edit lists hide a few frames
 
@@ -36,8 +36,8 @@ class VideoSource:
             self._container = av.open(str(self._path))
         except (av.error.FFmpegError, OSError) as error:
             raise CameraError(
-                f"cannot read {self._path} as a video ({why(error)}); it is truncated or of an "
-                "unknown format, so copy it again or convert it to mp4"
+                f"cannot read {self._path} as a video ({first_line(error)}); it is truncated "
+                "or of an unknown format, so copy it again or convert it to mp4"
             ) from error
         streams = self._container.streams.video
         if not streams:

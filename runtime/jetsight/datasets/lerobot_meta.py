@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jetsight.errors import DataError, MissingDependency, UsageError
+from jetsight.errors import DataError, MissingDependency, UsageError, first_line
 from jetsight.storage import strict_json
 
 INFO = "meta/info.json"
@@ -236,5 +236,6 @@ def _reported(file: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as problem:
-        why = " ".join(str(problem).split())
-        raise DataError(f"cannot read {file} ({why}); copy the dataset again") from problem
+        raise DataError(
+            f"cannot read {file} ({first_line(problem)}); copy the dataset again"
+        ) from problem

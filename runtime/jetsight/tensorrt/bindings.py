@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from jetsight.errors import EngineError, MissingDependency
+from jetsight.errors import EngineError, MissingDependency, first_line
 from jetsight.machine.jetson import jetson
 
 TENSORRT, RTX = "tensorrt", "tensorrt_rtx"
@@ -79,7 +79,7 @@ def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> TensorRtModule:
             module = importlib.import_module(name)
         except (ImportError, OSError) as error:
             if getattr(error, "name", None) != name:  # it is there, a library it needs is not
-                broken = broken or f"{name} is installed but does not load ({_one_line(error)})"
+                broken = broken or f"{name} is installed but does not load ({first_line(error)})"
             continue
         library = TensorRtModule(module, name, _version(module, name))
         if name == TENSORRT and library.version[:2] < _OLDEST:
@@ -156,7 +156,3 @@ def _version(module: Any, name: str) -> Version:
         library = ctypes.CDLL(f"libnvinfer.so.{version[0]}")
         return (*version[:3], int(library.getInferLibBuildVersion()))
     return version
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jetsight.errors import DataError, JetsightError, StorageError, UsageError
+from jetsight.errors import DataError, JetsightError, StorageError, UsageError, first_line
 from jetsight.storage import atomic
 from jetsight_train.record import dataset, episode
 from jetsight_train.record.environments import open_environment
@@ -203,7 +203,7 @@ def _attempt(
     except StorageError as problem:
         return problem
     except Exception as problem:  # an environment is foreign code and may raise anything
-        why = " ".join(f"{type(problem).__name__}: {problem}".split())
+        why = f"{type(problem).__name__}: {first_line(problem)}"
         return DataError(
             f"environment {recipe.env_id!r} failed in episode {index} ({why}); finished episodes "
             "are kept: correct the environment and run again with --resume"

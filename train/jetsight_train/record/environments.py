@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.errors import JetsightError, MissingDependency, UsageError
+from jetsight.errors import JetsightError, MissingDependency, UsageError, first_line
 from jetsight.signals import deferred_signals
 from jetsight_train.record.pusht import Scene
 from jetsight_train.record.video import resample
@@ -171,7 +171,7 @@ def _make(env_id: str, options: dict[str, Any], steps: int) -> Any:
             )
         except (gymnasium.error.Error, ImportError, TypeError, ValueError) as problem:
             raise UsageError(
-                f"cannot make environment {env_id!r}: {' '.join(str(problem).split())}; "
+                f"cannot make environment {env_id!r}: {first_line(problem)}; "
                 "expected an installed Gymnasium environment with render_mode 'rgb_array'"
             ) from problem
 
@@ -182,10 +182,9 @@ def _import(module: str) -> Any:
     except ModuleNotFoundError as problem:
         raise MissingDependency(module, "sim", "recording a simulated robot") from problem
     except ImportError as problem:  # present, but a system library is not: OpenCV wants libGL
-        why = " ".join(str(problem).split())
         raise JetsightError(
-            f"Python package {module!r} is installed but does not load ({why}); install that "
-            "library, on Debian and Ubuntu: sudo apt install libgl1 libglib2.0-0"
+            f"Python package {module!r} is installed but does not load ({first_line(problem)}); "
+            "install that library, on Debian and Ubuntu: sudo apt install libgl1 libglib2.0-0"
         ) from problem
 
 
