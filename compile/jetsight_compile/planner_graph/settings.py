@@ -97,7 +97,7 @@ def parse(text: str) -> PlannerPreset:
 
     Example:
         >>> parse("icem:256x5")
-        Wish(kind='icem', samples=256, horizon=5)
+        PlannerPreset(kind='icem', samples=256, horizon=5)
     """
     match = _WISH.fullmatch(text)
     if match is None or match[1] not in KINDS:

@@ -221,6 +221,7 @@ def test_default_depends_on_what_the_cpu_can_do(
     monkeypatch.delenv(registry.VARIABLE, raising=False)
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(registry, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr("jetsight.machine.cpu.cpu_flags", lambda: frozenset(flags))
     for family, expected in (("cpu-fp32", fp32), ("cpu-int8", int8)):
         assert registry.choose(family) == expected
         assert registry.open_backend(None, family).name == expected
