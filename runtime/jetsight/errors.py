@@ -145,12 +145,24 @@ def first_line(error: BaseException, most: int = 4) -> str:
     return " ".join(kept[:most])[:300] or type(error).__name__
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The line for a name that does not exist, with the nearest one that does."""
+def did_you_mean(name: str, known: Iterable[str], listing: str = "known") -> str:
+    """Suggest the nearest known name, or list them all.
+
+    Args:
+        name: one that does not exist; only its first 100 characters are compared, since the time
+            of the comparison grows with the square of the length.
+        known: the names that do.
+        listing: words in front of the list.
+    """
     names = list(known)
-    near = difflib.get_close_matches(str(name)[:100], names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-    return UsageError(f"there is no {kind} {str(name)[:100]!r}; {hint}")
+    near = difflib.get_close_matches(name[:100], names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"{listing}: {', '.join(names) or 'none'}"
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """Describe a name that does not exist, with the nearest one that does."""
+    text = str(name)[:100]
+    return UsageError(f"there is no {kind} {text!r}; {did_you_mean(text, known)}")
 
 
 def missing(error: ImportError, purpose: str) -> MissingDependency | None:

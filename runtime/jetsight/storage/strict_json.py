@@ -9,7 +9,6 @@ own: limits that relate fields to one another belong in `__post_init__` of the d
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import math
@@ -17,7 +16,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from jetsight.errors import ArtefactError, JetsightError
+from jetsight.errors import ArtefactError, JetsightError, did_you_mean
 
 T = TypeVar("T")
 
@@ -222,8 +221,7 @@ def _build(cls: type[T], value: Any, path: str, allow_unknown: bool) -> T:
 def _refuse_unknown(value: Mapping[str, Any], names: list[str], path: str) -> None:
     for key in value:
         if key not in names:
-            near = difflib.get_close_matches(key[:100], names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
+            hint = did_you_mean(key, names, "known keys")
             raise _Wrong(path, f"unknown key {_shown(key)}; {hint}")
 
 
