@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-import numpy as np
 import onnx
 
 from jetsight.errors import EngineError, UsageError
@@ -89,23 +88,23 @@ def blocks_of(layers: Iterable[str]) -> dict[str, list[str]]:
 
 
 def work(graph: onnx.ModelProto) -> dict[str, int]:
-    """Multiply-accumulates of every product and convolution, by node name.
+    """Count the multiply-accumulates of every product and convolution, by node name.
 
     Raises:
-        EngineError: a shape is not known, so the graph is not static.
+        EngineError: a shape cannot be inferred.
     """
-    inferred = onnx.shape_inference.infer_shapes(graph).graph
-    values = (*inferred.value_info, *inferred.input, *inferred.output)
-    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
-    shapes = {name: shape for name, shape in shapes.items() if all(shape)}  # 0 is a dynamic size
-    shapes.update((tensor.name, tuple(tensor.dims)) for tensor in graph.graph.initializer)
-    try:
-        return {node.name: _products(node, shapes) for node in weighted(graph)}
-    except (KeyError, IndexError) as error:
-        raise EngineError(
-            f"graph {graph.graph.name!r}: the shape of {error} is not known; export it with "
-            "static shapes"
-        ) from None
+    return {node.name: count for node, count in _counted(graph)}
+
+
+def graph_flop(graph: bytes) -> int:
+    """Count the multiplications and additions of the products and convolutions of a float graph.
+
+    Everything else (norms, softmax, activations) is left out, as is the custom.
+
+    Raises:
+        EngineError: a shape cannot be inferred.
+    """
+    return 2 * sum(count for _, count in _counted(onnx.load_from_string(graph)))
 
 
 def share(graph: onnx.ModelProto, layers: Collection[str]) -> float:
@@ -148,42 +147,28 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(n, p) for n in (name, plain) for p in patterns)
 
 
+def _counted(graph: onnx.ModelProto) -> list[tuple[onnx.NodeProto, int]]:
+    """Pair every weighted node with its multiply-accumulates."""
+    inferred = onnx.shape_inference.infer_shapes(graph, data_prop=True).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
+    shapes = {name: shape for name, shape in shapes.items() if all(shape)}  # 0 is a dynamic size
+    shapes.update((tensor.name, tuple(tensor.dims)) for tensor in graph.graph.initializer)
+    try:
+        return [(node, _products(node, shapes)) for node in weighted(graph)]
+    except (KeyError, IndexError) as error:
+        raise EngineError(
+            f"graph {graph.graph.name!r} is not static: the shape of {error} is not known; export it "
+            "with static shapes"
+        ) from None
+
+
 def _products(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    out, weight = shapes[node.output[0]], shapes[node.input[1]]
+    left, weight, out = (shapes[name] for name in (*node.input[:2], node.output[0]))
     if node.op_type == "Conv":
-        return int(np.prod(out) * np.prod(weight[1:]))
-    return int(np.prod(out) * shapes[node.input[0]][-1])
-
-
-def graph_flop(graph: bytes) -> int:
-    """Multiplications and additions of the matrix products and convolutions of a float graph.
-
-    Everything else (norms, softmax, activations) is left out, as is the custom.
-
-    Raises:
-        EngineError: the shape of a product cannot be inferred.
-    """
-    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph), data_prop=True)
-    values = [*model.graph.value_info, *model.graph.input, *model.graph.output]
-    shapes = {
-        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-        for value in values
-    }
-    shapes |= {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    return sum(_node_flop(node, shapes) for node in model.graph.node)
-
-
-def _node_flop(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    if node.op_type not in ("MatMul", "Gemm", "Conv"):
-        return 0
-    found = [shapes.get(name, (0,)) for name in (*node.input[:2], node.output[0])]
-    if 0 in found[1] or 0 in found[2]:
-        raise EngineError(f"the shape of {node.name or node.op_type} is not static")
-    left, right, out = found
-    if node.op_type == "Conv":
-        inner = math.prod(right[1:])  # input channels of a group times the kernel
+        inner = math.prod(weight[1:])  # input channels of a group times the kernel
     elif node.op_type == "Gemm" and any(a.name == "transA" and a.i for a in node.attribute):
         inner = left[0]
     else:
         inner = left[-1]
-    return 2 * inner * math.prod(out)
+    return inner * math.prod(out)
