@@ -274,7 +274,8 @@ def _gate_table(name: str, gates: Sequence[Gate]) -> Iterator[str]:
             f"{g.value:.6g}",
             f"{sign} {g.limit:g}",
             "passed" if g.passed else "FAILED",
-            f"{g.control_value:.4g} {'fails' if g.control_failed else 'PASSES: gate is blind'}",
+            f"{g.control_value:.4g} "
+            + ("failed, as it must" if g.control_failed else "PASSED: blind"),
         )
         for g in gates
     )
