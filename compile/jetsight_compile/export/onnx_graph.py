@@ -158,8 +158,8 @@ def _counted(graph: onnx.ModelProto) -> list[tuple[onnx.NodeProto, int]]:
         return [(node, _products(node, shapes)) for node in weighted(graph)]
     except (KeyError, IndexError) as error:
         raise EngineError(
-            f"graph {graph.graph.name!r} is not static: the shape of {error} is not known; export it "
-            "with static shapes"
+            f"graph {graph.graph.name!r} is not static: the shape of {error} is not known; export "
+            "it with static shapes"
         ) from None
 
 
