@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from jetsight.cameras.readings import ReadingsSource
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import CameraError
 
 
-class EpisodeSource:
+class EpisodeSource(ReadingsSource):
     """Plays one episode of a LeRobot v3 dataset, or all of them with a cut between.
 
     Frame t comes with the action taken at t - 1, and the recorded actions from t on as its plan.
@@ -24,9 +25,9 @@ class EpisodeSource:
     """
 
     def __init__(self, folder: Path, episode: int | None) -> None:
+        super().__init__(str(folder) + ("" if episode is None else f"#{episode}"))
         self._folder = folder
         self._episode = episode
-        self._readings: Iterator[Reading] = iter(())
 
     def start(self, request: StreamRequest) -> SourceInfo:
         """Open the dataset.
@@ -51,20 +52,7 @@ class EpisodeSource:
         if self._episode is not None:
             data.rows(self._episode)  # so that a missing episode is an error before the first frame
         self._readings = self._play(data, request)
-        label = str(self._folder) + ("" if self._episode is None else f"#{self._episode}")
-        return SourceInfo(label, data.height, data.width, data.fps)
-
-    def read(self) -> Reading | None:
-        """Next frame of the episode.
-
-        Raises:
-            DataError: the recording is damaged.
-        """
-        return next(self._readings, None)
-
-    def close(self) -> None:
-        """Close the video."""
-        self._readings = iter(())  # dropping the generator closes the container
+        return SourceInfo(self._label, data.height, data.width, data.fps)
 
     def _play(self, data: LeRobotDataset, request: StreamRequest) -> Iterator[Reading]:
         episodes = range(len(data)) if self._episode is None else [self._episode]
