@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import threading
 from collections.abc import Callable
 from typing import Any, TextIO
 
 from jetsight.tensorrt.bindings import TensorRtModule
+from jetsight.terminal import TerminalLine
 
 Say = Callable[[float, str], None]  # part done from 0 to 1, and what is going on
 
@@ -21,33 +20,28 @@ class ProgressLine:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._live = stream, stream.isatty()
+        self._line = TerminalLine(stream)
         self._shown = self._newest = ""
 
     def step(self, text: str) -> None:
         """Begin a step, e.g. `"trt-op20-fp16 encode: building"`."""
-        self._write(f"\r\x1b[2K{self._fit(text)}" if self._live else f"  {text}\n")
+        if self._line.live:
+            self._line.rewrite(text)
+        else:
+            self._line.write(f"  {text}\n")
         self._shown = text
 
     def done(self, part: float, what: str) -> None:
         """Say how far the step is; only a terminal shows it."""
         text = f"{self._shown} {part:4.0%}  {what}"
-        if self._live and text != self._newest:
+        if self._line.live and text != self._newest:
             self._newest = text
-            self._write(f"\r\x1b[2K{self._fit(text)}")
+            self._line.rewrite(text)
 
     def close(self) -> None:
         """Clear the line, so that what follows starts on a fresh one."""
-        if self._live and self._shown:
-            self._write("\r\x1b[2K")
-
-    def _fit(self, text: str) -> str:
-        return text[: shutil.get_terminal_size().columns - 1]
-
-    def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the terminal went away
-            self._stream.write(text)
-            self._stream.flush()
+        if self._line.live and self._shown:
+            self._line.rewrite("")
 
 
 class Phases:
