@@ -127,7 +127,15 @@ def _ours(
             f"jetsight {backend} {family}",
             precision,
             work,
-            partial(ours.planner, problem, graphs[precision], backend, family, threads, clock),
+            partial(
+                ours.planner,
+                problem,
+                graphs[precision],
+                backend,
+                family,
+                threads=threads,
+                clock=clock,
+            ),
         )
         for precision in graphs
         for family in (f"cpu-{precision}",)

@@ -19,7 +19,18 @@ from jetsight.tensorrt.record import BuildRecord, Parity, Port
 
 FAMILY = "trt-op23-fp16"
 F32 = TensorProto.FLOAT
-ORIN = HostSpec("tensorrt", "10.3.0.26", "540.4.0", "12.6", "Orin", "8.7", 16, 16384, "36.4.3", "0")
+ORIN = HostSpec(
+    library="tensorrt",
+    version="10.3.0.26",
+    driver="540.4.0",
+    cuda="12.6",
+    gpu="Orin",
+    sm="8.7",
+    multiprocessors=16,
+    memory_mb=16384,
+    l4t="36.4.3",
+    power_mode="0",
+)
 
 
 def encode(seed: int = 0, extra: Sequence[onnx.NodeProto] = ()) -> onnx.ModelProto:

@@ -50,13 +50,9 @@ def collect(env_id: str, out: str, **options: Any) -> None:
     width, height = options["size"]
     recipe = RecordingRecipe(
         env_id,
-        options["episodes"],
-        options["steps"],
-        options["seed"],
-        options["policy"],
-        height,
-        width,
-        options["fps"],
+        height_px=height,
+        width_px=width,
+        **{name: options[name] for name in ("episodes", "steps", "seed", "policy", "fps")},
     )
     try:
         _run(recipe, out, options)

@@ -216,9 +216,9 @@ class _Job:
             self._bundle.manifest,
             self._family,
             self._graph,
-            self._workshop.library,
-            self._request.options,
-            log,
+            library=self._workshop.library,
+            options=self._request.options,
+            log=log,
             gpu=self._workshop.host.gpu,
         )
         return _Compiled(
