@@ -16,12 +16,19 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from jetsight.bundle.model_spec import (
+    ActionSpec,
+    FrameSpec,
+    TimingSpec,
+    identifier,
+    length,
+    vector,
+)
 from jetsight.errors import CheckpointError, first_line
 from jetsight.storage.atomic import new_directory
 from jetsight.storage.strict_json import dump, parse
 from jetsight_train.heads.spec import HeadsDescription
-from jetsight_train.model.preprocess import FrameSpec
-from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.model.world_model import WorldModel
 from jetsight_train.recipe import Recipe
 
 FORMAT = "jetsight-checkpoint"
@@ -38,6 +45,11 @@ class LatentSpec:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are none, and vectors of different lengths."""
+        vector("mean", self.mean, len(self.mean))
+        vector("std", self.std, len(self.mean))
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,18 @@ class CheckpointDescription:
     trained: Trained
     weights: WeightsFile
     heads: HeadsDescription | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse parts that contradict each other."""
+        identifier("name", self.name)
+        length("latent.mean", self.latent.mean, self.recipe.model.latent_size)
+        for key in ("names", "units", "low", "high"):
+            own, planned = getattr(self.action, key), getattr(self.recipe.action, key)
+            if own != planned:
+                raise ValueError(
+                    f"action.{key} is {list(own)}, but recipe.action.{key} is {list(planned)}; "
+                    "expected the same, so copy the checkpoint again or train again"
+                )
 
 
 def save(

@@ -6,16 +6,28 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from jetsight.bundle.model_spec import (
+    MOST_ACTION,
+    ActionSpec,
+    FrameSpec,
+    TimingSpec,
+    identifier,
+    image_size,
+    within,
+)
+from jetsight.datasets.fit import RecordingSpec
 from jetsight.errors import UsageError
 from jetsight.storage.strict_json import parse
 from jetsight_train.collapse import MonitorConfig
 from jetsight_train.data.columns import ProbeColumn
 from jetsight_train.model.config import ModelConfig
+from jetsight_train.model.preprocess import whole_frame
 from jetsight_train.objectives import ObjectiveConfig
 
 if sys.version_info >= (3, 11):
@@ -31,8 +43,18 @@ T = TypeVar("T")
 class FrameRecipe:
     """Camera frame `[height, width]` and model input `[height, width]`, in pixels."""
 
-    camera: tuple[int, int]
-    resize: tuple[int, int]
+    camera: tuple[int, ...]
+    resize: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that are none."""
+        image_size("camera", self.camera)
+        image_size("resize", self.resize)
+
+    @property
+    def spec(self) -> FrameSpec:
+        """The whole camera frame, resized."""
+        return whole_frame(self.camera, self.resize)
 
 
 @dataclass(frozen=True)
@@ -49,13 +71,29 @@ class ActionRecipe:
     rate_limit_per_s: tuple[float, ...] | None = None
     neutral: tuple[float, ...] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what the spec refuses, before there is a training set to measure."""
+        ones = (1.0,) * len(self.names)
+        middle = tuple((a + b) / 2 for a, b in zip(self.low, self.high, strict=False))
+        self.spec(middle if len(middle) == len(ones) else ones, ones)
 
-@dataclass(frozen=True)
-class TimingRecipe:
-    """Camera rate, and camera frames per model step."""
+    def spec(self, mean: tuple[float, ...], std: tuple[float, ...]) -> ActionSpec:
+        """The spec with the normaliser of a training set: `mean` and `std`, one per dimension.
 
-    camera_hz: float
-    action_block: int
+        Raises:
+            ArtefactError: see `ActionSpec`; also if `neutral` is left out and `mean` is outside of
+                the limits.
+        """
+        return ActionSpec(
+            names=self.names,
+            units=self.units,
+            low=self.low,
+            high=self.high,
+            rate_limit_per_s=self.rate_limit_per_s,
+            neutral=mean if self.neutral is None else self.neutral,
+            mean=mean,
+            std=std,
+        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +136,7 @@ class Recipe:
     license: str
     model: ModelConfig
     frame: FrameRecipe
-    timing: TimingRecipe
+    timing: TimingSpec
     action: ActionRecipe
     objective: ObjectiveConfig
     optimiser: OptimiserConfig
@@ -106,9 +144,36 @@ class Recipe:
     anchors: tuple[ProbeColumn, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse anchors without a weight, and a weight without anchors."""
+        """Refuse what no bundle could carry, and sections that contradict each other."""
+        identifier("name", self.name)
+        within("timing.action_block * action.names", self.action_size, 1, MOST_ACTION)
+        self.model.check_input(self.frame.resize)
+        if self.objective.context > self.model.history:
+            raise ValueError(
+                f"objective.context is {self.objective.context}, expected at most model.history, "
+                f"which is {self.model.history}; 0 takes all of it"
+            )
         if bool(self.anchors) != bool(self.objective.anchor):
-            raise ValueError("[[anchors]] and objective.anchor come together or not at all")
+            raise ValueError(
+                f"{len(self.anchors)} [[anchors]] and objective.anchor {self.objective.anchor:g}, "
+                "expected both or neither; add the one that is missing"
+            )
+
+    @property
+    def action_size(self) -> int:
+        """A: numbers in one action block."""
+        return self.timing.action_block * len(self.action.names)
+
+    @property
+    def window(self) -> int:
+        """Frames of one training window, at block spacing."""
+        return (self.objective.context or self.model.history) + self.objective.rollout_steps
+
+    @property
+    def recording_spec(self) -> RecordingSpec:
+        """Frame size, rate and actions of the recordings that fit this recipe."""
+        height, width = self.frame.camera
+        return RecordingSpec(height, width, self.timing.camera_hz, self.action.names)
 
 
 def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:
@@ -134,9 +199,25 @@ def read_recipe(path: Path, kind: type[T]) -> T:
         plain = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a readable TOML recipe: {error}; fix the file") from error
+    _refuse_infinite(plain, path, ())
     # One strict reader serves recipes, checkpoints and manifests.
     text = json.dumps(plain, default=str).encode()
     return parse(text, kind, str(path), error=UsageError)
+
+
+def _refuse_infinite(value: object, path: Path, keys: tuple[str, ...]) -> None:
+    """TOML knows `inf` and `nan`, JSON does not: refuse them here, where the key is known."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_infinite(inner, path, (*keys, key))
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_infinite(inner, path, keys)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(
+            f"{path}: {'.'.join(keys)} holds {value}, expected finite numbers; give the range "
+            "that is meant"
+        )
 
 
 def load_recipe(name_or_path: str) -> Recipe:

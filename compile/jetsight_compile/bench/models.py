@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jetsight.bundle.model_spec import ActionSpec, TimingSpec
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.engine import NDArray
 from jetsight_compile.bench.contestants import Subject
@@ -17,8 +18,7 @@ from jetsight_compile.config.targets import TARGETS
 from jetsight_compile.export.onnx_export import export_encode
 from jetsight_compile.quantize.schemes import cpu_int8
 from jetsight_train import checkpoint as checkpoints
-from jetsight_train.model.preprocess import FrameSpec
-from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.model.world_model import WorldModel
 from jetsight_train.recipe import Recipe, load_recipe
 
 POOL = 8  # different frames that are encoded in turn
@@ -52,7 +52,7 @@ def _untrained(recipe: Recipe) -> WorldModel:
     action, size = recipe.action, len(recipe.action.names)
     return WorldModel(
         recipe.model,
-        FrameSpec.whole(recipe.frame.camera, recipe.frame.resize),
+        recipe.frame.spec,
         TimingSpec(recipe.timing.camera_hz, recipe.timing.action_block),
         ActionSpec(
             action.names,

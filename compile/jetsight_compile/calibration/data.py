@@ -20,10 +20,15 @@ import numpy.typing as npt
 import torch
 
 from jetsight.bundle.manifest import DataDigest
-from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError
 from jetsight_train.data.encoded import encode_recording
-from jetsight_train.data.windows import Recording, WindowSampler, load_recording, split
+from jetsight_train.data.windows import (
+    Recording,
+    WindowSampler,
+    check_metadata,
+    load_recording,
+    split,
+)
 from jetsight_train.model.world_model import WorldModel
 
 NDArray = npt.NDArray[Any]
@@ -36,7 +41,6 @@ CALIBRATION_FRAMES, CALIBRATION_WINDOWS = 256, 128
 GATE_FRAMES, GATE_WINDOWS = 200, 100
 # Below this a quantile of surprise or a range is noise.
 FEWEST_FRAMES, FEWEST_WINDOWS = 32, 16
-_RATE_TOLERANCE = 0.005
 # A codec makes many different frames out of one picture, each off by a little: of frozen PushT,
 # mosaics and white noise no pixel moved by more than 26 levels, in 40 to 200 frames. In recorded
 # PushT episodes 5 % of the pixels and more move by over 32.
@@ -111,7 +115,7 @@ def load_episodes(path: Path, model: WorldModel) -> Episodes:
         DataError: the dataset cannot be read, does not fit the model, or is worthless for the
             reasons in the module's docstring.
     """
-    _check_description(LeRobotDataset.open(path), path, model)
+    check_recording(path, model)
     recording = load_recording(path)
     _check_content(recording, path)
     halves, episodes = split(recording), len(recording.starts) - 1
@@ -124,27 +128,17 @@ def spread(count: int, most: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def _check_description(dataset: LeRobotDataset, path: Path, model: WorldModel) -> None:
-    frame, action, timing = model.frame, model.action, model.timing
+def check_recording(path: Path, model: WorldModel) -> None:
+    """Refuse a dataset that cannot calibrate this model, by its metadata alone.
+
+    Raises:
+        DataError: unreadable, of another camera, rate or robot, or of fewer than two episodes.
+    """
+    dataset = check_metadata(path, model.recording_spec)
     if len(dataset) < 2:
         raise DataError(
             f"{path}: {len(dataset)} episodes; compiling needs at least 2, one to calibrate with "
             "and one held out to judge by: record more with `jetsight collect`"
-        )
-    if (dataset.height, dataset.width) != (frame.height_px, frame.width_px):
-        raise DataError(
-            f"{path}: frames are {dataset.height}x{dataset.width}, but the model takes "
-            f"{frame.height_px}x{frame.width_px} (height x width); record with the model's camera"
-        )
-    if tuple(dataset.action_names) != tuple(action.names):
-        raise DataError(
-            f"{path}: actions are {list(dataset.action_names)}, but the model takes "
-            f"{list(action.names)} in this order; calibrate with the robot it was trained for"
-        )
-    if abs(dataset.fps / timing.camera_hz - 1.0) > _RATE_TOLERANCE:
-        raise DataError(
-            f"{path}: recorded at {dataset.fps:g} Hz, but the model steps at "
-            f"{timing.camera_hz:g} Hz; record at the model's rate"
         )
 
 

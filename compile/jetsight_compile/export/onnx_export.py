@@ -89,11 +89,10 @@ class Sizes:
         f32, u8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
         if graph == "encode":
             return {"frame_hwc_u8": (u8, (self.h, self.w, 3))}, {"z": (f32, (self.D,))}
-        inputs: dict[str, Port] = {
-            "z_hist": (f32, (self.K, self.D)),
-            "a_hist": (f32, (self.K - 1, self.A)),
-            "actions": (f32, (self.H, self.A)),
-        }
+        inputs: dict[str, Port] = {"z_hist": (f32, (self.K, self.D))}
+        if self.K > 1:  # one latent has no action before it, and no backend takes an empty input
+            inputs["a_hist"] = (f32, (self.K - 1, self.A))
+        inputs["actions"] = (f32, (self.H, self.A))
         return inputs, {"z_future": (f32, (self.H, self.D))}
 
 
@@ -119,22 +118,22 @@ def export_encode(model: WorldModel, style: Style) -> onnx.ModelProto:
 
 
 def export_forecast(model: WorldModel, style: Style) -> onnx.ModelProto:
-    """`z_hist [K, D], a_hist [K-1, A], actions [H, A] -> z_future [H, D]`.
+    """`z_hist [K, D], a_hist [K-1, A], actions [H, A] -> z_future [H, D]`; no `a_hist` if K is 1.
 
     Raises:
         EngineError: the exported graph breaks a promise of this module.
     """
     sizes, module = Sizes.of(model), ForecastGraph(model, style)
-    a_hist, actions = torch.zeros(sizes.K - 1, sizes.A), torch.zeros(sizes.H, sizes.A)
+    ports, _ = sizes.signature("forecast")
+    blocks = {name: torch.zeros(ports[name][1]) for name in ports if name != "z_hist"}
     pieces = [f"modulation_{i}" for i in range(len(module.modulation.sizes))]
-    modulation = export_part(
-        module.modulation, {"a_hist": a_hist, "actions": actions}, pieces, style.opset
-    )
+    modulation = export_part(module.modulation, blocks, pieces, style.opset)
     each = len(pieces) // sizes.H
     inputs = {"window": torch.zeros(sizes.K, sizes.D)}
     for name, rows in zip(pieces[:each], module.modulation.sizes, strict=False):
         inputs[name] = torch.zeros(rows, sizes.D, dtype=module.step.dtype)
-    step = export_part(module.step, inputs, ["z", "window_next"], style.opset)
+    outputs = ["z", "window_next"] if sizes.K > 1 else ["z"]
+    step = export_part(module.step, inputs, outputs, style.opset)
     return finished(_unrolled(modulation, step, sizes), "forecast", sizes)
 
 
@@ -201,7 +200,7 @@ def _unrolled(modulation: onnx.ModelProto, step: onnx.ModelProto, sizes: Sizes) 
         bound = {v.name: s for v, s in zip(step.graph.input, sources, strict=True)}
         renamed = splice(graph, step.graph, f"step{index}/", bound)
         future.append(renamed["z"])
-        current = renamed["window_next"]
+        current = renamed.get("window_next", renamed["z"])
     graph.node.append(helper.make_node("Concat", future, ["z_future"], name="future", axis=0))
     shape = (sizes.H, sizes.D)
     graph.output.append(helper.make_tensor_value_info("z_future", onnx.TensorProto.FLOAT, shape))

@@ -46,12 +46,13 @@ class ForecastGraph(Layer):
         self.step = Step(model.predictor, model.config.history, style)
         self.horizon = model.config.horizon
 
-    def forward(self, z_hist: Tensor, a_hist: Tensor, actions: Tensor) -> Tensor:
-        """H steps; each sees the newest K latents."""
-        pieces = self.modulation(a_hist, actions)
+    def forward(self, z_hist: Tensor, *blocks: Tensor) -> Tensor:
+        """H steps, each from the newest K latents; `blocks`: `a_hist`, if K > 1, and `actions`."""
+        pieces = self.modulation(*blocks)
         each, window, future = len(pieces) // self.horizon, z_hist, []
         for step in range(self.horizon):
-            z, window = self.step(window, *pieces[step * each : (step + 1) * each])
+            z, *window_next = self.step(window, *pieces[step * each : (step + 1) * each])
+            window = window_next[0] if window_next else z
             future.append(z)
         return torch.cat(future)
 
@@ -77,14 +78,14 @@ class Step(nn.Module):
         self.dtype = style.dtype
         self.to(self.dtype)
 
-    def forward(self, window: Tensor, *modulations: Tensor) -> tuple[Tensor, Tensor]:
-        """`[K, D] -> [1, D], [K, D]`."""
+    def forward(self, window: Tensor, *modulations: Tensor) -> tuple[Tensor, ...]:
+        """`[K, D] -> [1, D], [K, D]`; with K = 1 both are the same, and there is one output."""
         pieces = iter(modulations)
         x = window.to(self.dtype) + self.positions
         for block in (*self.blocks, self.last):
             x = block(x, *(next(pieces) for _ in range(PARTS)))
         z = self.project(self.norm(x)).float()
-        return z, torch.cat([window[1:], z])
+        return (z,) if len(window) == 1 else (z, torch.cat([window[1:], z]))
 
 
 class Modulation(nn.Module):
@@ -116,9 +117,10 @@ class Modulation(nn.Module):
         order, self.sizes = _layout(len(each), model.config.history, model.config.horizon)
         self.register_buffer("order", torch.tensor(order))
 
-    def forward(self, a_hist: Tensor, actions: Tensor) -> tuple[Tensor, ...]:
-        """`[K-1, A], [H, A]` to the pieces, in the order of use."""
-        a = (torch.cat([a_hist, actions]) - self.action_mean) / self.action_std
+    def forward(self, *blocks: Tensor) -> tuple[Tensor, ...]:
+        """`[K-1, A]`, if K > 1, and `[H, A]` to the pieces, in the order of use."""
+        joined = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
+        a = (joined - self.action_mean) / self.action_std
         condition = self.action_embedding(a.to(self.dtype))
         rows = self.all(functional.silu(condition)).view(-1, self.size)
         return torch.split(rows.index_select(0, self.order), self.sizes)

@@ -8,7 +8,6 @@ Shapes: n golden samples, K history, H horizon, A action-block size, D latent si
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import os
 import shutil
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jetsight.bundle import golden, model_spec
+from jetsight.bundle import golden
 from jetsight.bundle.bundle import Bundle, write_bundle
 from jetsight.bundle.manifest import (
     GOLDEN,
@@ -153,17 +152,10 @@ def _manifest(contents: Contents) -> Manifest:
     about, model = contents.about, contents.model
     return Manifest(
         name=about.name,
-        model=model_spec.ModelSpec(
-            architecture=model.config.architecture,
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            latent_size=model.config.latent_size,
-            history=model.config.history,
-            horizon=model.config.horizon,
-            action_size=model.action_size,
-        ),
-        frame=model_spec.FrameSpec(**_fields(about.frame)),
-        timing=model_spec.TimingSpec(**_fields(about.timing)),
-        action=model_spec.ActionSpec(**_fields(about.action)),
+        model=model.spec,
+        frame=about.frame,
+        timing=about.timing,
+        action=about.action,
         latent=_latent(model, contents.episodes.held_out),
         families=tuple(contents.families),
         gates=tuple(contents.gates),
@@ -171,10 +163,6 @@ def _manifest(contents: Contents) -> Manifest:
         heads=head_spec(model),
         planners=contents.planners,
     )
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def _latent(model: WorldModel, held_out: Side) -> LatentStats:

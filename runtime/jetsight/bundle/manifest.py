@@ -14,7 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from jetsight.bundle.model_spec import ActionSpec, FrameSpec, ModelSpec, TimingSpec, vector, within
+from jetsight.bundle.model_spec import (
+    ActionSpec,
+    FrameSpec,
+    ModelSpec,
+    TimingSpec,
+    identifier,
+    vector,
+    within,
+)
 from jetsight.bundle.planner_spec import HeadSpec, PlannerSpec, check_planners
 from jetsight.errors import BundleError
 from jetsight.storage import strict_json
@@ -28,7 +36,6 @@ IMAGINE = "imagine_"  # how their graphs are called (since version 1.2)
 FILE_NAME = "manifest.json"
 _MAX_FILES = 256
 _MAX_FILE_BYTES = 2 << 30  # a protobuf, and so an ONNX graph, cannot be larger
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _GRAPH_PATH = re.compile(r"graphs/([^/]+)/([a-z][a-z0-9_]{0,31})\.onnx")
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
@@ -80,7 +87,7 @@ class Family:
     tensors: int | None = None
 
     def __post_init__(self) -> None:
-        _name("family name", self.name)
+        identifier("family name", self.name)
         within("opset", self.opset, 7, 100)
         for graph in GRAPHS:
             if graph not in self.precision:
@@ -198,7 +205,7 @@ class Manifest:
     planners: tuple[PlannerSpec, ...] = ()
 
     def __post_init__(self) -> None:
-        _name("name", self.name)
+        identifier("name", self.name)
         self._check_sizes()
         check_planners(
             self.planners,
@@ -311,13 +318,6 @@ def _is_newer_minor(version: object, what: str) -> bool:
     if major < own_major:
         raise BundleError(f"{what}: version {major}.{minor} is no longer read; compile again")
     return minor > own_minor
-
-
-def _name(key: str, value: str) -> None:
-    if not _NAME.fullmatch(value):
-        raise BundleError(
-            f"{key} is {value[:80]!r}, expected letters, digits, '.', '_' or '-', at most 64"
-        )
 
 
 def _digest(key: str, value: str) -> None:

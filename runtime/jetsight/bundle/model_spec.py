@@ -1,12 +1,14 @@
-"""What a model takes and gives: sizes, frame, timing and action, as checkpoints and bundles say it.
+"""Model, frame, timing and action specs: one set for recipes, checkpoints and bundles.
 
-Constructing one checks it. D latent size, K history, H horizon, B action block, a per-step action
-size, A = B * a model action size.
+Constructing one checks it, so a recipe that training accepts is one that a bundle accepts. A reader
+of files puts the file and the key in front of the message. Letters: D latent size, K history,
+H horizon, B action block, a per-step action size, A = B * a model action size.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +16,10 @@ from typing import Literal
 from jetsight.errors import ArtefactError
 
 _FLOAT32_MAX = 3.4e38  # the graphs and the forecaster compute in float32
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MOST_PX = 1 << 14
+MOST_LATENT, MOST_STEPS, MOST_ACTION = 1 << 16, 1 << 10, 1 << 12
+MOST_NAME = 64
 
 
 @dataclass(frozen=True)
@@ -29,18 +35,27 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         within("parameters", self.parameters, 1, 10**12)
-        within("latent_size", self.latent_size, 1, 1 << 16)
-        within("history", self.history, 1, 1024)
-        within("horizon", self.horizon, 1, 1024)
-        within("action_size", self.action_size, 1, 1 << 12)
+        within("latent_size", self.latent_size, 1, MOST_LATENT)
+        within("history", self.history, 1, MOST_STEPS)
+        within("horizon", self.horizon, 1, MOST_STEPS)
+        within("action_size", self.action_size, 1, MOST_ACTION)
 
 
 @dataclass(frozen=True)
 class FrameSpec:
-    """The camera frame `encode` takes, and what the graph does with it (for people to read).
+    """The camera frame `encode` takes, and what the graph does with it.
 
-    `crop` is (top, left, height, width) in camera pixels, `resize` (height, width) after it;
-    `mean` and `std` normalise channel values in 0..1.
+    Args:
+        height_px: camera frame height.
+        width_px: camera frame width.
+        channel_order: order of the three colour channels.
+        crop: `(top, left, height, width)` of the region in use, in camera pixels.
+        resize: `(height, width)` of the model's input, after the crop.
+        mean: per channel, of values in 0..1.
+        std: per channel, of values in 0..1.
+
+    Raises:
+        ArtefactError: a size is out of range, the crop leaves the frame, or a number is not finite.
     """
 
     height_px: int
@@ -52,8 +67,10 @@ class FrameSpec:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        within("height_px", self.height_px, 1, 1 << 14)
-        within("width_px", self.width_px, 1, 1 << 14)
+        if self.channel_order != "rgb":
+            raise ArtefactError(f"channel_order is {self.channel_order!r}, expected 'rgb'")
+        within("height_px", self.height_px, 1, MOST_PX)
+        within("width_px", self.width_px, 1, MOST_PX)
         vector("crop", self.crop, 4)
         top, left, height, width = self.crop
         inside = top >= 0 and left >= 0 and height >= 1 and width >= 1
@@ -62,32 +79,47 @@ class FrameSpec:
                 f"crop {list(self.crop)} (top, left, height, width) is outside the "
                 f"{self.height_px}x{self.width_px} frame"
             )
-        vector("resize", self.resize, 2)
-        for size in self.resize:
-            within("resize", size, 1, 1 << 14)
+        image_size("resize", self.resize)
         vector("mean", self.mean, 3)
         vector("std", self.std, 3, positive=True)
 
 
 @dataclass(frozen=True)
 class TimingSpec:
-    """Camera rate in Hz, and how many camera frames one model step (action block) spans."""
+    """Camera rate in Hz, and how many camera frames one model step (action block) spans.
+
+    Raises:
+        ArtefactError: the rate is not a number from 0.01 to 1000, or the block not 1 to 1000.
+    """
 
     camera_hz: float
     action_block: int
 
     def __post_init__(self) -> None:
         if not 0.01 <= self.camera_hz <= 1000:
-            raise ArtefactError(f"camera_hz is {self.camera_hz}, expected 0.01 to 1000")
+            raise ArtefactError(
+                f"camera_hz is {self.camera_hz}, expected 0.01 to 1000 frames per second"
+            )
         within("action_block", self.action_block, 1, 1000)
 
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """One per-step action in robot units: names, units, bounds, neutral value, normaliser.
+    """One per-step action in robot units; every tuple has one entry per action dimension.
 
-    All tuples have one entry per action dimension. `rate_limit_per_s` is in units per second, or
-    None when the robot declares none.
+    Args:
+        names: of the dimensions, each once, printable and at most 64 characters.
+        units: of the dimensions.
+        low: smallest value the robot accepts.
+        high: largest value the robot accepts, above `low`.
+        rate_limit_per_s: largest change per second; None if the robot declares none.
+        neutral: value assumed while the executed action is unknown, between `low` and `high`.
+        mean: over the training set.
+        std: over the training set, above 0.
+
+    Raises:
+        ArtefactError: a name is unusable or repeated, lengths differ, a number is not finite, or
+            low, neutral and high are not in order.
     """
 
     names: tuple[str, ...]
@@ -102,21 +134,27 @@ class ActionSpec:
     def __post_init__(self) -> None:
         size = len(self.names)
         within("number of action names", size, 1, 1 << 10)
-        if len(set(self.names)) != size:
-            raise ArtefactError(f"names {list(self.names)} repeat themselves")
+        labels("names", self.names)
         length("units", self.units, size)
         for key in ("low", "high", "neutral", "mean"):
             vector(key, getattr(self, key), size)
         vector("std", self.std, size, positive=True)
         if self.rate_limit_per_s is not None:
             vector("rate_limit_per_s", self.rate_limit_per_s, size, positive=True)
-        for name, low, neutral, high in zip(
-            self.names, self.low, self.neutral, self.high, strict=True
-        ):
-            if not low < high or not low <= neutral <= high:
+        self._check_order()
+
+    def _check_order(self) -> None:
+        for i, name in enumerate(self.names):
+            low, high, neutral = self.low[i], self.high[i], self.neutral[i]
+            if not low < high:
                 raise ArtefactError(
-                    f"{name!r} has low {low}, neutral {neutral}, high {high}; "
-                    "expected low < high with neutral between"
+                    f"{name!r} has low {low} and high {high}, expected low < high; give the range "
+                    "that the robot accepts"
+                )
+            if not low <= neutral <= high:
+                raise ArtefactError(
+                    f"{name!r} has neutral {neutral} outside of low {low} and high {high}; give an "
+                    "action that the robot may be sent"
                 )
 
 
@@ -124,6 +162,13 @@ def within(key: str, value: int, low: int, high: int) -> None:
     """Raise `ArtefactError` unless `low <= value <= high`."""
     if not low <= value <= high:
         raise ArtefactError(f"{key} is {value}, expected {low} to {high}")
+
+
+def image_size(key: str, size_hw: Sequence[int]) -> None:
+    """Raise `ArtefactError` unless `size_hw` is a height and a width in pixels."""
+    length(key, size_hw, 2)
+    for value in size_hw:
+        within(key, value, 1, MOST_PX)
 
 
 def length(key: str, values: Sequence[object], size: int) -> None:
@@ -140,3 +185,27 @@ def vector(key: str, values: Sequence[float], size: int, *, positive: bool = Fal
             raise ArtefactError(f"{key} holds {value}, expected finite float32 numbers")
         if positive and value <= 0:
             raise ArtefactError(f"{key} holds {value}, expected numbers above 0")
+
+
+def labels(key: str, names: Sequence[str]) -> None:
+    """Raise `ArtefactError` unless the names can be shown, typed and told apart.
+
+    They stand in messages, tables and options like `--target NAME=VALUE`.
+    """
+    for name in names:
+        usable = name.isprintable() and name == name.strip() and 0 < len(name) <= MOST_NAME
+        if not usable or "=" in name:
+            raise ArtefactError(
+                f"{key} has {name[:80]!r}, expected 1 to {MOST_NAME} printable characters without "
+                "'=' and without blanks at the ends"
+            )
+    if len(set(names)) != len(names):
+        raise ArtefactError(f"{key} {list(names)} repeat themselves, expected each name once")
+
+
+def identifier(key: str, value: str) -> None:
+    """Raise `ArtefactError` unless `value` can name a folder and a bundle."""
+    if not _NAME.fullmatch(value):
+        raise ArtefactError(
+            f"{key} is {value[:80]!r}, expected letters, digits, '.', '_' or '-', at most 64"
+        )

@@ -34,6 +34,7 @@ class StreamSpec:
         latent_std: `[D]` spread of each latent dimension on held-out data.
         surprise_scale: typical one-block prediction error in units of that spread.
         surprise_limit: normalised surprise that one held-out frame in a thousand exceeds.
+        action_names: of the dimensions of one robot action; empty if not known.
     """
 
     height_px: int
@@ -47,6 +48,7 @@ class StreamSpec:
     latent_std: NDArray
     surprise_scale: float = 1.0
     surprise_limit: float = float("inf")
+    action_names: tuple[str, ...] = ()
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> StreamSpec:
@@ -63,6 +65,7 @@ class StreamSpec:
             latent_std=np.asarray(manifest.latent.std, np.float32),
             surprise_scale=manifest.latent.surprise_scale,
             surprise_limit=manifest.latent.surprise_quantiles.p999,
+            action_names=manifest.action.names,
         )
 
     @property

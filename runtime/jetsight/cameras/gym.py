@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.datasets.fit import rates_agree
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError, MissingDependency, first_line
 
@@ -90,7 +91,7 @@ class GymSource:
             space.low, space.high, request.action_block, self._seed
         )
         fps = self._env.metadata.get("render_fps")
-        if fps is not None and abs(fps - request.camera_hz) > 0.01 * request.camera_hz:
+        if fps is not None and not rates_agree(fps, request.camera_hz):
             raise CameraError(
                 f"{self._id} makes {fps:g} steps per second, but the model runs at "
                 f"{request.camera_hz:g}; use the environment the model was trained in"

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from jetsight.cameras.readings import ReadingsSource
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
-from jetsight.errors import CameraError
+from jetsight.errors import CameraError, DataError
 
 
 class EpisodeSource(ReadingsSource):
@@ -38,17 +39,10 @@ class EpisodeSource(ReadingsSource):
             UsageError: there is no such episode.
         """
         data = LeRobotDataset.open(self._folder)
-        if abs(data.fps - request.camera_hz) > 0.01 * request.camera_hz:
-            raise CameraError(
-                f"{self._folder} was recorded at {data.fps:g} frames per second, but the model "
-                f"runs at {request.camera_hz:g}; use a dataset of that rate, or train for this one"
-            )
-        size = len(data.action_names)
-        if size not in (0, request.step_size):
-            raise CameraError(
-                f"{self._folder} records actions of {size} numbers ({', '.join(data.action_names)})"
-                f", but the model takes {request.step_size}; use a dataset of the same robot"
-            )
+        try:
+            check_dataset_fits(self._folder, data.spec, request.recording(data.action_names))
+        except DataError as error:
+            raise CameraError(str(error)) from None
         if self._episode is not None:
             data.rows(self._episode)  # so that a missing episode is an error before the first frame
         self._readings = self._play(data, request)

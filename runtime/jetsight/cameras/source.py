@@ -5,12 +5,15 @@ Shapes: h, w frame size; n steps; a size of one robot action.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from jetsight.bundle.runtime_spec import StreamSpec
+from jetsight.datasets.fit import RecordingSpec
+from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError
 from jetsight.stream.frames import Frame
@@ -27,6 +30,7 @@ class StreamRequest:
         action_block: B, ticks per action block.
         plan_ticks: how many upcoming actions a forecast looks at.
         step_size: a, numbers in one robot action.
+        action_names: of its dimensions; empty if they are not known, then they are only counted.
     """
 
     height_px: int
@@ -35,6 +39,7 @@ class StreamRequest:
     action_block: int
     plan_ticks: int
     step_size: int
+    action_names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, spec: StreamSpec) -> StreamRequest:
@@ -46,7 +51,22 @@ class StreamRequest:
             action_block=spec.action_block,
             plan_ticks=spec.plan_ticks,
             step_size=spec.step_size,
+            action_names=spec.action_names,
         )
+
+    def recording(self, recorded_names: Sequence[str]) -> RecordingSpec:
+        """What a recording has to be like to be streamed.
+
+        Args:
+            recorded_names: of the actions in it. Without any, it is streamed as a plain video.
+        """
+        names: Sequence[str] = self.action_names
+        if not recorded_names:
+            names = ()
+        elif not names:
+            fits = len(recorded_names) == self.step_size
+            names = recorded_names if fits else unnamed(ACTION_KEY, self.step_size)
+        return RecordingSpec(self.height_px, self.width_px, self.camera_hz, names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.datasets import lerobot_meta, lerobot_video
+from jetsight.datasets.fit import RecordingSpec
+from jetsight.datasets.lerobot_meta import ACTION_KEY
 from jetsight.errors import DataError, UsageError
 
 STATE_KEY = "observation.state"
-ACTION_KEY = "action"
 _RECORDED = ("meta", "data", "videos", "images")  # folders that `digest` covers
 
 
@@ -91,6 +92,11 @@ class LeRobotDataset:
         """
         folder = Path(path)
         return cls(folder, lerobot_meta.read_info(folder), camera)
+
+    @property
+    def spec(self) -> RecordingSpec:
+        """Frame size, rate and actions, to compare with what a model takes."""
+        return RecordingSpec(self.height, self.width, self.fps, self.action_names)
 
     def __len__(self) -> int:
         """Number of episodes."""

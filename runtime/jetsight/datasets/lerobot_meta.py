@@ -15,6 +15,8 @@ from typing import Any
 from jetsight.errors import DataError, MissingDependency, UsageError, first_line
 from jetsight.storage import strict_json
 
+ACTION_KEY = "action"
+
 INFO = "meta/info.json"
 _CONVERT = "convert it with LeRobot's convert_dataset_v21_to_v30 script"
 
@@ -130,7 +132,12 @@ def dimension_names(key: str, features: Mapping[str, Any], folder: Path) -> list
         names = next((v for v in names.values() if isinstance(v, list)), None)
     if isinstance(names, list) and len(names) == shape[0]:
         return [str(name) for name in names]
-    return [f"{key}_{i}" for i in range(shape[0])]
+    return unnamed(key, shape[0])
+
+
+def unnamed(key: str, size: int) -> list[str]:
+    """Names for the dimensions of a feature that has none of its own."""
+    return [f"{key}_{i}" for i in range(size)]
 
 
 def places(folder: Path, info: Info, camera: str, *, video: bool) -> list[EpisodeLocation]:

@@ -21,6 +21,7 @@ from helpers.runtime.bundle_factory import make_manifest
 from jetsight.bundle import golden, model_spec
 from jetsight.bundle.bundle import Bundle, write_bundle
 from jetsight.bundle.manifest import Family, LatentStats, SurpriseQuantiles
+from jetsight.bundle.model_spec import ActionSpec, TimingSpec
 from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.session import Session
@@ -35,8 +36,8 @@ from jetsight_train.heads.spec import HeadScores, HeadsDescription, HeadsTrained
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig
 from jetsight_train.model.hazard_rules import Disc
 from jetsight_train.model.heads import HazardHeadSpec
-from jetsight_train.model.preprocess import FrameSpec
-from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.model.preprocess import whole_frame
+from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning.problem import ImagineSpec
 
 D, K, H, B, SIDE = 8, 2, 2, 2, 16
@@ -89,7 +90,7 @@ def tiny_model() -> WorldModel:
         (256.0, 256.0),
         (120.0, 120.0),
     )
-    frame = FrameSpec.whole((SIDE, SIDE), (SIDE, SIDE))
+    frame = whole_frame((SIDE, SIDE), (SIDE, SIDE))
     model = WorldModel(config, frame, TimingSpec(10.0, B), action)
     model.heads = HEADS.build(D, 2 * B)
     return model.eval()

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from jetsight.bundle.model_spec import ActionSpec, TimingSpec
 from jetsight.storage.atomic import new_directory
 from jetsight_train import checkpoint
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig, ViTConfig
 from jetsight_train.model.predictor import ConditionalBlock
-from jetsight_train.model.preprocess import FrameSpec
-from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.model.preprocess import whole_frame
+from jetsight_train.model.world_model import WorldModel
 from jetsight_train.objectives import ObjectiveConfig
-from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Recipe, TimingRecipe
+from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Recipe
 from jetsight_train.record import dataset, dataset_stats, episode, video
 
 SIDE, BLOCK, HISTORY, HORIZON, LATENT = 24, 2, 3, 2, 16
@@ -34,17 +35,19 @@ def model_of(
     projector: int = 0,
     camera: tuple[int, int] = (SIDE, SIDE),
     conv: ConvConfig = CONV,
+    history: int = HISTORY,
+    horizon: int = HORIZON,
 ) -> WorldModel:
     """A random model in which every weight, bias, norm and statistic has its own value."""
     torch.manual_seed(0)
     predictor = PredictorConfig(2, 2, 8, 24, 16, projector, 0.1)
     config = ModelConfig(
-        LATENT, HISTORY, HORIZON, predictor, conv=None if vit else conv, vit=VIT if vit else None
+        LATENT, history, horizon, predictor, conv=None if vit else conv, vit=VIT if vit else None
     )
     action = ActionSpec(
         NAMES, ("px", "px"), (-3.0, -3.0), (3.0, 3.0), None, (0.0, 0.0), (0.3, -0.2), (1.7, 1.4)
     )
-    frame = FrameSpec.whole(camera, (SIDE, SIDE))
+    frame = whole_frame(camera, (SIDE, SIDE))
     return randomise(WorldModel(config, frame, TimingSpec(float(FPS), BLOCK), action))
 
 
@@ -77,7 +80,8 @@ def settle(model: WorldModel) -> WorldModel:
     frame = model.frame
     frames, _ = square_episode(99, length=80, side=max(frame.height_px, frame.width_px))
     z = model.train().encode(torch.from_numpy(frames[:, : frame.height_px, : frame.width_px]))
-    model.predict(z[:75].view(25, HISTORY, LATENT), torch.randn(25, HISTORY, model.action_size))
+    k = model.config.history
+    model.predict(z[: 25 * k].view(25, k, LATENT), torch.randn(25, k, model.action_size))
     return model.eval()
 
 
@@ -93,7 +97,7 @@ def geometry_of(recipe: Recipe) -> WorldModel:
     zeros, ones = (0.0,) * len(action.names), (1.0,) * len(action.names)
     return WorldModel(
         recipe.model,
-        FrameSpec.whole(frame.camera, frame.resize),
+        frame.spec,
         TimingSpec(recipe.timing.camera_hz, recipe.timing.action_block),
         ActionSpec(action.names, action.units, action.low, action.high, None, zeros, zeros, ones),
     ).eval()
@@ -107,7 +111,7 @@ def recipe_of(model: WorldModel) -> Recipe:
         "Apache-2.0",
         model.config,
         FrameRecipe((frame.height_px, frame.width_px), frame.resize),
-        TimingRecipe(model.timing.camera_hz, model.timing.action_block),
+        TimingSpec(model.timing.camera_hz, model.timing.action_block),
         ActionRecipe(action.names, action.units, action.low, action.high),
         ObjectiveConfig("vicreg"),
         OptimiserConfig(1, 1),

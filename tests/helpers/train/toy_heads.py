@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jetsight.bundle.model_spec import ActionSpec, TimingSpec
 from jetsight_train import checkpoint
 from jetsight_train.collapse import MonitorConfig
 from jetsight_train.data.encoded import Tracks
@@ -22,10 +23,10 @@ from jetsight_train.heads.recipe import (
 )
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig
 from jetsight_train.model.hazard_rules import Disc
-from jetsight_train.model.preprocess import FrameSpec
-from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.model.preprocess import whole_frame
+from jetsight_train.model.world_model import WorldModel
 from jetsight_train.objectives import ObjectiveConfig
-from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Recipe, TimingRecipe
+from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Recipe
 
 D, K, H, B, SIDE, FPS = 8, 2, 3, 2, 8, 10.0
 A = 2 * B
@@ -40,7 +41,7 @@ WORLD_RECIPE = Recipe(
         D, K, H, PredictorConfig(1, 1, 8, 16, 8, 0, 0.0), conv=ConvConfig((4,), (4,), (4,), 8)
     ),
     FrameRecipe((SIDE, SIDE), (SIDE, SIDE)),
-    TimingRecipe(FPS, B),
+    TimingSpec(FPS, B),
     ActionRecipe(("dx", "dy"), ("m", "m"), (-1.0, -1.0), (1.0, 1.0)),
     ObjectiveConfig("vicreg"),
     OptimiserConfig(1, 1),
@@ -75,7 +76,7 @@ def world(kind: type[WorldModel] = LinearWorld) -> WorldModel:
     action = ActionSpec(
         names, ("m", "m"), (-1.0,) * 2, (1.0,) * 2, None, (0.0,) * 2, (0.0,) * 2, (0.5,) * 2
     )
-    frame = FrameSpec.whole((SIDE, SIDE), (SIDE, SIDE))
+    frame = whole_frame((SIDE, SIDE), (SIDE, SIDE))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return kind(WORLD_RECIPE.model, frame, TimingSpec(FPS, B), action).eval()

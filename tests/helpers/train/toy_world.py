@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from jetsight.bundle.model_spec import TimingSpec
 from jetsight_train.collapse import MonitorConfig
 from jetsight_train.data.windows import Recording
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig
 from jetsight_train.objectives import ObjectiveConfig
-from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Recipe, TimingRecipe
+from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Recipe
 
 SIDE, BLOCK, HISTORY, HORIZON = 24, 2, 3, 2
 
@@ -49,7 +50,7 @@ def toy_recipe(steps: int = 6, batch: int = 8, **objective: object) -> Recipe:
             conv=ConvConfig((8, 16), (4, 3), (4, 2), 32),
         ),
         frame=FrameRecipe((SIDE, SIDE), (SIDE, SIDE)),
-        timing=TimingRecipe(10.0, BLOCK),
+        timing=TimingSpec(10.0, BLOCK),
         action=ActionRecipe(("dy", "dx"), ("px", "px"), (-3.0, -3.0), (3.0, 3.0)),
         objective=ObjectiveConfig(**{"kind": "vicreg", **objective}),  # type: ignore[arg-type]
         optimiser=OptimiserConfig(steps, batch, learning_rate=3e-3, warmup_steps=5),

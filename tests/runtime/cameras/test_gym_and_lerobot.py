@@ -49,8 +49,13 @@ def test_all_episodes_follow_each_other_with_a_cut() -> None:
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (StreamRequest(96, 96, 30.0, 5, 25, 2), ["10 frames per second", "runs at 30"]),
-        (StreamRequest(96, 96, 10.0, 5, 25, 7), ["target_x, target_y", "takes 7"]),
+        (StreamRequest(96, 96, 30.0, 5, 25, 2), ["recorded at 10 Hz", "steps at 30 Hz"]),
+        (
+            StreamRequest(96, 96, 10.0, 5, 25, 7),
+            ["'target_x', 'target_y'", "takes ['action_0'", "'action_6']"],
+        ),
+        (StreamRequest(96, 96, 10.0, 5, 25, 2, ("x", "y")), ["['target_x'", "takes ['x', 'y']"]),
+        (StreamRequest(96, 48, 10.0, 5, 25, 2), ["frames are 96x96", "takes 96x48"]),
     ],
 )
 def test_episode_of_another_robot_is_refused(request_: StreamRequest, words: list[str]) -> None:

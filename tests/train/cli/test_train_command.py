@@ -14,6 +14,7 @@ from jetsight_train.cli import train as train_command
 from jetsight_train.data import windows
 from jetsight_train.data.windows import Recording
 from jetsight_train.recipe import load_recipe
+from jetsight_train.training import trainer
 
 
 @pytest.fixture
@@ -24,6 +25,8 @@ def toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
         return toy_recording(episodes=most or 6, seed=int(path.name))
 
     monkeypatch.setattr(windows, "load_recording", load)
+    monkeypatch.setattr(windows, "check_metadata", lambda path, wanted: None)
+    monkeypatch.setattr(trainer, "check_training_data", lambda recipe, path: None)
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ import torch
 from helpers.paths import RECORDED
 from helpers.train.toy_heads import WORLD_RECIPE
 
+from jetsight.bundle.model_spec import ActionSpec, TimingSpec
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError
 from jetsight_train.data.encoded import read_recorded, read_tracks
-from jetsight_train.model.preprocess import FrameSpec
-from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.model.preprocess import whole_frame
+from jetsight_train.model.world_model import WorldModel
 
 DATA = "data/chunk-000/file-000.parquet"
 EPISODES = "meta/episodes/chunk-000/file-000.parquet"
@@ -35,7 +36,7 @@ def model() -> WorldModel:
         (256.0,) * 2,
         (100.0,) * 2,
     )
-    frame = FrameSpec.whole((96, 96), (8, 8))
+    frame = whole_frame((96, 96), (8, 8))
     return WorldModel(WORLD_RECIPE.model, frame, TimingSpec(10.0, 5), action).eval()
 
 
@@ -99,12 +100,15 @@ def test_another_camera_robot_or_rate_is_told_before_decoding(
     shutil.rmtree(copy / "videos")
     frame, timing, action = model.frame, model.timing, model.action
     model.frame = replace(frame, height_px=48, crop=(0, 0, 48, 96))
-    with pytest.raises(DataError, match="frames are 96 x 96, expected 48 x 96"):
+    with pytest.raises(DataError, match="frames are 96x96, but the model takes 48x96"):
         read_tracks(model, copy, [])
     model.frame, model.timing = frame, replace(timing, camera_hz=20.0)
-    with pytest.raises(DataError, match="recorded at 10 Hz, expected 20 Hz"):
+    with pytest.raises(DataError, match="recorded at 10 Hz, but the model steps at 20 Hz"):
         read_tracks(model, copy, [])
     one = {name: getattr(action, name)[:1] for name in vars(action) if getattr(action, name)}
     model.timing, model.action = timing, ActionSpec(**one, rate_limit_per_s=None)
-    with pytest.raises(DataError, match="actions have 2 numbers, expected 1"):
+    with pytest.raises(
+        DataError,
+        match=r"but the model takes \['target_x'\] in this order",
+    ):
         read_tracks(model, copy, [])

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from jetsight_train.model.preprocess import FrameSpec, Preprocess, resize_matrix
+from jetsight.bundle.model_spec import FrameSpec
+from jetsight.errors import ArtefactError
+from jetsight_train.model.preprocess import Preprocess, resize_matrix, whole_frame
 
 
 @pytest.mark.parametrize(
@@ -14,7 +16,7 @@ from jetsight_train.model.preprocess import FrameSpec, Preprocess, resize_matrix
 )
 def test_equals_pytorch_antialias(camera: tuple[int, int], model: tuple[int, int]) -> None:
     frames = torch.randint(0, 256, (2, *camera, 3), dtype=torch.uint8)
-    spec = FrameSpec.whole(camera, model)
+    spec = whole_frame(camera, model)
     pixels = frames.permute(0, 3, 1, 2).float()
     resized = functional.interpolate(pixels, model, mode="bilinear", antialias=True)
     expected = (resized / 255 - torch.tensor(spec.mean).view(1, 3, 1, 1)) / torch.tensor(
@@ -47,5 +49,5 @@ def test_resize_weights_sum_to_one() -> None:
 
 
 def test_crop_outside_the_frame_is_refused() -> None:
-    with pytest.raises(ValueError, match="leaves the 50x60 camera frame"):
+    with pytest.raises(ArtefactError, match="outside the 50x60 frame"):
         FrameSpec(50, 60, "rgb", (20, 0, 40, 60), (20, 20), (0.5,) * 3, (0.5,) * 3)

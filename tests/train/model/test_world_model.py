@@ -6,10 +6,10 @@ import pytest
 import torch
 from helpers.train.toy_world import HISTORY, HORIZON, toy_recipe, toy_recording
 
+from jetsight.bundle.model_spec import ActionSpec, TimingSpec
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig, ViTConfig
 from jetsight_train.model.encoder import SpatialSoftmax
-from jetsight_train.model.preprocess import FrameSpec
-from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.model.world_model import WorldModel
 from jetsight_train.recipe import load_recipe
 from jetsight_train.training.trainer import build_model
 
@@ -35,7 +35,7 @@ def model() -> WorldModel:
 
 def build(recipe: str) -> WorldModel:
     plan = load_recipe(recipe)
-    frame = FrameSpec.whole(plan.frame.camera, plan.frame.resize)
+    frame = plan.frame.spec
     timing = TimingSpec(plan.timing.camera_hz, plan.timing.action_block)
     return WorldModel(plan.model, frame, timing, ACTION)
 

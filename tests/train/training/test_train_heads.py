@@ -212,11 +212,11 @@ def test_episodes_shorter_than_a_rollout_are_refused(about: CheckpointDescriptio
 
 def test_data_of_another_robot_is_refused() -> None:
     whole, model = recording(3), world()
-    with pytest.raises(DataError, match=r"actions have 1 numbers, expected 2 \(dx, dy\)"):
+    with pytest.raises(DataError, match=r"\['action_0'\], but the model takes \['dx', 'dy'\]"):
         tracks_of(model, replace(whole, actions=whole.actions[:, :1]))
-    with pytest.raises(DataError, match="frames are 4 x 4, expected 8 x 8"):
+    with pytest.raises(DataError, match="frames are 4x4, but the model takes 8x8"):
         tracks_of(model, replace(whole, frames_u8=whole.frames_u8[:, :4, :4]))
-    with pytest.raises(DataError, match="recorded at 30 Hz, expected 10 Hz"):
+    with pytest.raises(DataError, match="recorded at 30 Hz, but the model steps at 10 Hz"):
         tracks_of(model, replace(whole, fps=30.0))
 
 

@@ -266,5 +266,5 @@ def test_anchors_name_columns_and_have_a_weight(tmp_path: Path) -> None:
     wrong = replace(anchored(1.0), anchors=(ProbeColumn("z", "px"),))
     with pytest.raises(DataError, match="no column 'z'"):
         Trainer(wrong, toy_recording(), tmp_path)
-    with pytest.raises(ValueError, match="come together"):
+    with pytest.raises(ValueError, match="expected both or neither"):
         replace(anchored(1.0), anchors=())

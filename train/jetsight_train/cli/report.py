@@ -57,12 +57,15 @@ def report(
     from jetsight.storage.atomic import write_file
     from jetsight_train.checkpoint import load
     from jetsight_train.data.encoded import read_recorded
-    from jetsight_train.data.windows import load_recording, split
+    from jetsight_train.data.windows import check_metadata, load_recording, split
     from jetsight_train.evaluation import model_card as cards
     from jetsight_train.evaluation.model_card import picture
     from jetsight_train.training.trainer import METRICS
 
     model, about = load(checkpoint)
+    for path in (data, probe_data):
+        if path is not None:
+            check_metadata(path, model.recording_spec)
     held_out, judged = load_recording(data), None
     if probe_data is None:
         judged = range(1, len(held_out.starts) - 1, 2)  # the episodes that `split` leaves

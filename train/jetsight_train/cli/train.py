@@ -67,7 +67,7 @@ def train(
     from jetsight_train.checkpoint import load
     from jetsight_train.data.windows import load_recording
     from jetsight_train.model.heads import Heads
-    from jetsight_train.training.trainer import CHECKPOINT, Trainer
+    from jetsight_train.training.trainer import CHECKPOINT, Trainer, check_training_data
 
     if threads:
         torch.set_num_threads(threads)
@@ -83,6 +83,7 @@ def train(
     plan = _adjusted(load_recipe(recipe), steps, no_anti_collapse)
     folder = out or Path("runs") / plan.name
     _refuse_used(folder, resume, CHECKPOINT)
+    check_training_data(plan, data)
     trainer = Trainer(plan, load_recording(data), folder)
     if init:
         weights = load(init)[0]

@@ -17,14 +17,13 @@ import torch
 from torch import Tensor
 
 from jetsight.datasets import lerobot_meta
+from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError
 from jetsight_train.data.columns import FloatArray, check_known
-from jetsight_train.data.windows import Recording
+from jetsight_train.data.windows import Recording, check_metadata
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.progress import progress
-
-RATE_TOLERANCE = 0.01  # of the camera rate; a clock that is off by more shows another motion
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,7 @@ def tracks_of(
     Raises:
         DataError: the recording is not of this model's robot and camera, or has gaps.
     """
-    _check_fit(
-        model,
-        recording.name,
-        recording.frames_u8.shape[1:3],
-        recording.actions.shape[1],
-        recording.fps,
-    )
+    check_dataset_fits(recording.name, recording.spec, model.recording_spec)
     columns = dict(zip(recording.state_names, recording.states.T, strict=True))
     columns |= recorded or {}
     _check_finite(recording.name, {**columns, "action": recording.actions})
@@ -104,10 +97,7 @@ def read_tracks(model: WorldModel, path: Path, columns: Sequence[str]) -> Tracks
     Raises:
         DataError: unreadable, of another robot or camera, or without one of `columns`.
     """
-    dataset = LeRobotDataset.open(path)
-    _check_fit(
-        model, str(path), (dataset.height, dataset.width), len(dataset.action_names), dataset.fps
-    )
+    dataset = check_metadata(path, model.recording_spec)
     extra = read_recorded(path, columns)  # before the long work, so that a typo costs nothing
     states, actions, latents = [], [], []
     for index in progress(range(len(dataset)), f"encode {path.name}", unit="episode"):
@@ -184,27 +174,6 @@ def _episode_columns(
             f"{place.length}; copy the dataset again"
         )
     return {name: np.asarray(table[name].to_numpy()[order], np.float32) for name in names}
-
-
-def _check_fit(
-    model: WorldModel, where: str, size_hw: Sequence[int], action_size: int, fps: float
-) -> None:
-    frame, rate = model.frame, model.timing.camera_hz
-    if tuple(size_hw) != (frame.height_px, frame.width_px):
-        raise DataError(
-            f"{where}: frames are {size_hw[0]} x {size_hw[1]}, expected {frame.height_px} x "
-            f"{frame.width_px} as the checkpoint was trained with; record with that camera"
-        )
-    if action_size != len(model.action.names):
-        raise DataError(
-            f"{where}: actions have {action_size} numbers, expected {len(model.action.names)} "
-            f"({', '.join(model.action.names)}); give data of the checkpoint's robot"
-        )
-    if abs(fps - rate) > RATE_TOLERANCE * rate:
-        raise DataError(
-            f"{where}: recorded at {fps:g} Hz, expected {rate:g} Hz as the checkpoint was trained "
-            "with; record at that rate"
-        )
 
 
 def _check_finite(where: str, columns: Mapping[str, FloatArray]) -> None:

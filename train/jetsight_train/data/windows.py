@@ -15,7 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
 from jetsight.errors import DataError
 from jetsight_train.progress import progress
 
@@ -35,6 +37,26 @@ class Recording:
     state_names: tuple[str, ...]
     digest: str
     name: str
+
+    @property
+    def spec(self) -> RecordingSpec:
+        """Frame size, rate and actions, to compare with what a model takes."""
+        height, width = self.frames_u8.shape[1:3]
+        size = self.actions.shape[1]
+        named = len(self.action_names) == size
+        names = self.action_names if named else unnamed(ACTION_KEY, size)
+        return RecordingSpec(height, width, self.fps, names)
+
+
+def check_metadata(path: Path, wanted: RecordingSpec) -> LeRobotDataset:
+    """Open a dataset and refuse it, before anything is decoded, unless it fits.
+
+    Raises:
+        DataError: unreadable, or of another camera, rate or robot.
+    """
+    dataset = LeRobotDataset.open(path)
+    check_dataset_fits(path, dataset.spec, wanted)
+    return dataset
 
 
 def load_recording(path: Path, most: int | None = None) -> Recording:
@@ -108,6 +130,28 @@ class Windows:
     blocks: Tensor
 
 
+def check_lengths(lengths: Sequence[int], window: int, block: int, where: object) -> None:
+    """Refuse a recording whose episodes are all shorter than one window.
+
+    Args:
+        lengths: frames of each episode.
+        window: frames of a window.
+        block: camera frames from one of them to the next.
+        where: the recording, first words of the message.
+
+    Raises:
+        DataError: no window fits, or there is no episode.
+    """
+    longest, needed = max(lengths, default=0), (window - 1) * block + 1
+    if not lengths:
+        raise DataError(f"{where}: the dataset holds no episode; expected at least one")
+    if longest < needed:
+        raise DataError(
+            f"{where}: no episode is long enough: the longest has {longest} frames, and a window "
+            f"of {window} frames every {block} needs {needed}; record longer episodes"
+        )
+
+
 class WindowSampler:
     """Draws windows that never cross an episode border.
 
@@ -120,11 +164,7 @@ class WindowSampler:
         borders = zip(recording.starts[:-1], recording.starts[1:], strict=True)
         self.firsts = np.concatenate([np.arange(a, b - span) for a, b in borders])
         if not len(self.firsts):
-            longest = int(np.diff(recording.starts).max())
-            raise DataError(
-                f"no episode is long enough: the longest has {longest} frames, and a window of "
-                f"{length} frames every {block} needs {span + 1}; record longer episodes"
-            )
+            check_lengths(np.diff(recording.starts).tolist(), length, block, recording.name)
 
     def batch(self, step: int, size: int) -> Windows:
         """The random batch of a training step."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from jetsight.bundle.model_spec import MOST_LATENT, MOST_STEPS, ModelSpec, within
+
+MOST_WIDTH = 1 << 16  # of a layer; wider ones are typing errors at the sizes of this project
 
 
 @dataclass(frozen=True)
@@ -20,9 +25,30 @@ class ConvConfig:
     points: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse layer lists of different lengths."""
+        """Refuse layer lists of different lengths, and sizes that are none."""
         if not len(self.widths) == len(self.kernels) == len(self.strides) > 0:
-            raise ValueError("conv widths, kernels and strides must have one entry per layer")
+            raise ValueError(
+                f"conv widths, kernels and strides have {len(self.widths)}, {len(self.kernels)} "
+                f"and {len(self.strides)} entries, expected one per layer in each"
+            )
+        for key in ("widths", "kernels", "strides"):
+            for value in getattr(self, key):
+                within(key, value, 1, MOST_WIDTH)
+        within("hidden", self.hidden, 0, MOST_WIDTH)
+        within("points", self.points, 0, MOST_WIDTH)
+
+    def check_input(self, size_hw: Sequence[int]) -> None:
+        """Refuse an input that a layer leaves nothing of."""
+        for side in size_hw:
+            left = side
+            for kernel, stride in zip(self.kernels, self.strides, strict=True):
+                left = (left + 2 * ((kernel - 1) // 2) - kernel) // stride + 1
+                if left < 1:
+                    raise ValueError(
+                        f"frame.resize {list(size_hw)} is too small for the model's convolutions "
+                        f"of kernels {list(self.kernels)} and strides {list(self.strides)}; give a "
+                        "larger input or smaller kernels"
+                    )
 
 
 @dataclass(frozen=True)
@@ -38,9 +64,23 @@ class ViTConfig:
     norm_eps: float = 1e-12
 
     def __post_init__(self) -> None:
-        """Refuse heads that do not divide the width."""
+        """Refuse sizes that are none, and heads that do not divide the width."""
+        for key in ("width", "depth", "heads", "mlp", "patch", "projector"):
+            within(key, getattr(self, key), 1, MOST_WIDTH)
+        if not 0.0 < self.norm_eps < 1.0:
+            raise ValueError(f"norm_eps is {self.norm_eps}, expected between 0 and 1")
         if self.width % self.heads:
-            raise ValueError(f"vit width {self.width} is not divisible by {self.heads} heads")
+            raise ValueError(
+                f"width {self.width} is not divisible by {self.heads} heads; change one of them"
+            )
+
+    def check_input(self, size_hw: Sequence[int]) -> None:
+        """Refuse an input smaller than one patch."""
+        if min(size_hw) < self.patch:
+            raise ValueError(
+                f"frame.resize {list(size_hw)} is smaller than the model's patch of {self.patch} "
+                "px; give a larger input or a smaller patch"
+            )
 
 
 @dataclass(frozen=True)
@@ -58,6 +98,14 @@ class PredictorConfig:
     projector: int = 2048
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        """Refuse sizes that are none."""
+        for key in ("depth", "heads", "head_size", "mlp", "action_hidden"):
+            within(key, getattr(self, key), 1, MOST_WIDTH)
+        within("projector", self.projector, 0, MOST_WIDTH)
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout is {self.dropout}, expected 0 to below 1")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -74,8 +122,30 @@ class ModelConfig:
         """Refuse none or two encoders, and windows that cannot be rolled out."""
         if (self.conv is None) == (self.vit is None):
             raise ValueError("a model needs exactly one encoder: give either conv or vit")
-        if self.history < 1 or self.horizon < 1 or self.latent_size < 1:
-            raise ValueError("history, horizon and latent_size must be at least 1")
+        within("latent_size", self.latent_size, 1, MOST_LATENT)
+        within("history", self.history, 1, MOST_STEPS)
+        within("horizon", self.horizon, 1, MOST_STEPS)
+
+    def check_input(self, size_hw: Sequence[int]) -> None:
+        """Refuse an encoder input `(height, width)` that the encoder cannot read.
+
+        Raises:
+            ValueError: it is too small.
+        """
+        for encoder in (self.conv, self.vit):
+            if encoder is not None:
+                encoder.check_input(size_hw)
+
+    def spec(self, action_size: int, parameters: int) -> ModelSpec:
+        """What a bundle says of a model of this geometry."""
+        return ModelSpec(
+            architecture=self.architecture,
+            parameters=parameters,
+            latent_size=self.latent_size,
+            history=self.history,
+            horizon=self.horizon,
+            action_size=action_size,
+        )
 
     @property
     def architecture(self) -> str:

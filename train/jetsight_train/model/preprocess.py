@@ -9,59 +9,30 @@ Shapes: N frames, h w camera pixels, H W model pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from jetsight.bundle.model_spec import FrameSpec
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-@dataclass(frozen=True)
-class FrameSpec:
-    """What the camera delivers and how it becomes model input.
+def whole_frame(camera_hw: Sequence[int], model_hw: Sequence[int]) -> FrameSpec:
+    """The whole camera frame, resized to `model_hw`, with ImageNet's normalisation.
 
-    Attributes:
-        height_px: camera frame height.
-        width_px: camera frame width.
-        channel_order: order of the three colour channels; only `"rgb"`.
-        crop: top, left, height, width of the region that is used.
-        resize: height and width of the model's input.
-        mean: per-channel mean of pixels in [0, 1].
-        std: per-channel standard deviation of pixels in [0, 1].
+    Raises:
+        ArtefactError: a size is out of range.
     """
-
-    height_px: int
-    width_px: int
-    channel_order: str
-    crop: tuple[int, int, int, int]
-    resize: tuple[int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __post_init__(self) -> None:
-        """Refuse a recipe that reads outside the frame."""
-        top, left, height, width = self.crop
-        inside = min(top, left) >= 0 and min(height, width) > 0
-        if not inside or top + height > self.height_px or left + width > self.width_px:
-            raise ValueError(
-                f"crop {self.crop} leaves the {self.height_px}x{self.width_px} camera frame"
-            )
-        if self.channel_order != "rgb":
-            raise ValueError(f"channel_order is {self.channel_order!r}; expected 'rgb'")
-        if min(self.resize) < 1 or min(self.std) <= 0.0:
-            raise ValueError(f"resize {self.resize} and std {self.std} must be positive")
-
-    @classmethod
-    def whole(cls, camera_hw: tuple[int, int], model_hw: tuple[int, int]) -> FrameSpec:
-        """The whole camera frame, resized to `model_hw`, with ImageNet's normalisation."""
-        height, width = camera_hw
-        return cls(
-            height, width, "rgb", (0, 0, height, width), model_hw, IMAGENET_MEAN, IMAGENET_STD
-        )
+    height, width = camera_hw
+    crop, resize = (0, 0, height, width), tuple(model_hw)
+    return FrameSpec(
+        height, width, "rgb", crop=crop, resize=resize, mean=IMAGENET_MEAN, std=IMAGENET_STD
+    )
 
 
 def resize_matrix(n_in: int, n_out: int) -> npt.NDArray[np.float32]:

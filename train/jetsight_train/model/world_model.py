@@ -8,65 +8,16 @@ Shapes: N batch, T time, K history, H horizon, D latent size, B action block, A 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
+from jetsight.bundle.model_spec import ActionSpec, FrameSpec, ModelSpec, TimingSpec
+from jetsight.datasets.fit import RecordingSpec
 from jetsight_train.model.config import ModelConfig
 from jetsight_train.model.encoder import ConvEncoder, ViTEncoder
 from jetsight_train.model.heads import Heads
 from jetsight_train.model.predictor import Predictor
-from jetsight_train.model.preprocess import FrameSpec, Preprocess
-
-
-@dataclass(frozen=True)
-class ActionSpec:
-    """One environment step's action: names, units, limits and the normaliser, all per dimension.
-
-    Attributes:
-        names: what each dimension is called.
-        units: unit of each dimension.
-        low: smallest value the robot accepts.
-        high: largest value the robot accepts.
-        rate_limit_per_s: largest change per second, or None where the robot declares none.
-        neutral: the value assumed when the real action is not known.
-        mean: mean over the training set.
-        std: standard deviation over the training set.
-    """
-
-    names: tuple[str, ...]
-    units: tuple[str, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    rate_limit_per_s: tuple[float, ...] | None
-    neutral: tuple[float, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse lists of different lengths and a normaliser that divides by zero."""
-        per_dimension = (
-            self.units,
-            self.low,
-            self.high,
-            self.neutral,
-            self.mean,
-            self.std,
-            self.rate_limit_per_s or self.names,
-        )
-        if any(len(values) != len(self.names) for values in per_dimension):
-            raise ValueError(f"every action list must have {len(self.names)} entries")
-        if any(value <= 0.0 for value in self.std):
-            raise ValueError(f"action std {self.std} must be positive: an action never varies")
-
-
-@dataclass(frozen=True)
-class TimingSpec:
-    """Camera rate and the number of camera frames per model step."""
-
-    camera_hz: float
-    action_block: int
+from jetsight_train.model.preprocess import Preprocess
 
 
 class WorldModel(nn.Module):
@@ -98,6 +49,16 @@ class WorldModel(nn.Module):
     def action_size(self) -> int:
         """A: numbers in one action block."""
         return len(self.action.names) * self.timing.action_block
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Architecture, parameter count and sizes, as a bundle states them."""
+        return self.config.spec(self.action_size, sum(p.numel() for p in self.parameters()))
+
+    @property
+    def recording_spec(self) -> RecordingSpec:
+        """Frame size, rate and actions of the recordings that fit this model."""
+        return RecordingSpec.taken_by(self.frame, self.timing, self.action)
 
     def encode(self, frames_u8: Tensor) -> Tensor:
         """Camera frames to latents: `uint8 [N, h, w, 3] -> [N, D]`."""

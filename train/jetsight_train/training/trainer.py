@@ -20,15 +20,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from jetsight.bundle.model_spec import ActionSpec
 from jetsight.clock import Clock, MonotonicClock
-from jetsight.errors import UsageError
+from jetsight.datasets.fit import check_dataset_fits
+from jetsight.errors import ArtefactError, DataError, UsageError
 from jetsight_train import checkpoint
 from jetsight_train.collapse import CollapseMonitor, LatentHealth, latent_health
-from jetsight_train.data.columns import check_known, quantities
+from jetsight_train.data.columns import FloatArray, check_known, quantities
 from jetsight_train.data.encoded import encode_recording
-from jetsight_train.data.windows import Recording, WindowSampler
-from jetsight_train.model.preprocess import FrameSpec
-from jetsight_train.model.world_model import ActionSpec, TimingSpec, WorldModel
+from jetsight_train.data.windows import Recording, WindowSampler, check_lengths, check_metadata
+from jetsight_train.model.world_model import WorldModel
 from jetsight_train.objectives import ObjectiveConfig, anchor_term, objective_terms
 from jetsight_train.recipe import OptimiserConfig, Recipe
 from jetsight_train.training.resume import RunState
@@ -58,25 +59,41 @@ class StepReport:
 def build_model(recipe: Recipe, recording: Recording) -> WorldModel:
     """A fresh model whose action normaliser is measured on the recording."""
     torch.manual_seed(recipe.optimiser.seed)
-    mean = tuple(recording.actions.mean(0).tolist())
-    std = tuple(recording.actions.std(0).clip(MIN_ACTION_STD).tolist())
-    plan = recipe.action
-    action = ActionSpec(
-        plan.names,
-        plan.units,
-        plan.low,
-        plan.high,
-        plan.rate_limit_per_s,
-        plan.neutral or mean,
-        mean,
-        std,
-    )
-    return WorldModel(
-        recipe.model,
-        FrameSpec.whole(recipe.frame.camera, recipe.frame.resize),
-        TimingSpec(recipe.timing.camera_hz, recipe.timing.action_block),
-        action,
-    )
+    action = measured_action(recipe, recording.actions, recording.name)
+    return WorldModel(recipe.model, recipe.frame.spec, recipe.timing, action)
+
+
+def measured_action(recipe: Recipe, actions: FloatArray, where: object) -> ActionSpec:
+    """The recipe's actions with the normaliser of `actions [F, a]`, recorded at `where`.
+
+    Raises:
+        DataError: actions are not finite, or the recipe names no neutral action and their mean is
+            outside of the robot's limits.
+    """
+    mean = tuple(actions.mean(0).tolist())
+    std = tuple(actions.std(0).clip(MIN_ACTION_STD).tolist())
+    try:
+        return recipe.action.spec(mean, std)
+    except ArtefactError as error:
+        raise DataError(
+            f"{where}: the mean of the recorded actions does not fit recipe {recipe.name!r}: "
+            f"{error}; without `neutral` in the recipe the mean is taken"
+        ) from None
+
+
+def check_training_data(recipe: Recipe, path: Path) -> None:
+    """Refuse a dataset that this recipe cannot be trained on, before a frame of it is decoded.
+
+    Raises:
+        DataError: another camera, rate or robot, episodes shorter than a window, a column that no
+            anchor finds, or actions that leave no neutral one.
+    """
+    dataset = check_metadata(path, recipe.recording_spec)
+    for entry in recipe.anchors:
+        check_known(entry.column, dataset.state_names, str(path))
+    check_lengths(dataset.episode_lengths, recipe.window, recipe.timing.action_block, path)
+    rows = [dataset.rows(index).actions for index in range(len(dataset))]
+    measured_action(recipe, np.concatenate(rows), path)
 
 
 def _anchors(recipe: Recipe, recording: Recording) -> Tensor | None:
@@ -120,6 +137,7 @@ class Trainer:
     def __init__(
         self, recipe: Recipe, recording: Recording, folder: Path, clock: Clock | None = None
     ) -> None:
+        check_dataset_fits(recording.name, recording.spec, recipe.recording_spec)
         self.recipe, self.recording, self.folder = recipe, recording, folder
         self.clock = clock or MonotonicClock()
         self.model = build_model(recipe, recording)
@@ -128,10 +146,8 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             trained.parameters(), weight_decay=recipe.optimiser.weight_decay
         )
-        context = recipe.objective.context or recipe.model.history
-        length = context + recipe.objective.rollout_steps
         self.sampler = WindowSampler(
-            recording, length, recipe.timing.action_block, recipe.optimiser.seed
+            recording, recipe.window, recipe.timing.action_block, recipe.optimiser.seed
         )
         self.monitor = CollapseMonitor(recipe.monitor, recipe.model.latent_size)
         self.state = RunState(folder, recipe, recording.digest)

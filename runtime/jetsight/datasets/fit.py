@@ -1,0 +1,71 @@
+"""The one check that recorded data fits a model: camera frame, rate, and actions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jetsight.bundle.model_spec import ActionSpec, FrameSpec, TimingSpec
+from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
+from jetsight.errors import DataError
+
+# Wide enough for 29.97 against 30, narrow enough that 200 ticks drift by at most one.
+RATE_TOLERANCE = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingSpec:
+    """Frame size, rate and actions: what a recording has, or what a model takes.
+
+    Args:
+        height_px: frame height.
+        width_px: frame width.
+        hz: frames per second.
+        action_names: in order; empty if no action was recorded.
+    """
+
+    height_px: int
+    width_px: int
+    hz: float
+    action_names: Sequence[str]
+
+    @classmethod
+    def taken_by(cls, frame: FrameSpec, timing: TimingSpec, action: ActionSpec) -> RecordingSpec:
+        """What a model of these specs takes."""
+        return cls(frame.height_px, frame.width_px, timing.camera_hz, action.names)
+
+
+def check_dataset_fits(where: object, found: RecordingSpec, wanted: RecordingSpec) -> None:
+    """Refuse a recording of another camera, rate or robot.
+
+    Args:
+        where: the recording, first words of the message.
+        found: of the recording. Dimensions that it does not name are only counted.
+        wanted: of the model.
+
+    Raises:
+        DataError: it does not fit; one line with both values and the mend.
+    """
+    if (found.height_px, found.width_px) != (wanted.height_px, wanted.width_px):
+        raise DataError(
+            f"{where}: frames are {found.height_px}x{found.width_px}, but the model takes "
+            f"{wanted.height_px}x{wanted.width_px} (height x width); record with the model's "
+            "camera, or train for this one"
+        )
+    if not rates_agree(found.hz, wanted.hz):
+        raise DataError(
+            f"{where}: recorded at {found.hz:g} Hz, but the model steps at {wanted.hz:g} Hz; "
+            "record at the model's rate, or train for this one"
+        )
+    names, expected = list(found.action_names), list(wanted.action_names)
+    same = names == expected or names == unnamed(ACTION_KEY, len(expected))
+    if not same:
+        raise DataError(
+            f"{where}: actions are {names}, but the model takes {expected} in this order; use data "
+            "of the robot it was trained for, or train for this one"
+        )
+
+
+def rates_agree(found_hz: float, wanted_hz: float) -> bool:
+    """Whether two rates differ by less than a stream would notice."""
+    return abs(found_hz - wanted_hz) <= RATE_TOLERANCE * wanted_hz
