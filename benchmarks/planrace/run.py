@@ -1,4 +1,4 @@
-"""One race: prepare and compare everyone, then plan in turns."""
+"""One race: prepare and compare all contestants, then plan in turns."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def run(problem: Problem, threads: int, rounds: int, clock: Clock, say: Say) -> 
         threads: for every contestant.
         rounds: plans per contestant.
         clock: to time with.
-        say: told what is going on.
+        say: called with a line about each step.
     """
     torch.set_num_threads(threads)
     api = theirs.found_api()
@@ -144,7 +144,7 @@ def _ours(
 
 
 def _prepared(entered: Sequence[Contestant], clock: Clock, say: Say) -> dict[str, Plan]:
-    """Load everyone and make a first plan apart."""
+    """Load all contestants and make a first plan apart."""
     ready: dict[str, Plan] = {}
     for contestant in entered:
         say(f"prepare {contestant.name}")
@@ -165,7 +165,7 @@ def _prepared(entered: Sequence[Contestant], clock: Clock, say: Say) -> dict[str
 def _race(
     entered: Sequence[Contestant], ready: Mapping[str, Plan], rounds: int, clock: Clock, say: Say
 ) -> None:
-    """Everyone plans once per round, with the same seed, in an order that rotates."""
+    """Let all plan once per round, with the same seed, in an order that rotates."""
     racing = [contestant for contestant in entered if contestant.name in ready]
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")

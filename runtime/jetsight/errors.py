@@ -1,7 +1,7 @@
 """Every error jetsight raises on purpose, and the exit code each one ends a command with.
 
     JetsightError (1)
-    +-- UsageError (2)            the call is wrong: an option, a recipe key, a shape asked for
+    +-- UsageError (2)            the call is wrong: an option, a recipe key, a requested shape
     +-- ArtefactError (3)         a file that must be trusted first was refused
     |   +-- BundleError           bundle or manifest: cut, tampered, unknown key, other version
     |   +-- CheckpointError       checkpoint: pickle, missing tensor, wrong shape, wrong digest
@@ -166,7 +166,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 def missing(error: ImportError, purpose: str) -> MissingDependency | None:
-    """The `MissingDependency` behind a failed import; None if the module is not an optional one.
+    """Make the `MissingDependency` of a failed import; None if the module is no optional one.
 
     Args:
         error: what the import raised.

@@ -1,7 +1,7 @@
 """Timing several contestants fairly: same inputs, interleaved, warm-up apart, nothing trimmed.
 
-In each round every contestant has one turn, in an order that rotates; a turn is one call nobody
-times (it brings weights into the cache and wakes the thread pool) and a few that are. Whatever the
+In each round every contestant has one turn, in an order that rotates; a turn is one untimed call
+(it brings weights into the cache and wakes the thread pool) and a few that are. Whatever the
 machine does meanwhile happens to all of them. That helps against slow drifts (heat, clock rates);
 against other programs nothing helps but their absence, since a contestant that waits for all its
 threads suffers most when one has no core.
@@ -45,7 +45,7 @@ class Contestant:
 
 @dataclass
 class CallTimes:
-    """How long a contestant took.
+    """Times of one contestant.
 
     Args:
         prepare_ms: loading or compiling.
@@ -63,7 +63,7 @@ class CallTimes:
 
     @property
     def remembers(self) -> bool:
-        """It is suspiciously fast when the input does not change, typically and at best."""
+        """True if it is suspiciously fast when the input does not change, typically and at best."""
         changing, repeated = self.calls_ms, self.repeated_ms
         return (
             min(changing.count, repeated.count) > 0
@@ -107,7 +107,7 @@ def race(
         calls: timed calls per turn.
         warmup: calls after the first that are in no statistic.
         inputs: size of the pool of inputs.
-        say: told what is being prepared.
+        say: called with the name of what is being prepared.
 
     Returns:
         Timing by name, in the order given.

@@ -1,4 +1,4 @@
-"""Which layers of a graph may be quantized, which block each belongs to, and how much work it is.
+"""Layers of a graph that may be quantized, the block of each, and its arithmetic.
 
 A layer is a Conv, Gemm or MatMul node with a constant weight; a block is what falls back to float
 as a whole, like one transformer block over all unrolled steps.
@@ -50,17 +50,17 @@ def quantizable(graph: onnx.ModelProto, keep_float: Sequence[str] = ()) -> list[
 
 
 def weighted(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The matrix products and convolutions of a graph, with or without a constant weight."""
+    """List the matrix products and convolutions of a graph, with or without a constant weight."""
     return [node for node in graph.graph.node if node.op_type in WEIGHTED]
 
 
 def matches_any(graph: onnx.ModelProto, pattern: str) -> bool:
-    """Whether a pattern of layer names fits any weighted node of a graph."""
+    """Tell whether a pattern of layer names fits any weighted node of a graph."""
     return any(_matches(node.name, [pattern]) for node in weighted(graph))
 
 
 def block_of(layer: str) -> str:
-    """The block a layer falls back to float with.
+    """Name the block a layer falls back to float with.
 
     Example:
         >>> block_of("step3/blocks.0.mlp.up/Gemm"), block_of("trunk.hidden/Gemm")
@@ -142,7 +142,7 @@ def check_quantized(
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a layer matches, with or without the prefix of its unrolled step."""
+    """Tell whether a layer matches, with or without the prefix of its unrolled step."""
     plain = _STEP.sub("", name)
     return any(fnmatch.fnmatchcase(n, p) for n in (name, plain) for p in patterns)
 

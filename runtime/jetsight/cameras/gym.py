@@ -43,7 +43,7 @@ class HeldRandom:
         self._queue = np.zeros((0, len(low)), np.float32)
 
     def __call__(self, environment: Any, n: int) -> NDArray:
-        """The next `n` actions; every call moves on by one."""
+        """Plan the next `n` actions; every call moves on by one."""
         self._queue = self._queue[1:]
         while len(self._queue) < n:
             drawn = self._rng.uniform(self._low, self._high).astype(np.float32)
@@ -100,7 +100,7 @@ class GymSource:
         return SourceInfo(f"gym:{self._id}", height, width, request.camera_hz)
 
     def read(self) -> Reading | None:
-        """The picture now; then the first planned action is executed, for the next one."""
+        """Take the picture, then execute the first planned action for the next one."""
         cut = self._done
         if cut:
             self._restart()

@@ -66,7 +66,7 @@ def read_image(path: Path) -> NDArray:
 
 
 def _decoded(av: Any, path: Path) -> tuple[NDArray | None, str]:
-    """The image in `path`; else None, and why it cannot be read whole."""
+    """Decode the image in `path`; else None, and why it cannot be read whole."""
     try:
         # From memory: given a path, FFmpeg would take a % in it for a number pattern.
         with av.open(io.BytesIO(path.read_bytes())) as container:

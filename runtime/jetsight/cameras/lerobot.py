@@ -1,4 +1,4 @@
-"""Recorded robot episodes as a camera that also knows what was done and what comes next.
+"""Recorded robot episodes as a camera that also knows past and upcoming actions.
 
 Shapes: T ticks of an episode, n steps, a size of one robot action.
 """
@@ -18,7 +18,7 @@ from jetsight.errors import CameraError, DataError
 class EpisodeSource(ReadingsSource):
     """Plays one episode of a LeRobot v3 dataset, or all of them with a cut between.
 
-    Frame t comes with the action taken at t - 1, and the recorded actions from t on as its plan.
+    Frame t is given with the action taken at t - 1, and the recorded actions from t on as its plan.
 
     Args:
         folder: the dataset.

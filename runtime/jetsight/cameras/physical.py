@@ -87,7 +87,7 @@ class _LiveSource(ReadingsSource, ABC):
 
 
 class DeviceSource(_LiveSource):
-    """A V4L2 device, asked for exactly the model's size and rate.
+    """A V4L2 device, opened at exactly the model's size and rate.
 
     Args:
         path: e.g. `/dev/video0`.
@@ -128,7 +128,7 @@ class DeviceSource(_LiveSource):
 class RtspSource(_LiveSource):
     """An RTSP stream over TCP with the buffers of FFmpeg turned down.
 
-    The tick comes from the sender's time stamps, the capture time from arrival: nothing in RTSP
+    The tick is taken from the sender's time stamps, the capture time from arrival: nothing in RTSP
     says how long a frame was on its way.
 
     Args:

@@ -1,4 +1,4 @@
-"""What every kind of camera gives the camera thread: `Source.read() -> Reading`.
+"""Interface between the kinds of cameras and the camera thread: `Source.read() -> Reading`.
 
 Shapes: h, w frame size; n steps; a size of one robot action.
 """
@@ -21,7 +21,7 @@ from jetsight.stream.frames import Frame
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """What the model wants from a camera.
+    """Requirements of a model on its camera.
 
     Args:
         height_px: frame height.
@@ -43,7 +43,7 @@ class StreamRequest:
 
     @classmethod
     def of(cls, spec: StreamSpec) -> StreamRequest:
-        """What the model of `spec` wants."""
+        """Take the requirements of the model of `spec`."""
         return cls(
             height_px=spec.height_px,
             width_px=spec.width_px,
@@ -55,7 +55,7 @@ class StreamRequest:
         )
 
     def recording(self, recorded_names: Sequence[str]) -> RecordingSpec:
-        """What a recording has to be like to be streamed.
+        """Derive the recording that can be streamed.
 
         Args:
             recorded_names: of the actions in it. Without any, it is streamed as a plain video.
@@ -71,7 +71,7 @@ class StreamRequest:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a source says of itself once started.
+    """Description a source gives of itself once started.
 
     Args:
         label: how messages and reports call it.
@@ -136,7 +136,7 @@ class Source(Protocol):
 
 
 class FrameStream(Protocol):
-    """What a session needs of a camera: `jetsight.Camera`, or `jetsight.testing.ScriptedCamera`.
+    """Interface of a camera for a session: `jetsight.Camera`, `jetsight.testing.ScriptedCamera`.
 
     Attributes:
         stamps: where capture times come from: "driver", "arrival" or "replay".
@@ -169,7 +169,7 @@ class FrameStream(Protocol):
         ...
 
     def next(self, timeout_ns: int) -> Frame | None:
-        """The newest frame not seen yet; None after `timeout_ns` without one."""
+        """Take the newest frame not seen yet; None after `timeout_ns` without one."""
         ...
 
     def raise_for_error(self) -> None:
@@ -177,7 +177,7 @@ class FrameStream(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop, within a second whatever the driver does."""
+        """Stop within a second, even if the driver blocks."""
         ...
 
 
@@ -203,7 +203,7 @@ def check_start(info: SourceInfo, request: StreamRequest) -> None:
 
 
 def defect(image: NDArray | None, request: StreamRequest) -> str | None:
-    """Why a frame must not reach the encoder; None for a good one."""
+    """Say why a frame must not reach the encoder; None for a good one."""
     if image is None:
         return "could not be decoded"
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:

@@ -77,7 +77,7 @@ def run(
 
 
 def describe(summary: dict[str, Any]) -> Iterator[str]:
-    """The readable summary of a run, line by line."""
+    """Format the summary of a run, line by line."""
     seconds = summary["seconds"]
     rate = summary["frames"] / seconds if seconds > 0 else 0.0
     yield (
@@ -148,7 +148,7 @@ class StatusLine:
 
 @contextlib.contextmanager
 def _outputs(out: Path | None, *, wait: bool) -> Iterator[Callable[[Forecast], None]]:
-    """Where each forecast goes: the status line, and the file of `--out` if asked for."""
+    """Open the outputs of a forecast: the status line, and the file of `--out` if given."""
     from jetsight.stream.jsonl import ForecastWriter
 
     status = StatusLine(sys.stderr)

@@ -54,7 +54,7 @@ class Clip:
         )
 
     def _from_start(self, container: Any) -> Iterator[Any]:
-        """Decoded pictures from `start_s` on; seeking lands on the key frame before it."""
+        """Decode pictures from `start_s` on; seeking lands on the key frame before it."""
         if not container.streams.video:
             raise DataError(f"{self.path} has no video stream; {_AGAIN}")
         stream = container.streams.video[0]

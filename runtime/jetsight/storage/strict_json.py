@@ -105,7 +105,7 @@ def dump(value: object) -> bytes:
 
 
 class _Wrong(Exception):
-    """What is wrong and where; `parse` turns it into the caller's exception class."""
+    """Defect of a value and its place; `parse` turns it into the caller's exception class."""
 
     def __init__(self, path: str, text: str) -> None:
         super().__init__(f"{path}: {text}" if path else text)
@@ -251,7 +251,7 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as one short line, however long or odd it is."""
+    """Format a value as one short line, however long or odd it is."""
     text = ascii(value) if isinstance(value, (str, int, float, bool)) else ""
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -32,7 +32,7 @@ PLAN = "recording.json"
 
 @dataclass(frozen=True)
 class Collected:
-    """What `collect` made: the dataset folder and how much is in it."""
+    """Result of `collect`: the dataset folder and how much is in it."""
 
     path: Path
     episodes: int
@@ -41,13 +41,13 @@ class Collected:
 
 
 def staging_of(target: str | os.PathLike[str]) -> Path:
-    """The hidden folder in which the episodes of `target` wait until all are there."""
+    """Name the hidden folder in which the episodes of `target` wait until all are there."""
     final = Path(os.path.abspath(target))
     return final.parent / f".{final.name}.collecting"
 
 
 def finished(target: str | os.PathLike[str]) -> int:
-    """How many episodes of an interrupted recording of `target` are kept."""
+    """Count the episodes kept from an interrupted recording of `target`."""
     return len(list(staging_of(target).glob("episode-*.npz")))
 
 
@@ -62,7 +62,7 @@ def collect(
     """Record `recipe` as a LeRobot v3 dataset at `target`.
 
     Args:
-        recipe: what to record; the same recipe gives the same files, whatever the workers and
+        recipe: what to record; the same recipe gives the same files, for any number of workers and
             however often it was interrupted.
         target: folder that must not exist or be empty.
         workers: processes that simulate and encode.
@@ -99,7 +99,7 @@ def describe(recipe: episode.RecordingRecipe) -> dataset.DatasetDescription:
     """Open the environment once, so that a wrong call fails before anything is written.
 
     Raises:
-        UsageError: see `open_environment` and `make_policy`; or nobody says the frame rate.
+        UsageError: see `open_environment` and `make_policy`; or the frame rate is not known.
     """
     environment = open_environment(recipe.env_id, recipe.size_hw, recipe.steps)
     try:

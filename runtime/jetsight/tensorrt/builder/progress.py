@@ -1,4 +1,4 @@
-"""What a build says while it runs: one line on a terminal, plain lines elsewhere."""
+"""Progress of a build: one line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ class Phases:
         self._most = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase of that many steps begins inside `parent`."""
+        """Begin a phase of that many steps inside `parent`."""
         self._phases[name] = (parent, max(steps, 1), 0)
 
     def step(self, name: str, index: int) -> None:
-        """Step `index` of a phase is done."""
+        """Count step `index` of a phase as done."""
         if name in self._phases:
             parent, steps, _ = self._phases[name]
             self._phases[name] = (parent, steps, min(index + 1, steps))
 
     def finish(self, name: str) -> None:
-        """A phase is over."""
+        """End a phase."""
         self._phases.pop(name, None)
 
     def part(self) -> float:
-        """How much is done, from 0 to 1."""
+        """Compute how much is done, from 0 to 1."""
         roots = [name for name, (parent, _, _) in self._phases.items() if parent is None]
         now = max((self._part_of(name, 0) for name in roots), default=0.0)
         self._most = max(self._most, now)
@@ -80,7 +80,7 @@ class Phases:
 
 
 def make_monitor(library: TensorRtModule, say: Say, stop: Callable[[], bool]) -> Any | None:
-    """An `IProgressMonitor` that reports to `say` and cancels when `stop` says so.
+    """Make an `IProgressMonitor` that reports to `say` and cancels when `stop` says so.
 
     None if this TensorRT has none.
     """
