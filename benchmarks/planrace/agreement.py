@@ -1,4 +1,4 @@
-"""Agreement of two contestants: final means, and how alike costs rank the candidates.
+"""Agreement of two contestants' plans: final means, and the order in which costs put candidates.
 
 Shapes: N samples, H horizon, A action-block size.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jetsight.bundle.parity import spearman
 from planrace.problem import Problem
 from planrace.theirs import Solved
 
@@ -45,23 +46,17 @@ def agreement(problem: Problem, theirs: list[Solved], found: list[Solved]) -> Ag
     mine, other = plan_costs(problem, found), plan_costs(problem, theirs)
     return Agreement(
         mean=max(float((a.mean - b.mean).abs().max()) for a, b in pairs),
-        rank=min(spearman(a, b) for a, b in costs),
+        rank=min(rank_correlation(a, b) for a, b in costs),
         elites=min(overlap(a, b, problem.elites) for a, b in costs),
         plan_cost=float(mine.mean() / other.mean()),
     )
 
 
-def spearman(a: Tensor, b: Tensor) -> float:
-    """Rank correlation, 1 for the same order; no number counts as no agreement.
-
-    Example:
-        >>> spearman(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([10.0, 20.0, 15.0]))
-        0.5
-    """
+def rank_correlation(a: Tensor, b: Tensor) -> float:
+    """Spearman's rank correlation, 1 for the same order; -inf if a cost is not finite."""
     if not (a.isfinite().all() and b.isfinite().all()):
         return float("-inf")
-    ranks = torch.stack([x.double().argsort().argsort().double() for x in (a, b)])
-    return float(torch.corrcoef(ranks)[0, 1])
+    return spearman(a.cpu().numpy(), b.cpu().numpy())
 
 
 def overlap(a: Tensor, b: Tensor, count: int) -> float:

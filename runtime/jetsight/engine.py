@@ -91,3 +91,10 @@ def static_shape(name: str, shape: list[Any]) -> tuple[int, ...]:
             "export the graph with static shapes"
         )
     return tuple(shape)
+
+
+def read_only(array: NDArray) -> NDArray:
+    """Return a view of `array` that cannot be written through."""
+    view: NDArray = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,4 +1,7 @@
-"""The real-time loop: newest frame in, forecast with its evidence out."""
+"""The facade a robot uses: open a bundle, stream forecasts, imagine plans.
+
+Shapes: h x w camera frame, D latent size.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,26 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from jetsight.backends import loading
+from jetsight.backends.loading import Loaded
 from jetsight.bundle.bundle import Bundle
-from jetsight.bundle.runtime_spec import StreamSpec
+from jetsight.bundle.manifest import graph_path
+from jetsight.bundle.planner_spec import PlannerSpec
+from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
 from jetsight.cameras.source import FrameStream, StreamRequest
 from jetsight.clock import Clock, MonotonicClock
-from jetsight.engine import Engine, NDArray
-from jetsight.errors import EngineError
-from jetsight.imagining import Imagining
+from jetsight.engine import Engine
+from jetsight.planning.goal import Goal, GoalLike, PlanRequest
 from jetsight.planning.imagine import PlannerPool, Planning
-from jetsight.planning.inputs import StreamState
-from jetsight.stream.forecaster import Forecaster
-from jetsight.stream.frames import Forecast, Frame, Mode, Reason
+from jetsight.planning.limits import Limits
+from jetsight.planning.plan import Plan
+from jetsight.planning.time_budget import PlannerChoice, TimesFile, measured_on
+from jetsight.stream.frames import Forecast, Frame
 from jetsight.stream.health import HealthLimits, HealthMonitor
-from jetsight.stream.summary import StreamSummary
-
-_UNPACED_PERIOD_NS = (
-    1_000_000_000  # frames that wait for the loop are late only if the reader hangs
-)
-_COMPUTED = frozenset({Reason.OK, Reason.ACTIONS_UNKNOWN, Reason.PLAN_UNKNOWN})
-_BROKEN = frozenset(
-    {Reason.LATENT_NOT_FINITE, Reason.FORECAST_NOT_FINITE, Reason.ENGINE_FAILED},
-)
+from jetsight.stream.loop import StreamLoop
 
 
-class Session(Imagining):
-    """Two engines, the histories of one stream, and its health.
+class Session:
+    """Forecasts of one camera stream and plans from it, on the engines of one bundle.
 
     Use `Session.open`; the constructor takes engines of your own, or fakes.
 
@@ -41,11 +39,9 @@ class Session(Imagining):
         forecast: engine of graph `forecast`.
         clock: shared with the camera.
         limits: when a stream is stale, lost or broken.
-        planning: what `imagine` plans with; None if nothing shall.
+        planning: planners for `imagine`; None for a session without.
 
     Attributes:
-        health: judge of the running stream.
-        drops: frames lost since the stream began.
         parity: smallest cosine to PyTorch on the bundle's reference data, per graph.
         backend: name of the backend.
         family: name of the graph family.
@@ -74,12 +70,18 @@ class Session(Imagining):
         self.backend, self.family = "custom", "custom"
         self.precision: Mapping[str, str] = {}
         self._encode, self._forecast = encode, forecast
-        self._limits = limits or HealthLimits()
-        self._imagination = PlannerPool(planning, encode, self.clock)
-        self._tally = StreamSummary()
-        self._index = self._tick = -1
-        self._failures = 0
-        self._reset(spec.period_ns)
+        self._pool = PlannerPool(planning, encode, self.clock)
+        self._loop = StreamLoop(spec, encode, forecast, self.clock, limits)
+
+    @property
+    def health(self) -> HealthMonitor:
+        """Judge of the running stream."""
+        return self._loop.health
+
+    @property
+    def drops(self) -> int:
+        """Frames lost since the stream began."""
+        return self._loop.drops
 
     @classmethod
     def open(
@@ -111,7 +113,7 @@ class Session(Imagining):
         loaded = loading.load(opened, backend, family, threads)
         try:
             spec = StreamSpec.from_manifest(opened.manifest)
-            planning = loading.planning(opened, loaded)
+            planning = _planning(opened, loaded)
             session = cls(spec, loaded.encode, loaded.forecast, clock=clock, planning=planning)
             session.parity = loading.parity(opened, loaded)
         except BaseException:
@@ -126,8 +128,8 @@ class Session(Imagining):
     ) -> Generator[Forecast, None, None]:
         """Forecast every frame until the camera ends; closes the camera.
 
-        While no usable frame comes, an invalid forecast with its growing age is published once per
-        period, so that whoever listens never waits for a camera.
+        Without a usable frame, an invalid forecast with its growing age is published once per
+        period, so that a consumer never waits for the camera.
 
         Args:
             camera: not started yet.
@@ -143,32 +145,8 @@ class Session(Imagining):
             EngineError: an engine failed several times in a row.
         """
         self.camera_info = camera.start(StreamRequest.of(self.spec), rate_hz)
-        period_ns = camera.period_ns or _UNPACED_PERIOD_NS
-        self._reset(period_ns)
-        try:
-            while frames is None or self._tally.frames < frames:
-                frame = self._next(camera, period_ns)
-                forecast = None if frame is None else self.step(frame, frozen=camera.frozen)
-                if forecast is None:
-                    if camera.ended:
-                        break
-                    forecast = self._stalled(camera.rejecting)
-                if forecast is not None:
-                    yield forecast
-        finally:
-            self._ended_ns = self.clock.now_ns()
-            self._stamps = camera.stamps
-            camera.close()
-        if frames is None or self._tally.frames < frames:
-            camera.raise_for_error()
-
-    def _next(self, camera: FrameStream, period_ns: int) -> Frame | None:
-        """The next frame; while there is none yet, noise for the next plan is drawn."""
-        while self._imagination.prepare():
-            frame = camera.next(0)
-            if frame is not None:
-                return frame
-        return camera.next(period_ns)
+        self._pool.forget()
+        yield from self._loop.run(camera, frames, idle=self._pool.prepare)
 
     def step(self, frame: Frame, *, frozen: bool = False) -> Forecast | None:
         """Forecast one frame; for robots that bring their own loop.
@@ -183,109 +161,118 @@ class Session(Imagining):
         Raises:
             EngineError: an engine failed several times in a row.
         """
+        return self._loop.step(frame, frozen=frozen)
+
+    @property
+    def planners(self) -> tuple[PlannerSpec, ...]:
+        """Planners that `imagine` can use; empty if the bundle was compiled without."""
+        return self._pool.planners
+
+    def imagine(
+        self,
+        goal: GoalLike,
+        deadline_ms: float | None = None,
+        *,
+        planner: str | None = None,
+        iterations: int | None = None,
+        limits: Limits | None = None,
+        weights: Mapping[str, float] | None = None,
+        constrain: bool = True,
+        seed: int | None = None,
+        warm: bool = True,
+        arrive_ticks: int | None = None,
+    ) -> Plan:
+        """Plan actions from the newest frame on, until they converge or the deadline ends it.
+
+        Only wrong calls raise: without a history, with a goal that is not finite or without time,
+        the plan is invalid and gives the reason. The first call loads the planner's graph, which
+        the deadline does not cover; `load_planner` does so ahead.
+
+        Args:
+            goal: `Goal`, image `uint8 [h, w, 3]`, latent `float32 [D]`, or target values by
+                quantity of the probe, angles in radians.
+            deadline_ms: from now; the best plan so far is returned in time.
+            planner: name of a graph; None for the one that makes most of the deadline here.
+            iterations: exactly so many; None for as many as it takes to converge.
+            limits: tighter than the robot's own.
+            weights: by `"terminal"`, `"running"`, `"support"` or quantity; the planner's if None.
+            constrain: obey the hazard heads.
+            seed: of the draws; the same histories, plan before and seed give the same plan.
+            warm: start from the plan before.
+            arrive_ticks: when to be at the goal, and to stay from then on; None, or more than the
+                horizon, for its end. Count it down from plan to plan, else plans arrive ever later.
+
+        Raises:
+            UsageError: the call is wrong: a goal of another size, unknown quantities, limits that
+                are inverted or wider than the robot's, or no planner.
+            EngineError: the planner's graph cannot be loaded.
+
+        Example:
+            >>> plan = session.imagine({"block_x": 300.0, "block_y": 250.0}, deadline_ms=80)
+            >>> if plan.valid:
+            ...     robot.execute(plan.actions[:5])
+        """
+        request = PlanRequest(
+            goal=Goal.of(goal),
+            deadline_ms=deadline_ms,
+            planner=planner,
+            iterations=iterations,
+            limits=limits or Limits(),
+            weights=weights or {},
+            constrain=constrain,
+            seed=seed,
+            warm=warm,
+            arrive_ticks=arrive_ticks,
+        )
+        return self.plan(request)
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """Plan for a request that is built already; `imagine` builds one from its arguments.
+
+        Raises:
+            UsageError: see `imagine`.
+            EngineError: likewise.
+        """
         start_ns = self.clock.now_ns()
-        # 1. Time: count what was lost, refuse what is not newer, note what was done meanwhile.
-        lost = max(0, frame.index - self._index - 1) if self._index >= 0 else 0
-        self._index = max(self._index, frame.index)
-        if not self._forecaster.advance(frame):
-            self.drops += lost + 1
-            return None
-        self.drops += lost
-        # 2. Compute: encode, judge the last forecast, forecast on.
-        reason, surprise = self._compute(frame)
-        # 3. Trust: how old is it by now, and how has the stream been doing?
-        age_ns = self.clock.now_ns() - frame.captured_ns
-        self.health.frame(age_ns, reason if reason in _BROKEN else None, lost, frozen)
-        # 4. Publish.
-        forecast = self._evidence(frame, reason, surprise, age_ns)
-        work_ns = self._forecaster.encode_ns + self._forecaster.forecast_ns
-        forecast.overhead_ms = (self.clock.now_ns() - start_ns - work_ns) / 1e6
-        self._tally.add(forecast)
-        self._captured_ns, self._tick = frame.captured_ns, frame.tick
-        return forecast
+        return self._pool.imagine(request, self._loop.state(start_ns), start_ns)
 
-    def _compute(self, frame: Frame) -> tuple[Reason, float | None]:
-        """Run the engines; a single failure costs one frame, several in a row end the stream."""
-        forecaster = self._forecaster
-        try:
-            broken = forecaster.encode(frame)
-            if broken is not None:
-                return broken, None
-            surprise = forecaster.surprise(frame.tick)
-            reason = forecaster.forecast(frame)
-        except EngineError:
-            self._failures += 1
-            if self._failures >= self._limits.engine_failures:
-                raise
-            return Reason.ENGINE_FAILED, None
-        self._failures = 0
-        return reason, surprise
+    def load_planner(self, planner: str | None = None) -> None:
+        """Load the graph of a planner now, so that the first `imagine` need not.
 
-    def _evidence(
-        self, frame: Frame, reason: Reason, surprise: float | None, age_ns: int
-    ) -> Forecast:
-        forecaster = self._forecaster
-        finite = reason not in (Reason.LATENT_NOT_FINITE, Reason.ENGINE_FAILED)
-        computed = reason in _COMPUTED
-        if reason is Reason.OK and self.health.is_stale(age_ns):
-            reason = Reason.FRAME_STALE
-        elif reason is Reason.OK and self.health.mode >= Mode.HOLD:
-            reason = Reason.RECOVERING
-        return Forecast(
-            frame_index=frame.index,
-            tick=frame.tick,
-            captured_ns=frame.captured_ns,
-            age_ms=age_ns / 1e6,
-            encode_ms=forecaster.encode_ns / 1e6,
-            forecast_ms=forecaster.forecast_ns / 1e6,
-            z=self._z if finite else None,
-            z_future=self._z_future if computed else None,
-            surprise=surprise,
-            surprising=surprise is not None and surprise > self.spec.surprise_limit,
-            valid=reason is Reason.OK,
-            reason=reason,
-            mode=self.health.mode,
-            drops=self.drops,
-        )
+        Raises:
+            UsageError: there is no such planner.
+            EngineError: its graph cannot be loaded.
+        """
+        self._pool.planner(planner)
 
-    def _stalled(self, rejecting: bool) -> Forecast | None:
-        """What to publish while there is no usable frame; None while the last is young enough."""
-        age_ns = self.clock.now_ns() - self._captured_ns
-        if not self.health.is_stale(age_ns):
-            return None
-        reason = Reason.FRAMES_REJECTED if rejecting else Reason.CAMERA_LOST
-        self.health.stall(age_ns, reason)
-        self._tally.stalls += 1
-        return Forecast(
-            frame_index=self._index,
-            tick=self._tick,
-            captured_ns=self._captured_ns,
-            age_ms=age_ns / 1e6,
-            reason=reason,
-            mode=self.health.mode,
-            drops=self.drops,
-        )
+    def tune(self, budget_ms: float) -> PlannerChoice:
+        """Choose the planner, and how many iterations, that make most of a budget on this machine.
 
-    def _newest(self, now_ns: int) -> StreamState:
-        """What `imagine` plans from."""
-        stale = self.health.is_stale(now_ns - self._captured_ns)
-        return StreamState(self._forecaster, self._tick, stale)
+        The first call measures all planners; `planning.time_budget.choose` has the rule.
+
+        Raises:
+            UsageError: there is no planner.
+            EngineError: a graph cannot be loaded.
+        """
+        return self._pool.tune(budget_ms)
+
+    def prepare(self) -> bool:
+        """Draw a piece of the next plan's noise; for robots with their own loop, while they wait.
+
+        Returns:
+            False when it is complete.
+        """
+        return self._pool.prepare()
 
     def summary(self) -> dict[str, Any]:
-        """What the last stream was like: counts, and percentiles over every frame of it.
+        """Summarize the last stream: counts, and percentiles over every frame of it.
 
         Example:
             >>> session.summary()["encode_ms"]
             {'p50': 3.1, 'p99': 4.0, 'max': 4.2}
         """
-        ended_ns = self._ended_ns or self.clock.now_ns()
         return {
-            **self._tally.summary(),
-            "drops": self.drops,
-            "resets": self._forecaster.resets,
-            "seconds": (ended_ns - self._started_ns) / 1e9,
-            "mode": str(self.health.mode),
-            "stamps": self._stamps,
+            **self._loop.summary(),
             "backend": self.backend,
             "family": self.family,
             "precision": dict(self.precision),
@@ -293,13 +280,12 @@ class Session(Imagining):
         }
 
     def forget(self) -> None:
-        """Start the counts and percentiles of `summary` again, e.g. after a warm-up."""
-        self._tally.clear()
-        self._started_ns = self.clock.now_ns()
+        """Restart the counts and percentiles of `summary`, e.g. after a warm-up."""
+        self._loop.forget()
 
     def close(self) -> None:
         """Release the engines; the session must not be used afterwards."""
-        self._imagination.close()
+        self._pool.close()
         self._encode.close()
         self._forecast.close()
 
@@ -309,24 +295,21 @@ class Session(Imagining):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _reset(self, period_ns: int) -> None:
-        """Forget the last stream."""
-        self._forecaster = Forecaster(self.spec, self._encode, self._forecast, self.clock)
-        self._imagination.forget()
-        self._z = _read_only(self._forecaster.z)
-        self._z_future = _read_only(self._forecaster.z_future)
-        self.health = HealthMonitor(period_ns, self._limits)
-        self._tally.clear()
-        self.drops = 0
-        self._failures = 0
-        self._index = -1
-        self._tick = -1
-        self._captured_ns = self._started_ns = self.clock.now_ns()
-        self._ended_ns = 0
-        self._stamps = "replay"
 
+def _planning(bundle: Bundle, loaded: Loaded) -> Planning:
+    """Describe planners of the same family and backend, each loaded when it is first used."""
+    family = loaded.family.name
+    spec = PlanSpec.from_manifest(bundle.manifest, family)
 
-def _read_only(array: NDArray) -> NDArray:
-    view: NDArray = array.view()
-    view.flags.writeable = False
-    return view
+    def times() -> TimesFile:
+        files = bundle.manifest.files
+        graphs = {p.graph: files[graph_path(family, p.graph)].sha256 for p in spec.planners}
+        return TimesFile(measured_on(graphs, loaded.backend, loaded.version, loaded.threads))
+
+    return Planning(
+        spec=spec,
+        backend=loaded.maker,
+        graph=lambda graph: loading.read_graph(bundle, family, graph),
+        prove=lambda graph, engine: loading.prove_planner(bundle, loaded, graph, engine),
+        times=times,
+    )

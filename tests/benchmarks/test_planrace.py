@@ -69,12 +69,15 @@ def test_every_weight_has_its_name_in_their_model(load: Load) -> None:
 def test_rank_and_overlap_notice_another_order(load: Load) -> None:
     part = load("agreement")
     costs = torch.tensor([3.0, 1.0, 2.0, 5.0, 4.0])
-    assert part.spearman(costs, 10 * costs + 1) == pytest.approx(1.0)
-    assert part.spearman(costs, -costs) == pytest.approx(-1.0)
+    assert part.rank_correlation(costs, 10 * costs + 1) == pytest.approx(1.0)
+    assert part.rank_correlation(costs, -costs) == pytest.approx(-1.0)
+    tied = torch.tensor([1.0, 1.0, 2.0, 2.0])
+    for order in ([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 3.0]):
+        assert part.rank_correlation(torch.tensor(order), tied) == pytest.approx(4 / 20**0.5)
     assert part.overlap(costs, costs.square(), 2) == 1.0
     assert part.overlap(costs, -costs, 2) == 0.0
     broken = torch.tensor([3.0, 1.0, float("nan"), 5.0, 4.0])
-    assert part.spearman(costs, broken) == float("-inf")
+    assert part.rank_correlation(costs, broken) == float("-inf")
 
 
 def _package(folder: Path, *inside: str) -> None:

@@ -46,9 +46,9 @@ def planner(backend: TensorRtBackend, plan: bytes, *, chained: bool) -> Planner:
     iterations: Iterations
     if chained:
         both = (backend.load_plan(plan), backend.load_plan(plan))
-        iterations = ChainedIterations(backend, both, noise, SPEC, PLANNER)
+        iterations = ChainedIterations(backend, both, noise)
     else:
-        iterations = HostIterations(backend.load_plan(plan), noise, SPEC, PLANNER)
+        iterations = HostIterations(backend.load_plan(plan), noise)
     made = Planner(SPEC, PLANNER, iterations, noise, MonotonicClock())
     made.inputs["z_hist"][:], made.inputs["z_goal"][:] = 0.0, 0.3
     return made

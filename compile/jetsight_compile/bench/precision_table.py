@@ -20,9 +20,9 @@ from jetsight.tensorrt.builder import onnx_parser
 from jetsight_compile.calibration.data import load_episodes
 from jetsight_compile.config.targets import TARGETS, FamilyPlan, plan
 from jetsight_compile.export.onnx_graph import weighted
-from jetsight_compile.pipeline.compile import judged
+from jetsight_compile.pipeline.compile import check_methods
 from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Options
-from jetsight_compile.quantize import schemes
+from jetsight_compile.pipeline.family_passes import export_family, gate_family, quantize_family
 from jetsight_compile.validate.metrics import reference
 from jetsight_train import checkpoint
 
@@ -100,25 +100,27 @@ def measure(
         say: called with a line when a step begins.
 
     Raises:
-        UsageError: an unknown target.
+        UsageError: an unknown target, or a method that no quantizer for TensorRT has.
         MissingDependency: TensorRT or ModelOpt is not installed.
         EngineError: TensorRT refuses a graph.
     """
     plans = _plans(targets)
+    for family in plans:
+        check_methods(family, methods)
     trt = bindings.open_library()
     model, about = checkpoint.load(checkpoint_path)
     episodes = load_episodes(data, model)
     truth = reference(model, episodes.held_out)
-    workshop = FamilyBuilder(model, episodes, Options(methods), say)
+    builder = FamilyBuilder(model, episodes, Options(methods), say)
     found = PrecisionTable(about.name, f"{trt.name} {'.'.join(map(str, trt.version))}")
     for family in plans:
         try:
-            made = workshop.make(family)
+            made = quantize_family(builder, export_family(builder, family))
         except UsageError as error:
             found.left_out[family.name] = str(error)
             continue
         say(f"gate {family.name}")
-        found.gates += judged(made, truth)
+        found.gates += gate_family(made, truth)
         found.rows += _built(made, trt, say)
     return found
 
@@ -143,7 +145,7 @@ def _built(made: FamilyGraphs, trt: bindings.TensorRtModule, say: Say) -> Iterat
         seconds = (clock.now_ns() - start) / 1e9
         constants = {tensor.name for tensor in made.exact[name].graph.initializer}
         products = [n for n in weighted(made.exact[name]) if constants.intersection(n.input[:2])]
-        quantized: schemes.Quantized | None = made.quantized.get(name)
+        quantized = made.quantized.get(name)
         yield PrecisionRow(
             family=made.plan.name,
             graph=name,

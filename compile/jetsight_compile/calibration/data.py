@@ -65,11 +65,13 @@ class CalibrationWindows:
     history: int
 
     def inputs(self, index: int) -> dict[str, F32]:
-        """Inputs of `forecast` for one window."""
+        """Inputs of `forecast` for one window; `a_hist` only if K is above 1."""
+        newest = self.history - 1
+        past = {"a_hist": self.blocks[index, :newest]} if newest else {}
         return {
             "z_hist": self.z[index, : self.history],
-            "a_hist": self.blocks[index, : self.history - 1],
-            "actions": self.blocks[index, self.history - 1 :],
+            **past,
+            "actions": self.blocks[index, newest:],
         }
 
     def __len__(self) -> int:

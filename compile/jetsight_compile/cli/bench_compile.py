@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from jetsight_compile.cli.compile_ import METHODS
+from jetsight_compile.config.precision import METHODS
 
 
 @click.command("bench-compile", short_help="Measure what each TensorRT family costs and loses.")

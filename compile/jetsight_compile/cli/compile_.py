@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from jetsight.errors import UsageError
+from jetsight_compile.config.precision import METHODS
 
-METHODS = ("max", "percentile", "entropy", "mse")
 _PLANNERS = ("planners", "no_planner", "planner_settings")
 
 
@@ -57,7 +57,8 @@ _PLANNERS = ("planners", "no_planner", "planner_settings")
     "methods",
     multiple=True,
     type=click.Choice(METHODS),
-    help="How ranges are found; the best of those given.  [default: try all]",
+    help="How ranges are found; the best of those given. entropy is only for cpu, mse for all "
+    "other targets.  [default: try all]",
 )
 @click.option(
     "--keep-float",
@@ -85,26 +86,14 @@ _PLANNERS = ("planners", "no_planner", "planner_settings")
 def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Compile CHECKPOINT, a folder that `jetsight train` wrote, into the bundle OUT.
 
-    Graphs are exported, quantized where asked, and compared with the PyTorch model on held-out
+    Graphs are exported, quantized if requested, and compared with the PyTorch model on held-out
     episodes; OUT appears only when every comparison passed.
     """
     from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
 
-    wishes, settings = _planners(**{name: options.pop(name) for name in _PLANNERS})
-    request = CompileRequest(
-        checkpoint,
-        calib,
-        out,
-        options["targets"],
-        options["precisions"],
-        options["methods"] or METHODS,
-        options["keep_float"],
-        options["base"],
-        options["tar"],
-        options["force"],
-        wishes,
-        settings,
-    )
+    presets, settings = _planners(**{name: options.pop(name) for name in _PLANNERS})
+    options["methods"] = options["methods"] or METHODS
+    request = CompileRequest(checkpoint, calib, out, **options, planners=presets, settings=settings)
     made = compile_checkpoint(request, lambda stage: click.echo(f"  {stage}", err=True))
     if as_json:
         click.echo(json.dumps(_summary(made)))
@@ -117,7 +106,7 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
 def _planners(
     planners: Sequence[str], no_planner: bool, planner_settings: Path | None
 ) -> tuple[Any, Any]:
-    """Which planners, and their settings."""
+    """The planners to compile, and their settings."""
     from jetsight_compile.planner_graph.settings import (
         DEFAULT,
         PlannerSettings,
@@ -127,12 +116,12 @@ def _planners(
 
     if no_planner and (planners or planner_settings):
         raise UsageError("--no-planner is given together with planners; leave out one of them")
-    wishes = () if no_planner else tuple(map(parse, planners)) or DEFAULT
-    return wishes, load_settings(planner_settings) if planner_settings else PlannerSettings()
+    presets = () if no_planner else tuple(map(parse, planners)) or DEFAULT
+    return presets, load_settings(planner_settings) if planner_settings else PlannerSettings()
 
 
 def _summary(made: Any) -> dict[str, Any]:
-    """What a machine wants to know about the bundle just written."""
+    """The bundle just written, as one JSON object."""
     bundle, facts = made.bundle, made.bundle.manifest
     return {
         "path": str(bundle.path),
@@ -167,7 +156,7 @@ def _size(facts: Any, family: str) -> int:
 
 
 def _print_trials(family: str, trials: Any) -> None:
-    """What the search measured, the chosen row of each graph marked."""
+    """Print what the search measured, the chosen row of each graph marked."""
     from jetsight.cli.table import table
 
     click.echo(f"{family}: what was tried on the calibration episodes")

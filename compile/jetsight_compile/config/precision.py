@@ -12,10 +12,15 @@ FLOATS = ("fp32", "fp16", "bf16")
 QUANTIZED = ("fp8", "int8", "int4", "nvfp4")
 PRECISIONS = (*FLOATS, *QUANTIZED)
 WEIGHT_ONLY = ("int4", "nvfp4")
-# What planners' graphs are called where precisions are given; all of them share one.
+# Prefix of the planners' graphs, and their common name where precisions are written.
 IMAGINE = "imagine"
 # Chosen by measurement: the cheapest that passes, block by block.
 AUTO = "auto"
+# Ways to find the range of an activation: all, those of ONNX Runtime's quantizer, which makes the
+# CPU families, and those of `quantize.ranges`, which makes TensorRT's.
+METHODS = ("max", "percentile", "entropy", "mse")
+CPU_METHODS = ("max", "percentile", "entropy")
+TENSORRT_METHODS = ("max", "percentile", "mse")
 
 
 def parse(text: str) -> dict[str, str]:
@@ -23,7 +28,7 @@ def parse(text: str) -> dict[str, str]:
 
     Args:
         text: one precision for all graphs, or one each: `encode=fp16,forecast=int8`. Planners'
-            graphs get that of `forecast`, which is most of them, unless `imagine=` says another;
+            graphs, which mostly consist of it, get that of `forecast` unless `imagine=` follows;
             see `of_planners`.
 
     Raises:
@@ -60,7 +65,7 @@ def of_planners(precision: Mapping[str, str], base: str) -> str:
     """The precision of planners' graphs, once that of `forecast` is known.
 
     Small weights pay where a weight is read for one row. A planner's products have hundreds of
-    rows; TensorRT-RTX 1.7 does not even compile them. So beside them planners stay in the base.
+    rows, and TensorRT-RTX 1.7 does not compile them, so planners stay in the base beside them.
 
     Args:
         precision: of each graph.
@@ -80,7 +85,7 @@ def family_suffix(precision: Mapping[str, str], base: str, usual: str) -> str:
     Args:
         precision: of each graph.
         base: float format of what a quantization leaves float.
-        usual: the base that is not worth a word.
+        usual: the base that is not named.
 
     Example:
         >>> family_suffix({"encode": "fp16", "forecast": "int8"}, "bf16", usual="fp16")

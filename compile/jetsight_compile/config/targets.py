@@ -176,6 +176,11 @@ class FamilyPlan:
     targets: tuple[str, ...]
     allowed: tuple[str, ...]
 
+    @property
+    def backend(self) -> str:
+        """First part of the name, `"cpu"` or `"trt"`."""
+        return self.name.partition("-")[0]
+
 
 def plan(
     targets: Sequence[str], precisions: Sequence[str], base: Compute = "fp16"

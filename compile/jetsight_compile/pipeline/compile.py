@@ -1,35 +1,36 @@
-"""`jetsight compile` as a function: checkpoint -> graphs -> quantized -> gated -> bundle.
+"""`jetsight compile` as a function: a list of passes from a checkpoint to a bundle.
 
-What the user got wrong is refused before any long work, and nothing is written before every gate
-has passed.
+`compile_checkpoint` runs the passes in the order in which they stand below. What the user got wrong
+is refused before any long work, and nothing is written before every gate has passed.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
-from jetsight.backends.registry import available
 from jetsight.bundle import manifest
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.planner_spec import PlannerSpec
-from jetsight.engine import Backend
 from jetsight.errors import MissingDependency
-from jetsight_compile.calibration.data import load_episodes
-from jetsight_compile.config.precision import AUTO, QUANTIZED, WEIGHT_ONLY
+from jetsight_compile.calibration.data import Episodes, load_episodes
+from jetsight_compile.config.precision import AUTO, METHODS, QUANTIZED, WEIGHT_ONLY
 from jetsight_compile.config.targets import FamilyPlan, plan
 from jetsight_compile.export.layers import Compute
-from jetsight_compile.pipeline import family as families
 from jetsight_compile.pipeline import pack
-from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Options
-from jetsight_compile.pipeline.planner_fallback import settled
+from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Options, check_form
+from jetsight_compile.pipeline.family_passes import (
+    export_family,
+    gate_family,
+    quantize_family,
+    settle_planner,
+)
 from jetsight_compile.planner_graph import settings as planners
 from jetsight_compile.planner_graph.settings import PlannerPreset, PlannerSettings
-from jetsight_compile.quantize import qdq, schemes, vendor
+from jetsight_compile.quantize import schemes, vendor
 from jetsight_compile.quantize.mixed_precision import PrecisionTrial
 from jetsight_compile.validate import gates as gate
 from jetsight_compile.validate import planner_gates
@@ -37,26 +38,29 @@ from jetsight_compile.validate.metrics import FloatReference, reference
 from jetsight_compile.validate.planner_reference import Truth, truth_of
 from jetsight_compile.validate.planner_reference import reference as golden_of
 from jetsight_train import checkpoint
+from jetsight_train.checkpoint import CheckpointDescription
+from jetsight_train.model.world_model import WorldModel
+from jetsight_train.planning.problem import ImagineSpec
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class CompileRequest:
-    """What to compile and how.
+    """Inputs, output and options of one compile.
 
     Attributes:
         checkpoint: folder that `jetsight train` wrote.
-        calib: LeRobot dataset to calibrate with and judge by.
+        calib: LeRobot dataset; half of it calibrates, the other half judges.
         out: final name of the bundle.
         targets: names out of `targets.TARGETS`.
         precisions: on every target, like `int8`, `encode=fp16,forecast=int8` or `auto`; each
             target's default if empty.
-        methods: candidates for finding ranges, out of `quantize.METHODS`.
+        methods: candidates for finding ranges, out of `precision.METHODS`.
         keep_float: patterns of layers that stay float in quantized families.
         base: float format of what a quantization leaves float, on TensorRT targets.
-        tar: one archive instead of a folder.
-        force: replace an older bundle of that name.
+        tar: True writes one archive instead of a folder.
+        force: True replaces an older bundle of that name.
         planners: each becomes one graph of every family; none if empty.
         settings: of the planners.
     """
@@ -66,7 +70,7 @@ class CompileRequest:
     out: Path
     targets: Sequence[str] = ("cpu",)
     precisions: Sequence[str] = ()
-    methods: Sequence[str] = schemes.METHODS
+    methods: Sequence[str] = METHODS
     keep_float: Sequence[str] = ()
     base: Compute = "fp16"
     tar: bool = False
@@ -77,7 +81,7 @@ class CompileRequest:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What one compile made.
+    """The result of one compile.
 
     Attributes:
         bundle: the bundle, opened.
@@ -88,82 +92,188 @@ class Compiled:
     trials: dict[str, tuple[PrecisionTrial, ...]]
 
 
+@dataclass
+class Compilation:
+    """The state that the passes share; each field is set by the pass that is named with it.
+
+    Attributes:
+        request: inputs, output and options.
+        say: is called with the name of each stage when it begins.
+        plans: the families to make (`check_request`).
+        model: the float model (`load_checkpoint`).
+        about: the checkpoint's description of it (`load_checkpoint`).
+        specs: sizes of each planner's graph (`load_checkpoint`).
+        planners: how each planner is used, in the same order (`load_checkpoint`).
+        episodes: data that calibrates and data that judges (`load_calibration`).
+        builder: exports and quantizations that families share (`load_calibration`).
+        families: exported, then quantized, then with blocks back in float (`export_graphs`,
+            `quantize_graphs`, `gate_planners`).
+        expected: answers of the float model on held-out episodes (`run_float_model`).
+        plans_expected: plans of the float planners, by graph (`run_float_model`).
+        gates: passed or not, by family (`gate_graphs`, `gate_planners`).
+        bundle: opened (`write_bundle`).
+    """
+
+    request: CompileRequest
+    say: Say
+    plans: list[FamilyPlan] = field(init=False)
+    model: WorldModel = field(init=False)
+    about: CheckpointDescription = field(init=False)
+    specs: tuple[ImagineSpec, ...] = field(init=False)
+    planners: tuple[PlannerSpec, ...] = field(init=False)
+    episodes: Episodes = field(init=False)
+    builder: FamilyBuilder = field(init=False)
+    families: list[FamilyGraphs] = field(init=False)
+    expected: FloatReference = field(init=False)
+    plans_expected: dict[str, Truth] = field(init=False)
+    gates: dict[str, list[manifest.Gate]] = field(init=False)
+    bundle: Bundle = field(init=False)
+
+
 def compile_checkpoint(request: CompileRequest, say: Say = lambda stage: None) -> Compiled:
     """Compile a checkpoint into a bundle.
 
     Args:
-        request: what to do.
-        say: told the name of each stage when it begins.
+        request: inputs, output and options.
+        say: is called with the name of each stage when it begins.
 
     Raises:
         UsageError: a target cannot run a precision, or an option matches nothing.
         CheckpointError, DataError: an input is unusable.
         MissingDependency: a package of the extra `compile` or `quantize` is not installed.
+        EngineError: a graph cannot be run, or a quantizer did nothing.
         GateError: a compiled graph does not do what the float model does.
         StorageError: the bundle cannot be written.
     """
-    plans = plan(request.targets, request.precisions, request.base)
+    state = Compilation(request, say)
+    for run in (
+        check_request,
+        load_checkpoint,
+        load_calibration,
+        export_graphs,
+        quantize_graphs,
+        run_float_model,
+        gate_graphs,
+        gate_planners,
+        require_gates,
+        write_bundle,
+    ):
+        run(state)
+    return Compiled(state.bundle, {f.plan.name: f.trials for f in state.families if f.trials})
+
+
+def check_request(state: Compilation) -> None:
+    """Refuse what no target, installed package or free name allows; plan the families."""
+    request = state.request
+    state.plans = plan(request.targets, request.precisions, request.base)
+    for each in state.plans:
+        check_methods(each, request.methods)
     pack.check_target(request.out, force=request.force)
-    _check_tools(plans)
-    say(f"read {request.checkpoint}")
-    model, about = checkpoint.load(request.checkpoint)
-    for each in plans:
-        families.check(each, model)
-    specs = planners.specs(request.planners, model, request.settings)
-    facts = tuple(planners.facts(spec, model, request.settings) for spec in specs)
-    say(f"read and encode {request.calib}")
-    episodes = load_episodes(request.calib, model)
-    workshop = FamilyBuilder(
-        model, episodes, Options(request.methods, request.keep_float), say, specs
+    _check_tools(state.plans)
+
+
+def load_checkpoint(state: Compilation) -> None:
+    """Read the model; size the planners, which takes its horizon and action size."""
+    request = state.request
+    state.say(f"read {request.checkpoint}")
+    state.model, state.about = checkpoint.load(request.checkpoint)
+    for each in state.plans:
+        check_form(each, state.model)
+    state.specs = planners.specs(request.planners, state.model, request.settings)
+    state.planners = tuple(
+        planners.facts(spec, state.model, request.settings) for spec in state.specs
     )
-    all_made = [workshop.make(each) for each in plans]
-    truths = _truths(workshop, facts)
-    all_made, gates = _gated(workshop, all_made, truths, say)
-    gate.require(gates)
-    say(f"write {request.out}")
+
+
+def load_calibration(state: Compilation) -> None:
+    """Read, split and encode the recorded episodes."""
+    request = state.request
+    state.say(f"read and encode {request.calib}")
+    state.episodes = load_episodes(request.calib, state.model)
+    options = Options(request.methods, request.keep_float)
+    state.builder = FamilyBuilder(state.model, state.episodes, options, state.say, state.specs)
+
+
+def export_graphs(state: Compilation) -> None:
+    """Export the float32 graphs of every family, on which quantizations are found."""
+    state.families = [export_family(state.builder, each) for each in state.plans]
+
+
+def quantize_graphs(state: Compilation) -> None:
+    """Give every graph its precision, and write the graphs that ship."""
+    state.families = [quantize_family(state.builder, each) for each in state.families]
+
+
+def run_float_model(state: Compilation) -> None:
+    """Plan and forecast with the float model on held-out episodes, for the gates to compare."""
+    held_out = state.episodes.held_out
+    state.plans_expected = {}
+    for spec, facts in zip(state.specs, state.planners, strict=True):
+        state.say(f"plan with {facts.graph} in PyTorch")
+        state.plans_expected[facts.graph] = truth_of(state.model, spec, facts, held_out.windows)
+    state.expected = reference(state.model, held_out)
+
+
+def gate_graphs(state: Compilation) -> None:
+    """Measure every gate of `encode` and `forecast`, each beside its negative control."""
+    state.gates = {}
+    for family in state.families:
+        state.say(f"gate {family.plan.name}")
+        state.gates[family.plan.name] = gate_family(family, state.expected)
+
+
+def gate_planners(state: Compilation) -> None:
+    """Measure every gate of the planners; blocks of one that fails go back to float."""
+    for index, family in enumerate(state.families):
+        results = []
+        for truth in state.plans_expected.values():
+            family, result = settle_planner(state.builder, family, truth)
+            results.append(result)
+        state.families[index] = family
+        state.gates[family.plan.name] += planner_gates.gates(family.plan.name, results)
+
+
+def require_gates(state: Compilation) -> None:
+    """Stop unless every gate passed and every negative control failed."""
+    gate.require([each for gates in state.gates.values() for each in gates])
+
+
+def write_bundle(state: Compilation) -> None:
+    """Pack the graphs with what a robot must know about them, in one atomic write."""
+    request, families = state.request, state.families
+    state.say(f"write {request.out}")
     contents = pack.Contents(
-        model,
-        about,
-        episodes,
-        [_entry(made) for made in all_made],
-        {(m.plan.name, g): x.SerializeToString() for m in all_made for g, x in m.graphs.items()},
-        gates,
-        {key: text for made in all_made for key, text in _notes(made)},
-        facts,
-        {
+        model=state.model,
+        about=state.about,
+        episodes=state.episodes,
+        families=[family.describe() for family in families],
+        graphs={
+            (family.plan.name, name): graph.SerializeToString()
+            for family in families
+            for name, graph in family.graphs.items()
+        },
+        gates=[each for gates in state.gates.values() for each in gates],
+        notes={key: text for family in families for key, text in family.provenance()},
+        planners=state.planners,
+        reference={
             key: array
-            for spec in specs
-            for key, array in golden_of(truths[spec.graph], spec).items()
+            for spec in state.specs
+            for key, array in golden_of(state.plans_expected[spec.graph], spec).items()
         },
     )
-    bundle = pack.write(request.out, contents, tar=request.tar, force=request.force)
-    return Compiled(bundle, {m.plan.name: m.trials for m in all_made if m.trials})
+    state.bundle = pack.write(request.out, contents, tar=request.tar, force=request.force)
 
 
-def _truths(shop: FamilyBuilder, facts: Sequence[PlannerSpec]) -> dict[str, Truth]:
-    """What the float planners do on held-out episodes, by graph."""
-    windows = shop.episodes.held_out.windows
-    truths = {}
-    for spec, each in zip(shop.planners, facts, strict=True):
-        shop.say(f"plan with {each.graph} in PyTorch")
-        truths[each.graph] = truth_of(shop.model, spec, each, windows)
-    return truths
+def check_methods(family: FamilyPlan, methods: Sequence[str]) -> None:
+    """Refuse methods none of which a family's quantizer has.
 
-
-def _gated(
-    shop: FamilyBuilder, all_made: Sequence[FamilyGraphs], truths: Mapping[str, Truth], say: Say
-) -> tuple[list[FamilyGraphs], list[manifest.Gate]]:
-    """The families as they will be packed, and every gate, passed or not."""
-    truth = reference(shop.model, shop.episodes.held_out)
-    families: list[FamilyGraphs] = []
-    gates: list[manifest.Gate] = []
-    for made in all_made:
-        say(f"gate {made.plan.name}")
-        gates += judged(made, truth)
-        made, verdicts = settled(shop, made, truths, _backends(made.plan.name), say)
-        gates += planner_gates.gates(made.plan.name, verdicts)
-        families.append(made)
-    return families, gates
+    Raises:
+        UsageError: a graph needs ranges, and the quantizer finds them by none of these.
+    """
+    for graph, precision in family.precision.items():
+        for each in family.allowed if precision == AUTO else (precision,):
+            if each in QUANTIZED:
+                schemes.check_methods(family.backend, graph, each, methods)
 
 
 def _check_tools(plans: Sequence[FamilyPlan]) -> None:
@@ -171,51 +281,6 @@ def _check_tools(plans: Sequence[FamilyPlan]) -> None:
     OnnxRuntimeBackend()
     if importlib.util.find_spec("onnxscript") is None:
         raise MissingDependency("onnxscript", "compile", "exporting a graph")
-    tensorrt = {p for each in plans if each.targets != ("cpu",) for p in each.precision.values()}
+    tensorrt = {p for each in plans if each.backend == "trt" for p in each.precision.values()}
     if tensorrt & {AUTO, *QUANTIZED} - set(WEIGHT_ONLY):
         vendor.check_modelopt()
-
-
-def judged(made: FamilyGraphs, truth: FloatReference) -> list[manifest.Gate]:
-    """Every gate of a family, passed or not, each beside its negative control.
-
-    Raises:
-        EngineError: a graph cannot be run.
-    """
-    pair = {graph: made.graphs[graph] for graph in manifest.GRAPHS}
-    family = gate.FamilyUnderTest(made.plan.name, made.precision, **pair, exact=made.exact)
-    return gate.judge(family, truth, _backends(made.plan.name))
-
-
-def _backends(family: str) -> list[Backend]:
-    """Who judges: what would run the family, and for TensorRT the graph as it is written."""
-    if not family.startswith("cpu-"):
-        return [OnnxRuntimeBackend(optimise=False)]
-    judges: list[Backend] = [OnnxRuntimeBackend()]
-    if any(b.name == "openvino" and b.reason is None and b.runs(family) for b in available()):
-        from jetsight.backends.openvino import OpenVinoBackend
-
-        judges.append(OpenVinoBackend())
-    return judges
-
-
-def _entry(made: FamilyGraphs) -> manifest.Family:
-    tensors = sum(each.tensors for each in made.quantized.values())
-    return manifest.Family(
-        name=made.plan.name,
-        opset=made.graphs["encode"].opset_import[0].version,
-        precision=made.precision,
-        targets=made.plan.targets,
-        tensors=tensors if made.quantized else None,
-    )
-
-
-def _notes(made: FamilyGraphs) -> Iterator[tuple[str, str]]:
-    """How each quantized graph came to be, for the provenance."""
-    recipes = [each.recipe for each in made.quantized.values()]
-    if any(isinstance(recipe, qdq.QuantizationRecipe) and recipe.activations for recipe in recipes):
-        yield "nvidia-modelopt", metadata.version("nvidia-modelopt")  # it placed the Q/DQ pairs
-    for graph, each in made.quantized.items():
-        text = f"{each.method}, {len(each.layers)} layers, {each.share:.1%} of the products"
-        text += f"; float for the gates: {', '.join(each.kept)}" if each.kept else ""
-        yield f"{made.plan.name}/{graph}", text

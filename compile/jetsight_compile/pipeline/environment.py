@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, the instructions INT8 depends on, load, versions."""
+"""The machine of a measurement: processor, the instructions INT8 depends on, load, versions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "openvino")
 
 
 def machine_spec(root: Path = Path("/")) -> dict[str, Any]:
-    """Processor, cores, memory, load per core, and which INT8 instructions there are."""
+    """Processor, cores, memory, load per core, and INT8 instructions of this machine."""
     system = machine.system(root)
     features = cpu_features(root)
     return {

@@ -1,4 +1,4 @@
-"""From a float model to the graphs of one family: exported once, quantized where asked.
+"""The graphs of a family, and what families share: exports and quantizations, each made once.
 
 The float32 graph of a family's structure is where quantization is found and what its internal taps
 are compared with; the graphs that ship are that one, or its float16 or bfloat16 twin, with the
@@ -8,12 +8,14 @@ quantization written in.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import cast
 
 import onnx
 
+from jetsight.bundle import manifest
 from jetsight.errors import UsageError
 from jetsight_compile.calibration.data import (
     CALIBRATION_FRAMES,
@@ -23,80 +25,89 @@ from jetsight_compile.calibration.data import (
     spread,
 )
 from jetsight_compile.calibration.planner_samples import imagine_samples
-from jetsight_compile.config.precision import (
-    AUTO,
-    FLOATS,
-    IMAGINE,
-    QUANTIZED,
-    WEIGHT_ONLY,
-    of_planners,
-)
+from jetsight_compile.config.precision import FLOATS, METHODS
 from jetsight_compile.config.targets import FamilyPlan
 from jetsight_compile.export.encoder import float_layers, why_no_form
 from jetsight_compile.export.layers import Compute, Style
-from jetsight_compile.export.onnx_export import (
-    Ports,
-    Sizes,
-    export_encode,
-    export_forecast,
-    finished,
-)
+from jetsight_compile.export.onnx_export import Ports, Sizes, export_encode, export_forecast
 from jetsight_compile.export.onnx_graph import matches_any
 from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.planner_graph.signature import ImaginePorts
-from jetsight_compile.quantize import mixed_precision, schemes
-from jetsight_compile.validate.plan_agreement import question
+from jetsight_compile.quantize import qdq, schemes
+from jetsight_compile.quantize.mixed_precision import PrecisionTrial
+from jetsight_compile.quantize.quantized import Quantized, Sample
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning.problem import ImagineSpec
 
-Samples = Sequence[schemes.Sample]
+Samples = Sequence[Sample]
 EXPORTS = {"encode": export_encode, "forecast": export_forecast}
 
 
 @dataclass(frozen=True)
 class Options:
-    """How graphs are quantized.
+    """Options of every quantization.
 
     Attributes:
         methods: candidates for finding ranges.
         keep_float: patterns of layers that stay float.
     """
 
-    methods: Sequence[str] = schemes.METHODS
+    methods: Sequence[str] = METHODS
     keep_float: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class FamilyGraphs:
-    """The graphs of one family.
+    """The graphs of one family, by name; each pass of the pipeline fills in more.
 
     Attributes:
-        plan: what was asked.
-        precision: of each graph; where the plan says `auto`, what was chosen.
+        plan: the family as it was requested.
+        exact: the float32 graphs.
+        precision: of each graph; where the plan says `auto`, the one that was chosen.
         graphs: as they ship.
-        exact: the float32 graphs of the same structure.
-        quantized: how each quantized graph came to be.
+        quantized: how each quantized graph was made.
         trials: rows of the search, if there was one.
     """
 
     plan: FamilyPlan
-    precision: Mapping[str, str]
-    graphs: Mapping[str, onnx.ModelProto]
     exact: Mapping[str, onnx.ModelProto]
-    quantized: Mapping[str, schemes.Quantized]
-    trials: tuple[mixed_precision.PrecisionTrial, ...] = ()
+    precision: Mapping[str, str] = field(default_factory=dict)
+    graphs: Mapping[str, onnx.ModelProto] = field(default_factory=dict)
+    quantized: Mapping[str, Quantized] = field(default_factory=dict)
+    trials: tuple[PrecisionTrial, ...] = ()
+
+    def describe(self) -> manifest.Family:
+        """The family's entry in the manifest."""
+        tensors = sum(each.tensors for each in self.quantized.values())
+        return manifest.Family(
+            name=self.plan.name,
+            opset=self.graphs["encode"].opset_import[0].version,
+            precision=self.precision,
+            targets=self.plan.targets,
+            tensors=tensors if self.quantized else None,
+        )
+
+    def provenance(self) -> Iterator[tuple[str, str]]:
+        """The quantizer's version, and how each graph was quantized by `family/graph`."""
+        recipes = [each.recipe for each in self.quantized.values()]
+        if any(isinstance(r, qdq.QuantizationRecipe) and r.activations for r in recipes):
+            yield "nvidia-modelopt", metadata.version("nvidia-modelopt")  # places the Q/DQ pairs
+        for graph, each in self.quantized.items():
+            text = f"{each.method}, {len(each.layers)} layers, {each.share:.1%} of the products"
+            text += f"; float for the gates: {', '.join(each.kept)}" if each.kept else ""
+            yield f"{self.plan.name}/{graph}", text
 
 
 @dataclass
 class FamilyBuilder:
-    """Makes families of one model; exports and quantizations are shared between them.
+    """Exports and quantizations of one model, each made when it is first needed and then kept.
 
     Attributes:
-        model: the model.
-        episodes: what to calibrate with.
+        model: the float model.
+        episodes: recorded data; its calibration half is used here.
         options: how graphs are quantized.
-        say: told what is being made.
-        planners: one `imagine` graph is made for each.
+        say: is called with a line for each export and quantization.
+        planners: every family has one `imagine` graph for each.
     """
 
     model: WorldModel
@@ -104,45 +115,9 @@ class FamilyBuilder:
     options: Options
     say: Callable[[str], None]
     planners: Sequence[ImagineSpec] = ()
-    _imaginations: dict[Style, PlannerExporter] = field(default_factory=dict)
+    _exporters: dict[Style, PlannerExporter] = field(default_factory=dict)
     _exported: dict[tuple[str, Style], onnx.ModelProto] = field(default_factory=dict)
-    _found: dict[tuple[str, Style, str], schemes.Quantized] = field(default_factory=dict)
-
-    def make(self, plan: FamilyPlan) -> FamilyGraphs:
-        """All graphs of one family.
-
-        Raises:
-            UsageError: an option matches nothing, or a format has no form for this model.
-            EngineError: a graph breaks a promise, or a quantizer did nothing.
-            GateError: no precision passes the search.
-        """
-        precision = {graph: plan.precision[graph] for graph in EXPORTS}
-        asked = {IMAGINE: plan.precision[IMAGINE]} if IMAGINE in plan.precision else {}
-        trials: list[mixed_precision.PrecisionTrial] = []
-        quantized: dict[str, schemes.Quantized] = {}
-        for graph in self.graphs:
-            if graph in self._specs:
-                precision[graph] = of_planners({**precision, **asked}, plan.style.compute)
-            if precision[graph] == AUTO:
-                choice = self._search(plan, graph)
-                trials += choice.trials
-                precision[graph] = choice.precision
-                if choice.made is not None:
-                    quantized[graph] = choice.made
-            elif precision[graph] in QUANTIZED:
-                quantized[graph] = self._quantized(plan, graph, precision[graph])
-        quantized = {name: self._in_base(plan, name, made) for name, made in quantized.items()}
-        return FamilyGraphs(
-            plan,
-            precision,
-            {
-                graph: self._shipped(plan, graph, precision[graph], quantized)
-                for graph in self.graphs
-            },
-            {graph: self.exported(graph, plan.style.computing("fp32")) for graph in self.graphs},
-            quantized,
-            tuple(trials),
-        )
+    _quantized: dict[tuple[str, Style, str], Quantized] = field(default_factory=dict)
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -150,85 +125,33 @@ class FamilyBuilder:
         return (*EXPORTS, *self._specs)
 
     def exported(self, graph: str, style: Style) -> onnx.ModelProto:
-        """A float graph, exported when it is first needed; not to be modified."""
+        """A float graph; not to be modified."""
         if (graph, style) not in self._exported:
             self.say(f"export {graph}, opset {style.opset}, {style.compute}")
             self._exported[graph, style] = self._export(graph, style)
         return self._exported[graph, style]
 
-    def ports(self, graph: str) -> Ports:
-        """What knows the inputs and outputs of a graph."""
-        spec = self._specs.get(graph)
-        return Sizes.of(self.model) if spec is None else ImaginePorts.of(self.model, spec)
+    def exact(self, plan: FamilyPlan) -> dict[str, onnx.ModelProto]:
+        """The float32 graphs of a family's structure, by name; not to be modified."""
+        return {graph: self.exported(graph, plan.style.computing("fp32")) for graph in self.graphs}
 
-    def _export(self, graph: str, style: Style) -> onnx.ModelProto:
-        spec = self._specs.get(graph)
-        if spec is None:
-            return EXPORTS[graph](self.model, style)
-        if style not in self._imaginations:
-            self._imaginations[style] = PlannerExporter(self.model, style)
-        return self._imaginations[style].export(spec)
-
-    @functools.cached_property
-    def _specs(self) -> dict[str, ImagineSpec]:
-        return {spec.graph: spec for spec in self.planners}
-
-    def _in_base(self, plan: FamilyPlan, graph: str, made: schemes.Quantized) -> schemes.Quantized:
-        """A quantization found in float32, written into the family's float format."""
-        if made.recipe is None:
-            return made
-        return schemes.rebase(made, self.exported(graph, plan.style))
-
-    def _shipped(
-        self,
-        plan: FamilyPlan,
-        graph: str,
-        precision: str,
-        quantized: Mapping[str, schemes.Quantized],
-    ) -> onnx.ModelProto:
-        if graph in quantized:
-            return finished(quantized[graph].model, graph, self.ports(graph))
-        return self.exported(graph, plan.style.computing(_float(precision)))
-
-    def _quantized(self, plan: FamilyPlan, graph: str, precision: str) -> schemes.Quantized:
+    def quantized(self, plan: FamilyPlan, graph: str, precision: str) -> Quantized:
+        """A quantization of the float32 graph, by the scheme of the family's backend."""
         # The CPU's scheme and TensorRT's INT8 differ, but so do the styles of their graphs.
-        key = (graph, plan.style.computing("fp32"), precision)
-        if key not in self._found:
-            exact = self.exported(graph, plan.style.computing("fp32"))
+        style = plan.style.computing("fp32")
+        key = (graph, style, precision)
+        if key not in self._quantized:
+            exact = self.exported(graph, style)
             self.say(f"quantize {graph} for {plan.name}")
-            self._found[key] = self._by_scheme(plan, exact, precision, self.samples[graph])
-        return self._found[key]
-
-    def _by_scheme(
-        self, plan: FamilyPlan, exact: onnx.ModelProto, precision: str, samples: Samples
-    ) -> schemes.Quantized:
-        keep = self._keep_float(plan, exact.graph.name)
-        methods = self.options.methods
-        if plan.targets == ("cpu",) and exact.graph.name in self._specs:
-            return schemes.cpu_rows(exact, samples, keep_float=keep)
-        if plan.targets == ("cpu",):
-            return schemes.cpu_int8(exact, samples, methods=methods, keep_float=keep)
-        if precision in WEIGHT_ONLY:
-            return schemes.weight_only(exact, precision, samples, keep_float=keep)
-        return schemes.tensorrt(exact, precision, samples, methods=methods, keep_float=keep)
-
-    def _search(self, plan: FamilyPlan, graph: str) -> mixed_precision.PrecisionChoice:
-        style = plan.style
-        windows = self.episodes.calibration.windows
-        return mixed_precision.choose(
-            mixed_precision.Task(
-                graph=graph,
-                export=lambda compute: self.exported(graph, style.computing(_float(compute))),
-                allowed=_searched(self.model, plan, graph),
-                base=style.compute,
-                samples=self.samples[graph],
-                methods=self.options.methods,
-                keep_float=self._keep_float(plan, graph),
-                asked=question(windows) if graph == "forecast" else None,
-                module=mixed_precision.smallest_module(plan.targets),
-                say=self.say,
+            request = schemes.QuantizeRequest(
+                exact,
+                precision,
+                self.samples[graph],
+                self.options.methods,
+                self.keep_float(plan, graph),
             )
-        )
+            self._quantized[key] = schemes.quantize(request, plan.backend)
+        return self._quantized[key]
 
     @functools.cached_property
     def samples(self) -> dict[str, Samples]:
@@ -240,9 +163,9 @@ class FamilyBuilder:
         }
         return {**samples_of(calibration), **of_planners}
 
-    def _keep_float(self, plan: FamilyPlan, graph: str) -> list[str]:
-        """Patterns about this graph; one that fits no graph goes to all, and fails there."""
-        exact = {name: self.exported(name, plan.style.computing("fp32")) for name in self.graphs}
+    def keep_float(self, plan: FamilyPlan, graph: str) -> list[str]:
+        """Patterns that concern a graph; one that fits no graph concerns all, and fails there."""
+        exact = self.exact(plan)
         always = float_layers(self.model) if graph == "encode" else ()
         return [
             pattern
@@ -251,22 +174,39 @@ class FamilyBuilder:
             or not any(matches_any(each, pattern) for each in exact.values())
         ]
 
+    def ports(self, graph: str) -> Ports:
+        """The inputs and outputs of a graph."""
+        spec = self._specs.get(graph)
+        return Sizes.of(self.model) if spec is None else ImaginePorts.of(self.model, spec)
 
-def check(plan: FamilyPlan, model: WorldModel) -> None:
-    """Refuse before any work what this model has no graph for.
+    def _export(self, graph: str, style: Style) -> onnx.ModelProto:
+        spec = self._specs.get(graph)
+        if spec is None:
+            return EXPORTS[graph](self.model, style)
+        if style not in self._exporters:
+            self._exporters[style] = PlannerExporter(self.model, style)
+        return self._exporters[style].export(spec)
+
+    @functools.cached_property
+    def _specs(self) -> dict[str, ImagineSpec]:
+        return {spec.graph: spec for spec in self.planners}
+
+
+def check_form(plan: FamilyPlan, model: WorldModel) -> None:
+    """Refuse, before any work, a family that this model has no graph for.
 
     Raises:
         UsageError: the family's float format has no form of the encoder.
     """
     precision = plan.precision["encode"]
-    compute = _float(precision) if precision in FLOATS else plan.style.compute
+    compute = as_compute(precision) if precision in FLOATS else plan.style.compute
     problem = why_no_form(model, plan.style.computing(compute))
     if problem is not None:
         raise UsageError(problem)
 
 
 def samples_of(side: Side) -> dict[str, Samples]:
-    """Graph inputs out of the calibration episodes, evenly spread."""
+    """Inputs of `encode` and `forecast` from the calibration episodes, evenly spread."""
     windows = side.windows.thinned(CALIBRATION_WINDOWS)
     frames = side.frames_u8[spread(len(side.frames_u8), CALIBRATION_FRAMES)]
     return {
@@ -275,14 +215,14 @@ def samples_of(side: Side) -> dict[str, Samples]:
     }
 
 
-def _searched(model: WorldModel, plan: FamilyPlan, graph: str) -> tuple[str, ...]:
-    """Precisions worth trying: what the target runs and the model has a graph for."""
+def searched(model: WorldModel, plan: FamilyPlan, graph: str) -> tuple[str, ...]:
+    """Precisions that the target runs and the model has a graph for."""
     if graph == "encode" and why_no_form(model, plan.style.computing("bf16")) is not None:
         return tuple(precision for precision in plan.allowed if precision != "bf16")
     return plan.allowed
 
 
-def _float(precision: str) -> Compute:
+def as_compute(precision: str) -> Compute:
     """`precision`, which is one of the float formats."""
     assert precision in FLOATS
     return cast(Compute, precision)

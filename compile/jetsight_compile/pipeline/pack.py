@@ -1,4 +1,4 @@
-"""The last step: what a robot must know about the graphs, and one atomic write.
+"""The last pass: all that a robot must know about the graphs, in one atomic write.
 
 `golden.npz` holds the float model's answers, so a robot proves parity without torch; latent
 statistics and surprise quantiles come from the held-out half of the recording.
@@ -51,14 +51,14 @@ class Contents:
 
     Attributes:
         model: the float model.
-        about: what its checkpoint says.
-        episodes: what calibrated and what judged.
+        about: description of it in the checkpoint.
+        episodes: recorded data that calibrated, and that judged.
         families: in the order they are listed.
         graphs: ONNX bytes by family and graph name.
         gates: verdicts of all families.
         notes: tool versions and choices to add to the provenance.
-        planners: whose graphs the families have.
-        reference: what the float planners do, for `golden.npz`.
+        planners: of which the families have graphs.
+        reference: one iteration of each float planner, for `golden.npz`.
     """
 
     model: WorldModel
@@ -77,9 +77,9 @@ def write(target: Path, contents: Contents, *, tar: bool = False, force: bool = 
 
     Args:
         target: its final name.
-        contents: what goes in.
-        tar: one archive instead of a folder.
-        force: take the place of an older bundle of that name.
+        contents: the files and what the manifest says of them.
+        tar: True writes one archive instead of a folder.
+        force: True replaces an older bundle of that name.
 
     Raises:
         BundleError: the contents do not make a readable bundle.

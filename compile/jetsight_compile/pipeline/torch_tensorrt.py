@@ -1,9 +1,9 @@
 """A second route to an engine: torch.export and torch-tensorrt instead of ONNX and its parser.
 
-It needs what a robot rarely has: torch, a GPU, and a torch-tensorrt whose TensorRT is the very one
-the runtime loads engines with. Where any of that is missing it refuses, and the first route stands.
-The engine goes through the same proof, parity and latency checks; it replaces the graph of a bundle
-only if it comes from the checkpoint that bundle was compiled from.
+It needs what a robot rarely has: torch, a GPU, and a torch-tensorrt built for the same TensorRT
+that the runtime loads engines with. Where any of them is missing it refuses, and the first route
+remains. The engine passes the same precision, parity and latency checks; it is built only from the
+checkpoint that the bundle was compiled from.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ def convert(
     manifest: Manifest,
     family: Family,
     graph: str,
+    *,
     library: TensorRtModule,
     options: BuildOptions,
     log: Path,
-    *,
     gpu: str | None,
 ) -> Converted:
     """Build one graph's engine from its PyTorch model.
@@ -75,11 +75,11 @@ def convert(
     Args:
         checkpoint: the model the bundle was compiled from.
         manifest: of that bundle.
-        family: which names the precision.
+        family: names the precision.
         graph: `"encode"` or `"forecast"`.
         library: the TensorRT that will load the engine.
         options: memory limit and optimization level.
-        log: file for what torch-tensorrt says.
+        log: file for the messages of torch-tensorrt.
         gpu: name of this machine's GPU; None if there is none.
 
     Raises:
@@ -120,7 +120,9 @@ def _torch_tensorrt(library: TensorRtModule, gpu: str | None) -> Any:
     if not _installed("torch_tensorrt"):
         raise MissingDependency("torch_tensorrt", "torch-tensorrt", "--via torch-tensorrt")
     if gpu is None:
-        raise EngineError(f"--via torch-tensorrt needs a GPU, and none is here; {_OTHER_ROUTE}")
+        raise EngineError(
+            f"--via torch-tensorrt needs a GPU, and this machine has none; {_OTHER_ROUTE}"
+        )
     try:
         module: Any = importlib.import_module("torch_tensorrt")
         theirs = importlib.import_module("tensorrt").__version__
@@ -138,14 +140,14 @@ def _torch_tensorrt(library: TensorRtModule, gpu: str | None) -> Any:
 
 
 def _installed(name: str) -> bool:
-    """Whether a package is there, without importing it: without a GPU that can end badly."""
+    """True if a package is there; not imported, because without a GPU that can crash."""
     if name in sys.modules:
         return sys.modules[name] is not None
     return importlib.util.find_spec(name) is not None
 
 
 def _device() -> torch.device:
-    """Where the model is exported: on the GPU the engine is for."""
+    """The GPU that the engine is for, on which the model is exported."""
     if not torch.cuda.is_available():
         raise EngineError(
             f"the installed torch {torch.__version__} has no CUDA here, which torch-tensorrt "
@@ -167,7 +169,7 @@ def _converted(
     options: BuildOptions,
     log: Path,
 ) -> tuple[bytes, dict[str, str]]:
-    """The engine, and what must be renamed in it."""
+    """The engine, and the names of its outputs that must be changed."""
     convert = route.dynamo.convert_exported_program_to_serialized_trt_engine
     arguments: dict[str, Any] = {"require_full_compilation": True, "min_block_size": 1}
     # Its default reads every attention bias as causal, which is wrong for windows and images.
@@ -200,7 +202,7 @@ def _converted(
 
 @contextlib.contextmanager
 def _detailed(route: Any, log: Path) -> Iterator[None]:
-    """Make it build with layer details, which the precision proof reads, and keep its log."""
+    """Build with layer details, which the precision proof reads, and keep the log."""
     debugger = getattr(route.dynamo, "Debugger", None)
     if debugger is None:
         yield

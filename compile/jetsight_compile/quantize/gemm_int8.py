@@ -1,6 +1,6 @@
 """INT8 for graphs whose products have many rows, in the form that CPU libraries are fastest at.
 
-`quantizers.onnxruntime_u8s8` is made for graphs of one frame, in which convolutions dominate. A
+`vendor.onnxruntime_u8s8` is made for graphs of one frame, in which convolutions dominate. A
 planner's graph is all products of `[M, I] x [I, O]`, and there the form decides. One iteration on
 one thread in ms, float32 / by that quantizer / in this form: pusht-nano with N = 256, OpenVINO
 43 / 32 / 25, ONNX Runtime 48 / 40 / 39; LeWM's geometry with N = 300, OpenVINO 272 / 98 / 84, ONNX
@@ -9,7 +9,7 @@ Runtime 291 / - / 139.
 - the bias is an int32 behind a DequantizeLinear whose scale is the product of both scales, which is
   what integer kernels add;
 - every zero point is written, although it is 0: without it ONNX Runtime computes in float, slower
-  than a float graph, and says nothing;
+  than a float graph, without a warning;
 - where few inputs are summed, an activation is shifted to begin at zero, so that its zero point is
   0 and nothing has to be compensated; the shift's product with the weight is in the bias. It is
   the same grid, moved by less than half a step.
@@ -38,14 +38,14 @@ F64 = npt.NDArray[np.float64]
 # Beyond so many inputs the shift costs more than the compensation.
 _FEW_INPUTS = 256
 _LEVELS = 255.0
-# Seven bits, as in `quantizers.onnxruntime_u8s8`: x86 without VNNI saturates with eight.
+# Seven bits, as in `vendor.onnxruntime_u8s8`: x86 without VNNI saturates with eight.
 _LARGEST = 63.0
 _SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
 class RowsRecipe:
-    """What to quantize and how.
+    """The layers to quantize, and their ranges.
 
     Attributes:
         layers: names of the layers, in the order they run.
@@ -58,7 +58,7 @@ class RowsRecipe:
 
 
 def found(graph: onnx.ModelProto, layers: Sequence[str], samples: Sequence[Sample]) -> RowsRecipe:
-    """The recipe for some layers: the ranges are all that was seen.
+    """The recipe for some layers: their ranges reach over all values of the samples.
 
     Clipping a few values for a finer grid makes ranks worse: the candidates at the ends of a range
     are those that differ most.
@@ -72,13 +72,11 @@ def found(graph: onnx.ModelProto, layers: Sequence[str], samples: Sequence[Sampl
     return RowsRecipe(tuple(layers), {name: seen[value] for name, value in reads.items()})
 
 
-def written(
-    graph: onnx.ModelProto, recipe: RowsRecipe, layers: Sequence[str] | None = None
-) -> onnx.ModelProto:
-    """A copy of a float32 graph with `layers`, or all of the recipe, as integer products."""
+def written(graph: onnx.ModelProto, recipe: RowsRecipe) -> onnx.ModelProto:
+    """A copy of a float32 graph with the layers of the recipe as integer products."""
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
-    wanted = set(recipe.layers if layers is None else layers)
+    wanted = set(recipe.layers)
     writer = _GemmWriter(copy.graph, recipe)
     nodes = list(copy.graph.node)
     del copy.graph.node[:]

@@ -1,19 +1,20 @@
-"""`--precision auto`: which precision each graph gets, block by block, by measurement.
+"""`--precision auto`: the precision of each graph, block by block, by measurement.
 
-Every precision a target runs is tried. Where a quantization loses too much, the block whose return
-to float helps most is given back, then the next, until the latents and the planner's choices are
-good enough or less than half of the work is left to quantize. Of what passes, the one with the
-lowest floor wins: the time that the smallest module of the target needs at least, for reading the
-weights and for the products, whichever is longer. Only a device can say what it really takes, so
-`jetsight build` measures it there.
+Every precision that a target runs is tried. Where a quantization loses too much, blocks go back to
+float (`float_fallback`) until the latents and the planner's choices are good enough or less than
+half of the work is left to quantize. Of what passes, the one with the lowest floor is chosen: the
+time that the smallest module of the target needs at least, for reading the weights and for the
+products, whichever is longer. Only a device shows what it really takes, so `jetsight build`
+measures it there.
 
-Nothing here sees held-out episodes; the gate judges the result on those.
+The search uses calibration episodes only; the gates judge its result on held-out ones.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +23,19 @@ import onnx
 
 from jetsight.errors import EngineError, GateError, UsageError
 from jetsight_compile.config.hardware import MODULES, Module
-from jetsight_compile.config.precision import QUANTIZED, WEIGHT_ONLY
-from jetsight_compile.export.onnx_graph import block_of, quantizable, share, work
+from jetsight_compile.config.precision import QUANTIZED
+from jetsight_compile.export.onnx_graph import quantizable, work
 from jetsight_compile.quantize import qdq, schemes
+from jetsight_compile.quantize.float_fallback import fallbacks
+from jetsight_compile.quantize.quantized import (
+    Quantized,
+    Sample,
+    outputs,
+    parted,
+    relative_error,
+)
 from jetsight_compile.validate.plan_agreement import Agreement, PlannerQuery, agreement, costs
 
-# A quantization that keeps less than this is not worth its reformats.
-FEWEST_SHARE = 0.5
 # What must be reached on calibration episodes: the gate's own int8 limits for the latents
 # (20 dB) and for drift, with 2 dB of room for other episodes, and the planner's bar.
 LEAST_DB, LEAST_RANK = 22.0, 0.99
@@ -43,7 +50,7 @@ class PrecisionTrial:
     """One row of the trade-off table.
 
     Attributes:
-        graph: which graph.
+        graph: its name.
         precision: of its quantized layers, or of all.
         kept: blocks that went back to float.
         share: part of the multiply-accumulates in that precision.
@@ -51,8 +58,8 @@ class PrecisionTrial:
         plan: agreement of a planner's choices; None for a graph that plans nothing.
         floor_ms: least time on the smallest module of the target.
         module: that module's name.
-        passed: whether it is good enough.
-        chosen: whether it is the one.
+        passed: True if it is good enough.
+        chosen: True for the trial that was taken.
     """
 
     graph: str
@@ -69,7 +76,7 @@ class PrecisionTrial:
 
 @dataclass(frozen=True)
 class PrecisionChoice:
-    """What was chosen for one graph, and everything that was tried.
+    """The precision of one graph, and everything that was tried.
 
     Attributes:
         precision: the precision chosen.
@@ -78,7 +85,7 @@ class PrecisionChoice:
     """
 
     precision: str
-    made: schemes.Quantized | None
+    made: Quantized | None
     trials: tuple[PrecisionTrial, ...]
 
 
@@ -94,19 +101,19 @@ class Task:
         samples: calibration inputs.
         methods: calibration methods to try.
         keep_float: patterns of layers that stay float whatever is tried.
-        asked: what a planner asks of this graph; None if it plans nothing.
+        query: what a planner reads from this graph; None if it plans nothing.
         module: whose floor decides.
-        say: told about each trial.
+        say: is called with a line for each trial.
     """
 
     graph: str
     export: Export
     allowed: Sequence[str]
     base: str
-    samples: Sequence[schemes.Sample]
+    samples: Sequence[Sample]
     methods: Sequence[str]
     keep_float: Sequence[str]
-    asked: PlannerQuery | None
+    query: PlannerQuery | None
     module: Module
     say: Callable[[str], None]
 
@@ -119,13 +126,13 @@ def choose(task: Task) -> PrecisionChoice:
     """
     judge = _Judge(task)
     quantizable(judge.exact, task.keep_float)  # a pattern that fits nothing is the user's mistake
-    found: list[tuple[PrecisionTrial, schemes.Quantized | None]] = []
+    found: list[tuple[PrecisionTrial, Quantized | None]] = []
     for precision in task.allowed:
         task.say(f"try {task.graph} in {precision}")
         if precision in QUANTIZED:
             found += _quantized(task, judge, precision)
         else:
-            found.append((judge.trial(precision, task.export(precision), 1.0, ()), None))
+            found.append((judge.trial(precision, task.export(precision)), None))
     good = [pair for pair in found if pair[0].passed]
     if not good:
         raise GateError(
@@ -173,70 +180,61 @@ class _Judge:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.exact = task.export("fp32")
-        _, self.judging = schemes.parted(task.samples)
-        self.expected = schemes.outputs(self.exact, self.judging)
-        self._costs = self._asked(self.exact)
+        _, self.judging = parted(task.samples)
+        self.expected = outputs(self.exact, self.judging)
+        self._exact_costs = self._plan_costs(self.exact)
 
     def trial(
-        self,
-        precision: str,
-        model: onnx.ModelProto,
-        part: float,
-        kept: tuple[str, ...],
-        layers: Collection[str] = (),
+        self, precision: str, model: onnx.ModelProto, made: Quantized | None = None
     ) -> PrecisionTrial:
-        error = schemes.relative_error(schemes.outputs(model, self.judging), self.expected)
+        """Measure a graph.
+
+        Args:
+            precision: of the graph, or of its quantized layers.
+            model: the graph.
+            made: its quantization; None for a float format.
+        """
+        task = self.task
+        error = relative_error(outputs(model, self.judging), self.expected)
         sqnr_db = float(-10.0 * np.log10(max(error, 1e-20)))
-        plan = None if self._costs is None else agreement(self._asked(model), self._costs)
-        base = self.task.base if precision in QUANTIZED else precision
-        floor = floor_ms(self.exact, precision, layers, base, self.task.module)
-        passed = sqnr_db >= LEAST_DB and (plan is None or plan.rank >= LEAST_RANK)
-        module = self.task.module.name
+        plan = (
+            None
+            if self._exact_costs is None
+            else agreement(self._plan_costs(model), self._exact_costs)
+        )
+        layers, base = (made.layers, task.base) if made else ((), precision)
         return PrecisionTrial(
-            self.task.graph, precision, kept, part, sqnr_db, plan, floor, module, passed
+            graph=task.graph,
+            precision=precision,
+            kept=made.kept if made else (),
+            share=made.share if made else 1.0,
+            sqnr_db=sqnr_db,
+            plan=plan,
+            floor_ms=floor_ms(self.exact, precision, layers, base, task.module),
+            module=task.module.name,
+            passed=sqnr_db >= LEAST_DB and (plan is None or plan.rank >= LEAST_RANK),
         )
 
-    def most_harmful(self, recipe: schemes.Recipe) -> list[str]:
-        """Blocks whose return to float helps most, first."""
-        return schemes.most_harmful(self.exact, recipe, self.judging, self.expected)
-
-    def _asked(self, model: onnx.ModelProto) -> Any:
-        asked = self.task.asked
-        return None if asked is None else costs(schemes.outputs(model, asked.samples), asked)
+    def _plan_costs(self, model: onnx.ModelProto) -> Any:
+        query = self.task.query
+        return None if query is None else costs(outputs(model, query.samples), query)
 
 
 def _quantized(
     task: Task, judge: _Judge, precision: str
-) -> list[tuple[PrecisionTrial, schemes.Quantized | None]]:
-    """One precision, then the same with blocks given back to float until it passes."""
+) -> Iterator[tuple[PrecisionTrial, Quantized | None]]:
+    """One precision, then the same with blocks back in float until it passes."""
+    request = schemes.QuantizeRequest(
+        judge.exact, precision, task.samples, task.methods, task.keep_float
+    )
     try:
-        whole = _make(task, judge.exact, precision)
+        whole = schemes.quantize(request, "trt")  # a CPU has nothing to search
     except (UsageError, EngineError) as error:
         # No layer has a form in it, or the quantizer found none worth it: another one is chosen.
         task.say(f"{task.graph} cannot be {precision}: {error}")
-        return []
-    if whole.recipe is None:
-        return []
-    trial = judge.trial(precision, whole.model, whole.share, (), whole.layers)
-    found: list[tuple[PrecisionTrial, schemes.Quantized | None]] = [(trial, whole)]
-    kept: tuple[str, ...] = ()
-    for block in [] if trial.passed else judge.most_harmful(whole.recipe):
-        kept = (*kept, block)
-        left = tuple(name for name in whole.layers if block_of(name) not in kept)
-        if share(judge.exact, left) < FEWEST_SHARE:
-            break
-        made = schemes.restore_float(whole, judge.exact, kept)
-        trial = judge.trial(precision, made.model, made.share, kept, left)
-        found.append((trial, made))
+        return
+    for made in itertools.chain([whole], fallbacks(whole, judge.exact, task.samples)):
+        trial = judge.trial(precision, made.model, made)
+        yield trial, made
         if trial.passed:
-            break
-    return found
-
-
-def _make(task: Task, exact: onnx.ModelProto, precision: str) -> schemes.Quantized:
-    keep = task.keep_float
-    if precision not in WEIGHT_ONLY:
-        return schemes.tensorrt(
-            exact, precision, task.samples, methods=task.methods, keep_float=keep
-        )
-    return schemes.weight_only(exact, precision, task.samples, keep_float=keep)
+            return

@@ -10,7 +10,7 @@ Shapes: I input size, O output size of a layer, G groups of I.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,7 @@ _SMALLEST = 1e-6
 
 @dataclass(frozen=True)
 class QuantizationRecipe:
-    """What to quantize and how.
+    """The layers to quantize, and their ranges.
 
     Attributes:
         kind: number format.
@@ -52,16 +52,14 @@ class QuantizationRecipe:
     factors: Mapping[str, F64] = field(default_factory=dict)
 
 
-def written(
-    graph: onnx.ModelProto, recipe: QuantizationRecipe, layers: Collection[str] | None = None
-) -> onnx.ModelProto:
-    """A copy of a float graph with Q/DQ around `layers`, or around all layers of the recipe.
+def written(graph: onnx.ModelProto, recipe: QuantizationRecipe) -> onnx.ModelProto:
+    """A copy of a float graph with Q/DQ around the layers of the recipe.
 
-    The recipe's factors must be folded in already; see `smooth.smoothed`.
+    The recipe's factors must be folded in already; see `smoothquant.smoothed`.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
-    wanted = set(recipe.layers if layers is None else layers)
+    wanted = set(recipe.layers)
     writer = _QdqWriter(copy.graph, recipe)
     nodes = list(copy.graph.node)
     del copy.graph.node[:]

@@ -1,9 +1,8 @@
-"""The range of an activation: how far out its quantization grid reaches.
+"""The range of an activation: how far out its quantization grid reaches, for TensorRT families.
 
 `max` is exact for what was seen and the safe choice for FP8, whose grid is fine near zero anyway;
 `percentile` and `mse` trade a few clipped outliers for a finer grid, the usual choice for
-transformers; `entropy` suits histograms like a CNN's and clips the outlier channels a ViT lives
-from. Which one is best for a graph is measured, not guessed.
+transformers. Which one is best for a graph is measured, not guessed.
 
 Everything is taken from one histogram of |x| per tensor, so that memory does not grow with samples.
 """
@@ -27,19 +26,16 @@ F64 = npt.NDArray[np.float64]
 Sample = Mapping[str, NDArray]
 Grid = Literal["int8", "fp8"]
 
-METHODS = ("max", "percentile", "entropy", "mse")
 PERCENTILE = 99.99
 INT8_MAX, FP8_MAX = 127.0, 448.0
 _BINS = 2048
-_LEVELS = 128  # of |x| in INT8
-_ENTROPY_STRIDE = 8  # bins between two candidates
 _MSE_STEPS = 64
 _SMALLEST = 1e-6  # range of a tensor that is zero throughout
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What an activation did over the calibration samples.
+    """The values of an activation over the calibration samples.
 
     Attributes:
         amax: largest |x|.
@@ -111,13 +107,13 @@ def exposing(graph: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
 
 
 def find(seen: Seen, method: str, grid: Grid) -> float:
-    """The range by one method.
+    """The range by one of the `TENSORRT_METHODS`.
 
     Raises:
         UsageError: there is no such method.
     """
     if method not in _FINDERS:
-        raise UsageError(f"no calibration method {method!r}; choose one of {', '.join(METHODS)}")
+        raise UsageError(f"no calibration method {method!r}; choose one of {', '.join(_FINDERS)}")
     return max(_FINDERS[method](seen, grid), _SMALLEST)
 
 
@@ -154,32 +150,8 @@ def _mse(seen: Seen, grid: Grid) -> float:
     return float(candidates[int(np.argmin(errors))])
 
 
-def _entropy(seen: Seen, grid: Grid) -> float:
-    """The smallest divergence between what was seen and its 128 levels (Migacz, GTC 2017)."""
-    counts = seen.counts.copy()
-    counts[0] = counts[1]  # zero is exact on every grid, and after a ReLU half of all is zero
-    ends = np.arange(_LEVELS, len(counts) + 1, _ENTROPY_STRIDE)
-    losses = [_divergence(counts, int(end)) for end in ends]
-    return seen.amax * float(ends[int(np.argmin(losses))]) / len(counts)
-
-
-def _divergence(counts: F64, end: int) -> float:
-    """KL divergence of the first `end` bins from themselves in `_LEVELS`, the rest clipped."""
-    inside = counts[:end]
-    filled = (inside > 0).astype(np.float64)
-    starts = np.linspace(0, end, _LEVELS, endpoint=False).astype(np.int64)
-    level = np.add.reduceat(inside, starts) / np.maximum(np.add.reduceat(filled, starts), 1.0)
-    q = np.repeat(level, np.diff(starts, append=end)) * filled
-    p = inside.copy()
-    p[-1] += counts[end:].sum()
-    known = p > 0
-    p, q = p[known] / max(p.sum(), 1.0), q[known] / max(q.sum(), 1.0)
-    return float((p * np.log(p / np.maximum(q, 1e-9))).sum())
-
-
 _FINDERS: dict[str, Callable[[Seen, Grid], float]] = {
     "max": _max,
     "percentile": _percentile,
-    "entropy": _entropy,
     "mse": _mse,
 }

@@ -1,80 +1,149 @@
-"""Float graphs to quantized ones: one block per scheme, each chosen and checked by measurement.
+"""Float graphs to quantized ones: one function per scheme and its row in `SCHEMES`.
 
 | scheme | weights | activations | for |
 |---|---|---|---|
 | `cpu_int8` | s8, per channel | u8, per tensor | ONNX Runtime and OpenVINO |
-| `cpu_rows` | s8, per channel | u8, per tensor | the same, products of many rows: planners |
+| `cpu_rows` | s8, per channel | u8, per tensor | the same, planners: products of many rows |
 | `tensorrt` with int8 | s8, per channel | s8, per tensor | TensorRT, all Jetsons |
 | `tensorrt` with fp8 | E4M3, per channel | E4M3, per tensor | TensorRT, Ada, Hopper, Thor |
 | `weight_only` with int4 | s4, per 64 inputs | float | TensorRT, JetPack 7.2 and PCs |
 | `weight_only` with nvfp4 | E2M1, per 16 inputs, FP8 scales | float | TensorRT, Thor |
 
 In all of them norms, softmax, GELU, attention products, residuals and the action embedding stay
-float, and sums leave the kernels in float. Every fourth sample judges, the others calibrate.
+float, and sums leave the kernels in float. Where a scheme has variants, the one with the smallest
+error on the judging samples is taken.
 
 Shapes: every sample is one set of graph inputs, as the engine takes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 
-from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.errors import UsageError
-from jetsight_compile.calibration.emulate import runnable
-from jetsight_compile.calibration.run import run_all
-from jetsight_compile.export.onnx_graph import (
-    block_of,
-    blocks_of,
-    check_quantized,
-    quantizable,
-    share,
+from jetsight_compile.config.precision import (
+    CPU_METHODS,
+    IMAGINE,
+    METHODS,
+    TENSORRT_METHODS,
+    WEIGHT_ONLY,
 )
+from jetsight_compile.export.onnx_graph import check_quantized, quantizable, share
 from jetsight_compile.quantize import gemm_int8, qdq, ranges, smoothquant, vendor
-
-F32 = npt.NDArray[np.float32]
-Sample = Mapping[str, npt.NDArray[Any]]
-Recipe = qdq.QuantizationRecipe | gemm_int8.RowsRecipe
-
-# First and last layers are often kept float; on pusht-nano (32.2 dB, limit 20) that would bring 1.1
-# and 2.6 dB, so nothing is by default. `keep_float` does it where a gate asks for it.
-METHODS = ranges.METHODS
-CPU_METHODS = ("max", "percentile", "entropy")  # what ONNX Runtime's quantizer has
-_JUDGE = 4
+from jetsight_compile.quantize.quantized import (
+    Quantized,
+    Sample,
+    applied,
+    error_of,
+    outputs,
+    parted,
+    relative_error,
+)
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """A quantized graph and how it came to be.
+class QuantizeRequest:
+    """A graph to quantize, with the options of all schemes.
 
     Attributes:
-        model: the graph.
-        method: how its ranges were found.
-        layers: names of the layers that compute on quantized numbers.
-        tensors: tensors that are quantized, activations and weights.
-        error: squared error of the outputs against the float graph, relative to their variance.
-        share: part of the graph's multiply-accumulates that is in those layers, 0 to 1.
-        tried: error by variant, the chosen one included.
-        recipe: what writes the same quantization into another graph of this structure; None for
-            `cpu_int8`.
-        kept: blocks that went back to float because a gate asked for it.
+        graph: float32 graph; not modified.
+        precision: number format, out of `precision.QUANTIZED`.
+        samples: calibration inputs.
+        methods: candidates for finding ranges; a scheme leaves out those that it does not have.
+        keep_float: patterns of layer names that stay float, like `trunk.layers.0/*`.
     """
 
-    model: onnx.ModelProto
-    method: str
-    layers: tuple[str, ...]
-    tensors: int
-    error: float
-    share: float
-    tried: Mapping[str, float]
-    recipe: Recipe | None = None
-    kept: tuple[str, ...] = ()
+    graph: onnx.ModelProto
+    precision: str
+    samples: Sequence[Sample]
+    methods: Sequence[str] = METHODS
+    keep_float: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A row of `SCHEMES`: what a scheme is for, and how it is called.
+
+    Attributes:
+        backend: first part of the families' names, `"cpu"` or `"trt"`.
+        precisions: number formats that it writes.
+        quantize: the scheme.
+        methods: ways to find ranges that it chooses from; empty where there is no choice.
+        graphs: beginning of the graphs' names; empty for all.
+    """
+
+    backend: str
+    precisions: Sequence[str]
+    quantize: Callable[[QuantizeRequest], Quantized]
+    methods: Sequence[str] = ()
+    graphs: str = ""
+
+
+# The first row that fits is taken. First and last layers are often kept float; on pusht-nano
+# (32.2 dB, limit 20) that would bring 1.1 and 2.6 dB, so no scheme does it unless a gate fails.
+SCHEMES = (
+    Scheme(
+        "cpu",
+        ("int8",),
+        lambda r: cpu_rows(r.graph, r.samples, keep_float=r.keep_float),
+        graphs=IMAGINE,
+    ),
+    Scheme(
+        "cpu",
+        ("int8",),
+        lambda r: cpu_int8(r.graph, r.samples, methods=r.methods, keep_float=r.keep_float),
+        CPU_METHODS,
+    ),
+    Scheme(
+        "trt",
+        ("int8", "fp8"),
+        lambda r: tensorrt(
+            r.graph, r.precision, r.samples, methods=r.methods, keep_float=r.keep_float
+        ),
+        TENSORRT_METHODS,
+    ),
+    Scheme(
+        "trt",
+        WEIGHT_ONLY,
+        lambda r: weight_only(r.graph, r.precision, r.samples, keep_float=r.keep_float),
+    ),
+)
+
+
+def quantize(request: QuantizeRequest, backend: str) -> Quantized:
+    """Quantize a graph by the scheme that `SCHEMES` has for it.
+
+    Args:
+        request: the graph, the precision and the options.
+        backend: `"cpu"` or `"trt"`.
+
+    Raises:
+        UsageError, EngineError, MissingDependency: as the scheme does.
+    """
+    scheme = _scheme(backend, request.graph.graph.name, request.precision)
+    return scheme.quantize(request)
+
+
+def check_methods(backend: str, graph: str, precision: str, methods: Sequence[str]) -> None:
+    """Refuse, before any work, methods none of which the graph's scheme has.
+
+    Raises:
+        UsageError: the scheme finds ranges, and by none of these.
+    """
+    scheme = _scheme(backend, graph, precision)
+    if scheme.methods:
+        _known(backend, methods, scheme.methods)
+
+
+def _scheme(backend: str, graph: str, precision: str) -> Scheme:
+    return next(
+        row
+        for row in SCHEMES
+        if row.backend == backend and graph.startswith(row.graphs) and precision in row.precisions
+    )
 
 
 def cpu_int8(
@@ -91,28 +160,30 @@ def cpu_int8(
     Args:
         graph: float graph; not modified.
         samples: inputs; every fourth one chooses the method, the others calibrate.
-        methods: candidates out of `METHODS`; those ONNX Runtime lacks are left out.
+        methods: candidates; those that are not in `CPU_METHODS` are left out.
         keep_float: patterns of layer names that stay float, like `trunk.layers.0/*`.
 
     Raises:
         UsageError: a pattern matches no layer, nothing is left to quantize, or no method either.
-        EngineError: the quantizer did not quantize what it was told to.
+        EngineError: the quantizer left a layer in float.
         MissingDependency: ONNX Runtime is not installed.
     """
     layers = quantizable(graph, keep_float)
-    known = [method for method in methods if method in CPU_METHODS]
-    if not known:
-        raise UsageError(
-            f"the CPU's quantizer has no calibration by {' or '.join(methods)}; "
-            f"choose {', '.join(CPU_METHODS)}"
-        )
+    known = _known("cpu", methods, CPU_METHODS)
     calibrating, judging = parted(samples)
     expected = outputs(graph, judging)
     made = {method: vendor.onnxruntime_u8s8(graph, calibrating, layers, method) for method in known}
     errors = {m: relative_error(outputs(model, judging), expected) for m, model in made.items()}
     best = min(errors, key=errors.__getitem__)
-    tensors, part = check_quantized(made[best], layers), share(graph, layers)
-    return Quantized(made[best], best, tuple(layers), tensors, errors[best], part, errors)
+    return Quantized(
+        model=made[best],
+        method=best,
+        layers=tuple(layers),
+        tensors=check_quantized(made[best], layers),
+        error=errors[best],
+        share=share(graph, layers),
+        tried=errors,
+    )
 
 
 def cpu_rows(
@@ -140,7 +211,7 @@ def tensorrt(
     kind: str,
     samples: Sequence[Sample],
     *,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = TENSORRT_METHODS,
     keep_float: Sequence[str] = (),
     smoothing: bool = True,
 ) -> Quantized:
@@ -153,15 +224,16 @@ def tensorrt(
         graph: float32 graph; not modified.
         kind: `"int8"` or `"fp8"`.
         samples: inputs; every fourth one chooses the variant, the others calibrate.
-        methods: candidates out of `METHODS`.
+        methods: candidates; those that are not in `TENSORRT_METHODS` are left out.
         keep_float: patterns of layer names that stay float.
         smoothing: whether SmoothQuant may be used where norms allow it.
 
     Raises:
-        UsageError: a pattern matches no layer, or nothing is left to quantize.
+        UsageError: a pattern matches no layer, nothing is left to quantize, or no method either.
         EngineError: ModelOpt quantized none of the layers it was given.
         MissingDependency: ModelOpt is not installed.
     """
+    known = _known("trt", methods, TENSORRT_METHODS)
     calibrating, judging = parted(samples)
     placed = vendor.modelopt_placement(graph, kind, quantizable(graph, keep_float), calibrating[:1])
     factors = smoothquant.factors(graph, calibrating) if smoothing else {}
@@ -171,7 +243,7 @@ def tensorrt(
     recipes = {
         f"{method}{name}": filled
         for name, recipe in variants.items()
-        for method, filled in _by_method(graph, recipe, calibrating, methods).items()
+        for method, filled in _by_method(graph, recipe, calibrating, known).items()
     }
     expected = outputs(graph, judging)
     errors = {name: error_of(graph, r, judging, expected) for name, r in recipes.items()}
@@ -214,77 +286,6 @@ def weight_only(
     return applied(graph, recipe, "rounding", {"rounding": error})
 
 
-def applied(
-    graph: onnx.ModelProto, recipe: Recipe, method: str, errors: Mapping[str, float]
-) -> Quantized:
-    """A recipe written into a float graph of any format, and proved to be there."""
-    model = written(graph, recipe)
-    tensors = check_quantized(model, recipe.layers, activations=recipe.kind not in qdq.GROUP)
-    part = share(graph, recipe.layers)
-    return Quantized(model, method, recipe.layers, tensors, errors[method], part, errors, recipe)
-
-
-def rebase(made: Quantized, graph: onnx.ModelProto) -> Quantized:
-    """The same quantization on another float format of the same graph."""
-    if made.recipe is None:
-        raise UsageError("the CPU's quantization has no recipe; quantize the other graph itself")
-    return applied(graph, made.recipe, made.method, made.tried)
-
-
-def restore_float(made: Quantized, graph: onnx.ModelProto, blocks: Collection[str]) -> Quantized:
-    """The same quantization on `graph`, some blocks of it float again; its error is the old one."""
-    if made.recipe is None:
-        raise UsageError("the CPU's quantization has no recipe; quantize again with keep_float")
-    left = tuple(name for name in made.layers if block_of(name) not in blocks)
-    again = applied(graph, replace(made.recipe, layers=left), made.method, made.tried)
-    return replace(again, kept=tuple(blocks))
-
-
-def most_harmful(
-    graph: onnx.ModelProto, recipe: Recipe, judging: Sequence[Sample], expected: F32
-) -> list[str]:
-    """Blocks by how much error goes when this one alone is float again, most first."""
-    errors = {}
-    for block, layers in blocks_of(recipe.layers).items():
-        left = tuple(name for name in recipe.layers if name not in set(layers))
-        errors[block] = error_of(graph, replace(recipe, layers=left), judging, expected)
-    return sorted(errors, key=errors.__getitem__)
-
-
-def written(graph: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
-    """A recipe written into a float graph."""
-    if isinstance(recipe, gemm_int8.RowsRecipe):
-        return gemm_int8.written(graph, recipe)
-    return qdq.written(smoothquant.smoothed(graph, recipe.factors), recipe)
-
-
-def error_of(
-    graph: onnx.ModelProto, recipe: Recipe, judging: Sequence[Sample], expected: F32
-) -> float:
-    """Relative output error of a recipe on a float32 graph."""
-    return relative_error(outputs(written(graph, recipe), judging), expected)
-
-
-def parted(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """Samples that calibrate, and those that judge."""
-    last = _JUDGE - 1
-    calibrating = [sample for i, sample in enumerate(samples) if i % _JUDGE != last]
-    return calibrating, list(samples[last::_JUDGE])
-
-
-def outputs(model: onnx.ModelProto, samples: Sequence[Sample]) -> F32:
-    """What a graph computes as it is written, stacked over the samples."""
-    backend = OnnxRuntimeBackend(optimise=False)
-    return run_all(backend, runnable(model).SerializeToString(), samples)
-
-
-def relative_error(found: F32, expected: F32) -> float:
-    """Squared error relative to the variance of what was expected; infinite if it is no number."""
-    spread = np.square(expected - expected.mean(0, keepdims=True)).mean()
-    error = float(np.square(found - expected).mean() / max(spread, 1e-30))
-    return error if np.isfinite(error) else float("inf")
-
-
 def _by_method(
     graph: onnx.ModelProto,
     recipe: qdq.QuantizationRecipe,
@@ -303,3 +304,14 @@ def _by_method(
         )
         for method in methods
     }
+
+
+def _known(backend: str, methods: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The methods that a backend's quantizer has."""
+    left = [method for method in methods if method in known]
+    if not left:
+        raise UsageError(
+            f"{'the CPU' if backend == 'cpu' else 'TensorRT'}'s quantizer has no calibration by "
+            f"{' or '.join(methods)}; choose {', '.join(known)}"
+        )
+    return left

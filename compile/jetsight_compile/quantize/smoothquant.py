@@ -1,6 +1,6 @@
 """SmoothQuant (arXiv 2211.10438): move outlier channels of an activation into the weights.
 
-Behind a LayerNorm some channels are far larger than the rest and set everybody's step. The norm's
+Behind a LayerNorm some channels are far larger than the rest and set the step of all. The norm's
 gain is divided by a factor per channel and the rows of the weights that read it are multiplied by
 the same: the float result is unchanged up to rounding, nothing is added at run time, and both sides
 become easier to quantize.
@@ -24,8 +24,8 @@ from jetsight_compile.quantize.ranges import Sample, observe
 
 F64 = npt.NDArray[np.float64]
 
-STRENGTH = 0.5  # how much of the difference moves, the paper's default
-_PASSING = ("Slice",)  # what may stand between a norm and its layer without touching channels
+STRENGTH = 0.5  # part of the difference that moves; the paper's default
+_PASSING = ("Slice",)  # operators between a norm and its layer that leave channels as they are
 _SMALLEST = 1e-5
 _LARGEST = 1e2  # a factor beyond it would leave the range of float16 for no gain
 
@@ -50,7 +50,7 @@ class SmoothingSite:
 def places(graph: onnx.ModelProto) -> list[SmoothingSite]:
     """Every norm of a graph that can be smoothed exactly.
 
-    A weight that anything else reads, or a norm of another gain, belongs to none.
+    A weight that another operator or a norm of another gain reads too is left as it is.
     """
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.graph.node:
@@ -126,9 +126,10 @@ def _fold(
     names: Sequence[str],
     factor: F64,
 ) -> None:
-    """Divide gain and bias into new tensors; multiply the weights by what was really divided."""
+    """Divide gain and bias into new tensors; multiply the weights by the rounded divisor."""
     divided = _like(1.0 / factor, "", tensors[place.affine[0]])
-    by = 1.0 / _float64(divided)  # rounded to the graph's format first, and the weights to that
+    # Of the factor as rounded to the graph's format, which is what the gain is divided by.
+    by = 1.0 / _float64(divided)
     for old, name in zip(place.affine, names, strict=False):
         tensors[name] = graph.initializer.add()
         tensors[name].CopyFrom(_like(_float64(tensors[old]) / by, name, tensors[old]))

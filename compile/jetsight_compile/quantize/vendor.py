@@ -1,7 +1,7 @@
-"""The two quantizers that are not ours, behind one function each.
+"""Quantizers of other projects, one function each.
 
-ONNX Runtime's makes the whole of `cpu-int8`; of NVIDIA's ModelOpt the placement is used: which
-layers TensorRT gains from quantizing, by its own knowledge of kernels.
+ONNX Runtime's makes the whole of `cpu-int8`; of NVIDIA's ModelOpt only the placement is used: the
+layers that TensorRT gains from quantizing, by its own knowledge of kernels.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def onnxruntime_u8s8(
     with tempfile.TemporaryDirectory(prefix="jetsight-quantize-") as folder, _quiet():
         path = Path(folder, "quantized.onnx")
         quantization.quantize_static(
-            copy.deepcopy(graph),  # it moves the weights of what it is given to a file
+            copy.deepcopy(graph),  # the quantizer moves the weights of its argument to a file
             path,
             _reader(quantization, samples),
             quant_format=quantization.QuantFormat.QDQ,
@@ -74,13 +74,13 @@ def onnxruntime_u8s8(
 def modelopt_placement(
     graph: onnx.ModelProto, kind: str, layers: Sequence[str], samples: Sequence[Sample]
 ) -> tuple[str, ...]:
-    """Which of `layers` ModelOpt puts Q/DQ pairs around, in the order they run.
+    """The layers of `layers` that ModelOpt puts Q/DQ pairs around, in the order they run.
 
     It leaves out what TensorRT has no kernel for or loses with, such as FP8 convolutions of few
     channels.
 
     Raises:
-        EngineError: it quantized nothing; it has been seen to do so and say nothing.
+        EngineError: it quantized nothing, which it does without an error of its own.
         MissingDependency: ModelOpt is not installed.
     """
     quantization = _onnxruntime_quantization()
@@ -116,13 +116,13 @@ def modelopt_placement(
 
 
 def _whole_strides(samples: list[Sample]) -> list[Sample]:
-    """As many samples as fill whole strides, which is what the quantizer takes."""
+    """As many samples as fill whole strides; the quantizer takes no other number."""
     return samples[: len(samples) // _STRIDE * _STRIDE] if len(samples) > _STRIDE else samples
 
 
 def _reader(quantization: Any, samples: Sequence[Sample]) -> Any:
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        """Hands the samples to a quantizer, one stride after the other."""
+        """An iterator over the samples, one stride after the other."""
 
         def __init__(self) -> None:
             self._left = iter(samples)
@@ -171,9 +171,9 @@ def _modelopt() -> Any:
 
 @contextlib.contextmanager
 def _unpatched() -> Iterator[None]:
-    """Take back what ModelOpt replaces inside ONNX Runtime's quantizer.
+    """Restore the parts of ONNX Runtime's quantizer that ModelOpt replaces.
 
-    It stays replaced for the rest of the process, where `onnxruntime_u8s8` then fails or finds
+    Otherwise they stay replaced for the rest of the process, and `onnxruntime_u8s8` fails or finds
     other ranges.
     """
     from onnxruntime.quantization import base_quantizer, calibrate, qdq_quantizer, registry

@@ -1,22 +1,12 @@
-"""Whether compiled graphs still do what the float model does; nothing is packed unless they do.
+"""Gates of a family's graphs, against the float model; a bundle is written only if they pass.
 
-Everything runs through `jetsight.engine` on frames and windows that calibrated nothing. The ends
-of the pipe are compared with the PyTorch model in float32, on every backend; values inside with the
-float32 graph of the same structure, which is itself compared with PyTorch first. Beside every value
-stands a negative control, executed in the same run on the same graphs, that has to fail: a gate
-that cannot fail proves nothing.
+Everything runs through `jetsight.engine` on held-out frames and windows. Outputs are compared with
+the PyTorch model in float32, on every backend; values inside (`layer_gates`) with the float32 graph
+of the same structure, which is itself compared with PyTorch first. `jetsight.bundle.gates` says
+what each gate is and what its negative control is: a graph or input that is wrong on purpose, run
+on the same machine, whose value has to miss the limit.
 
-| gate | value | control |
-|---|---|---|
-| `latent_cosine` | mean cosine of standardised latents | half the last layer mis-scaled |
-| `latent_cosine_worst` | its worst percentile | each frame beside another one's latent |
-| `latent_sqnr_db` | signal to error of the latents | half the last layer mis-scaled |
-| `encode_inside_...`, `forecast_inside_...` | see `inside` | half a middle layer mis-scaled |
-| `rollout_drift` | max over k: E|z_q - z|^2 / E|z(t+k) - z(t)|^2 | the same in `forecast` |
-| `history_age_steps` | see `inside` | a history one step old |
-| `inputs_matter` | smallest effect of any input | a forecast that cannot hear its actions |
-
-Drift is in units of skill: 0.01 moves `1 - E|error|^2 / E|persistence|^2` by about 0.01.
+A `rollout_drift` of 0.01 changes the skill, `1 - E|error|^2 / E|persistence|^2`, by about 0.01.
 
 Shapes: N frames, W windows, K history, H horizon, D latent size.
 """
@@ -32,10 +22,10 @@ import onnx
 from jetsight.bundle.manifest import GRAPHS, Gate
 from jetsight.engine import Backend, Engine
 from jetsight.errors import EngineError, GateError
-from jetsight_compile.calibration.emulate import runnable
 from jetsight_compile.calibration.run import Sample, loaded, run_all, run_one
 from jetsight_compile.validate import layer_gates
-from jetsight_compile.validate.limits import LIMITS, limit_of, next_knob
+from jetsight_compile.validate.knobs import next_knob
+from jetsight_compile.validate.limits import LIMITS
 from jetsight_compile.validate.metrics import (
     FloatReference,
     Measurement,
@@ -46,8 +36,9 @@ from jetsight_compile.validate.metrics import (
     worst_percent,
 )
 from jetsight_compile.validate.negative_controls import scale_half_layer, zero_input
+from jetsight_compile.validate.runner import GateResult, graph_bytes, worst
 
-_SHOWN = 4  # failures in a message; one cause makes many
+_SHOWN = 4  # failures in a message; one cause fails many gates
 
 
 @dataclass(frozen=True)
@@ -56,28 +47,17 @@ class FamilyUnderTest:
 
     Attributes:
         name: of the family.
-        precision: of each graph; one for both may be given as text.
+        precision: of each graph.
         encode: compiled graph.
         forecast: compiled graph.
-        exact: the float32 graphs of the same structure, by name; the insides' reference.
+        exact: float32 graphs of the same structure, by name; the reference of `layer_gates`.
     """
 
     name: str
-    precision: Mapping[str, str] | str
+    precision: Mapping[str, str]
     encode: onnx.ModelProto
     forecast: onnx.ModelProto
     exact: Mapping[str, onnx.ModelProto] = field(default_factory=dict)
-
-    @property
-    def graphs(self) -> dict[str, onnx.ModelProto]:
-        """The compiled graphs by name."""
-        return {"encode": self.encode, "forecast": self.forecast}
-
-    @property
-    def precisions(self) -> Mapping[str, str]:
-        """Precision of each graph."""
-        both = self.precision
-        return dict.fromkeys(GRAPHS, both) if isinstance(both, str) else both
 
 
 def judge(
@@ -88,8 +68,8 @@ def judge(
     Args:
         family: graphs to judge.
         truth: held-out data and the float model's answers.
-        backends: the value of a gate is the worst over these; the first one runs the controls and
-            is looked into, because values that are read out change what a library fuses.
+        backends: the value of a gate is the worst over these. Only the first one runs the controls
+            and `layer_gates`, because values that are read out change what a library fuses.
 
     Raises:
         EngineError: a backend cannot load a graph, or a float32 graph is missing, lacks a tap, or
@@ -99,24 +79,21 @@ def judge(
     if missing:
         raise EngineError(
             f"family {family.name} came without its float32 graph {missing[0]!r}, so nothing "
-            "inside it can be compared; pass Family.exact"
+            "inside it can be compared; pass FamilyUnderTest.exact"
         )
-    each = [_values(family, truth, backend) for backend in backends]
-    controls = _controls(family, truth, backends[0])
-    within = layer_gates.measure(family.graphs, family.exact, truth, backends[0], family.precisions)
-    each[0].update({name: value for name, (value, _) in within.items()})
-    controls.update({name: control for name, (_, control) in within.items()})
-    return [
-        _gate(family, name, [values[name] for values in each if name in values], controls[name])
-        for name in LIMITS
-    ]
+    values = worst([_values(family, truth, backend) for backend in backends])
+    outputs = GateResult(family.precision, values, _controls(family, truth, backends[0]))
+    graphs = {"encode": family.encode, "forecast": family.forecast}
+    layers = layer_gates.measure(graphs, family.exact, truth, backends[0], family.precision)
+    by_name = {gate.name: gate for gate in outputs.joined(layers).gates(family.name)}
+    return [by_name[name] for name in LIMITS]
 
 
 def require(gates: Sequence[Gate]) -> None:
     """Stop unless every gate passed and every control failed.
 
     Raises:
-        GateError: one line with the first values, their limits, and the next knob to turn.
+        GateError: one line with the first values, their limits, and what to try next.
     """
     wrong = [gate for gate in gates if not (gate.passed and gate.control_failed)]
     if not wrong:
@@ -140,27 +117,17 @@ def _verdict(gate: Gate) -> str:
     return f"{gate.family} {gate.name} is {gate.value:.4g}, limit {side} {gate.limit:g}{detail}"
 
 
-def _gate(family: FamilyUnderTest, name: str, found: Sequence[Measurement], control: float) -> Gate:
-    direction, limit = limit_of(name, family.precisions)
-    worst = (min if direction == "min" else max)(found, key=lambda each: each.value)
-    value = worst.value
-    passed, failed = value >= limit, control < limit
-    if direction == "max":
-        passed, failed = value <= limit, control > limit
-    return Gate(family.name, name, value, limit, direction, passed, control, failed, worst.detail)
-
-
 def _values(
     family: FamilyUnderTest, truth: FloatReference, backend: Backend
 ) -> dict[str, Measurement]:
-    """The ends' values on one backend; forecasts start from compiled latents."""
+    """Measure the outputs on one backend; forecasts start from compiled latents, as on a robot."""
     w, k = truth.history_u8.shape[:2]
     frames = [*truth.frames_u8, *truth.history_u8.reshape(w * k, *truth.history_u8.shape[2:])]
-    z = run_all(backend, _bytes(family.encode), [{"frame_hwc_u8": frame} for frame in frames])
+    z = run_all(backend, graph_bytes(family.encode), [{"frame_hwc_u8": frame} for frame in frames])
     z, history = z[: -w * k], z[-w * k :].reshape(w, k, -1)
     inputs = [{**truth.windows.inputs(i), "z_hist": z_hist} for i, z_hist in enumerate(history)]
     effects = {"frame_hwc_u8": change(z[0], z[len(z) // 2])}
-    with loaded(backend, _bytes(family.forecast)) as engine:
+    with loaded(backend, graph_bytes(family.forecast)) as engine:
         future = np.stack([run_one(engine, sample) for sample in inputs])
         names = [name for name, value in inputs[0].items() if value.size]
         effects.update((name, _effect(engine, inputs, name)) for name in names)
@@ -179,13 +146,13 @@ def _values(
 
 
 def _controls(family: FamilyUnderTest, truth: FloatReference, backend: Backend) -> dict[str, float]:
-    """What every gate of the ends says of something that is wrong on purpose."""
+    """Measure the same gates on graphs and latents that are wrong on purpose."""
     frames = [{"frame_hwc_u8": frame} for frame in truth.frames_u8]
     inputs = [truth.windows.inputs(index) for index in range(len(truth.windows))]
-    z = run_all(backend, _bytes(scale_half_layer(family.encode)), frames)
-    future = run_all(backend, _bytes(scale_half_layer(family.forecast)), inputs)
+    z = run_all(backend, graph_bytes(scale_half_layer(family.encode)), frames)
+    future = run_all(backend, graph_bytes(scale_half_layer(family.forecast)), inputs)
     shuffled = np.roll(truth.z, len(truth.z) // 2, axis=0)
-    with loaded(backend, _bytes(zero_input(family.forecast, "actions"))) as engine:
+    with loaded(backend, graph_bytes(zero_input(family.forecast, "actions"))) as engine:
         effect = _effect(engine, inputs, "actions")
     return {
         "latent_cosine": float(standard_cosine(z, truth).mean()),
@@ -197,12 +164,8 @@ def _controls(family: FamilyUnderTest, truth: FloatReference, backend: Backend) 
 
 
 def _effect(engine: Engine, inputs: Sequence[Sample], name: str) -> float:
-    """What exchanging one input for another recorded value of it does to the forecast."""
+    """Relative change of the forecast when one input is exchanged for another recorded one."""
     first, other = inputs[0], inputs[len(inputs) // 2]
     same = np.array_equal(first[name], other[name])
     changed = {**first, name: -first[name] - 1.0 if same else other[name]}
     return change(run_one(engine, first), run_one(engine, changed))
-
-
-def _bytes(model: onnx.ModelProto) -> bytes:
-    return bytes(runnable(model).SerializeToString())

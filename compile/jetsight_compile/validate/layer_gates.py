@@ -1,25 +1,20 @@
-"""Gates on what happens inside the graphs, where the ends of the pipe are blind.
+"""Gates on values inside the graphs, which show defects that the outputs hide.
 
 Each graph's taps are compared with those of the float32 graph of its structure, both fed the same
-held-out inputs, so that `forecast` is judged alone. Per graph, the worst of all taps:
+held-out inputs, so that `forecast` is judged alone. A gate is the worst of all taps of a graph.
 
-| gate | value |
-|---|---|
-| `..._inside_cosine` | mean cosine of the tokens that move |
-| `..._inside_cosine_worst` | the cosine that one token in a hundred does not reach |
-| `..._inside_sqnr_db` | signal to error of all tokens |
-| `history_age_steps` | how far values look like those of a history one step old: 0 to 1 |
-
-The age is a projection: of the difference that a stale history makes in the float32 graph, how much
-is in the compiled graph's error. It is taken at the tap where staleness shows most. Rounding has no
-direction and hardly adds to it, while its energy may be larger than the whole effect: where actions
-say most of what comes next, as in pusht-nano, a stale history costs a forecast less than INT8 does.
+`history_age_steps` is a projection: of the difference that a history one step old makes in the
+float32 graph, the part that is in the compiled graph's error, 0 to 1, at the tap where staleness
+shows most. Rounding has no direction and hardly adds to it, while its energy may exceed the whole
+effect: where actions mostly decide what comes next, as in pusht-nano, a stale history changes a
+forecast less than INT8 does.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -38,16 +33,18 @@ from jetsight_compile.validate.negative_controls import (
     scale_half_layer,
     shift_history,
 )
+from jetsight_compile.validate.runner import (
+    CONTROL,
+    MOST_FAULTS,
+    GateResult,
+    with_fault_control,
+)
 from jetsight_compile.validate.taps import Likeness, Tap, Values
 
-SAMPLES = 50  # a tap has many tokens, so fewer samples settle it than settle an end
-# How many middle layers are mis-scaled until one is seen: behind a gate that training left closed,
-# a layer is wrong without any consequence.
-_TRIES = 12
+SAMPLES = 50  # a tap has many tokens, so fewer samples settle it than settle an output
 _AGE = "history_age_steps"
-_WORST_AT, _CONTROL = "worst at ", "; control mis-scales "
+_WORST_AT = "worst at "
 _STEP = re.compile(r"^step\d+/")
-Measured = dict[str, tuple[Measurement, float]]  # a value and its control, by gate
 
 
 def measure(
@@ -56,14 +53,14 @@ def measure(
     truth: FloatReference,
     backend: Backend,
     precision: Mapping[str, str],
-) -> Measured:
-    """Every gate of the insides, with its negative control.
+) -> GateResult:
+    """Measure every gate of the layers, with its negative control.
 
     Args:
-        graphs: compiled graphs.
-        exact: float32 graphs of the same structure.
+        graphs: compiled graphs by name.
+        exact: float32 graphs of the same structure by name.
         truth: held-out data and the float model's answers.
-        backend: runs all of them.
+        backend: runs the compiled graphs.
         precision: of each graph, whose limits the controls must miss.
 
     Raises:
@@ -76,86 +73,72 @@ def measure(
         _check_exact(exact[name], name, truth, samples)
     encode = _Graph("encode", graphs["encode"], exact["encode"], frames, backend)
     forecast = _Graph("forecast", graphs["forecast"], exact["forecast"], inputs, backend)
-    return {
-        **encode.likeness(precision),
-        **forecast.likeness(precision),
-        _AGE: forecast.age(),
-    }
+    both = encode.likeness(precision).joined(forecast.likeness(precision))
+    return both.joined(forecast.age(precision))
 
 
 def worst_block(gate: Gate, gates: Sequence[Gate]) -> str:
-    """The block that ends at the worst tap: the gate's own, or that of the graph it is about."""
+    """Return the block that ends at the gate's worst tap, or at the noisiest tap of its graph."""
     graph = "encode" if gate.name.split("_", 1)[0] in ("latent", "encode") else "forecast"
     inner = [each for each in gates if each.family == gate.family and "_inside_" in each.name]
     own = [each for each in inner if each.name == gate.name]
     noisy = [each for each in inner if each.name == f"{graph}_inside_sqnr_db"]
     for each in (*own, *noisy):
-        where = each.detail.removeprefix(_WORST_AT).partition(_CONTROL)[0]
+        where = each.detail.removeprefix(_WORST_AT).partition(f"; {CONTROL}")[0]
         return _STEP.sub("", where)
     return "the last layer"
 
 
+@dataclass
 class _Graph:
-    """One compiled graph beside its float32 twin, and what the twin answers."""
+    """One compiled graph beside the float32 graph of its structure, and that one's taps."""
 
-    def __init__(
-        self,
-        name: str,
-        compiled: onnx.ModelProto,
-        exact: onnx.ModelProto,
-        samples: Sequence[Sample],
-        backend: Backend,
-    ) -> None:
-        self.name, self._compiled, self._exact = name, compiled, exact
-        self._samples, self._backend = samples, backend
-        self._taps: list[Tap] = taps.places(exact)
-        self._expected = self._float(samples)
+    name: str
+    compiled: onnx.ModelProto
+    exact: onnx.ModelProto
+    samples: Sequence[Sample]
+    backend: Backend
 
-    def likeness(self, precision: Mapping[str, str]) -> Measured:
-        """The three gates of the taps, and the first middle layer whose fault all three see."""
-        values = _summary(self.name, taps.compare(self._read(self._compiled), self._expected))
-        layer, controls = self._seen_fault(precision)
-        return {
-            gate: (
-                Measurement(found.value, f"{found.detail}{_CONTROL}{layer}"),
-                controls[gate].value,
-            )
-            for gate, found in values.items()
-        }
+    def __post_init__(self) -> None:
+        self._taps: list[Tap] = taps.places(self.exact)
+        self._expected = self._float(self.samples)
 
-    def _seen_fault(self, precision: Mapping[str, str]) -> tuple[str, dict[str, Measurement]]:
-        """A mis-scaled layer, the nearest to the middle that fails every gate, and its values."""
-        controls: dict[str, Measurement] = {}
-        layer = ""
-        for layer in inner_layers(self._exact)[:_TRIES]:
-            broken = self._read(scale_half_layer(self._compiled, layer))
-            controls = _summary(self.name, taps.compare(broken, self._expected))
-            if all(controls[gate].value < limit_of(gate, precision)[1] for gate in controls):
-                break
-        return layer, controls
-
-    def age(self) -> tuple[Measurement, float]:
-        """The age of a history that is fresh, and of one that is a step old."""
-        old = shift_history(np.stack([sample["z_hist"] for sample in self._samples]))
-        samples = [{**s, "z_hist": z} for s, z in zip(self._samples, old, strict=True)]
-        aged = self._float(samples)
-        tap = max(aged, key=lambda name: _effect(self._expected[name], aged[name]))
-        fresh, control = (self._read(self._compiled, each)[tap] for each in (None, samples))
-        pair = self._expected[tap], aged[tap]
-        return Measurement(abs(_age(fresh, *pair)), f"seen best at {tap}"), abs(
-            _age(control, *pair)
+    def likeness(self, precision: Mapping[str, str]) -> GateResult:
+        """Measure the three gates of the taps; their control mis-scales one middle layer."""
+        return with_fault_control(
+            self._worst_taps(self.compiled),
+            inner_layers(self.exact)[:MOST_FAULTS],
+            lambda layer: self._worst_taps(scale_half_layer(self.compiled, layer)),
+            precision,
         )
 
-    def _read(self, model: onnx.ModelProto, samples: Sequence[Sample] | None = None) -> Values:
-        return taps.read(self._backend, model, self._taps, samples or self._samples)
+    def age(self, precision: Mapping[str, str]) -> GateResult:
+        """Measure the age of a fresh history; the control's is one step old."""
+        old = shift_history(np.stack([sample["z_hist"] for sample in self.samples]))
+        samples = [{**s, "z_hist": z} for s, z in zip(self.samples, old, strict=True)]
+        aged = self._float(samples)
+        tap = max(aged, key=lambda name: _staleness(self._expected[name], aged[name]))
+        fresh, control = (
+            abs(_age(self._read(self.compiled, each)[tap], self._expected[tap], aged[tap]))
+            for each in (self.samples, samples)
+        )
+        value = Measurement(fresh, f"seen best at {tap}")
+        return GateResult(precision, {_AGE: value}, {_AGE: control})
+
+    def _worst_taps(self, model: onnx.ModelProto) -> dict[str, Measurement]:
+        each = taps.compare(self._read(model, self.samples), self._expected)
+        return _summary(self.name, each)
+
+    def _read(self, model: onnx.ModelProto, samples: Sequence[Sample]) -> Values:
+        return taps.read(self.backend, model, self._taps, samples)
 
     def _float(self, samples: Sequence[Sample]) -> Values:
-        backend = OnnxRuntimeBackend(optimise=False)  # exactly what is written
-        return taps.read(backend, self._exact, self._taps, samples)
+        backend = OnnxRuntimeBackend(optimise=False)  # fusions would round differently
+        return taps.read(backend, self.exact, self._taps, samples)
 
 
 def _summary(graph: str, each: Mapping[str, Likeness]) -> dict[str, Measurement]:
-    """The worst tap by each measure."""
+    """Return the worst tap by each measure."""
     mean = min(each, key=lambda name: each[name].cosine)
     worst = min(each, key=lambda name: each[name].worst)
     noisy = min(each, key=lambda name: each[name].sqnr_db)
@@ -166,14 +149,14 @@ def _summary(graph: str, each: Mapping[str, Likeness]) -> dict[str, Measurement]
     }
 
 
-def _effect(expected: F32, aged: F32) -> float:
-    """What staleness does to a tap, relative to how much the tap moves at all."""
+def _staleness(expected: F32, aged: F32) -> float:
+    """Energy that a stale history changes at a tap, relative to the tap's variance."""
     moved = expected.astype(np.float64) - expected.mean(0)
     return float(np.square(aged - expected).sum() / max(np.square(moved).sum(), 1e-30))
 
 
 def _age(found: F32, expected: F32, aged: F32) -> float:
-    """How far `found` went from the `expected` value (0) towards the `aged` one (1)."""
+    """Projection of `found` on the way from the `expected` value (0) to the `aged` one (1)."""
     way = aged.astype(np.float64) - expected
     if not np.isfinite(found).all():
         return 1.0
@@ -183,7 +166,7 @@ def _age(found: F32, expected: F32, aged: F32) -> float:
 def _check_exact(
     exact: onnx.ModelProto, name: str, truth: FloatReference, samples: Sequence[Sample]
 ) -> None:
-    """The reference of the insides must end where the float model does."""
+    """Check that the float32 graph, the reference of the taps, agrees with the float model."""
     found = run_all(OnnxRuntimeBackend(optimise=False), exact.SerializeToString(), samples)
     every = truth.z if name == "encode" else truth.z_future
     agreed = sqnr_db(found, every[spread(len(every), SAMPLES)])

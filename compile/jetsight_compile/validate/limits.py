@@ -1,120 +1,190 @@
-"""What a family must reach, by number format, and what to try when it does not.
+"""Limits of the gates by number format, each with its origin.
 
-Origins. Ends of the pipe: fp32 is float rounding with room for another order of summation. fp16 is
-0.1 of what NVIDIA's GR00T deployment accepts for bf16, which is 0.999; int8 latents follow its FP8
-bar (0.99), with room in the worst percentile for frames near the mean, whose standardised latents
-are short. A cosine c of rounded values goes with 1 / (2 - 2c) of signal to error, so 0.999, 0.995
-and 0.99 say 27, 20 and 17 dB. 4 bits of a Gaussian weight, one step per group, hold 20 dB per
-layer, and the latents are a few layers deep: 17 dB. Measured on a pusht-nano of 2.3 M parameters:
-fp16 53 dB and 2e-6, bf16 forecast 8e-5, cpu int8 32 dB and 8e-4, TensorRT int8 31 dB and 2e-3, fp8
-28 dB and 2e-3, int4 21 dB and 0.011, nvfp4 21 dB and 0.010.
-
-Drift may cost 0.02 of skill in every quantized format: a planner does not care which. bf16 has 3
-bits less than fp16, that is 64 times its squared error, of which fp16's limit leaves most unused.
-
-Inside, one tensor stands alone, its frozen parts are noise and nothing is averaged yet, so a tap
-may be 5 to 10 dB below the latents: pusht-nano's worst are, in dB, fp16 36, bf16 37, cpu int8 20,
-TensorRT int8 22, fp8 24, int4 16, nvfp4 17. 0.98 refuses the INT8 ViT that broke a tap to 0.971
-while its action cosine still read 0.999999.
+Measured values are those of a pusht-nano of 2.3 M parameters. GR00T is NVIDIA's model, whose
+deployment accepts a cosine of 0.999 for bf16 and 0.99 for FP8. A cosine c of rounded values
+corresponds to a ratio of signal to error of 1 / (2 - 2c): 0.999, 0.995 and 0.99 are 27, 20, 17 dB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from jetsight.bundle.manifest import GRAPHS
-from jetsight_compile.config.precision import (
-    AUTO,
-    FLOATS,
-    IMAGINE,
-    PRECISIONS,
-    QUANTIZED,
-    of_planners,
-)
+from jetsight_compile.config.precision import IMAGINE, PRECISIONS
 
 Direction = Literal["min", "max"]
+Limits = dict[str, tuple[Direction, dict[str, float]]]  # by gate: direction, limit by precision
+Cell = tuple[float, str]  # limit, origin
 
 
-def _row(
-    direction: Direction, fp32: float, fp16: float, bf16: float, eight: float, four: float
-) -> tuple[Direction, dict[str, float]]:
-    """Limits by precision; `eight` and `four` bits each have one, whatever the format."""
-    each = (fp32, fp16, bf16, eight, eight, four, four)
-    return direction, dict(zip(PRECISIONS, each, strict=True))
+@dataclass(frozen=True)
+class LimitRow:
+    """Limits of one gate; all formats of 8 bits share one, and all of 4 bits."""
+
+    direction: Direction
+    fp32: Cell
+    fp16: Cell
+    bf16: Cell
+    eight_bits: Cell
+    four_bits: Cell
+
+    def cells(self) -> dict[str, Cell]:
+        """Limit and origin by precision."""
+        eight, four = self.eight_bits, self.four_bits
+        each = (self.fp32, self.fp16, self.bf16, eight, eight, four, four)
+        return dict(zip(PRECISIONS, each, strict=True))
 
 
-_COSINE = _row("min", 0.999999, 0.999, 0.99, 0.98, 0.97)
-_COSINE_WORST = _row("min", 0.99999, 0.995, 0.95, 0.90, 0.87)
-_SQNR_DB = _row("min", 80.0, 30.0, 18.0, 15.0, 12.0)
-# name: (direction, {precision: limit}).
-LIMITS: dict[str, tuple[Direction, dict[str, float]]] = {
-    "latent_cosine": _row("min", 0.999999, 0.9999, 0.999, 0.995, 0.99),
-    "latent_cosine_worst": _row("min", 0.99999, 0.999, 0.99, 0.95, 0.93),
-    "latent_sqnr_db": _row("min", 80.0, 40.0, 27.0, 20.0, 17.0),
-    "encode_inside_cosine": _COSINE,
-    "encode_inside_cosine_worst": _COSINE_WORST,
-    "encode_inside_sqnr_db": _SQNR_DB,
-    "forecast_inside_cosine": _COSINE,
-    "forecast_inside_cosine_worst": _COSINE_WORST,
-    "forecast_inside_sqnr_db": _SQNR_DB,
-    "rollout_drift": _row("max", 1e-6, 1e-3, 5e-3, 0.02, 0.02),
-    # Rounding has no direction and a stale history has: 0.02 was the most of any format (int4).
-    "history_age_steps": _row("max", 0.01, 0.05, 0.05, 0.2, 0.2),
-    # Swapping an input for another recorded one moves the output by about its own spread.
-    "inputs_matter": _row("min", 1e-3, 1e-3, 1e-3, 1e-3, 1e-3),
-}
-# What a planner must do; `imagine_gate` says what is measured. 0.99 is the bar of INT8 planning.
-# Half-way through a search candidates differ by a tenth of what they differed by at first, so the
-# same noise costs more ranks. Measured on pusht-nano, ranks wide and narrow: fp16 0.9999 and
-# 0.9999, bf16 0.9998 and 0.998, cpu and TensorRT int8 0.999 and 0.995, fp8 0.998 and 0.97; elites
-# 1, 0.98, 0.94, 0.92 where cost alone decides, 0.85 in cpu int8 with the hazard; the next mean
-# begins 0, 0.006, 0.03 to 0.05 and 0.05 std elsewhere, and 0.2 to 0.3 if it is deaf to the goal.
-# Regret is 1 % to either side in every format, fp16 too, because rounding decides between plans
-# that cost the same; deaf to the goal 80 % of the gain is lost.
-IMAGINE_LIMITS: dict[str, tuple[Direction, dict[str, float]]] = {
-    "imagine_rank": _row("min", 0.9999, 0.999, 0.995, 0.99, 0.98),
-    "imagine_rank_narrow": _row("min", 0.999, 0.99, 0.98, 0.95, 0.90),
-    "imagine_elites": _row("min", 0.99, 0.95, 0.90, 0.80, 0.70),
-    # Where costs keep a rank correlation of c, limits in the middle forbid arccos(c) / pi others.
-    "imagine_feasible": _row("min", 0.995, 0.985, 0.968, 0.955, 0.936),
-    "imagine_first_action": _row("max", 0.01, 0.03, 0.05, 0.10, 0.15),
-    "imagine_regret": _row("max", 0.05, 0.05, 0.05, 0.05, 0.05),
-}
-# Next thing to try; `{block}` ends at the worst tap, `{graph}` and `{other}` are the two graphs.
-_KEEP = "the worst tap is after {block}: keep it in float with --keep-float '{block}[./]*'{auto}"
-KNOBS = {
-    "fp32": "report it: a float32 graph must agree with its model (the worst tap is after {block})",
-    "fp16": "the worst tap is after {block}; if values leave float16's range there, compile this "
-    "graph in bf16, else in fp32: --precision {graph}=fp32,{other}=fp16",
-    "bf16": "the worst tap is after {block}; compile this graph in fp16, which rounds 8 times "
-    "finer, or in fp32: --precision {graph}=fp32,{other}=bf16",
-    "fp8": f"{_KEEP}, try another --method, or compile this graph in fp16",
-    "int8": f"{_KEEP}, try another --method, calibrate with more varied episodes, or compile this "
-    "graph in {float}",
-    "int4": f"{_KEEP}, or compile this graph in int8 or fp16; nothing is calibrated in int4",
-    "nvfp4": f"{_KEEP}, or compile this graph in fp8 or fp16; nothing is calibrated in nvfp4",
-}
-_CHOSEN = (
-    "what was chosen by measurement is not close enough (the worst tap is after {block}); name a "
-    "finer precision for each graph, like --precision encode=fp16,forecast=int8, or calibrate with "
-    "more varied episodes"
-)
-_FLOAT = "compile the planners in {float}: --precision {others},imagine={float}"
-IMAGINE_KNOBS = {
-    "fp32": "report it: a float32 planner must agree with its model",
-    "fp16": _FLOAT,
-    "bf16": _FLOAT,
-    **dict.fromkeys(
-        QUANTIZED,
-        "with less than half of its products left to quantize it is still too coarse; calibrate "
-        f"with more varied episodes, or {_FLOAT}",
+def _constant(direction: Direction, limit: float, origin: str) -> LimitRow:
+    return LimitRow(direction, *[(limit, origin)] * 5)
+
+
+_ROUNDING = "float32 rounding, with room for another order of summation"
+# Frames near the mean have short standardised latents, so their cosines are the worst.
+_WORST = "{} times the error allowed in the mean"
+_NO_FOUR_BITS = "unused: beside weights of 4 bits planners stay in a float format"
+
+# Inside, one tensor stands alone, its frozen parts are noise and nothing is averaged yet, so a tap
+# may be 5 to 10 dB below the latents.
+_INSIDE = {
+    "cosine": LimitRow(
+        "min",
+        fp32=(0.999999, _ROUNDING),
+        fp16=(0.999, "10 dB below the latents"),
+        bf16=(0.99, "10 dB below the latents"),
+        eight_bits=(0.98, "6 dB below the latents; refuses an INT8 ViT with a tap at 0.971"),
+        four_bits=(0.97, "5 dB below the latents"),
+    ),
+    "cosine_worst": LimitRow(
+        "min",
+        fp32=(0.99999, _ROUNDING),
+        fp16=(0.995, _WORST.format(5)),
+        bf16=(0.95, _WORST.format(5)),
+        eight_bits=(0.90, _WORST.format(5)),
+        four_bits=(0.87, _WORST.format(4)),
+    ),
+    "sqnr_db": LimitRow(
+        "min",
+        fp32=(80.0, _ROUNDING),
+        fp16=(30.0, "10 dB below the latents; measured 36"),
+        bf16=(18.0, "9 dB below the latents; measured 37"),
+        eight_bits=(15.0, "5 dB below the latents; measured int8 20 to 22, fp8 24"),
+        four_bits=(12.0, "5 dB below the latents; measured int4 16, nvfp4 17"),
     ),
 }
+TABLE = {
+    "latent_cosine": LimitRow(
+        "min",
+        fp32=(0.999999, _ROUNDING),
+        fp16=(0.9999, "a tenth of the error that GR00T accepts for bf16"),
+        bf16=(0.999, "GR00T's for bf16"),
+        eight_bits=(0.995, "half the error that GR00T accepts for FP8"),
+        four_bits=(0.99, "17 dB, see latent_sqnr_db"),
+    ),
+    "latent_cosine_worst": LimitRow(
+        "min",
+        fp32=(0.99999, _ROUNDING),
+        fp16=(0.999, _WORST.format(10)),
+        bf16=(0.99, _WORST.format(10)),
+        eight_bits=(0.95, _WORST.format(10)),
+        four_bits=(0.93, _WORST.format(7)),
+    ),
+    "latent_sqnr_db": LimitRow(
+        "min",
+        fp32=(80.0, _ROUNDING),
+        fp16=(40.0, "a cosine of 0.9999 is 37; measured 53"),
+        bf16=(27.0, "a cosine of 0.999"),
+        eight_bits=(20.0, "a cosine of 0.995; measured int8 31 to 32, fp8 28"),
+        four_bits=(17.0, "a Gaussian weight keeps 20 per layer, of a few; measured 21"),
+    ),
+    **{f"{graph}_inside_{name}": row for graph in GRAPHS for name, row in _INSIDE.items()},
+    "rollout_drift": LimitRow(
+        "max",
+        fp32=(1e-6, _ROUNDING),
+        fp16=(1e-3, "a twentieth of a quantized format's; measured 2e-6"),
+        bf16=(5e-3, "64 times fp16's squared error, which uses little of its limit; measured 8e-5"),
+        eight_bits=(0.02, "skill a planner can miss; measured int8 8e-4 to 2e-3, fp8 2e-3"),
+        four_bits=(0.02, "skill a planner can miss; measured int4 0.011, nvfp4 0.010"),
+    ),
+    # Rounding has no direction and a stale history has; its age is 1.
+    "history_age_steps": LimitRow(
+        "max",
+        fp32=(0.01, "half the most measured in any format, 0.02 in int4"),
+        fp16=(0.05, "2.5 times the most measured in any format"),
+        bf16=(0.05, "2.5 times the most measured in any format"),
+        eight_bits=(0.2, "10 times the most measured in any format"),
+        four_bits=(0.2, "10 times the most measured in any format"),
+    ),
+    "inputs_matter": _constant(
+        "min",
+        1e-3,
+        "an exchanged input changes the output by about its spread, an ignored one by 0",
+    ),
+}
+IMAGINE_TABLE = {
+    "imagine_rank": LimitRow(
+        "min",
+        fp32=(0.9999, _ROUNDING),
+        fp16=(0.999, "measured 0.9999"),
+        bf16=(0.995, "measured 0.9998"),
+        eight_bits=(0.99, "the bar of INT8 planning; measured int8 0.999, fp8 0.998"),
+        four_bits=(0.98, _NO_FOUR_BITS),
+    ),
+    # Half-way through a search candidates differ by a tenth of what they differed by at first, so
+    # the same noise costs more ranks.
+    "imagine_rank_narrow": LimitRow(
+        "min",
+        fp32=(0.999, _ROUNDING),
+        fp16=(0.99, "measured 0.9999"),
+        bf16=(0.98, "measured 0.998"),
+        eight_bits=(0.95, "measured int8 0.995, fp8 0.97"),
+        four_bits=(0.90, _NO_FOUR_BITS),
+    ),
+    "imagine_elites": LimitRow(
+        "min",
+        fp32=(0.99, _ROUNDING),
+        fp16=(0.95, "measured 1"),
+        bf16=(0.90, "measured 0.98"),
+        eight_bits=(0.80, "measured int8 0.94, fp8 0.92; cpu int8 with the hazard 0.85"),
+        four_bits=(0.70, _NO_FOUR_BITS),
+    ),
+    # Where costs keep a rank correlation of c, limits in the middle forbid arccos(c) / pi others.
+    "imagine_feasible": LimitRow(
+        "min",
+        fp32=(0.995, "1 - arccos(c) / pi for the limit c of imagine_rank"),
+        fp16=(0.985, "1 - arccos(c) / pi"),
+        bf16=(0.968, "1 - arccos(c) / pi"),
+        eight_bits=(0.955, "1 - arccos(c) / pi"),
+        four_bits=(0.936, "1 - arccos(c) / pi"),
+    ),
+    # A planner whose goal input is zeroed is 0.2 to 0.3 away.
+    "imagine_first_action": LimitRow(
+        "max",
+        fp32=(0.01, _ROUNDING),
+        fp16=(0.03, "measured 0"),
+        bf16=(0.05, "measured 0.006"),
+        eight_bits=(0.10, "measured int8 0.03 to 0.05, fp8 0.05"),
+        four_bits=(0.15, _NO_FOUR_BITS),
+    ),
+    # Rounding decides between plans that cost the same, to either side and in every format.
+    "imagine_regret": _constant("max", 0.05, "measured 0.01 everywhere, without the goal 0.8"),
+}
+
+
+def _limits(table: Mapping[str, LimitRow]) -> Limits:
+    return {
+        name: (row.direction, {precision: limit for precision, (limit, _) in row.cells().items()})
+        for name, row in table.items()
+    }
+
+
+LIMITS, IMAGINE_LIMITS = _limits(TABLE), _limits(IMAGINE_TABLE)
 
 
 def graphs_of(gate: str) -> tuple[str, ...]:
-    """Which graphs' precision a gate is about."""
+    """Graphs whose precision decides the limit of a gate."""
     prefix = gate.split("_", 1)[0]
     if prefix == "latent":
         return ("encode",)
@@ -124,7 +194,7 @@ def graphs_of(gate: str) -> tuple[str, ...]:
 
 
 def limit_of(gate: str, precision: Mapping[str, str]) -> tuple[Direction, float]:
-    """Direction and limit of a gate; where it is about both graphs, by the coarser of the two.
+    """Direction and limit of a gate; where both graphs matter, by the coarser of the two.
 
     Example:
         >>> limit_of("latent_sqnr_db", {"encode": "fp16", "forecast": "int8"})
@@ -132,30 +202,12 @@ def limit_of(gate: str, precision: Mapping[str, str]) -> tuple[Direction, float]
         >>> limit_of("rollout_drift", {"encode": "fp16", "forecast": "int8"})
         ('max', 0.02)
     """
-    direction, limits = IMAGINE_LIMITS[gate] if gate in IMAGINE_LIMITS else LIMITS[gate]
+    direction, limits = (LIMITS | IMAGINE_LIMITS)[gate]
     loosest = min if direction == "min" else max
     return direction, loosest(limits[precision[graph]] for graph in graphs_of(gate))
 
 
-def next_knob(family: str, gate: str, block: str) -> str:
-    """What to try when `gate` of `family` fails and `block` loses most."""
-    named = [part for part in family.split("-") if part in (*PRECISIONS, AUTO)]
-    if AUTO in named:
-        return _CHOSEN.format(block=block)
-    each = dict(zip(GRAPHS, (named[0], named[min(1, len(named) - 1)]), strict=True))
-    about = graphs_of(gate)
-    if about == (IMAGINE,):
-        kind = of_planners({"forecast": named[-1]}, "fp16")
-        finer = "fp32" if kind in FLOATS or family.startswith("cpu-") else "fp16"
-        others = ",".join(f"{graph}={precision}" for graph, precision in each.items())
-        return IMAGINE_KNOBS[kind].format(float=finer, others=others)
-    graph = max(about, key=lambda name: PRECISIONS.index(each[name]))
-    (other,) = (name for name in GRAPHS if name != graph)
-    cpu = family.startswith("cpu-")
-    return KNOBS[each[graph]].format(
-        block=block,
-        graph=graph,
-        other=other,
-        float="fp32" if cpu else "fp16",
-        auto="" if cpu else " (--precision auto finds what to keep)",
-    )
+def within(gate: str, precision: Mapping[str, str], value: float) -> bool:
+    """Return True if a value of a gate keeps its limit; a NaN never does."""
+    direction, limit = limit_of(gate, precision)
+    return value >= limit if direction == "min" else value <= limit

@@ -1,4 +1,4 @@
-"""How far compiled latents and forecasts are from the float model's, on held-out data.
+"""Distances of compiled latents and forecasts from the float model's, on held-out data.
 
 Shapes: N frames, W windows, K history, H horizon, D latent size.
 """
@@ -25,16 +25,20 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 _WORST = 1.0  # percent
-MOST_DB = 200.0
-_NO_FORECAST = 1e6
+MOST_DB = 200.0  # stands for no error at all, as a manifest has no infinity
+_NO_FORECAST = 1e6  # the drift of forecasts that are not finite
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A measured value, and where or how it came about."""
+    """A measured value, and where or how it was found."""
 
     value: float
     detail: str = ""
+
+    def noting(self, detail: str) -> Measurement:
+        """Return the same value with more detail."""
+        return Measurement(self.value, "; ".join(filter(None, (self.detail, detail))))
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class FloatReference:
 
 
 def surprise(model: WorldModel, windows: CalibrationWindows, std: F32) -> F64:
-    """How far each next latent is from the float model's one-step forecast: `[W]`.
+    """Distance of each next latent from the float model's one-step forecast: `[W]`.
 
     RMS over D of (z - z_pred) / std, which the runtime then divides by its median.
     """
@@ -74,10 +78,10 @@ def surprise(model: WorldModel, windows: CalibrationWindows, std: F32) -> F64:
 
 
 def reference(model: WorldModel, held_out: Side) -> FloatReference:
-    """What the float model answers on held-out data.
+    """Run the float model on held-out data.
 
     Raises:
-        DataError: its latents do not move, so there is nothing to compare with.
+        DataError: its latents do not change, so there is nothing to compare with.
     """
     chosen = spread(len(held_out.frames_u8), GATE_FRAMES)
     windows = held_out.windows.thinned(GATE_WINDOWS)
@@ -88,18 +92,18 @@ def reference(model: WorldModel, held_out: Side) -> FloatReference:
             "episodes; record a scene that moves, or train a model that has not collapsed"
         )
     return FloatReference(
-        held_out.frames_u8[chosen],
-        held_out.z[chosen],
-        held_out.z.mean(0),
-        std,
-        windows,
-        held_out.frames_u8[windows.rows[:, : windows.history]],
-        rollout(model, windows),
+        frames_u8=held_out.frames_u8[chosen],
+        z=held_out.z[chosen],
+        mean=held_out.z.mean(0),
+        std=std,
+        windows=windows,
+        history_u8=held_out.frames_u8[windows.rows[:, : windows.history]],
+        z_future=rollout(model, windows),
     )
 
 
 def rollout(model: WorldModel, windows: CalibrationWindows) -> F32:
-    """The float model's forecasts `[W, H, D]`."""
+    """Forecasts of the float model `[W, H, D]`."""
     z, blocks = torch.from_numpy(windows.z), torch.from_numpy(windows.blocks)
     k = windows.history
     with torch.inference_mode():
@@ -116,7 +120,7 @@ def persistence(windows: CalibrationWindows) -> F64:
 
 
 def standard_cosine(z: F32, truth: FloatReference) -> F64:
-    """Cosine per frame `[N]` after removing the latents' mean and scale; -1 for no number.
+    """Cosine per frame `[N]` after removing the latents' mean and scale; -1 if not finite.
 
     A latent space has a mean; without removing it, the cosine of any two frames is close to one.
     """
@@ -127,7 +131,7 @@ def standard_cosine(z: F32, truth: FloatReference) -> F64:
 
 
 def sqnr_db(found: F32, expected: F32) -> float:
-    """Variance of the expected over squared error, in decibel; at most 200, -200 for no number."""
+    """Variance of the expected over squared error, in dB; at most 200, -200 if not finite."""
     if not np.isfinite(found).all():
         return -MOST_DB
     signal = np.square(expected - expected.mean(0), dtype=np.float64).sum()
@@ -136,7 +140,7 @@ def sqnr_db(found: F32, expected: F32) -> float:
 
 
 def drift(z_future: F32, truth: FloatReference) -> F64:
-    """Added squared error of each step `[H]`, relative to persistence; huge for no number."""
+    """Added squared error of each step `[H]`, relative to persistence; huge if not finite."""
     if not np.isfinite(z_future).all():
         return np.full(z_future.shape[1], _NO_FORECAST)
     added = np.square(z_future.astype(np.float64) - truth.z_future).sum(-1).mean(0)
@@ -144,17 +148,17 @@ def drift(z_future: F32, truth: FloatReference) -> F64:
 
 
 def change(before: F32, after: F32) -> float:
-    """Largest difference relative to the largest number; 0 if anything is no number."""
+    """Largest difference relative to the largest value; 0 if any value is not finite."""
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return 0.0
     return float(np.abs(after - before).max() / max(float(np.abs(before).max()), 1e-30))
 
 
 def worst_percent(cosine: F64) -> float:
-    """The cosine that one frame in a hundred does not reach."""
+    """Cosine that one frame in a hundred does not reach."""
     return float(np.percentile(cosine, _WORST))
 
 
 def finite(values: F32) -> F64:
-    """In float64, with 0 for what is no number; whoever uses it counts those apart."""
+    """Convert to float64, with 0 for values that are not finite; callers count those apart."""
     return np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)

@@ -1,13 +1,14 @@
-"""Graphs and inputs that are wrong on purpose: the negative controls of the gate.
+"""Graphs and inputs that are wrong on purpose: the negative controls of the gates.
 
-Each graph is a broken copy of a compiled one, float or quantized, that still loads and runs, which
-is how real compiler defects look; a stale history is how a real runtime defect looks.
+Each graph is a broken copy of a compiled one, float or quantized, that still loads and runs, like
+the result of a real compiler defect; a stale history is like the result of a real runtime defect.
 
 Shapes: W windows, K history, D latent size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,14 @@ from jetsight_compile.export.onnx_graph import weighted
 
 F32 = npt.NDArray[np.float32]
 
-# What may stand between the last layer and the output; unrolled steps share their weights.
+# Operators between the last layer and the output; unrolled steps share their weights.
 _PASSING = ("Reshape", "Cast", "Squeeze", "Concat")
 _FACTOR = 2.0
 _FP8_MAX = 448.0
 
 
 def scale_half_layer(model: onnx.ModelProto, layer: str | None = None) -> onnx.ModelProto:
-    """The graph with half the outputs of one layer scaled wrongly.
+    """Return the graph with half the outputs of one layer scaled wrongly.
 
     In a Q/DQ graph these are the weight's scales, as after a wrong calibration of the channels.
 
@@ -46,7 +47,7 @@ def scale_half_layer(model: onnx.ModelProto, layer: str | None = None) -> onnx.M
     half = np.atleast_1d(values.astype(np.float32))
     outputs = half if is_kernel else half.swapaxes(0, -1)  # a kernel's come first
     outputs[: max(1, len(outputs) // 2)] *= _FACTOR
-    # A group's scale may itself be in FP8, which has no infinity; its largest one stays.
+    # A group's scale may itself be in FP8, which has no infinity, so it saturates.
     largest = _FP8_MAX if values.dtype.itemsize == 1 else np.inf
     half = np.clip(half, -largest, largest).astype(values.dtype).reshape(values.shape)
     weight.CopyFrom(numpy_helper.from_array(half, weight.name))
@@ -59,29 +60,34 @@ def inner_layers(model: onnx.ModelProto) -> list[str]:
     by_weight = {
         node.input[1]: node.name for node in reversed(weighted(model)) if node.input[1] in constants
     }
-    names = list(by_weight.values())[::-1]
-    return sorted(names, key=lambda name: abs(names.index(name) - len(names) // 2))
+    return middle_first(list(by_weight.values())[::-1])
+
+
+def middle_first(layers: Sequence[str], stride: int = 1) -> list[str]:
+    """Every `stride`-th of some layers, the nearest to the middle first."""
+    middle = len(layers) // 2
+    return sorted(layers[::stride], key=lambda layer: abs(layers.index(layer) - middle))
 
 
 def zero_input(model: onnx.ModelProto, input_name: str) -> onnx.ModelProto:
-    """The graph with one float input multiplied by zero, so that it is read and never heard.
+    """Return the graph with one float input multiplied by zero: still read, without any effect.
 
-    This is what an exporter does that takes an example value for a constant.
+    An exporter that takes an example value for a constant makes such a graph.
     """
     broken = onnx.ModelProto()
     broken.CopyFrom(model)
-    unheard, zero = f"{input_name}_unheard", f"{input_name}_zero"
+    zeroed, zero = f"{input_name}_zeroed", f"{input_name}_zero"
     for node in broken.graph.node:
-        node.input[:] = [unheard if value == input_name else value for value in node.input]
-    broken.graph.node.insert(0, onnx.helper.make_node("Mul", [input_name, zero], [unheard]))
+        node.input[:] = [zeroed if value == input_name else value for value in node.input]
+    broken.graph.node.insert(0, onnx.helper.make_node("Mul", [input_name, zero], [zeroed]))
     broken.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), zero))
     return broken
 
 
 def shift_history(z_hist: F32) -> F32:
-    """Histories `[W, K, D]` one step old: the newest latent never arrived.
+    """Return histories `[W, K, D]` one step old, as if the newest latent had not arrived.
 
-    The oldest stands twice, as what came before it is not recorded. With K = 1 there is no older
+    The oldest is repeated, because its predecessor is not recorded. With K = 1 there is no older
     one, and each window gets its neighbour's.
     """
     if z_hist.shape[1] == 1:
@@ -90,7 +96,7 @@ def shift_history(z_hist: F32) -> F32:
 
 
 def _last(graph: onnx.GraphProto) -> onnx.NodeProto:
-    """The layer that the output comes from."""
+    """Find the layer that makes the output."""
     makers = {value: node for node in graph.node for value in node.output}
     node = makers[graph.output[0].name]
     while node.op_type in _PASSING:
@@ -109,9 +115,9 @@ def _named(graph: onnx.GraphProto, layer: str) -> onnx.NodeProto:
 
 
 def _scale_of(graph: onnx.GraphProto, node: onnx.NodeProto) -> tuple[Any, bool]:
-    """The initializer that scales a layer, and whether it is a convolution's kernel.
+    """Find the initializer that scales a layer; True beside it for a convolution's kernel.
 
-    It is the weight, the scale of a dequantized weight, or that scale's own stored numbers.
+    It is the weight, the scale of a dequantized weight, or that scale's own stored values.
     """
     makers = {value: node for node in graph.node for value in node.output}
     weights = {tensor.name: tensor for tensor in graph.initializer}

@@ -1,9 +1,8 @@
-"""Whether a planner would choose the same actions with a compiled forecast as with the float one.
+"""Agreement of a planner's choices with a compiled forecast and with the float one.
 
-A planner ranks candidate action sequences by how far the imagined end is from a goal, so what
-matters is not the latent's error but whether the order of the candidates survives it. Candidates
-are action sequences that were really recorded, imagined from other moments; the goal of a moment is
-where it really led.
+A planner ranks candidate action sequences by the distance of the imagined end from a goal, so the
+order of the candidates matters and not the latent's error. Candidates are recorded action
+sequences, imagined from other moments; the goal of a moment is its recorded end.
 
 Shapes: M moments, N candidates, H horizon, D latent size.
 """
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jetsight.bundle.parity import spearman
 from jetsight_compile.calibration.data import CalibrationWindows, spread
 
 F32 = npt.NDArray[np.float32]
@@ -26,11 +26,11 @@ MOMENTS, CANDIDATES, ELITES = 6, 24, 6
 
 @dataclass(frozen=True)
 class PlannerQuery:
-    """What the planner is asked, moment by moment.
+    """Inputs of a planning comparison.
 
     Attributes:
         samples: `M * N` inputs of `forecast`, the candidates of one moment in a row.
-        goals: `[M, D]` the latent each moment should reach.
+        goals: `[M, D]` goal latent of each moment.
     """
 
     samples: list[dict[str, npt.NDArray[Any]]]
@@ -39,12 +39,12 @@ class PlannerQuery:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two planners choose, as means over the moments.
+    """Agreement of two planners, as means over the moments.
 
     Attributes:
         rank: Spearman's rank correlation of the candidates' costs, 1 for the same order.
-        elites: share of the best candidates that both have among theirs.
-        first_action: how often both put the same candidate first, so that the robot moves the same.
+        elites: share of the best candidates that both have in common.
+        first_action: share of moments where both rank the same candidate first.
     """
 
     rank: float
@@ -53,7 +53,7 @@ class Agreement:
 
 
 def question(windows: CalibrationWindows) -> PlannerQuery:
-    """Every moment asked about with every candidate."""
+    """Combine every moment with every candidate."""
     moments = spread(len(windows), MOMENTS)
     candidates = spread(len(windows), CANDIDATES)
     samples = [
@@ -64,25 +64,20 @@ def question(windows: CalibrationWindows) -> PlannerQuery:
     return PlannerQuery(samples, windows.z[moments, -1])
 
 
-def costs(z_future: F32, asked: PlannerQuery) -> F64:
-    """`[M, N]` squared distance of each imagined end `z_future [M * N, H, D]` from its goal."""
-    ends = z_future[:, -1].reshape(len(asked.goals), -1, z_future.shape[-1])
-    return np.asarray(np.square(ends.astype(np.float64) - asked.goals[:, None]).sum(-1))
+def costs(z_future: F32, query: PlannerQuery) -> F64:
+    """Squared distance `[M, N]` of each imagined end, of `z_future [M * N, H, D]`, to its goal."""
+    ends = z_future[:, -1].reshape(len(query.goals), -1, z_future.shape[-1])
+    return np.asarray(np.square(ends.astype(np.float64) - query.goals[:, None]).sum(-1))
 
 
 def agreement(found: F64, expected: F64) -> Agreement:
     """Compare the costs `[M, N]` of two forecasts."""
     pairs = list(zip(found, expected, strict=True))
     return Agreement(
-        rank=float(np.mean([_spearman(a, b) for a, b in pairs])),
+        rank=float(np.mean([spearman(a, b) for a, b in pairs])),
         elites=float(np.mean([len(_best(a) & _best(b)) / ELITES for a, b in pairs])),
         first_action=float(np.mean([np.argmin(a) == np.argmin(b) for a, b in pairs])),
     )
-
-
-def _spearman(a: F64, b: F64) -> float:
-    off = np.argsort(np.argsort(a)) - np.argsort(np.argsort(b))
-    return float(1.0 - 6.0 * np.square(off).sum() / (len(a) * (len(a) ** 2 - 1)))
 
 
 def _best(cost: F64) -> set[int]:

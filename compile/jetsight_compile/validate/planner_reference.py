@@ -1,7 +1,7 @@
-"""What the float planners do on held-out moments: inputs, draws and answers to compare graphs with.
+"""Plans of the float planners on held-out moments: inputs, draws and results to compare with.
 
-A moment is a place in a recording from which somebody wants to be where the recording is H blocks
-later. A plan is made from there as a session makes it: from the held action, with coloured draws.
+A moment is a place in a recording; its goal is the recorded latent H blocks later. Plans are made
+as a session makes them: from the held action, with coloured draws.
 
 Shapes: M moments, I iterations, N samples, H horizon, A action-block size, a action size,
 C context, K history, P probe quantities, G hazards.
@@ -38,13 +38,13 @@ _FEEDS = {"mean": "mean", "std": "std", "actions": "incumbent", "kept": "kept"}
 
 @dataclass(frozen=True)
 class SplitLimits:
-    """Limits that about half the candidates of a first iteration violate, and which do.
+    """Limits that about half the candidates of a first iteration violate.
 
-    The bundle's own limits may let all of them pass or none, and then nothing could be told.
+    The bundle's own limits may let all of them pass or none, which would compare nothing.
 
     Attributes:
-        limit: `[G]` logits, none of which is near to one of the candidates'.
-        feasible: `[N]` in the float model.
+        limit: `[G]` logits, none of them close to a candidate's.
+        feasible: `[N]` True for candidates that keep the limits in the float model.
     """
 
     limit: F32
@@ -56,32 +56,32 @@ class ReferencePlan:
     """One plan of the float planner.
 
     Attributes:
-        problem: what was asked.
+        problem: the planning problem.
         draws: `I` times `[N, H, A]`.
         states: before the first iteration and after each one, `I + 1`.
-        start_cost: what the first mean costs, which is to do as before.
-        torn: None for a model without hazards.
+        start_cost: cost of the first mean, the plan before any search.
+        split_limits: None for a model without hazards.
     """
 
     problem: Problem
     draws: list[Tensor]
     states: list[State]
     start_cost: float
-    torn: SplitLimits | None
+    split_limits: SplitLimits | None
 
     def inputs(self, iteration: int) -> dict[str, F32]:
-        """What the graph is given for an iteration of this plan."""
+        """Inputs of the graph for an iteration of this plan."""
         return inputs_of(self.problem, self.states[iteration], self.draws[iteration])
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The float planner on several moments.
+    """Plans of the float planner from several moments.
 
     Attributes:
-        model: with its heads.
-        facts: of the planner.
-        moments: `M`.
+        model: float model with its heads.
+        facts: specification of the planner.
+        moments: `M` plans.
     """
 
     model: WorldModel
@@ -90,7 +90,7 @@ class Truth:
 
     @torch.inference_mode()
     def cost_of(self, moment: ReferencePlan, actions: F32) -> float:
-        """What a plan `[H, A]` costs in the float model; infinite if it is no number."""
+        """Cost of a plan `[H, A]` in the float model; infinite if it is not finite."""
         return _cost(self.model, moment.problem, torch.from_numpy(actions))
 
 
@@ -106,9 +106,9 @@ def truth_of(
 
     Args:
         model: the float model.
-        spec: the planner.
-        facts: how it is used.
-        windows: recorded, with latents of the float model.
+        spec: sizes of the planner.
+        facts: specification of the planner.
+        windows: recorded windows with latents of the float model.
         most: M.
     """
     draws = Noise(
@@ -128,11 +128,11 @@ def truth_of(
 
 
 def reference(truth: Truth, spec: ImagineSpec) -> dict[str, F32]:
-    """One iteration for `golden.npz`: where the first moment's search begins.
+    """Return the reference data of `golden.npz`: the first iteration of the first moment.
 
     Args:
-        truth: the float planner.
-        spec: it, with its sizes.
+        truth: plans of the float planner.
+        spec: sizes of the planner.
     """
     moment, names = truth.moments[0], ImaginePorts.of(truth.model, spec).inputs()
     inputs, after = moment.inputs(0), moment.states[1]
@@ -142,7 +142,7 @@ def reference(truth: Truth, spec: ImagineSpec) -> dict[str, F32]:
 
 
 def inputs_of(problem: Problem, state: State, noise: Tensor) -> dict[str, F32]:
-    """Everything a graph may be given; it takes fewer."""
+    """Every possible input of an iteration; a graph has some of them."""
     values = {name: value for name, value in vars(problem).items() if isinstance(value, Tensor)}
     values |= {into: getattr(state, name) for name, into in _FEEDS.items()}
     return {name: value.numpy() for name, value in {**values, "noise": noise}.items()}
@@ -159,11 +159,18 @@ def _planned(
     for draw in draws:
         states.append(step(model, problem, states[-1], draw))
     first = states[0]
-    torn = _torn(model, problem, first, draws[0])
-    return ReferencePlan(problem, draws, states, _cost(model, problem, first.mean), torn)
+    return ReferencePlan(
+        problem=problem,
+        draws=draws,
+        states=states,
+        start_cost=_cost(model, problem, first.mean),
+        split_limits=_split_limits(model, problem, first, draws[0]),
+    )
 
 
-def _torn(model: WorldModel, problem: Problem, first: State, noise: Tensor) -> SplitLimits | None:
+def _split_limits(
+    model: WorldModel, problem: Problem, first: State, noise: Tensor
+) -> SplitLimits | None:
     if model.heads.hazard is None:
         return None
     candidates = limited(problem, proposed(problem, first, noise))[:-1]
@@ -177,7 +184,7 @@ def _torn(model: WorldModel, problem: Problem, first: State, noise: Tensor) -> S
 
 
 def _first(model: WorldModel, problem: Problem, facts: PlannerSpec, noise: Tensor) -> State:
-    """As the runtime's planner begins a plan that continues none."""
+    """Start a new plan as the runtime's planner does."""
     ticks, kept = model.timing.action_block, facts.kept
     hold = facts.start == "hold"
     action = problem.a_last if hold else torch.tensor(model.action.neutral)
@@ -213,7 +220,7 @@ def _problem(
         spec,
         z_hist=z[newest - spec.context : newest],
         a_hist=blocks[newest - spec.context : newest - 1],
-        # Nothing is known of the time before a window of one frame: its first action was held.
+        # Before a window of one frame nothing is recorded; assume its first action was held.
         a_last=(blocks[newest - 2, -size:] if newest > 1 else blocks[0, :size]).clone(),
         z_goal=z[newest - 1 + spec.horizon],
         **{name: torch.tensor(value) for name, value in given.items()},

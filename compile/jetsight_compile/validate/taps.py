@@ -1,12 +1,12 @@
 """Values inside a graph, compared token by token with those of the float32 graph.
 
-The end of the pipe is blind: a stale history left a decoded action's cosine at 0.99999 while a
-tensor inside had fallen to 0.81. So every block that has weights is tapped where it ends: after
-each convolution, each residual block and each linear layer outside of one; in `forecast` in every
-step, whose last tap is that step's latent.
+Outputs can hide a defect: a stale history left a decoded action's cosine at 0.99999 while a tensor
+inside had fallen to 0.81. So every block that has weights is tapped at its end: after each
+convolution, each residual block and each linear layer outside of one; in `forecast` in every step,
+whose last tap is that step's latent.
 
-Blocks are found again by the name of their last node, which casts, Q/DQ pairs and the quantizers'
-own value names leave alone. A tap is the float form of its value, before anything requantizes it.
+Blocks are identified by the name of their last node, which casts, Q/DQ pairs and the quantizers'
+own value names do not change. A tap is the float form of its value, before it is requantized.
 
 Shapes: N samples, T tokens, C channels of a tap.
 """
@@ -24,19 +24,19 @@ from onnx import helper
 
 from jetsight.engine import Backend
 from jetsight.errors import EngineError
-from jetsight_compile.calibration.emulate import runnable
 from jetsight_compile.calibration.run import F32, Sample, loaded, write
 from jetsight_compile.export.onnx_graph import block_of, weighted
 from jetsight_compile.validate.metrics import MOST_DB, worst_percent
+from jetsight_compile.validate.runner import graph_bytes
 
 F64 = npt.NDArray[np.float64]
 Values = dict[str, F32]
 _STEP = re.compile(r"step\d+/")
 
-# Tokens that change by less than half of what is usual for the tap are mostly a camera's noise and
-# have no direction to keep; their error still counts as noise.
+# Tokens that change by less than half of the tap's RMS change are mostly a camera's noise and have
+# no direction to compare; their error still counts as noise.
 _STILL = 0.5
-# Below this part of its energy a tap does not move at all: there is nothing to compare.
+# Below this part of its energy a tap does not change at all, so there is nothing to compare.
 _CONSTANT = 1e-9
 
 
@@ -57,12 +57,12 @@ class Tap:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How like the float values one tap's are.
+    """Similarity of one tap's values to the float ones.
 
     Attributes:
-        cosine: mean over the tokens that move, their mean over the samples removed.
-        worst: the cosine that one such token in a hundred does not reach.
-        sqnr_db: signal to error of all tokens, in decibel; at most 200.
+        cosine: mean over the tokens that change, their mean over the samples removed.
+        worst: cosine that one such token in a hundred does not reach.
+        sqnr_db: signal to error of all tokens, in dB; at most 200.
     """
 
     cosine: float
@@ -71,7 +71,7 @@ class Likeness:
 
 
 def places(graph: onnx.ModelProto) -> list[Tap]:
-    """Where a float32 graph is tapped, in the order it runs.
+    """List the taps of a float32 graph in the order it runs.
 
     Raises:
         EngineError: the graph has no layer with a constant weight.
@@ -95,7 +95,7 @@ def places(graph: onnx.ModelProto) -> list[Tap]:
 
 
 def tapped(model: onnx.ModelProto, taps: Sequence[Tap]) -> onnx.ModelProto:
-    """A copy that also returns every tap, in float32 and under its name.
+    """Return a copy that also outputs every tap, in float32 and under its name.
 
     Raises:
         EngineError: a tap's node is not in this graph.
@@ -123,12 +123,12 @@ def tapped(model: onnx.ModelProto, taps: Sequence[Tap]) -> onnx.ModelProto:
 def read(
     backend: Backend, model: onnx.ModelProto, taps: Sequence[Tap], samples: Sequence[Sample]
 ) -> Values:
-    """Every tap's values over the samples: `[N, T, C]` by its name.
+    """Read every tap's values over the samples: `[N, T, C]` by the tap's name.
 
     Raises:
         EngineError: a tap is missing, or the backend refuses the graph.
     """
-    graph = runnable(tapped(model, taps)).SerializeToString()
+    graph = graph_bytes(tapped(model, taps))
     found: dict[str, list[F32]] = {tap.name: [] for tap in taps}
     with loaded(backend, graph) as engine:
         for sample in samples:
@@ -141,7 +141,7 @@ def read(
 
 
 def compare(found: Mapping[str, F32], expected: Mapping[str, F32]) -> dict[str, Likeness]:
-    """Likeness of every tap that moves over the samples."""
+    """Compare every tap that changes over the samples."""
     each = {name: likeness(found[name], value) for name, value in expected.items()}
     return {name: value for name, value in each.items() if value is not None}
 
@@ -175,7 +175,7 @@ def _output(tap: Tap) -> str:
 
 
 def _tokens(value: F32) -> F32:
-    """`[T, C]`: rows of a matrix, pixels of a feature map `[1, C, h, w]`."""
+    """Reshape to `[T, C]`: rows of a matrix, or pixels of a feature map `[1, C, h, w]`."""
     if value.ndim == 4:
         return np.ascontiguousarray(value[0].reshape(value.shape[1], -1).T)
     return value.reshape(-1, value.shape[-1])

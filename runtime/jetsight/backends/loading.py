@@ -1,4 +1,4 @@
-"""From a verified bundle to two engines that were proven on its reference data.
+"""Engines of a verified bundle: choice of the family, loading, and proof on its reference data.
 
 Shapes: n golden samples, D latent, H horizon.
 """
@@ -11,21 +11,18 @@ from dataclasses import dataclass
 from jetsight.backends import registry
 from jetsight.bundle import onnx_scan
 from jetsight.bundle.bundle import Bundle
-from jetsight.bundle.manifest import Family, graph_path
+from jetsight.bundle.manifest import Family
 from jetsight.bundle.parity import rank_agreement, smallest_agreement, smallest_cosine, worst_cosine
-from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import Backend, Engine
 from jetsight.errors import EngineError, JetsightError, UsageError
-from jetsight.planning.imagine import Planning
-from jetsight.planning.time_budget import TimesFile, measured_on
 
-_NEEDS_ENGINES = "tensorrt"  # a backend that runs only what was built before
+_NEEDS_ENGINES = "tensorrt"  # this backend runs only engines that were built before
 _LOGGER = logging.getLogger("jetsight")
 
 
 @dataclass(slots=True)
 class Loaded:
-    """Two loaded graphs of one family, and what loaded them and can load more."""
+    """Two loaded graphs of one family, with the backend that can load more of them."""
 
     encode: Engine
     forecast: Engine
@@ -37,6 +34,11 @@ class Loaded:
     def backend(self) -> str:
         """Name of the backend."""
         return self.maker.name
+
+    @property
+    def version(self) -> str | None:
+        """Version of the backend's library."""
+        return next((i.version for i in registry.available() if i.name == self.backend), None)
 
     def close(self) -> None:
         """Release both engines."""
@@ -64,50 +66,23 @@ def load(
     backend = registry.requested(backend)
     chosen = _choose_family(bundle, backend, family)
     engine_maker = registry.open_backend(backend, chosen.name, threads=threads)
-    encode = engine_maker.load(_self_contained(bundle, chosen.name, "encode"))
+    encode = engine_maker.load(read_graph(bundle, chosen.name, "encode"))
     try:
-        forecast = engine_maker.load(_self_contained(bundle, chosen.name, "forecast"))
+        forecast = engine_maker.load(read_graph(bundle, chosen.name, "forecast"))
     except BaseException:
         encode.close()
         raise
     return Loaded(encode, forecast, engine_maker, chosen, threads)
 
 
-def planning(bundle: Bundle, loaded: Loaded) -> Planning:
-    """What to plan with: graphs of the same family and backend, loaded when a planner is used."""
-    family = loaded.family.name
-    spec = PlanSpec.from_manifest(bundle.manifest, family)
-    return Planning(
-        spec,
-        loaded.maker,
-        lambda graph: _self_contained(bundle, family, graph),
-        lambda graph, engine: _prove_planner(bundle, loaded, graph, engine),
-        lambda: _times_file(bundle, loaded, spec),
-    )
+def read_graph(bundle: Bundle, family: str, graph: str) -> bytes:
+    """Read a graph whose weights are all inside it: libraries follow references to other files.
 
-
-def _times_file(bundle: Bundle, loaded: Loaded, spec: PlanSpec) -> TimesFile:
-    files, family = bundle.manifest.files, loaded.family.name
-    graphs = {p.graph: files[graph_path(family, p.graph)].sha256 for p in spec.planners}
-    versions = {info.name: info.version for info in registry.available()}
-    on = measured_on(graphs, loaded.backend, versions.get(loaded.backend), loaded.threads)
-    return TimesFile(on)
-
-
-def _prove_planner(bundle: Bundle, loaded: Loaded, graph: str, engine: Engine) -> None:
-    """Raise `EngineError` if a planner ranks its candidates otherwise than PyTorch did."""
-    agreement = rank_agreement(engine, bundle.golden(), graph)
-    limit = smallest_agreement(loaded.family.precision[graph])
-    if agreement is not None and not agreement >= limit:
-        raise EngineError(
-            f"graph {graph!r} of {loaded.family.name} on {loaded.backend} does not rank plans as "
-            f"PyTorch did: rank correlation {agreement:.4f} on the bundle's reference data, "
-            f"expected at least {limit}; try another --backend or --family"
-        )
-
-
-def _self_contained(bundle: Bundle, family: str, graph: str) -> bytes:
-    """A graph whose weights are all inside it: libraries follow references to other files."""
+    Raises:
+        UsageError: there is no such graph.
+        BundleError: it changed since the bundle was opened.
+        EngineError: a weight is in another file.
+    """
     data = bundle.graph(family, graph)
     onnx_scan.refuse_external_data(data, f"{bundle.path}: graph {graph!r} of {family}")
     return data
@@ -128,7 +103,8 @@ def _choose_family(bundle: Bundle, backend: str | None, name: str | None) -> Fam
         if built is not None:
             return families[built]
         usable = [info for info in usable if info.name != _NEEDS_ENGINES]
-    # One that can run here; else one whose backend, when it is opened, says what is missing.
+    # Opening the backend of a family that cannot run here raises what is missing, so that family
+    # is better than none.
     for infos in (usable, known):
         for family in families.values():
             if any(info.runs(family.name) for info in infos):
@@ -140,7 +116,7 @@ def _choose_family(bundle: Bundle, backend: str | None, name: str | None) -> Fam
 
 
 def _built_here(bundle: Bundle) -> str | None:
-    """The fastest family with engines of this machine; None, and a word in the log, without any."""
+    """Find the fastest family with engines of this machine; None, with a warning, without any."""
     from jetsight.tensorrt.bindings import open_library
     from jetsight.tensorrt.engine_cache import EngineStore, fastest_family
     from jetsight.tensorrt.fingerprint import host_spec
@@ -156,9 +132,10 @@ def _built_here(bundle: Bundle) -> str | None:
 
 
 def parity(bundle: Bundle, loaded: Loaded) -> dict[str, float]:
-    """Smallest cosine between the engines' outputs and PyTorch's, over all golden samples.
+    """Compare the outputs of both engines with PyTorch's, on the golden samples; warms them up.
 
-    Also warms both engines up. Keys are `encode` and `forecast`.
+    Returns:
+        Smallest cosine by graph, `encode` and `forecast`.
 
     Raises:
         EngineError: an output is not finite, or points elsewhere than the reference.
@@ -177,3 +154,19 @@ def parity(bundle: Bundle, loaded: Loaded) -> dict[str, float]:
                 f"at least {smallest}; try another --backend or --family"
             )
     return found
+
+
+def prove_planner(bundle: Bundle, loaded: Loaded, graph: str, engine: Engine) -> None:
+    """Compare how a planner's engine ranks candidates with PyTorch, on the golden problems.
+
+    Raises:
+        EngineError: their ranks differ by more than the precision of the graph explains.
+    """
+    agreement = rank_agreement(engine, bundle.golden(), graph)
+    limit = smallest_agreement(loaded.family.precision[graph])
+    if agreement is not None and not agreement >= limit:
+        raise EngineError(
+            f"graph {graph!r} of {loaded.family.name} on {loaded.backend} does not rank plans as "
+            f"PyTorch did: rank correlation {agreement:.4f} on the bundle's reference data, "
+            f"expected at least {limit}; try another --backend or --family"
+        )

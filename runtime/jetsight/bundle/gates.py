@@ -1,6 +1,6 @@
-"""What the gates of a bundle compare, for people: by name, with the control that has to fail.
+"""Explanations of the gates of a bundle: what each measures, and its negative control.
 
-`jetsight compile` measures them (`jetsight_compile.validate`); displays explain them from here.
+`jetsight_compile.validate` measures them; `jetsight inspect` and reports show these texts.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 _INSIDE = "inside {graph}, worst block: {what}"
 _LAST = "half of the last layer mis-scaled"
 _MIDDLE = "half of a middle layer mis-scaled"
-_DEAF = "a planner deaf to the goal"
+_NO_GOAL = "a planner whose goal input is zeroed"
 _TAPS = {
     "cosine": "mean cosine per token to the float32 graph",
     "cosine_worst": "the cosine 1 % of the tokens do not reach",
     "sqnr_db": "signal to error in dB",
 }
 
-# name: (what the value is, what its negative control is).
+# name: (the value, its negative control).
 MEANINGS: dict[str, tuple[str, str]] = {
     "latent_cosine": ("mean cosine of standardised latents to PyTorch float32", _LAST),
     "latent_cosine_worst": (
@@ -30,12 +30,12 @@ MEANINGS: dict[str, tuple[str, str]] = {
     },
     "rollout_drift": ("error added to forecasts, worst step, as a share of persistence's", _LAST),
     "history_age_steps": (
-        "how stale the history looks inside forecast, in steps",
+        "staleness of the history as seen inside forecast, in steps",
         "a history one step old",
     ),
     "inputs_matter": (
         "smallest effect that exchanging one input has",
-        "a forecast deaf to actions",
+        "a forecast whose actions are zeroed",
     ),
     "imagine_rank": (
         "rank correlation of candidate costs with PyTorch's planner, where a search begins",
@@ -48,18 +48,18 @@ MEANINGS: dict[str, tuple[str, str]] = {
         "shuffled verdicts",
     ),
     "imagine_first_action": (
-        "how far apart both planners' next means begin, in action std",
-        _DEAF,
+        "difference of both planners' first actions in the next mean, in action std",
+        _NO_GOAL,
     ),
     "imagine_regret": (
-        "what whole plans cost more in the float model, as a share of what planning gains",
-        _DEAF,
+        "extra cost of whole plans in the float model, as a share of what planning gains",
+        _NO_GOAL,
     ),
 }
 
 
 def meaning(gate: str) -> str:
-    """One line about a gate; empty for one this version does not know."""
+    """Explain a gate in one line; empty for a gate this version does not know."""
     if gate not in MEANINGS:
         return ""
     what, control = MEANINGS[gate]

@@ -55,11 +55,12 @@ def layout(manifest: Manifest) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]
     model, frame = manifest.model, manifest.frame
     latent, action = model.latent_size, model.action_size
     f32 = np.dtype(np.float32)
+    past = {"a_hist": (f32, (model.history - 1, action))} if model.history > 1 else {}
     return {
         "frame_hwc_u8": (np.dtype(np.uint8), (frame.height_px, frame.width_px, 3)),
         "z": (f32, (latent,)),
         "z_hist": (f32, (model.history, latent)),
-        "a_hist": (f32, (model.history - 1, action)),
+        **past,
         "actions": (f32, (model.horizon, action)),
         "z_future": (f32, (model.horizon, latent)),
     }

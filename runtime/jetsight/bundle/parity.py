@@ -7,24 +7,17 @@ import numpy as np
 from jetsight.bundle.golden import planner_key
 from jetsight.engine import Engine, NDArray
 
-# Smallest cosine between a latent computed here and PyTorch's float32 one. Whether a precision is
-# good enough was judged when the bundle was compiled; this finds an engine that computes something
-# else on this machine, e.g. saturating INT8 kernels or a silent bfloat16.
+# The gates judged the precision when the bundle was compiled; these limits find an engine that
+# computes something else on this machine, e.g. saturating INT8 kernels or a silent bfloat16.
 _SMALLEST_COSINE = {"fp32": 0.9999, "fp16": 0.999}
-
-
 _SMALLEST_COSINE_ELSE = 0.9
-
-
-# The same for the ranks of a planner's candidates: neighbours may change places.
+# Lower than for latents, because neighbours may change places.
 _SMALLEST_AGREEMENT = {"fp32": 0.999, "fp16": 0.99}
-
-
 _SMALLEST_AGREEMENT_ELSE = 0.9
 
 
 def smallest_cosine(precision: str) -> float:
-    """Smallest cosine to PyTorch's float32 latents that a graph of that precision may have here."""
+    """Smallest permitted cosine to PyTorch's float32 latents, for a graph of that precision."""
     return _SMALLEST_COSINE.get(precision, _SMALLEST_COSINE_ELSE)
 
 
@@ -41,7 +34,7 @@ def worst_cosine(engine: Engine, golden: dict[str, NDArray], output: str) -> flo
 
 
 def smallest_agreement(precision: str) -> float:
-    """Smallest rank correlation with PyTorch that a planner's graph of that precision may have."""
+    """Smallest permitted rank correlation with PyTorch, for a planner of that precision."""
     return _SMALLEST_AGREEMENT.get(precision, _SMALLEST_AGREEMENT_ELSE)
 
 
@@ -66,14 +59,23 @@ def rank_agreement(engine: Engine, golden: dict[str, NDArray], graph: str) -> fl
 
 
 def spearman(a: NDArray, b: NDArray) -> float:
-    """Rank correlation of two vectors; equal values share their mean rank."""
-    ranks = [_ranks(values) for values in (a, b)]
-    first, second = (r - r.mean() for r in ranks)
-    size = float(np.linalg.norm(first) * np.linalg.norm(second))
+    """Spearman's rank correlation of two vectors of finite numbers.
+
+    Equal values share their mean rank, so the result does not depend on the order in which a sort
+    leaves them. 0 if all values of a vector are equal.
+
+    Example:
+        >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([10.0, 20.0, 15.0]))
+        0.5
+    """
+    first, second = (ranks - ranks.mean() for ranks in map(_ranks, (a, b)))
+    # One root of the product, not a product of roots, makes the same order exactly 1.
+    size = float(np.sqrt((first @ first) * (second @ second)))
     return float(first @ second) / size if size else 0.0
 
 
 def _ranks(values: NDArray) -> NDArray:
+    """Ranks from 1, in ascending order; equal values share the mean of theirs."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: NDArray = (np.cumsum(counts) - (counts - 1) / 2.0)[place]
     return ranks

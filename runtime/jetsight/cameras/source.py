@@ -16,7 +16,7 @@ from jetsight.datasets.fit import RecordingSpec
 from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError
-from jetsight.stream.frames import Frame
+from jetsight.stream.loop import FrameFeed
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,49 +135,11 @@ class Source(Protocol):
         ...
 
 
-class FrameStream(Protocol):
-    """Interface of a camera for a session: `jetsight.Camera`, `jetsight.testing.ScriptedCamera`.
-
-    Attributes:
-        stamps: where capture times come from: "driver", "arrival" or "replay".
-    """
-
-    stamps: str
-
-    @property
-    def period_ns(self) -> int:
-        """Time between frames; 0 when they wait for the loop."""
-        ...
-
-    @property
-    def ended(self) -> bool:
-        """There will be no more frames, and the last one was taken."""
-        ...
-
-    @property
-    def frozen(self) -> bool:
-        """The same pixels have come for too long."""
-        ...
-
-    @property
-    def rejecting(self) -> bool:
-        """The newest frame was one the model cannot take."""
-        ...
+class FrameStream(FrameFeed, Protocol):
+    """A camera as a session uses it: `jetsight.Camera`, or `jetsight.testing.ScriptedCamera`."""
 
     def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:
         """Begin to deliver frames for `request`."""
-        ...
-
-    def next(self, timeout_ns: int) -> Frame | None:
-        """Take the newest frame not seen yet; None after `timeout_ns` without one."""
-        ...
-
-    def raise_for_error(self) -> None:
-        """Raise what ended the camera before its time, if anything did."""
-        ...
-
-    def close(self) -> None:
-        """Stop within a second, even if the driver blocks."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""`jetsight imagine BUNDLE`: one plan, with everything that led to it, and a picture of it."""
+"""`jetsight imagine BUNDLE`: one plan, how the planner found it, and a picture of it."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _MOMENT = "an image, or DATASET#EPISODE:TICK for a recorded moment"
 @click.command(short_help="Plan actions towards a goal, once.")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--frame", required=True, metavar="IMG", help=f"What the camera sees: {_MOMENT}.")
-@click.option("--goal", metavar="IMG", help=f"What it shall see at the end: {_MOMENT}.")
+@click.option("--goal", metavar="IMG", help=f"What it should see at the end: {_MOMENT}.")
 @click.option(
     "--probe-goal",
     "targets",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Value that a quantity of the probe shall have at the end; repeatable.",
+    help="Value that a quantity of the probe should have at the end; repeatable.",
 )
 @click.option(
     "--history",
@@ -70,7 +70,7 @@ _MOMENT = "an image, or DATASET#EPISODE:TICK for a recorded moment"
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of draws.")
 @click.option("--low", metavar="X,Y", help="Smallest action, inside the robot's own bounds.")
 @click.option("--high", metavar="X,Y", help="Largest action.")
-@click.option("--no-constraint", is_flag=True, help="Do not heed the bundle's hazards.")
+@click.option("--no-constraint", is_flag=True, help="Plan without the bundle's hazards.")
 @click.option("--resize", is_flag=True, help="Resize frames of another size than the model's.")
 @click.option(
     "--library",
@@ -88,7 +88,7 @@ _MOMENT = "an image, or DATASET#EPISODE:TICK for a recorded moment"
 def imagine(bundle: Path, picture: Path | None, json_wanted: bool, **options: Any) -> None:
     """Plan from a camera frame towards a goal, once, and show how the planner got there.
 
-    A frame alone means a scene at rest; a recorded moment comes with its history and the actions
+    A frame alone means a scene at rest; a recorded moment brings its history and the actions
     that were really executed. Exit code 11 means that there is no plan, for the reason printed.
     """
     from jetsight.bundle.bundle import Bundle
@@ -113,7 +113,7 @@ def imagine(bundle: Path, picture: Path | None, json_wanted: bool, **options: An
 
 @contextmanager
 def _progress(frames: int) -> Iterator[Callable[[int], None]]:
-    """A bar while a library is encoded; nothing where nobody watches."""
+    """Show a bar while a library is encoded, on a terminal only."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return
@@ -122,15 +122,15 @@ def _progress(frames: int) -> Iterator[Callable[[int], None]]:
 
 
 def describe(report: PlanReport) -> Iterator[str]:
-    """The readable page of a plan, line by line."""
-    name, backend, family, precision = report.ran_on
-    blocks = report.facts.horizon
+    """Render a plan as readable lines."""
+    ran_on, blocks, (start, goal) = report.ran_on, report.facts.horizon, report.told
     yield (
-        f"{name}: {report.facts.graph} on {backend} {family} ({precision}), {blocks} blocks of "
-        f"{report.block} actions, {blocks * report.block / report.hz:g} s ahead"
+        f"{ran_on.bundle}: {report.facts.graph} on {ran_on.backend} {ran_on.family} "
+        f"({ran_on.precision}), {blocks} blocks of {report.block} actions, "
+        f"{blocks * report.block / report.hz:g} s ahead"
     )
-    yield f"from {report.told[0]}"
-    yield f"to   {report.told[1]}"
+    yield f"from {start}"
+    yield f"to   {goal}"
     if report.plan.actions is not None:
         yield ""
         yield from _blocks(report, report.plan.actions)
@@ -142,7 +142,7 @@ def describe(report: PlanReport) -> Iterator[str]:
 
 
 def _blocks(report: PlanReport, actions: Any) -> Iterator[str]:
-    """First and last action of each block, and how far from the goal it ends."""
+    """Tabulate first and last action of each block, and its distance to the goal."""
     block, action = report.block, report.action
     far, near = report.distances, report.neighbours
     named = zip(action.names, action.units, strict=True)
@@ -213,5 +213,5 @@ def _cost(value: float) -> str:
 
 
 def _number(value: float, span: float) -> str:
-    """As many decimals as tell a thousandth of the span apart."""
+    """Format with as many decimals as distinguish a thousandth of the span."""
     return f"{value:.{max(0, 3 - math.floor(math.log10(span)))}f}"

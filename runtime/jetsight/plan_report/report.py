@@ -1,4 +1,4 @@
-"""One plan with everything needed to tell about it, in words, as JSON or as a picture.
+"""Report of one plan: its data, the values derived from them, and their texts and JSON.
 
 Shapes: H horizon, B ticks per block, a size of one robot action, N samples, D latent size.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,49 +17,91 @@ from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import NDArray
 from jetsight.plan_report.nearest_frames import Neighbour
+from jetsight.plan_report.start import Resized, Start, StartKind
+from jetsight.planning.goal import PlanRequest
 from jetsight.planning.inputs import arrival
 from jetsight.planning.plan import BROKEN_COST, Plan
 
+_KINDS = {
+    StartKind.RECORDED: "recorded: its history, and the actions that were executed",
+    StartKind.HISTORY: "images one block apart; assumed: the {held} action was held",
+    StartKind.AT_REST: "a scene at rest: one image repeated; assumed: the {held} action was held",
+}
 
-@dataclass(frozen=True)
-class PlanReport:
-    """A plan, and everything needed to tell about it.
+
+class RanOn(NamedTuple):
+    """Names of everything that a plan was computed with.
 
     Args:
-        plan: what the planner said, a copy.
+        bundle: its name.
+        backend: its name.
+        family: its name.
+        precision: of the planner's graph.
+    """
+
+    bundle: str
+    backend: str
+    family: str
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanReport:
+    """A plan with everything needed to explain it.
+
+    Args:
+        plan: a copy of the planner's result.
+        request: that it answers.
+        start: that it begins from.
+        frame_source: name of the newest frame, as it was typed.
+        goal_source: name of the goal's image; None for a goal of targets alone.
+        resized: frames that had another size than the model's.
         facts: of the planner that ran.
         spec: of the model and the robot.
         action: of the robot, with units.
-        ran_on: name of the bundle, backend, family, precision of the planner's graph.
-        told: what was planned from, and what was known about it; what was planned towards.
-        past: `[n, a]` actions before the first of the plan.
-        low: `[a]` smallest action that was asked for; None for the robot's own.
-        high: `[a]` largest.
+        ran_on: names of bundle, backend, family and precision.
         z_now: `[D]` newest latent; None when it is not finite.
         z_goal: `[D]` latent of the goal's image; None for a goal of targets alone.
-        targets: value by quantity.
-        arrive: ticks until the goal is due; None for the end of the horizon.
-        heeds_hazards: the plan was asked to obey those there are.
         neighbours: the recorded frame nearest to each imagined latent.
-        library: of which dataset.
+        library: dataset of the neighbours; empty without one.
     """
 
     plan: Plan
+    request: PlanRequest
+    start: Start
+    frame_source: str
+    goal_source: str | None = None
+    resized: Sequence[Resized] = ()
     facts: PlannerSpec
     spec: PlanSpec
     action: ActionSpec
-    ran_on: tuple[str, str, str, str]
-    told: tuple[str, str]
-    past: NDArray
-    low: NDArray | None = None
-    high: NDArray | None = None
+    ran_on: RanOn
     z_now: NDArray | None = None
     z_goal: NDArray | None = None
-    targets: Mapping[str, float] = field(default_factory=dict)
-    arrive: int | None = None
-    heeds_hazards: bool = True
     neighbours: Sequence[Neighbour] = ()
     library: str = ""
+
+    @property
+    def told(self) -> tuple[str, str]:
+        """Readable start and goal of the plan."""
+        held = "neutral" if self.start.neutral_held else "last"
+        start = f"{self.frame_source} ({_KINDS[self.start.kind].format(held=held)})"
+        sizes = [f"{each.label} from {each.width_px}x{each.height_px}" for each in self.resized]
+        if sizes:
+            start += f"; resized: {', '.join(dict.fromkeys(sizes))}"
+        goals = [self.goal_source] if self.goal_source else []
+        goals += [f"{name} = {value:g}" for name, value in self.targets.items()]
+        return start, ", ".join(goals)
+
+    @property
+    def targets(self) -> Mapping[str, float]:
+        """Target value by quantity."""
+        return self.request.goal.targets
+
+    @property
+    def past(self) -> NDArray:
+        """`[n, a]` actions before the first of the plan."""
+        return self.start.actions
 
     @property
     def block(self) -> int:
@@ -74,13 +116,16 @@ class PlanReport:
     @property
     def bounds(self) -> tuple[NDArray, NDArray]:
         """`[a]` smallest and largest action of the plan."""
-        low, high = self.low, self.high
-        return self.spec.low if low is None else low, self.spec.high if high is None else high
+        low, high = self.request.limits.low, self.request.limits.high
+        return (
+            self.spec.low if low is None else np.asarray(low, np.float32),
+            self.spec.high if high is None else np.asarray(high, np.float32),
+        )
 
     @property
     def constrained(self) -> bool:
-        """There were hazards to obey."""
-        return self.heeds_hazards and bool(self.spec.heads.hazards)
+        """The plan had hazards to obey."""
+        return self.request.constrain and bool(self.spec.heads.hazards)
 
     @property
     def distances(self) -> NDArray | None:
@@ -102,13 +147,12 @@ class PlanReport:
         far = self.distances
         if far is None:
             return {}
-        weights, when = self.facts.weights, arrival(len(far), self.block, self.arrive)
-        terminal, running = (
-            weights.terminal * float(far @ when),
-            weights.running * float(far.mean()),
-        )
+        weights = self.facts.weights
+        when = arrival(len(far), self.block, self.request.arrive_ticks)
+        terminal = weights.terminal * float(far @ when)
+        running = weights.running * float(far.mean())
         rest = self.plan.cost - terminal - running
-        # What a quantized graph rounds off is no part of the cost.
+        # A remainder this small is the rounding of a quantized graph.
         visible = abs(rest) > 0.01 * abs(self.plan.cost)
         parts = {"end": terminal, "way": running, "probe and support": rest if visible else 0.0}
         return {name: value for name, value in parts.items() if value}
@@ -129,7 +173,7 @@ class PlanReport:
 
 
 def ranked(costs: NDArray, violations: NDArray) -> NDArray:
-    """Places of candidates `[N]` as planners rank them, best first.
+    """Rank candidates `[N]` as planners do; returns their places, best first.
 
     Feasible ones by cost, then infeasible ones by violation, then those that are no numbers.
     """
@@ -139,28 +183,27 @@ def ranked(costs: NDArray, violations: NDArray) -> NDArray:
 
 
 def distance(z: NDArray, z_goal: NDArray) -> NDArray:
-    """Squared distance of latents `[..., D]`, as planners count it."""
+    """Compute the squared distance of latents `[..., D]` as planners do."""
     return np.asarray(np.square(np.asarray(z, np.float64) - z_goal).sum(axis=-1))
 
 
 def as_json(report: PlanReport) -> dict[str, Any]:
-    """All of it, as `json.dumps` takes it; numbers that are not finite are null."""
-    plan, far = report.plan, report.distances
-    name, backend, family, precision = report.ran_on
+    """Convert a report to what `json.dumps` takes; numbers that are not finite are null."""
+    plan, far, (start, goal) = report.plan, report.distances, report.told
     costs, violations = (
         [_finite(value) for value in values]
         for values in (plan.candidate_costs, plan.candidate_violations)
     )
     return {
-        "bundle": name,
+        "bundle": report.ran_on.bundle,
         "planner": report.facts.graph,
-        "backend": backend,
-        "family": family,
-        "precision": precision,
-        "start": report.told[0],
-        "goal": report.told[1],
+        "backend": report.ran_on.backend,
+        "family": report.ran_on.family,
+        "precision": report.ran_on.precision,
+        "start": start,
+        "goal": goal,
         "targets": dict(report.targets),
-        "arrive": report.arrive,
+        "arrive": report.request.arrive_ticks,
         "valid": plan.valid,
         "reason": str(plan.reason),
         "tick": plan.tick,
@@ -198,7 +241,3 @@ def _list(values: NDArray | None) -> list[Any] | None:
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) and value < BROKEN_COST else None
-
-
-def _cost(value: float) -> str:
-    return "invalid" if _finite(value) is None else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""One plan as it is asked for on a command line: from texts to a report.
+"""One plan from the texts of a command line to a report.
 
 Shapes: h, w frame size, D latent size, H horizon, a size of one robot action.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,11 @@ from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import CameraError, UsageError
-from jetsight.plan_report import start as moments
 from jetsight.plan_report.figure import FigureImages
-from jetsight.plan_report.nearest_frames import Neighbour, build_library, library_episodes, pictures
-from jetsight.plan_report.report import PlanReport
-from jetsight.plan_report.start import EpisodeTick, Reader, Slides, Start
-from jetsight.planning.goal import Goal
+from jetsight.plan_report.nearest_frames import build_library, library_episodes, pictures
+from jetsight.plan_report.report import PlanReport, RanOn
+from jetsight.plan_report.start import EpisodeTick, Reader, Slides, Start, parse
+from jetsight.planning.goal import Goal, PlanRequest
 from jetsight.planning.limits import Limits
 from jetsight.session import Session
 
@@ -34,11 +33,11 @@ Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 @dataclass(frozen=True, kw_only=True)
 class OfflinePlanArgs:
-    """What somebody asks for; texts as they are typed.
+    """Options of `jetsight imagine`, texts as they are typed.
 
     Args:
-        frame: image or moment to plan from.
-        goal: image or moment to plan towards.
+        frame: image or recorded tick to plan from.
+        goal: image or recorded tick to plan towards.
         targets: `NAME=VALUE` of the probe.
         history: images before `frame`.
         last_action: `X,Y` held until now.
@@ -49,9 +48,9 @@ class OfflinePlanArgs:
         seed: of the draws.
         low: `X,Y` smallest action.
         high: `X,Y` largest.
-        no_constraint: do not heed hazards.
+        no_constraint: plan without the bundle's hazards.
         resize: resize frames of another size.
-        library: dataset that shows the imagined path.
+        library: dataset whose frames illustrate the imagined path.
         backend: see `Session.open`.
         family: likewise.
         threads: likewise.
@@ -78,104 +77,88 @@ class OfflinePlanArgs:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Wishes, read and checked."""
+class _Library:
+    """Dataset to illustrate the path with, and its episodes that would flatter the model."""
 
-    start: Start
-    goal: Goal
-    low: NDArray | None
-    high: NDArray | None
-    library: LeRobotDataset | None
-    without: set[int]  # episodes of the library that would flatter the model
-    told: tuple[str, str]  # what is planned from, and towards
+    data: LeRobotDataset
+    without: set[int]
 
 
 def plan_once(
-    bundle: Bundle, wishes: OfflinePlanArgs, progress: Progress
+    bundle: Bundle, args: OfflinePlanArgs, progress: Progress
 ) -> tuple[PlanReport, FigureImages]:
-    """Do what somebody asks for; all that is read is read before an engine is loaded.
+    """Make one plan; all files are read before an engine is loaded.
 
     Args:
         bundle: verified.
-        wishes: what is asked for.
-        progress: given the number of a library's frames, told how many of them are done.
+        args: options of the plan.
+        progress: context of a library's encoding; takes its number of frames, yields a callable
+            that takes how many more of them are done.
+
+    Returns:
+        The report, also of a plan that is none, and the images of its figure.
 
     Raises:
-        JetsightError: what is asked for cannot be done. That there is no plan is not one.
+        JetsightError: the options are wrong, or something cannot be read or loaded.
     """
     spec = PlanSpec.from_manifest(bundle.manifest)
-    asked = _read(wishes, spec)
-    with Session.open(bundle, wishes.backend, wishes.family, threads=wishes.threads) as session:
-        facts = _planner(session, wishes)
-        z_now = _watch(session, asked.start)
-        plan = session.imagine(
-            asked.goal,
-            wishes.budget_ms,
-            planner=facts.graph,
-            iterations=wishes.iterations,
-            limits=Limits(asked.low, asked.high),
-            constrain=not wishes.no_constraint,
-            seed=wishes.seed,
-            arrive_ticks=wishes.arrive,
-        ).copy()
-        ran_on = (session.backend, session.family, session.precision[facts.graph])
-    maker = registry.open_backend(ran_on[0], ran_on[1], threads=wishes.threads)
-    z_goal, near = _look(
-        lambda: maker.load(bundle.graph(ran_on[1], "encode")),
-        asked,
-        plan.z_future,
-        spec.stream.latent_std,
-        progress,
-    )
+    reader = Reader(spec.stream, args.resize)
+    request, start = _read(args, spec, reader)
+    library = _library(args, spec)
+    with Session.open(bundle, args.backend, args.family, threads=args.threads) as session:
+        planner = _planner(session, request)
+        z_now = _watch(session, start)
+        plan = session.plan(replace(request, planner=planner.graph)).copy()
+        precision = session.precision[planner.graph]
+        ran_on = RanOn(bundle.manifest.name, session.backend, session.family, precision)
     report = PlanReport(
-        plan,
-        facts,
-        spec,
-        bundle.manifest.action,
-        (bundle.manifest.name, *ran_on),
-        asked.told,
-        asked.start.actions,
-        asked.low,
-        asked.high,
-        z_now,
-        z_goal,
-        asked.goal.targets,
-        wishes.arrive,
-        not wishes.no_constraint,
-        near,
-        "" if asked.library is None else str(asked.library.path),
+        plan=plan,
+        request=request,
+        start=start,
+        frame_source=args.frame,
+        goal_source=args.goal,
+        resized=reader.resized,
+        facts=planner,
+        spec=spec,
+        action=bundle.manifest.action,
+        ran_on=ran_on,
+        z_now=z_now,
+        library="" if library is None else str(library.data.path),
     )
-    seen = () if asked.library is None else pictures(asked.library, near)
-    return report, FigureImages(asked.start.frames_u8[-1], asked.goal.image_hwc_u8, seen)
+    report = _look(report, lambda: _encoder(bundle, ran_on, args.threads), library, progress)
+    seen = () if library is None else pictures(library.data, report.neighbours)
+    return report, FigureImages(start.frames_u8[-1], request.goal.image_hwc_u8, seen)
 
 
-def _read(wishes: OfflinePlanArgs, spec: PlanSpec) -> _Asked:
-    if wishes.budget_ms is not None and not 0 <= wishes.budget_ms < math.inf:
-        raise UsageError(f"--budget-ms is {wishes.budget_ms}, expected milliseconds from 0")
-    low = _vector(wishes.low, spec.names, "--low")
-    high = _vector(wishes.high, spec.names, "--high")
-    targets = _targets(wishes.targets)
-    if wishes.goal is None and not targets:
+def _read(args: OfflinePlanArgs, spec: PlanSpec, reader: Reader) -> tuple[PlanRequest, Start]:
+    """Parse the options, and read the frames that they name."""
+    if args.budget_ms is not None and not 0 <= args.budget_ms < math.inf:
+        raise UsageError(f"--budget-ms is {args.budget_ms}, expected milliseconds from 0")
+    low = _vector(args.low, spec.names, "--low")
+    high = _vector(args.high, spec.names, "--high")
+    targets = _targets(args.targets)
+    if args.goal is None and not targets:
         raise UsageError("there is no goal; give an image with --goal or values with --probe-goal")
-    reader = Reader(spec.stream, wishes.resize)
-    start = _start(wishes, spec, reader)
-    image = None if wishes.goal is None else reader.frame(wishes.goal)
-    wanted = [wishes.goal] if wishes.goal else []
-    wanted += [f"{name} = {value:g}" for name, value in targets.items()]
-    told = f"{wishes.frame} ({start.said})", ", ".join(wanted)
-    if reader.resized:
-        told = f"{told[0]}; resized: {', '.join(dict.fromkeys(reader.resized))}", told[1]
-    goal = Goal(image_hwc_u8=image, targets=targets)
-    library = _library(wishes, spec)
-    without = set() if library is None else _own_episodes(wishes, library)
-    return _Asked(start, goal, low, high, library, without, told)
+    start = _start(args, spec, reader)
+    image = None if args.goal is None else reader.frame(args.goal)
+    request = PlanRequest(
+        goal=Goal(image_hwc_u8=image, targets=targets),
+        deadline_ms=args.budget_ms,
+        planner=args.planner,
+        iterations=args.iterations,
+        limits=Limits(low, high),
+        constrain=not args.no_constraint,
+        seed=args.seed,
+        arrive_ticks=args.arrive,
+    )
+    return request, start
 
 
-def _start(wishes: OfflinePlanArgs, spec: PlanSpec, reader: Reader) -> Start:
-    place = moments.parse(wishes.frame)
-    last = _vector(wishes.last_action, spec.names, "--last-action")
+def _start(args: OfflinePlanArgs, spec: PlanSpec, reader: Reader) -> Start:
+    place = parse(args.frame)
+    last = _vector(args.last_action, spec.names, "--last-action")
     if isinstance(place, EpisodeTick):
-        if wishes.history or last is not None:
+        if args.history or last is not None:
             raise UsageError(
                 f"{place} is recorded together with its history and actions; leave out --history "
                 "and --last-action"
@@ -183,14 +166,14 @@ def _start(wishes: OfflinePlanArgs, spec: PlanSpec, reader: Reader) -> Start:
         return reader.recorded(place)
     if last is not None and not ((spec.low <= last) & (last <= spec.high)).all():
         raise UsageError(
-            f"--last-action is {wishes.last_action}, which is outside the robot's bounds "
+            f"--last-action is {args.last_action}, which is outside the robot's bounds "
             f"{spec.low.tolist()} to {spec.high.tolist()}"
         )
-    return reader.still(wishes.frame, wishes.history, last)
+    return reader.still(args.frame, args.history, last)
 
 
 def _vector(text: str | None, names: Sequence[str], option: str) -> NDArray | None:
-    """One number per action dimension."""
+    """Parse one number per action dimension."""
     if text is None:
         return None
     values = [_number(part) for part in text.split(",")]
@@ -224,23 +207,24 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _library(wishes: OfflinePlanArgs, spec: PlanSpec) -> LeRobotDataset | None:
-    if wishes.library is None:
+def _library(args: OfflinePlanArgs, spec: PlanSpec) -> _Library | None:
+    if args.library is None:
         return None
-    data, stream = LeRobotDataset.open(wishes.library), spec.stream
+    data, stream = LeRobotDataset.open(args.library), spec.stream
     if (data.height, data.width) != (stream.height_px, stream.width_px):
         raise CameraError(
             f"{data.path} has frames of {data.width}x{data.height} px, but the model takes "
             f"{stream.width_px}x{stream.height_px} (width x height); name a library of the model's "
             "camera"
         )
-    library_episodes(data, _own_episodes(wishes, data))
-    return data
+    library = _Library(data, _own_episodes(args, data))
+    library_episodes(data, library.without)  # refuses a library without other episodes
+    return library
 
 
-def _own_episodes(wishes: OfflinePlanArgs, data: LeRobotDataset) -> set[int]:
-    """Episodes of the library that the start or the goal is a moment of."""
-    places = [moments.parse(text) for text in (wishes.frame, wishes.goal) if text]
+def _own_episodes(args: OfflinePlanArgs, data: LeRobotDataset) -> set[int]:
+    """List the episodes of the library that the start or the goal is taken from."""
+    places = [parse(text) for text in (args.frame, args.goal) if text]
     return {
         place.episode
         for place in places
@@ -248,47 +232,51 @@ def _own_episodes(wishes: OfflinePlanArgs, data: LeRobotDataset) -> set[int]:
     }
 
 
-def _planner(session: Session, wishes: OfflinePlanArgs) -> PlannerSpec:
-    """The planner to use, loaded: a start must not grow old while engines are made."""
-    planners, name = {p.graph: p for p in session.planners}, wishes.planner
+def _planner(session: Session, request: PlanRequest) -> PlannerSpec:
+    """Choose and load the planner, so that the start is not stale when the engines are ready."""
+    planners, name = {p.graph: p for p in session.planners}, request.planner
     if name is not None and planners and name not in planners:
         raise UsageError(
             f"{session.family} has no planner {name[:100]!r}; choose one of {', '.join(planners)}"
         )
-    if name is None and wishes.budget_ms is not None and len(planners) > 1:
-        name = session.tune(wishes.budget_ms).planner
+    if name is None and request.deadline_ms is not None and len(planners) > 1:
+        name = session.tune(request.deadline_ms).planner
     session.load_planner(name)
     return planners[name or next(iter(planners))]
 
 
 def _watch(session: Session, start: Start) -> NDArray | None:
-    """Let the session see everything; the newest latent `[D]`, None if it is not finite."""
+    """Stream the start; returns the newest latent `[D]`, None if it is not finite."""
     z = None
     for forecast in session.stream(Slides(start, session.spec.action_block, session.clock)):
         z = None if forecast.z is None else forecast.z.copy()
     return z
 
 
+def _encoder(bundle: Bundle, ran_on: RanOn, threads: int | None) -> Engine:
+    backend = registry.open_backend(ran_on.backend, ran_on.family, threads=threads)
+    return backend.load(bundle.graph(ran_on.family, "encode"))
+
+
 def _look(
+    report: PlanReport,
     encode: Callable[[], Engine],
-    asked: _Asked,
-    z_future: NDArray | None,
-    spread: NDArray,
+    library: _Library | None,
     progress: Progress,
-) -> tuple[NDArray | None, list[Neighbour]]:
-    """Latent of the goal's image, and the recorded frames along the imagined path."""
-    image, library = asked.goal.image_hwc_u8, asked.library
-    if image is None and (library is None or z_future is None):
-        return None, []
+) -> PlanReport:
+    """Add the goal's latent, and the recorded frames along the imagined path."""
+    image, path = report.request.goal.image_hwc_u8, report.plan.z_future
+    if image is None and (library is None or path is None):
+        return report
     with closing(encode()) as engine:
-        z_goal = None
         if image is not None:
             engine.inputs["frame_hwc_u8"].write(np.ascontiguousarray(image))
             engine.run()
-            z_goal = engine.outputs["z"].read().copy()
-        if library is None or z_future is None:
-            return z_goal, []
-        episodes = library_episodes(library, asked.without)
-        with progress(sum(library.episode_lengths[i] for i in episodes)) as done:
-            known = build_library(library, engine, spread, without=asked.without, progress=done)
-        return z_goal, known.nearest(z_future)
+            report = replace(report, z_goal=engine.outputs["z"].read().copy())
+        if library is None or path is None:
+            return report
+        data, without = library.data, library.without
+        episodes, scale = library_episodes(data, without), report.spec.stream.latent_std
+        with progress(sum(data.episode_lengths[i] for i in episodes)) as done:
+            known = build_library(data, engine, scale, without=without, progress=done)
+        return replace(report, neighbours=known.nearest(path))

@@ -1,4 +1,4 @@
-"""Moments to plan from or towards: single images, and ticks of recorded episodes.
+"""Frames to plan from or towards: single images, and ticks of recorded episodes.
 
 Shapes: h, w frame size, K history, B ticks per block, a size of one robot action, n ticks.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -38,39 +39,64 @@ class EpisodeTick:
         return f"{self.folder}#{self.episode}:{self.tick}"
 
 
+class StartKind(Enum):
+    """Origin of the history before a plan."""
+
+    RECORDED = "recorded"  # frames and executed actions of an episode
+    HISTORY = "history"  # images one block apart
+    AT_REST = "at rest"  # one image repeated
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the model has seen when a plan begins.
+    """History of the model when a plan begins.
 
     Args:
         frames_u8: K camera frames `[h, w, 3]`, one block apart, oldest first.
         actions: `float32 [n, a]` executed before the newest frame; the last row just before it.
         tick: of the newest frame.
-        said: where all of it comes from, and what had to be assumed.
+        kind: origin of frames and actions.
+        neutral_held: the actions are the neutral one, for want of a known one.
     """
 
     frames_u8: tuple[NDArray, ...]
     actions: NDArray
     tick: int
-    said: str
+    kind: StartKind
+    neutral_held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """A frame that was brought to the model's size.
+
+    Args:
+        label: names the frame.
+        width_px: its own width.
+        height_px: its own height.
+    """
+
+    label: str
+    width_px: int
+    height_px: int
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads the frames of one model.
+    """Reader of frames for one model.
 
     Args:
         spec: of the model.
         resize: bring frames of another size to the model's, instead of refusing them.
-        resized: what was, and from which size.
+        resized: filled with the frames that were resized.
     """
 
     spec: StreamSpec
     resize: bool = False
-    resized: list[str] = field(default_factory=list)
+    resized: list[Resized] = field(default_factory=list)
 
     def frame(self, text: str) -> NDArray:
-        """The camera frame `uint8 [h, w, 3]` that an image file or a recorded moment shows.
+        """Read the camera frame `uint8 [h, w, 3]` of an image file or a recorded tick.
 
         Raises:
             CameraError: it is no image, or has another size than the model's frames.
@@ -85,7 +111,7 @@ class Reader:
     def still(
         self, frame: str, history: Sequence[str] = (), last_action: NDArray | None = None
     ) -> Start:
-        """A start from images: one of a scene at rest, or K of them one block apart.
+        """Read a start from images: one of a scene at rest, or K of them one block apart.
 
         Args:
             frame: the newest image.
@@ -106,17 +132,16 @@ class Reader:
         newest = self.frame(frame)
         frames = (*(self.frame(image) for image in history), newest)
         held = spec.neutral if last_action is None else last_action
-        which = "neutral" if last_action is None else "last"
-        scene = "images one block apart" if history else "a scene at rest: one image repeated"
         return Start(
-            frames if history else (newest,) * spec.history,
-            np.tile(held, (spec.history * spec.action_block, 1)).astype(np.float32),
-            before * spec.action_block,
-            f"{scene}; assumed: the {which} action was held",
+            frames_u8=frames if history else (newest,) * spec.history,
+            actions=np.tile(held, (spec.history * spec.action_block, 1)).astype(np.float32),
+            tick=before * spec.action_block,
+            kind=StartKind.HISTORY if history else StartKind.AT_REST,
+            neutral_held=last_action is None,
         )
 
     def recorded(self, place: EpisodeTick) -> Start:
-        """A start from an episode: its frames, and the actions that were executed.
+        """Read a start from an episode: its frames, and the actions that were executed.
 
         Raises:
             CameraError: the dataset is of another camera, rate or robot.
@@ -135,10 +160,10 @@ class Reader:
         actions = data.rows(place.episode).actions
         first = max(0, place.tick - spec.history * spec.action_block)
         return Start(
-            tuple(frames),
-            actions[first : place.tick],
-            place.tick,
-            "recorded: its history, and the actions that were executed",
+            frames_u8=tuple(frames),
+            actions=actions[first : place.tick],
+            tick=place.tick,
+            kind=StartKind.RECORDED,
         )
 
     def _check_robot(self, data: LeRobotDataset) -> None:
@@ -161,7 +186,7 @@ class Reader:
         return [self._fitting(frame, str(place)) for frame in frames]
 
     def _fitting(self, image: NDArray, label: str) -> NDArray:
-        """`image` as the model takes it."""
+        """Check `image`, and bring it to the model's size where that is allowed."""
         spec = self.spec
         (height, width), wanted = image.shape[:2], (spec.height_px, spec.width_px)
         if (height, width) != wanted:
@@ -171,7 +196,7 @@ class Reader:
                     f"{spec.height_px} (width x height) and never resizes silently; give a frame "
                     "of the model's camera, or add --resize"
                 )
-            self.resized.append(f"{label} from {width}x{height}")
+            self.resized.append(Resized(label, width, height))
             image = resized(image, *wanted)
         problem = defect(image, StreamRequest.of(spec))
         if problem is not None:
@@ -180,7 +205,7 @@ class Reader:
 
 
 def parse(text: str) -> Path | EpisodeTick:
-    """What `IMAGE` or `DATASET#EPISODE:TICK` names.
+    """Parse `IMAGE` or `DATASET#EPISODE:TICK`.
 
     Raises:
         UsageError: it is neither.
@@ -197,13 +222,13 @@ def parse(text: str) -> Path | EpisodeTick:
 
 
 def frames_at(data: LeRobotDataset, episode: int, ticks: Sequence[int]) -> list[NDArray]:
-    """Frames `[h, w, 3]` of an episode at ascending `ticks`.
+    """Read frames `[h, w, 3]` of an episode at ascending `ticks`.
 
     Raises:
         DataError: the episode cannot be read.
         UsageError: there is no such episode or tick.
     """
-    frames = data.frames(episode)  # refuses an episode that is not there
+    frames = data.frames(episode)  # first, because it refuses an episode that does not exist
     length = data.episode_lengths[episode]
     if ticks[-1] >= length:
         raise UsageError(
@@ -220,7 +245,7 @@ def frames_at(data: LeRobotDataset, episode: int, ticks: Sequence[int]) -> list[
 
 
 def resized(image: NDArray, height: int, width: int) -> NDArray:
-    """An image `uint8 [h, w, 3]` brought to another size, its pixels averaged.
+    """Resize an image `uint8 [h, w, 3]`, averaging its pixels.
 
     Raises:
         MissingDependency: PyAV is not installed.
@@ -231,7 +256,7 @@ def resized(image: NDArray, height: int, width: int) -> NDArray:
 
 
 class Slides:
-    """A camera that shows the frames of a start one after another, as fast as they are taken."""
+    """Camera that shows the frames of a start one after another, as fast as they are taken."""
 
     stamps = "replay"
     period_ns = 0  # files have no age
@@ -247,18 +272,18 @@ class Slides:
         return SourceInfo("images", request.height_px, request.width_px, request.camera_hz)
 
     def next(self, timeout_ns: int) -> Frame | None:
-        """The next frame; the newest comes with everything that was done before it."""
+        """Return the next frame; the newest one carries all actions executed before it."""
         frames = self._start.frames_u8
         if self.ended:
             return None
         index, self._shown = self._shown, self._shown + 1
         left = len(frames) - 1 - index
         return Frame(
-            frames[index],
-            index,
-            self._start.tick - left * self._block,
-            self._clock.now_ns(),
-            self._start.actions if left == 0 else None,
+            image_hwc_u8=frames[index],
+            index=index,
+            tick=self._start.tick - left * self._block,
+            captured_ns=self._clock.now_ns(),
+            action_since=self._start.actions if left == 0 else None,
         )
 
     @property
@@ -267,7 +292,7 @@ class Slides:
         return self._shown == len(self._start.frames_u8)
 
     def raise_for_error(self) -> None:
-        """Nothing breaks here."""
+        """Do nothing: frames in memory cannot fail."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is held."""

@@ -1,9 +1,8 @@
-"""Planner iterations that never leave the device: several as one launch, the host not in between.
+"""Planner iterations that stay on the device: several as one launch, without the host in between.
 
-Two engines of the same graph take turns: what one puts out is what the other reads. All noise of a
-plan lies on the device, each draw uploaded once; an iteration begins with a copy of its own and
-ends with a copy of what is remembered of it. On a GPU that records such work, a chain is one CUDA
-graph.
+Two engines of the same graph take turns: each reads the outputs of the other. All noise of a plan
+is kept on the device, each draw uploaded once; an iteration begins with a copy of its own draw and
+ends with copies of its results. On a GPU that records such work, a chain is one CUDA graph.
 
 Shapes: H horizon, A action-block size, N samples, I iterations.
 """
@@ -15,10 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import PlannerSpec
-from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import Array, Engine, NDArray
-from jetsight.planning.iterations import check_engine, handed_on
+from jetsight.planning.iterations import handed_on
 from jetsight.planning.memory import ConvergenceTrace
 from jetsight.planning.noise import Noise
 
@@ -36,7 +33,7 @@ class RowArray(Array, Protocol):
 
 
 class Chain(Protocol):
-    """Recorded work."""
+    """Work that was recorded with `CaptureBackend.capture`."""
 
     def run(self) -> None:
         """Do all of it; returns when it is done."""
@@ -54,7 +51,7 @@ class CaptureBackend(Protocol):
     """
 
     def array(self, engine: Engine, shape: tuple[int, ...], what: str) -> RowArray:
-        """A float32 array on the device, released with `engine`."""
+        """Allocate a float32 array on the device, released with `engine`."""
         ...
 
     def copy(
@@ -64,15 +61,15 @@ class CaptureBackend(Protocol):
         source_row: int | None = None,
         target_row: int | None = None,
     ) -> Any:
-        """A copy on the device, of whole arrays or of rows of their first axis."""
+        """Describe a copy on the device, of whole arrays or of rows of their first axis."""
         ...
 
     def fetch(self, array: Array) -> Any:
-        """A copy to the host, after which reading need not wait."""
+        """Describe a copy to the host, after which reading need not wait."""
         ...
 
     def capture(self, work: Sequence[Any]) -> Chain:
-        """Engines and copies as one piece of work."""
+        """Record engines and copies as one piece of work."""
         ...
 
 
@@ -84,28 +81,20 @@ class ChainedIterations:
 
     Args:
         recorder: the backend of both engines.
-        engines: two of the planner's graph.
-        noise: where the draws are.
+        engines: two of the planner's graph, checked with `check_engine`.
+        noise: holds the draws.
 
     Raises:
-        EngineError: the engines have other inputs or outputs than the planner needs, or memory is
-            short.
+        EngineError: memory is short.
     """
 
     def __init__(
-        self,
-        recorder: CaptureBackend,
-        engines: tuple[Engine, Engine],
-        noise: Noise,
-        spec: PlanSpec,
-        planner: PlannerSpec,
+        self, recorder: CaptureBackend, engines: tuple[Engine, Engine], noise: Noise
     ) -> None:
-        for engine in engines:
-            check_engine(engine, spec, planner)
         self._recorder, self._engines, self._noise = recorder, engines, noise
         self._slots = len(noise.values)
         self._draws = recorder.array(engines[0], noise.values.shape, "noise of a plan")
-        shape = spec.inputs(planner)["mean"]
+        shape = noise.values.shape[2:]
         sizes = {name: shape if name == "std" else (1,) for name in _REMEMBERED}
         self._remembered = {
             name: recorder.array(engines[0], (self._slots, *size), f"{name} of each iteration")
@@ -117,7 +106,7 @@ class ChainedIterations:
         self._connect()
         self._inputs = dict(engines[0].inputs)
         self._outputs = [dict(engine.outputs) for engine in engines]
-        # Outputs come back to the host where a chain says so, not after every run.
+        # A chain fetches what its end needs; fetching after every run would wait each time.
         self._fetches = [
             {name: recorder.fetch(array) for name, array in outputs.items()}
             for outputs in self._outputs
@@ -127,7 +116,7 @@ class ChainedIterations:
         self._last = 0  # the engine of the last iteration
 
     def _connect(self) -> None:
-        """Let each engine read what the other puts out, and both the same of all the rest."""
+        """Bind each engine's outputs to the other's inputs, and share all other inputs."""
         first, second = self._engines
         changing = dict(handed_on(first))
         for name in list(first.inputs):
@@ -143,11 +132,11 @@ class ChainedIterations:
             self._inputs[name].write(value)
 
     def upload(self, slot: int) -> None:
-        """Put a draw where the chains find it."""
+        """Copy a draw to the device."""
         self._draws.write_row(slot, self._noise.values[slot])
 
     def chunk(self, first: int, most: int) -> int:
-        """The longest chain that may begin at `first`."""
+        """Return the length of the longest chain that may begin at `first`."""
         slot, count = self._noise.slot(first), LONGEST
         while count > 1 and (count > most or first % count or slot + count > self._slots):
             count //= 2

@@ -1,6 +1,6 @@
-"""From what a user wants to a plan: goal, limits and weights, planners loaded when first needed.
+"""Plans for requests: pick a planner, load it when first needed, fill its inputs, run it.
 
-Shapes: C context, B ticks per block, D latent size, a size of one robot action, P quantities.
+Shapes: D latent size.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.clock import Clock
 from jetsight.engine import Backend, Engine, NDArray
 from jetsight.errors import EngineError, UsageError, unknown
-from jetsight.planning.goal import Goal
+from jetsight.planning.goal import Goal, PlanRequest
 from jetsight.planning.graph_iterations import CaptureBackend, ChainedIterations
-from jetsight.planning.inputs import PlanRequest, StreamState, _deadline, _fill_wishes, _fill_world
+from jetsight.planning.inputs import check_request
 from jetsight.planning.iterations import HostIterations, Iterations, check_engine
-from jetsight.planning.limits import Limits
 from jetsight.planning.noise import Noise
 from jetsight.planning.plan import Plan, PlanReason
 from jetsight.planning.planner import Planner
 from jetsight.planning.time_budget import GraphTime, PlannerChoice, TimesFile, choose, percentiles
+from jetsight.stream.loop import StreamState
 
 _MEASURED_RUNS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Planning:
-    """What a session needs to plan.
+    """Everything a session needs to plan.
 
     Args:
         spec: of the model and the robot, with its planners.
         backend: loads their graphs.
         graph: the checked bytes of a graph by name.
         prove: raises `EngineError` if the engine of a graph does not compute what it should.
-        times: what remembers how long iterations take here; None measures in every session.
+        times: opens the file of iteration times of this machine; None measures in every session.
         seed: of the draws of plans that name none.
     """
 
@@ -55,7 +55,7 @@ class PlannerPool:
     """The planners of one session.
 
     Args:
-        planning: what it plans with; None if the bundle has no planners.
+        planning: specification, backend and graphs; None if the bundle has no planners.
         encode: engine of graph `encode`, for goals that are images.
         clock: the session's clock.
     """
@@ -69,45 +69,45 @@ class PlannerPool:
         self._goal_z: NDArray | None = None
 
     @property
-    def facts(self) -> tuple[PlannerSpec, ...]:
-        """The planners there are."""
+    def planners(self) -> tuple[PlannerSpec, ...]:
+        """Specifications of the planners."""
         return () if self._planning is None else self._planning.spec.planners
 
-    def imagine(self, wish: PlanRequest, newest: StreamState, start_ns: int) -> Plan:
-        """Plan from the newest histories of a stream.
+    def imagine(self, request: PlanRequest, state: StreamState, start_ns: int) -> Plan:
+        """Plan from the newest state of a stream.
 
         Args:
-            wish: what for, and how long it may take.
-            newest: where the stream is.
+            request: goal, deadline and options.
+            state: of the stream.
             start_ns: when the call was made.
 
         Raises:
-            UsageError: the call is wrong, whatever the world looks like.
+            UsageError: the request is wrong, whatever the state of the world.
+            EngineError: the planner's graph cannot be loaded.
         """
-        spec = self._require().spec
-        goal, limits = Goal.of(wish.goal), wish.limits or Limits()
-        goal.check(spec)
-        deadline_ns = _deadline(wish.deadline_ms, start_ns)
+        check_request(request, self._require().spec)
         load_ns = self._clock.now_ns()
-        planner = self.planner(wish.planner, wish.deadline_ms)
-        load_ns = self._clock.now_ns() - load_ns  # no deadline covers what happens only once
-        self._used = planner
-        planner.check(wish.iterations, wish.seed)
-        _fill_wishes(spec, planner, goal, limits, wish)
-        before_ns = self._clock.now_ns()
-        reason = _fill_world(planner, newest) or self._fill_goal(planner, goal)
-        goal_ns = self._clock.now_ns() - before_ns
+        planner = self._used = self.planner(request.planner, request.deadline_ms)
+        load_ns = self._clock.now_ns() - load_ns
+        planner.inputs.set_request(request)
+        goal_ns = self._clock.now_ns()
+        reason = planner.inputs.set_state(state) or self._set_goal(planner, request.goal)
+        goal_ns = self._clock.now_ns() - goal_ns
         if reason is not None:
-            plan = Plan(tick=newest.tick, planner=planner.facts.graph, reason=reason)
+            plan = Plan(tick=state.tick, planner=planner.facts.graph, reason=reason)
         else:
-            latest_ns = None if deadline_ns is None else deadline_ns + load_ns
-            plan = planner.plan(newest.tick, latest_ns, wish.iterations, wish.seed, wish.warm)
+            # Loading happens once in a session, so no deadline covers it.
+            allowed_ms = request.deadline_ms
+            end_ns = None if allowed_ms is None else start_ns + load_ns + round(allowed_ms * 1e6)
+            plan = planner.plan(
+                state.tick, end_ns, request.iterations, seed=request.seed, warm=request.warm
+            )
         plan.planned_ms = (self._clock.now_ns() - start_ns) / 1e6
         plan.parts_ms.update(load=load_ns / 1e6, goal=goal_ns / 1e6)
         return plan
 
     def planner(self, name: str | None = None, budget_ms: float | None = None) -> Planner:
-        """The planner of a graph, loaded and warmed up.
+        """Return the planner of a graph, loaded and warmed up.
 
         Args:
             name: of the graph; None for the best one for the budget.
@@ -117,43 +117,34 @@ class PlannerPool:
             UsageError: there is none.
             EngineError: its graph cannot be loaded or has other arrays than the manifest says.
         """
-        facts = {facts.graph: facts for facts in self._require().spec.planners}
-        if name is None and (budget_ms is None or len(facts) == 1):
-            name = next(iter(facts))
+        known = {planner.graph: planner for planner in self._require().spec.planners}
+        if name is None and (budget_ms is None or len(known) == 1):
+            name = next(iter(known))
         if name is None:
             name = self.tune(budget_ms or 0.0).planner
-        if name not in facts:
-            raise unknown("planner", name, facts)
+        if name not in known:
+            raise unknown("planner", name, known)
         if name not in self._loaded:
-            self._loaded[name] = self._load(facts[name])
+            self._loaded[name] = self._load(known[name])
         return self._loaded[name]
 
     def tune(self, budget_ms: float) -> PlannerChoice:
-        """The planner that makes most of a budget here; all are measured once on this machine."""
+        """Choose the planner that makes most of a budget; all are measured once on a machine."""
         planning = self._require()
         if not self._times:
             file = None if planning.times is None else planning.times()
             kept = None if file is None else file.read()
-            self._times = kept or tuple(self._measured(facts) for facts in planning.spec.planners)
+            self._times = kept or tuple(self._measure(each) for each in planning.spec.planners)
             if file is not None and kept is None:
                 file.write(self._times)
         return choose(self._times, planning.spec.planners, budget_ms)
 
-    def _measured(self, facts: PlannerSpec) -> GraphTime:
-        known = self._loaded.get(facts.graph)
-        planner = known or self._load(facts)
-        try:
-            return percentiles(facts.graph, planner.warm_up(_MEASURED_RUNS + 1))
-        finally:
-            if known is None:
-                planner.close()
-
     def prepare(self) -> bool:
-        """Draw a piece of the noise that the planner used last will need; False if it is there."""
+        """Draw a piece of the noise for the planner used last; False when it is complete."""
         return self._used is not None and self._used.prepare()
 
     def forget(self) -> None:
-        """Another stream begins: no plan goes on."""
+        """Begin another stream: no plan goes on."""
         for planner in self._loaded.values():
             planner.forget()
 
@@ -171,55 +162,46 @@ class PlannerPool:
             )
         return self._planning
 
-    def _load(self, facts: PlannerSpec) -> Planner:
+    def _measure(self, planner: PlannerSpec) -> GraphTime:
+        loaded = self._loaded.get(planner.graph)
+        measured = loaded or self._load(planner)
+        try:
+            return percentiles(planner.graph, measured.warm_up(_MEASURED_RUNS + 1))
+        finally:
+            if loaded is None:
+                measured.close()
+
+    def _load(self, planner: PlannerSpec) -> Planner:
         planning = self._require()
         spec = planning.spec
         noise = Noise(
-            facts.iterations,
-            facts.samples,
-            facts.horizon,
+            planner.iterations,
+            planner.samples,
+            planner.horizon,
             spec.stream.action_block,
             len(spec.low),
-            facts.noise_beta,
+            planner.noise_beta,
         )
         with ExitStack() as undo:
-            engines = self._engines(facts, undo)
+            engines = _engines(planning, planner, undo)
             if planning.prove is not None:
-                planning.prove(facts.graph, engines[0])
-            iterations = _iterations(planning.backend, engines, noise, spec, facts)
+                planning.prove(planner.graph, engines[0])
+            iterations = _iterations(planning.backend, engines, noise)
             undo.callback(iterations.close)
-            planner = Planner(spec, facts, iterations, noise, self._clock, planning.seed)
-            planner.warm_up()
+            loaded = Planner(spec, planner, iterations, noise, self._clock, planning.seed)
+            loaded.warm_up()
             undo.pop_all()
-        return planner
+        return loaded
 
-    def _engines(self, facts: PlannerSpec, undo: ExitStack) -> list[Engine]:
-        """One engine of the planner's graph; two that take turns where work can be recorded."""
-        planning, engines = self._require(), []
-        graph = planning.graph(facts.graph)
-        for _ in range(2 if hasattr(planning.backend, "capture") else 1):
-            engines.append(planning.backend.load(graph))
-            undo.callback(engines[-1].close)
-        check_engine(engines[0], planning.spec, facts)
-        return engines
-
-    def _fill_goal(self, planner: Planner, goal: Goal) -> PlanReason | None:
-        z_goal, inputs = planner.inputs["z_goal"], planner.inputs
-        if goal.image_hwc_u8 is not None:
-            try:
-                z_goal[:] = self._encoded(goal.image_hwc_u8)
-            except EngineError:
-                return PlanReason.ENGINE_FAILED
-        elif goal.z is not None:
-            z_goal[:] = goal.z
-        else:
-            z_goal.fill(0.0)
-        target = inputs.get("probe_target", z_goal)
-        finite = np.isfinite(z_goal).all() and np.isfinite(target).all()
-        return None if finite else PlanReason.GOAL_NOT_FINITE
+    def _set_goal(self, planner: Planner, goal: Goal) -> PlanReason | None:
+        try:
+            z = goal.z if goal.image_hwc_u8 is None else self._encoded(goal.image_hwc_u8)
+        except EngineError:
+            return PlanReason.ENGINE_FAILED
+        return planner.inputs.set_goal_latent(z)
 
     def _encoded(self, image: NDArray) -> NDArray:
-        """The latent of a goal image; one image is encoded once."""
+        """Return the latent `[D]` of a goal image; the same image is encoded once."""
         if self._goal_image is None or not np.array_equal(self._goal_image, image):
             self._encode.inputs["frame_hwc_u8"].write(np.ascontiguousarray(image))
             self._encode.run()
@@ -229,10 +211,18 @@ class PlannerPool:
         return self._goal_z
 
 
-def _iterations(
-    backend: Backend, engines: list[Engine], noise: Noise, spec: PlanSpec, facts: PlannerSpec
-) -> Iterations:
+def _engines(planning: Planning, planner: PlannerSpec, undo: ExitStack) -> list[Engine]:
+    """Load one engine of a planner's graph; two that take turns where work can be recorded."""
+    engines, graph = [], planning.graph(planner.graph)
+    for _ in range(2 if hasattr(planning.backend, "capture") else 1):
+        engines.append(planning.backend.load(graph))
+        undo.callback(engines[-1].close)
+        check_engine(engines[-1], planning.spec, planner)
+    return engines
+
+
+def _iterations(backend: Backend, engines: list[Engine], noise: Noise) -> Iterations:
     if len(engines) == 1:
-        return HostIterations(engines[0], noise, spec, facts)
+        return HostIterations(engines[0], noise)
     first, second = engines
-    return ChainedIterations(cast(CaptureBackend, backend), (first, second), noise, spec, facts)
+    return ChainedIterations(cast(CaptureBackend, backend), (first, second), noise)

@@ -1,4 +1,4 @@
-"""Running planner iterations on an engine: one at a time, with the host handing on what came out.
+"""Planner iterations on any engine, one at a time: the host copies outputs to the next inputs.
 
 Shapes: C context, H horizon, B ticks per block, a size of one robot action, A = B * a, N samples,
 Q kept elites, D latent size, I iterations.
@@ -18,7 +18,7 @@ from jetsight.errors import EngineError
 from jetsight.planning.memory import ConvergenceTrace
 from jetsight.planning.noise import Noise
 
-# What an iteration hands on to the next one: output to input.
+# Outputs of an iteration that are inputs of the next one.
 HANDED_ON = {
     "mean_next": "mean",
     "std_next": "std",
@@ -28,18 +28,18 @@ HANDED_ON = {
 
 
 class Iterations(Protocol):
-    """Something that can run the iterations of a plan."""
+    """Runner of the iterations of a plan."""
 
     def write(self, name: str, value: NDArray) -> None:
-        """Set an input of the first iteration; those that are not handed on stay as they are."""
+        """Write an input of the first iteration; it stays, unless an output replaces it."""
         ...
 
     def upload(self, slot: int) -> None:
-        """The noise in `slot` was drawn."""
+        """Take note that the noise in `slot` was drawn."""
         ...
 
     def chunk(self, first: int, most: int) -> int:
-        """How many iterations to run at once from `first` on, 1 to `most`."""
+        """Return how many iterations to run at once from `first` on, 1 to `most`."""
         ...
 
     def run(self, first: int, count: int, trace: ConvergenceTrace) -> None:
@@ -59,15 +59,11 @@ class HostIterations:
     """Iterations on any engine: its outputs are copied to its inputs in between.
 
     Args:
-        engine: of the planner's graph.
-        noise: where the draws are.
-
-    Raises:
-        EngineError: the engine has other inputs or outputs than the planner needs.
+        engine: of the planner's graph, checked with `check_engine`.
+        noise: holds the draws.
     """
 
-    def __init__(self, engine: Engine, noise: Noise, spec: PlanSpec, planner: PlannerSpec) -> None:
-        check_engine(engine, spec, planner)
+    def __init__(self, engine: Engine, noise: Noise) -> None:
         self._engine, self._noise = engine, noise
         self._inputs, self._outputs = dict(engine.inputs), dict(engine.outputs)
         self._pairs = [(engine.outputs[o], engine.inputs[i]) for o, i in handed_on(engine)]
@@ -81,10 +77,10 @@ class HostIterations:
         self._fresh = True
 
     def upload(self, slot: int) -> None:
-        """Nothing to do: the noise is copied when its iteration is run."""
+        """Do nothing: the noise is copied when its iteration is run."""
 
     def chunk(self, first: int, most: int) -> int:
-        """One: the host is between all of them."""
+        """Return one: the host copies between all of them."""
         return 1
 
     def run(self, first: int, count: int, trace: ConvergenceTrace) -> None:
@@ -114,14 +110,17 @@ class HostIterations:
 
 
 def handed_on(engine: Engine) -> list[tuple[str, str]]:
-    """Which outputs of an imagine engine become which inputs of the next iteration."""
+    """List the outputs that become inputs of the next iteration, as (output, input)."""
     return [(o, i) for o, i in HANDED_ON.items() if o in engine.outputs]
 
 
 def check_engine(engine: Engine, spec: PlanSpec, planner: PlannerSpec) -> None:
-    """Raise `EngineError` unless it has exactly the arrays that the planner's facts imply.
+    """Compare the arrays of a planner's engine with the manifest, once per loaded engine.
 
-    Without a rate limit nothing depends on `a_last`, and some libraries drop what is not read.
+    Without a rate limit nothing depends on `a_last`, and some libraries drop inputs not read.
+
+    Raises:
+        EngineError: an array is missing, unknown, or of another shape or type.
     """
     sides: tuple[tuple[str, Mapping[str, Array], dict[str, tuple[int, ...]]], ...] = (
         ("input", engine.inputs, spec.inputs(planner)),
@@ -131,10 +130,10 @@ def check_engine(engine: Engine, spec: PlanSpec, planner: PlannerSpec) -> None:
         for name in sorted({*arrays, *wanted}):
             array = arrays.get(name)
             found = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
-            said = f"float32 {list(wanted[name])}" if name in wanted else "nothing"
+            expected = f"float32 {list(wanted[name])}" if name in wanted else "nothing"
             unread = array is None and name == "a_last" and not planner.rate_limited
-            if found != said and not unread:
+            if found != expected and not unread:
                 raise EngineError(
                     f"graph {planner.graph!r}: {side} {name!r} is {found}, but the manifest says "
-                    f"{said}; compile the bundle again"
+                    f"{expected}; compile the bundle again"
                 )

@@ -1,4 +1,4 @@
-"""What a planner keeps of its last valid plan: to start the next from, or to hand on in its place.
+"""Memory of a planner: its last valid plan, and the convergence of the running one.
 
 Shapes: T ticks of the horizon, a size of one robot action, Q kept elites.
 """
@@ -11,18 +11,17 @@ import numpy as np
 
 from jetsight.engine import NDArray
 
-# What a plan is for: if any of these differ, it is no plan for that.
+# Inputs that define the purpose of a plan: it must not be handed on when any of them differs.
 _PURPOSE = ("z_goal", "probe_target", "probe_given", "probe_weight", "weights", "hazard_limit")
 
-
 _CONVERGED = 0.05  # mean spread, as a share of the first iteration's
-_NARROW = 0.3  # a wider search that finds nothing better has only just begun
+_NARROW = 0.3  # above this spread, no gain only means that the search has just begun
 _PATIENCE = 4  # iterations that together improve the plan by less than `_IMPROVEMENT`
 _IMPROVEMENT = 1e-3
 
 
 class PlanMemory:
-    """Actions of the last valid plan, which tick they begin at, and what they were for.
+    """Actions of the last valid plan, their first tick, and their purpose.
 
     Args:
         ticks: T.
@@ -53,22 +52,22 @@ class PlanMemory:
             self._purpose[name][:] = values
 
     def forget(self) -> None:
-        """Have no plan."""
+        """Drop the plan."""
         self._tick = None
 
     def age(self, tick: int) -> int | None:
-        """Ticks since the plan was made; None if none of its actions is left at `tick`."""
+        """Count ticks since the plan was made; None if no action of it is left at `tick`."""
         if self._tick is None or not 0 <= tick - self._tick < len(self._actions):
             return None
         return tick - self._tick
 
     @property
     def same_purpose(self) -> bool:
-        """Whether the planner's goal, weights and constraints are still those of the plan."""
+        """The planner's goal, weights and constraints are still those of the plan."""
         return all(np.array_equal(self._purpose[n], v) for n, v in self._inputs.items())
 
     def shifted(self, age: int, actions: NDArray, kept: NDArray) -> None:
-        """Copy the plan as seen `age` ticks later; its last action is repeated at the end."""
+        """Copy the plan shifted by `age` ticks; its last action is repeated at the end."""
         for source, out in ((self._actions, actions), (self._kept, kept)):
             left = len(self._actions) - age
             out[..., :left, :] = source[..., age:, :]
@@ -99,20 +98,20 @@ class ConvergenceTrace:
         self._start, self._share = std_start, np.zeros_like(std_start)
 
     def note(self, done: int, count: int) -> int:
-        """Work out the spread of `count` iterations after the first `done`; how many there are."""
+        """Compute the spread of `count` iterations after `done`; returns the new total."""
         for iteration in range(done, done + count):
             np.divide(self.std[iteration], self._start, out=self._share)
             self.spread[iteration] = self._share.mean()
         return done + count
 
     def has_converged(self, done: int) -> bool:
-        """Whether more than `done` iterations would change little: no spread, or no gain."""
+        """Decide whether more than `done` iterations would change little: no spread, or no gain."""
         now, then = done - 1, done - 1 - _PATIENCE
         if self.spread[now] < _CONVERGED:
             return True
         if then < 0 or self.spread[now] > _NARROW:
             return False
-        # As Python floats, which know no warnings where a broken engine says infinity.
+        # Python floats: NumPy would warn where a broken engine returns infinity.
         broken_now, broken_then = float(self.violation[now]), float(self.violation[then])
         if broken_now > 0:
             return not broken_now < broken_then * (1 - _IMPROVEMENT)

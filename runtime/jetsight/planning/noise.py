@@ -1,4 +1,4 @@
-"""The planner's random numbers: coloured over time, drawn ahead, the same for a seed in any order.
+"""Random numbers of a planner: coloured over time, drawn ahead, reproducible in any order.
 
 Shapes: I iterations, N samples, H horizon, B ticks per block, T = H * B ticks, a size of one robot
 action, A = B * a.
@@ -12,19 +12,19 @@ import numpy as np
 
 from jetsight.engine import NDArray
 
-Key = tuple[int, ...]  # what a plan's draws depend on, e.g. a seed and the number of the plan
+Key = tuple[int, ...]  # seeds the draws of one plan, e.g. a seed and the number of the plan
 
 
 class Noise:
     """Standard normal draws for the iterations of one plan, `float32 [I, N, H, A]`.
 
     Every action dimension of every sample is a signal over the T ticks of the horizon whose power
-    falls as `1 / f**beta`: neighbouring actions look alike, so the robot gets somewhere (iCEM,
+    falls as `1 / f**beta`: neighbouring actions are similar, so that plans cover distance (iCEM,
     arXiv 2008.06389). Each tick has variance 1. Sample 0 of every iteration is zero, so that the
     mean itself is a candidate.
 
-    An iteration's draw depends on key and iteration alone. What `prepare` has drawn is only
-    fetched; what it has not is drawn when asked for.
+    An iteration's draw depends on key and iteration alone, so it is the same whether `prepare` drew
+    it ahead or `draw` does when it is needed.
 
     Args:
         iterations: I, how many are kept at once.
@@ -35,7 +35,7 @@ class Noise:
         beta: exponent; 0 is white noise.
 
     Attributes:
-        values: `[I, N, H, A]`; where the draw of an iteration lies, `slot` says.
+        values: `[I, N, H, A]`; `slot` is the row of an iteration.
         by_tick: the same as `[I, N, T, a]`.
     """
 
@@ -52,24 +52,24 @@ class Noise:
         self._held = np.full(iterations, -1, np.int64)  # which iteration each slot holds
 
     def slot(self, iteration: int) -> int:
-        """Where the draw of `iteration` lies in `values`."""
+        """Return the row of `values` that holds the draw of `iteration`."""
         return iteration % len(self.values)
 
     def use(self, key: Key) -> None:
-        """Draw for `key` from now on; forgets what was drawn for another one."""
+        """Draw for `key` from now on; forgets draws of another one."""
         if key != self._key:
             self._key = key
             self.forget()
 
     def forget(self) -> None:
-        """Draw all of it again: whoever was told of a draw may not have it."""
+        """Draw everything again, e.g. when copies of the draws on a device may be incomplete."""
         self._held.fill(-1)
 
     def draw(self, iteration: int) -> bool:
-        """Make sure that the draw of `iteration` is there.
+        """Draw the noise of `iteration` unless it was drawn ahead.
 
         Returns:
-            Whether it had to be drawn.
+            True if it had to be drawn.
         """
         slot = self.slot(iteration)
         if self._held[slot] == iteration:
@@ -86,7 +86,7 @@ class Noise:
         return True
 
     def prepare(self) -> int | None:
-        """Draw the first iteration that is missing; which one, or None if none is."""
+        """Draw the first iteration that is missing; returns it, or None if none is."""
         if self._key is None:
             return None
         for iteration in range(len(self.values)):
@@ -96,7 +96,7 @@ class Noise:
 
 
 def colouring(ticks: int, beta: float) -> NDArray:
-    """`float32 [T, T]` matrix that turns white noise over time into noise of power `1 / f**beta`.
+    """Compute the matrix `[T, T]` that colours white noise over time to a power of `1 / f**beta`.
 
     It is the inverse Fourier transform of T independent coefficients whose spread falls with their
     frequency (Timmer and Koenig, 1995), the constant one as large as the slowest wave, with every
@@ -106,7 +106,7 @@ def colouring(ticks: int, beta: float) -> NDArray:
     columns = []
     for wave in range(ticks // 2 + 1):
         size = max(wave, 1) ** (-beta / 2)
-        alone = wave == 0 or 2 * wave == ticks  # these have no sine
+        alone = wave == 0 or 2 * wave == ticks  # the sine of these is zero at every tick
         angle = 2 * math.pi * wave * time
         columns.append(size * math.sqrt(0.5 if alone else 1.0) * np.cos(angle))
         if not alone:

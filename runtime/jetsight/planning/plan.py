@@ -1,4 +1,4 @@
-"""What a planner hands back: actions that may be executed, or the reason why there are none.
+"""Result of a planner: actions that may be executed, or the reason why there are none.
 
 Shapes: H horizon in action blocks, B ticks per block, a size of one robot action, D latent size,
 N samples.
@@ -14,18 +14,18 @@ import numpy as np
 from jetsight.engine import NDArray
 from jetsight.stream.frames import Reason
 
-BROKEN_COST = 1e38  # graphs say 3e38 for a cost that is not finite
+BROKEN_COST = 1e38  # graphs write 3e38 for a cost that is not finite
 
 
 class PlanReason(str, Enum):
-    """Why there is no plan; `OK` and `HANDED_ON` are the only values that go with one."""
+    """Reason why there is no plan; `OK` and `HANDED_ON` are the only values of a valid one."""
 
     OK = "ok"
     HANDED_ON = "handed_on"  # no time for an iteration: the plan before, shifted to this tick
     NOT_PLANNED = "not_planned"
     WARMING_UP = "warming_up"  # fewer frames since the start or the last cut than are needed
     HISTORY_GAP = "history_gap"  # a frame of the evenly spaced history never arrived
-    ACTIONS_UNKNOWN = "actions_unknown"  # nobody said what the robot did between those frames
+    ACTIONS_UNKNOWN = "actions_unknown"  # the actions between those frames were not reported
     FRAME_STALE = "frame_stale"  # the newest frame is too old to plan from
     LATENT_NOT_FINITE = "latent_not_finite"
     GOAL_NOT_FINITE = "goal_not_finite"
@@ -33,13 +33,13 @@ class PlanReason(str, Enum):
     ALL_INVALID = "all_invalid"  # no candidate has a finite cost
     INFEASIBLE = "infeasible"  # every candidate violates a constraint
     ENGINE_FAILED = "engine_failed"
-    PLAN_REFUSED = "plan_refused"  # what came out of the engine is not finite or breaks the limits
+    PLAN_REFUSED = "plan_refused"  # the engine's result is not finite or breaks the limits
 
     def __str__(self) -> str:
         return self.value
 
 
-# Why a history is refused, as a plan says it.
+# Reason of a plan for each reason to refuse a history.
 OF_HISTORY = {
     Reason.WARMING_UP: PlanReason.WARMING_UP,
     Reason.HISTORY_GAP: PlanReason.HISTORY_GAP,
@@ -100,7 +100,7 @@ class Plan:
     planner: str = ""
 
     def copy(self) -> Plan:
-        """The same plan with arrays of its own, to keep beyond the next one."""
+        """Copy the plan with arrays of its own, to keep beyond the next one."""
         return replace(
             self,
             actions=None if self.actions is None else self.actions.copy(),

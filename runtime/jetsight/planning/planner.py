@@ -1,4 +1,4 @@
-"""The planner: iterations of a compiled graph until they converge or the deadline comes.
+"""The planner: iterations of a compiled graph until they converge or the deadline ends them.
 
 Shapes: H horizon in blocks, B ticks per block, T = H * B ticks, a size of one robot action,
 A = B * a, N samples, Q kept elites, I iterations.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from jetsight.bundle.planner_spec import MOST_ITERATIONS, PlannerSpec
+from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.clock import Clock
-from jetsight.engine import NDArray
-from jetsight.errors import EngineError, UsageError
+from jetsight.engine import NDArray, read_only
+from jetsight.errors import EngineError
+from jetsight.planning.inputs import PlannerInputs
 from jetsight.planning.iterations import Iterations
-from jetsight.planning.limits import NO_LIMIT, LimitChecker
+from jetsight.planning.limits import LimitChecker
 from jetsight.planning.memory import ConvergenceTrace, PlanMemory
 from jetsight.planning.noise import Noise
 from jetsight.planning.plan import BROKEN_COST, Plan, PlanReason
@@ -22,10 +23,10 @@ from jetsight.planning.time_budget import IterationTimer
 
 
 class Planner:
-    """One planner of a bundle on loaded engines, with what it remembers from plan to plan.
+    """One planner of a bundle on loaded engines, with its memory from plan to plan.
 
-    Fill `inputs`, then call `plan`; `Session.imagine` does. From plan to plan nothing is allocated
-    that stays.
+    Fill `inputs`, then call `plan`, as `PlannerPool.imagine` does. Nothing that a plan allocates
+    outlives it.
 
     Args:
         spec: of the model and the robot.
@@ -36,8 +37,7 @@ class Planner:
         seed: of the draws of plans that name none.
 
     Attributes:
-        inputs: by name, what stays the same during one plan: to be filled before it.
-        past_actions: `[(C - 1) * B, a]` the same memory as `a_hist`.
+        inputs: arrays by name that stay the same during one plan, to be filled before it.
     """
 
     def __init__(
@@ -52,13 +52,9 @@ class Planner:
         self.facts, self._spec, self._clock = facts, spec, clock
         self._iterations, self._noise = iterations, noise
         self._seed, self._number = seed, 0
-        shapes, changing = spec.inputs(facts), ("mean", "std", "noise", "incumbent", "kept")
-        self.inputs = {n: np.zeros(s, np.float32) for n, s in shapes.items() if n not in changing}
-        _fill_with_sense(self.inputs, spec, facts)
+        self.inputs = PlannerInputs(spec, facts)
         ticks, step = facts.horizon * spec.stream.action_block, len(spec.low)
-        past: NDArray = self.inputs.get("a_hist", np.zeros(0, np.float32))
-        self.past_actions = past.reshape(-1, step)
-        self._shape = shapes["mean"]  # [H, A], the same memory as [T, a]
+        self._shape = noise.values.shape[2:]  # [H, A], the same memory as [T, a]
         by_tick = [np.zeros((ticks, step), np.float32) for _ in range(3)]
         self._mean, self._std, self._actions = by_tick
         self._std[:] = facts.std_start
@@ -87,18 +83,18 @@ class Planner:
         Args:
             tick: of the newest latent in them.
             deadline_ns: on the session's clock; no iteration is begun that would end after it.
-            iterations: exactly so many unless the deadline comes first; None for as many as it
-                takes to converge, at most those of the facts.
-            seed: of the draws; None goes on with the planner's own.
+            iterations: exactly so many unless the deadline ends the plan first, 1 to
+                `MOST_ITERATIONS`; None for as many as it takes to converge, at most those of the
+                planner.
+            seed: of the draws, from 0; None goes on with the planner's own.
             warm: start from the plan before, shifted by the ticks that have passed.
 
         Returns:
             The best plan found, or the reason why there is none.
-
-        Raises:
-            UsageError: iterations or seed are out of range.
         """
-        most = self.check(iterations, seed)
+        most = self.facts.iterations if iterations is None else int(iterations)
+        if most > len(self._trace.cost):
+            self._trace = ConvergenceTrace(most, self._std.reshape(self._shape))
         self._noise.use(self._key(seed))
         age = self._memory.age(tick) if warm else None
         plan = Plan(tick=tick, planner=self.facts.graph)
@@ -118,7 +114,7 @@ class Planner:
         return plan
 
     def _iterate(self, plan: Plan, most: int, deadline_ns: int | None, exactly: bool) -> int:
-        """Run iterations while they pay and there is time; how many it were."""
+        """Run iterations until they converge or time is up; returns how many."""
         done = noise_ns = work_ns = 0
         while done < most and (count := self._next(done, most, deadline_ns)):
             began_ns = self._clock.now_ns()
@@ -135,34 +131,20 @@ class Planner:
         plan.parts_ms.update(noise=noise_ns / 1e6, iterations=work_ns / 1e6)
         return done
 
-    def check(self, iterations: int | None, seed: int | None) -> int:
-        """How many iterations a plan may take; there is room to note them then.
-
-        Raises:
-            UsageError: iterations or seed are out of range.
-        """
-        self._key(seed)
-        most = self.facts.iterations if iterations is None else iterations
-        if not isinstance(most, (int, np.integer)) or not 1 <= most <= MOST_ITERATIONS:
-            raise UsageError(f"iterations is {most}, expected 1 to {MOST_ITERATIONS}")
-        if most > len(self._trace.cost):
-            self._trace = ConvergenceTrace(int(most), self._std.reshape(self._shape))
-        return int(most)
-
     def prepare(self) -> bool:
-        """Draw a piece of the next plan's noise; False when all of it is there."""
+        """Draw a piece of the next plan's noise; False when it is complete."""
         iteration = self._noise.prepare()
         if iteration is None:
             return False
         try:
             self._iterations.upload(self._noise.slot(iteration))
-        except EngineError:  # the plan itself will say so
+        except EngineError:  # the next plan fails on the same engine and gives the reason
             self._noise.forget()
             return False
         return True
 
     def warm_up(self, runs: int = 2) -> list[int]:
-        """Run iterations on the inputs as they are; nanoseconds of each but the first."""
+        """Run iterations on the inputs as they are; returns the ns of each but the first."""
         self._begin(None)
         times = []
         for run in range(runs):
@@ -175,7 +157,7 @@ class Planner:
         return times[1:]
 
     def forget(self) -> None:
-        """Start the next plan from nothing, and its draws with the first: another stream begins."""
+        """Begin another stream: without a plan before, and with the first draws."""
         self._memory.forget()
         self._number = 0
         self._noise.use(self._key(None))
@@ -187,18 +169,16 @@ class Planner:
     def _key(self, seed: int | None) -> tuple[int, ...]:
         if seed is None:
             return 0, self._seed, self._number
-        if not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise UsageError(f"seed is {seed!r}, expected an integer from 0")
         return 1, int(seed), 0
 
     def _begin(self, age: int | None) -> None:
-        """Hand everything to the engine that the first iteration starts from."""
+        """Write everything that the first iteration starts from to the engine."""
         if age is not None:
             self._memory.shifted(age, self._mean, self._kept)
         else:
             hold = self.facts.start == "hold"
             self._mean[:] = self.inputs["a_last"] if hold else self._spec.stream.neutral
-            if self.facts.kept:  # no elites yet: samples like all the others
+            if self.facts.kept:  # there are no elites yet, so ordinary samples take their place
                 self._draw(0)
                 drawn = self._noise.by_tick[self._noise.slot(0), -self.facts.kept :]
                 np.multiply(drawn, self._std, out=self._kept)
@@ -216,7 +196,7 @@ class Planner:
             self._iterations.upload(self._noise.slot(iteration))
 
     def _next(self, done: int, most: int, deadline_ns: int | None) -> int:
-        """How many iterations to run now; 0 when time is up."""
+        """Return how many iterations to run now; 0 when time is up."""
         left = most - done
         if deadline_ns is not None:
             left_ns = deadline_ns - self._after_ns - self._clock.now_ns()
@@ -225,7 +205,7 @@ class Planner:
         return self._iterations.chunk(done, left) if left > 0 else 0
 
     def _judge(self, plan: Plan, done: int, age: int | None) -> None:
-        """Fill in what came out, if it may be executed; anything else is said and thrown away."""
+        """Fill in the result if it may be executed, else the reason why not."""
         trace = self._trace
         plan.iterations = done
         plan.costs, plan.spread = trace.cost[:done].copy(), trace.spread[:done].copy()
@@ -262,7 +242,7 @@ class Planner:
         )
 
     def _hand_on(self, plan: Plan, age: int | None) -> None:
-        """There was no time: the plan before is as good as it was, if it still is for this."""
+        """Reuse the plan before, shifted, if its goal is the same and it keeps the limits."""
         plan.reason = PlanReason.DEADLINE
         if age is None or not self._memory.same_purpose:
             return
@@ -271,19 +251,3 @@ class Planner:
             plan.reason, plan.valid, plan.ticks_old = PlanReason.HANDED_ON, True, age
             plan.cost, plan.violation = self._memory.cost, self._memory.violation
             plan.actions = self._seen[0]
-
-
-def _fill_with_sense(inputs: dict[str, NDArray], spec: PlanSpec, facts: PlannerSpec) -> None:
-    """What an engine is warmed up with: zeros would be bounds that hold nothing."""
-    inputs["low"][:], inputs["high"][:] = spec.low, spec.high
-    for name, value in (("rate", NO_LIMIT), ("hazard_limit", NO_LIMIT), ("weights", 1.0)):
-        inputs.get(name, np.zeros(1)).fill(value)
-    inputs.get("temperature", np.zeros(1)).fill(facts.temperature)
-    inputs["when"][-1] = 1.0
-
-
-def read_only(array: NDArray) -> NDArray:
-    """A view that cannot be written through."""
-    view: NDArray = array.view()
-    view.flags.writeable = False
-    return view

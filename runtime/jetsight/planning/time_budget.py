@@ -1,10 +1,10 @@
-"""Which planner makes most of a budget on this machine, from measured times that are kept.
+"""Choice of the planner that makes most of a time budget, from times measured on this machine.
 
     $XDG_CACHE_HOME/jetsight/planner-times/   0700
         <key>.json                            0600, replaced in one step
 
 The key covers everything a time depends on: graphs, backend and version, threads, machine. A file
-that is damaged, foreign or of another key is never believed: the times are measured again.
+that is damaged, of another user or of another key is ignored: the times are measured again.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ from jetsight.errors import JetsightError, UsageError
 from jetsight.machine.jetson import jetson
 from jetsight.storage import atomic, strict_json
 
-# Share of a budget that may be planned with: the rest is for the goal, the histories, the result.
+# Share of a budget for iterations; the rest is for the goal, the histories and the result.
 _USABLE = 0.9
 _FEW = 3  # iterations; with fewer, a plan is hardly better than its best first sample
 _MOST_BYTES = 1 << 20
 _LOGGER = logging.getLogger("jetsight")
 
-
 _REMEMBERED = 4
-# A refusal brings no new measurement. Without fading, a machine that was busy for a moment would
-# be refused for ever; with it, one twice too slow is tried once in 69 plans.
+# A refused plan brings no new measurement. Without fading, a machine that was busy for a moment
+# would be refused for ever; with it, one twice too slow is tried once in 69 plans.
 _FADE = 0.99
 
 
@@ -59,7 +58,7 @@ class PlannerChoice:
         planner: its graph.
         iterations: that fit; at least 1.
         expected_ms: what they take at worst, one plan in a hundred aside.
-        fits: whether that is within the budget.
+        fits: that is within the budget.
     """
 
     planner: str
@@ -70,7 +69,7 @@ class PlannerChoice:
 
 @dataclass(frozen=True)
 class MeasuredOn:
-    """Everything that times depend on; None where the machine does not say."""
+    """Everything that times depend on; None where the machine does not report it."""
 
     graphs: Mapping[str, str]
     backend: str
@@ -101,9 +100,9 @@ class _Times:
 def choose(
     times: Sequence[GraphTime], planners: Sequence[PlannerSpec], budget_ms: float
 ) -> PlannerChoice:
-    """The planner that makes most of a budget, and how many of its iterations fit.
+    """Choose the planner that makes most of a budget, and how many of its iterations fit.
 
-    As many iterations fit as go into 90 % of the budget at the 99th percentile of one, at most
+    As many iterations fit as 90 % of the budget holds at the 99th percentile of one, at most
     those the planner was meant for. Of the planners with at least 3 (or all they were meant for),
     those that look farthest ahead are taken, and of them the one that tries most candidates in all.
     Where none has so many, the one with most iterations is taken; where not even one iteration
@@ -127,7 +126,7 @@ def choose(
 
 
 def percentiles(graph: str, times_ns: Sequence[int]) -> GraphTime:
-    """What is kept of some measured iterations."""
+    """Summarize measured iterations of a graph."""
     ordered = sorted(times_ns)
     last = len(ordered) - 1
     p50, p99 = (ordered[min(last, int(share * len(ordered)))] / 1e6 for share in (0.5, 0.99))
@@ -135,21 +134,21 @@ def percentiles(graph: str, times_ns: Sequence[int]) -> GraphTime:
 
 
 class TimesFile:
-    """Times that were measured before under the same circumstances.
+    """File of times that were measured before under the same circumstances.
 
     Args:
         on: the circumstances.
-        folder: where files are kept; `$XDG_CACHE_HOME/jetsight/planner-times` if None.
+        folder: of the files; `$XDG_CACHE_HOME/jetsight/planner-times` if None.
     """
 
     def __init__(self, on: MeasuredOn, folder: Path | None = None) -> None:
         self._on, self._folder = on, folder
 
     def path(self) -> Path:
-        """Where the file is.
+        """Return the path of the file.
 
         Raises:
-            EngineError: this user has no place for caches.
+            EngineError: this user has no folder for caches.
         """
         from jetsight.storage.ownership import default_root
 
@@ -157,7 +156,7 @@ class TimesFile:
         return folder / f"{self._on.key}.json"
 
     def read(self) -> tuple[GraphTime, ...] | None:
-        """The times of every graph; None if there are none to be believed."""
+        """Read the times of every graph; None if there is no valid file."""
         from jetsight.storage.ownership import read_file, refuse_shared
 
         try:
@@ -177,7 +176,7 @@ class TimesFile:
         return found.times
 
     def write(self, times: Sequence[GraphTime]) -> None:
-        """Keep them; where that is not possible, they are measured in every session."""
+        """Write the times; where that is not possible, they are measured in every session."""
         try:
             path = self.path()
             path.parent.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +192,7 @@ class TimesFile:
 def measured_on(
     graphs: Mapping[str, str], backend: str, version: str | None, threads: int | None
 ) -> MeasuredOn:
-    """This machine and how it computes.
+    """Describe this machine and how it computes.
 
     Args:
         graphs: SHA-256 by planner graph.
@@ -219,10 +218,10 @@ def measured_on(
 
 
 class IterationTimer:
-    """The last few measured times of one iteration.
+    """Last few measured times of one iteration.
 
     A plan begins if the fastest of them fits, since any of them may have been disturbed, and goes
-    on while the slowest does.
+    on while the slowest one fits.
     """
 
     def __init__(self) -> None:
@@ -230,12 +229,12 @@ class IterationTimer:
         self._count = 0
 
     def add(self, elapsed_ns: int, iterations: int) -> None:
-        """Note how long some iterations took together."""
+        """Add the time that some iterations took together."""
         self._times_ns[self._count % _REMEMBERED] = elapsed_ns / iterations
         self._count += 1
 
     def affordable(self, left_ns: int, *, started: bool) -> int | None:
-        """How many iterations end within `left_ns`; None for any number.
+        """Count the iterations that end within `left_ns`; None for any number.
 
         Args:
             left_ns: until the deadline.

@@ -1,4 +1,4 @@
-"""The three computations of a frame: encode it, judge the last forecast by it, forecast on.
+"""Computations of a frame: encode it, judge the last forecast by it, forecast on.
 
 Shapes: K history, H horizon, B action block, D latent, a size of one action, A = B * a.
 """
@@ -21,10 +21,10 @@ _PATIENCE_S = 1.0  # a time line that stays behind for this long has really been
 
 
 class Forecaster:
-    """Owns the histories of one stream and the buffers its engines read and write.
+    """Histories of one stream, and the buffers that its engines read and write.
 
-    Per frame call `advance`, `encode`, `surprise`, `forecast`, in this order; `jetsight.session`
-    does. Nothing is allocated that outlives a frame.
+    Per frame call `advance`, `encode`, `surprise`, `forecast`, in this order, as `StreamLoop` does.
+    Nothing is allocated that outlives a frame.
 
     Args:
         spec: sizes and statistics of the model.
@@ -48,8 +48,9 @@ class Forecaster:
         patience = max(1, round(_PATIENCE_S * spec.camera_hz))
         self._latents = LatentRing(k, b, d, patience)
         self._actions = ActionLog(k * b + 1, a)
-        self._predicted = TickRing(b + 1, d)  # what was expected of a tick, one block before it
-        self._assumed = TickRing(b + 1, b * a)  # and for which actions
+        # By tick: the latent predicted one block before it, and the actions assumed for that.
+        self._predicted = TickRing(b + 1, d)
+        self._assumed = TickRing(b + 1, b * a)
         self.z = np.zeros(d, np.float32)
         self.z_future = np.zeros((h, d), np.float32)
         self._z_hist = np.zeros((k, d), np.float32)
@@ -62,11 +63,11 @@ class Forecaster:
 
     @property
     def resets(self) -> int:
-        """How often a gap or a clock set back emptied the history."""
+        """Times that a gap or a clock set back emptied the history."""
         return self._latents.resets
 
     def advance(self, frame: Frame) -> bool:
-        """Take note of a frame's time and of what was done before it.
+        """Advance to a frame's tick, and log the actions executed before it.
 
         Returns:
             False when the frame is not newer than the last one and must be dropped.
@@ -89,11 +90,11 @@ class Forecaster:
         return None
 
     def surprise(self, tick: int) -> float | None:
-        """Distance between `z` and what was expected of it one block ago, given what was done.
+        """Measure how far `z` is from its prediction one block ago, given the executed actions.
 
-        The forecast made then assumed a plan. If the robot did something else, the expectation is
-        computed again from the same history with the executed actions: surprise is about the
-        world, not about a change of mind.
+        The forecast made then assumed a plan. If the robot executed other actions, the prediction
+        is computed again from the same history with those: surprise is about the world, not about
+        a change of plan.
 
         Returns:
             RMS over D of the error in units of each dimension's spread, divided by its typical
@@ -130,7 +131,7 @@ class Forecaster:
     def context(
         self, tick: int, z_hist: NDArray, a_hist: NDArray, a_last: NDArray
     ) -> tuple[Reason | None, bool]:
-        """What a planner starts from: the newest latents and what was done between them.
+        """Copy the newest latents and the actions between them, for a planner to start from.
 
         Args:
             tick: of the newest latent.
@@ -152,7 +153,7 @@ class Forecaster:
         return reason, known
 
     def _expected(self, tick: int) -> NDArray | None:
-        """What the executed actions should have led to at `tick`; None if it cannot be known."""
+        """Predict `tick` from the executed actions; None if the history is not known."""
         assumed, predicted = self._assumed.get(tick), self._predicted.get(tick)
         if assumed is not None and np.array_equal(assumed, self._executed.reshape(-1)):
             return predicted
@@ -170,8 +171,8 @@ class Forecaster:
         return reason
 
     def _load_actions(self, tick: int) -> bool:
-        """Fill in what was done between the latents of a history; True if some is not known."""
-        if len(self._past) == 0:  # K = 1: the model looks back on no action
+        """Write the actions between the latents of a history; True if some are not known."""
+        if len(self._past) == 0:  # a model of K = 1 has no input for past actions
             return False
         self._past[:] = self._spec.neutral
         unknown = self._actions.window(tick - len(self._past), self._past)
@@ -180,7 +181,7 @@ class Forecaster:
         return unknown > 0
 
     def _load_plan(self, plan: NDArray | None) -> bool:
-        """Fill in what will be done; a short plan goes on with its last action."""
+        """Write the planned actions; a short plan goes on with its last action."""
         known = plan is not None and len(plan) > 0
         if plan is not None and known:
             count = min(len(plan), len(self._plan))
@@ -200,9 +201,9 @@ class Forecaster:
 
 
 def _finite(values: NDArray) -> bool:
-    """Whether all of `values` are finite, without allocating: NaN and inf survive a dot product.
+    """Check that all values are finite, without allocating: NaN and inf survive a dot product.
 
-    A vector whose squared norm overflows float32 (1e19 per dimension) is broken as well.
+    A vector whose squared norm overflows float32 (1e19 per dimension) counts as broken as well.
     """
     flat = values.reshape(-1)
     return math.isfinite(float(np.dot(flat, flat)))

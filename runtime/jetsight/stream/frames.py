@@ -1,4 +1,4 @@
-"""What goes into the loop and what comes out: `Frame`, `Forecast`, and why a forecast is not valid.
+"""Input and output of the loop: `Frame`, `Forecast`, and the reasons why one is not valid.
 
 Shapes: D latent size, H horizon, n steps, a size of one robot action.
 """
@@ -12,22 +12,20 @@ from jetsight.engine import NDArray
 
 
 class Reason(str, Enum):
-    """Why a forecast may not be used; `OK` is the only value that goes with `valid=True`."""
+    """Reason why a forecast may not be used; `OK` is the only one of a valid forecast."""
 
     OK = "ok"
     NOT_COMPUTED = "not_computed"
     WARMING_UP = "warming_up"  # fewer frames since the start or the last cut than the model needs
     HISTORY_GAP = "history_gap"  # a frame of the evenly spaced history never arrived
     ACTIONS_UNKNOWN = "actions_unknown"  # executed actions not reported; neutral ones were assumed
-    PLAN_UNKNOWN = (
-        "plan_unknown"  # nobody said what the robot will do; neutral actions were assumed
-    )
+    PLAN_UNKNOWN = "plan_unknown"  # planned actions not reported; neutral ones were assumed
     LATENT_NOT_FINITE = "latent_not_finite"
     FORECAST_NOT_FINITE = "forecast_not_finite"
     ENGINE_FAILED = "engine_failed"
     FRAME_STALE = "frame_stale"  # computed, but from a frame too old to act on
     CAMERA_LOST = "camera_lost"  # no frame at all
-    FRAMES_REJECTED = "frames_rejected"  # frames come, but none the model can take
+    FRAMES_REJECTED = "frames_rejected"  # frames arrive, but none that the model can take
     FROZEN = "frozen"  # fresh stamps on the same pixels; degrades, does not invalidate
     OVERLOADED = "overloaded"  # too many frames lost because the loop is slower than the camera
     RECOVERING = "recovering"  # good again, but not for long enough to be trusted
@@ -37,7 +35,7 @@ class Reason(str, Enum):
 
 
 class Mode(IntEnum):
-    """How far the stream may be trusted; larger is worse."""
+    """Degree of trust in the stream; larger is worse."""
 
     OK = 0
     DEGRADED = 1  # usable, but something is wrong
@@ -50,7 +48,7 @@ class Mode(IntEnum):
 
 @dataclass(slots=True)
 class Frame:
-    """One camera frame and what the robot did and will do around it.
+    """One camera frame, with the actions before and after it.
 
     The image belongs to the camera and is overwritten by the second-next frame.
 
@@ -62,7 +60,7 @@ class Frame:
         action_since: `float32 [n, a]` actions executed at ticks `tick - n .. tick - 1`, in the
             robot's units; None when they are not known.
         plan: `float32 [n, a]` actions the robot is going to execute from `tick` on; None when
-            nobody knows. A plan shorter than the horizon is continued with its last action.
+            they are not known. A plan shorter than the horizon is continued with its last action.
     """
 
     image_hwc_u8: NDArray
@@ -75,7 +73,7 @@ class Frame:
 
 @dataclass(slots=True)
 class Forecast:
-    """What the model expects to see, from which frame, how old, and whether it may be used.
+    """Latents that the model expects, with the evidence whether they may be used.
 
     A forecast is invalid until proven otherwise. `z` and `z_future` are None when there is nothing
     finite to publish; else they are read-only views of the session's buffers, valid until the next
@@ -117,7 +115,7 @@ class Forecast:
     drops: int = 0
 
     def copy(self) -> Forecast:
-        """The same forecast with arrays of its own, to keep beyond the next one."""
+        """Copy the forecast with arrays of its own, to keep beyond the next one."""
         return replace(
             self,
             z=None if self.z is None else self.z.copy(),

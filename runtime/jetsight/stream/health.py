@@ -1,4 +1,4 @@
-"""Whether a stream may be trusted: one table of limits, four modes, slow recovery.
+"""Health of a stream: one table of limits, four modes, slow recovery.
 
 Limits are ratios of the frame period P, so that one table serves every rate.
 """
@@ -25,7 +25,7 @@ class HealthLimits:
         engine_failures: failing engine calls in a row that end the stream.
         recovery_frames: good frames in a row that lead back to OK.
         drop_ratio: share of lost frames (10 s filter) that means DEGRADED.
-        frozen_s: how long the same pixels may come from a physical camera.
+        frozen_s: how long a physical camera may deliver the same pixels.
     """
 
     stale_periods: float = 2.0
@@ -39,7 +39,7 @@ class HealthLimits:
 
 
 class HealthMonitor:
-    """Judges a stream by the age of its newest frame, never by a reader having returned.
+    """Judge of a stream by the age of its newest frame, never by a reader having returned.
 
     Modes worsen at once and improve only after `recovery_frames` better frames in a row.
     """
@@ -58,7 +58,7 @@ class HealthMonitor:
 
     @property
     def alive(self) -> bool:
-        """Frames come, and young enough."""
+        """Frames arrive, and recent enough."""
         return self.mode < Mode.HOLD
 
     @property
@@ -72,7 +72,7 @@ class HealthMonitor:
         return self.drop_ratio <= self.limits.drop_ratio
 
     def is_stale(self, age_ns: int) -> bool:
-        """A frame this old must not be acted on."""
+        """Decide whether a frame is too old to act on."""
         return age_ns > self.limits.stale_periods * self.period_ns
 
     def frame(self, age_ns: int, problem: Reason | None, lost: int, frozen: bool) -> None:
@@ -101,7 +101,7 @@ class HealthMonitor:
             self._judge(Mode.OK, Reason.OK)
 
     def stall(self, age_ns: int, reason: Reason) -> None:
-        """Account for the newest frame being `age_ns` old, with nothing newer in sight."""
+        """Account for the newest frame being `age_ns` old without a newer one."""
         periods = age_ns / self.period_ns
         if periods > self.limits.fault_periods:
             self._judge(Mode.FAULT, reason)
@@ -124,7 +124,7 @@ class HealthMonitor:
 
 
 class FrozenDetector:
-    """Tells when a physical camera keeps delivering exactly the same pixels.
+    """Detector of a physical camera that keeps delivering exactly the same pixels.
 
     Sensor noise changes some pixel of every frame, so a repeated frame means a hung driver or ISP.
     Every pixel is compared, without allocating.
@@ -143,7 +143,7 @@ class FrozenDetector:
         self._since_ns: int | None = None
 
     def update(self, image_hwc_u8: NDArray, stamp_ns: int) -> bool:
-        """Whether the pixels have been the same for longer than the limit, as of this frame."""
+        """Compare with the last frame; True when the pixels are the same for too long."""
         pixels = image_hwc_u8.reshape(-1).view(self._word)
         np.not_equal(pixels, self._last, out=self._differs)
         if self._since_ns is None or self._differs.any():

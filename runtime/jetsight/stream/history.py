@@ -1,4 +1,4 @@
-"""Histories keyed by tick, preallocated: what was seen and done, evenly spaced or not at all.
+"""Histories of latents and actions by tick, preallocated and evenly spaced.
 
 A frame that never arrived leaves its tick empty, so a history is either exactly uniform or refused;
 nothing is ever shifted closer together. Shapes: K history, B action block, D latent, n rows, W row.
@@ -13,11 +13,11 @@ import numpy as np
 from jetsight.engine import NDArray
 from jetsight.stream.frames import Reason
 
-_EMPTY = -(2**62)  # a tick nothing can have
+_EMPTY = -(2**62)  # earlier than any tick
 
 
 class TickRing:
-    """The newest `capacity` ticks of rows `float32 [W]`; putting tick t forgets t - capacity."""
+    """Rows `float32 [W]` of the newest `capacity` ticks; putting tick t forgets t - capacity."""
 
     def __init__(self, capacity: int, width: int) -> None:
         self.capacity = capacity
@@ -32,7 +32,7 @@ class TickRing:
         self._ticks[slot] = tick
 
     def get(self, tick: int) -> NDArray | None:
-        """View of the row at `tick`, valid until it is overwritten; None if there is none."""
+        """Return a view of the row at `tick`, valid until overwritten; None if there is none."""
         slot = tick % self.capacity
         return self._rows[slot] if self._ticks[slot] == tick else None
 
@@ -43,7 +43,7 @@ class TickRing:
         """Copy ticks `first, first + step, ...` into the rows of `out` where they are known.
 
         Returns:
-            How many rows were not known and were left as they are.
+            Number of rows that were not known and were left as they are.
         """
         missing = 0
         for i in range(len(out)):
@@ -62,7 +62,7 @@ class TickRing:
 
 
 class LatentRing:
-    """Latents by tick, handed out as histories of K latents exactly B ticks apart.
+    """Latents by tick, read as histories of K latents exactly B ticks apart.
 
     A gap of B or more missing ticks clears the ring: no evenly spaced history can reach across it.
     A tick that is not newer than the last one is refused; if that goes on for `patience` ticks the
@@ -79,7 +79,7 @@ class LatentRing:
     """
 
     def __init__(self, history: int, block: int, size: int, patience: int) -> None:
-        # One block more than a history spans, to look at the history as it was one block ago.
+        # One block more than a history spans: surprise needs the history of one block ago.
         self._ring = TickRing(history * block + 1, size)
         self._block = block
         self._patience = patience
@@ -111,7 +111,7 @@ class LatentRing:
         """Copy the latents ending at `tick` into `out [n, D]`, n <= K, oldest first.
 
         Returns:
-            None when all were there, else why not; `out` is then unspecified.
+            None when all were known, else why not; `out` is then unspecified.
         """
         first = tick - (len(out) - 1) * self._block
         if self._ring.window(first, self._block, out) == 0:
@@ -120,7 +120,7 @@ class LatentRing:
 
 
 class ActionLog:
-    """Executed actions by tick, kept apart from frames so that a lost frame loses no action."""
+    """Executed actions by tick, separate from frames so that a lost frame loses no action."""
 
     def __init__(self, capacity: int, size: int) -> None:
         self._ring = TickRing(capacity, size)
@@ -140,7 +140,7 @@ class ActionLog:
             out: `[n, a]`, n >= the rows wanted.
 
         Returns:
-            How many rows, counted from the end of `out`, were filled.
+            Number of rows, counted from the end of `out`, that were filled.
         """
         limit = min(end - start, len(out), self._ring.capacity)
         for i in range(1, limit + 1):
@@ -151,7 +151,7 @@ class ActionLog:
         return max(limit, 0)
 
     def window(self, first: int, out: NDArray) -> int:
-        """Copy ticks `first ..` into `out [n, a]`; returns how many rows were not known."""
+        """Copy ticks `first ..` into `out [n, a]`; returns the number of unknown rows."""
         return self._ring.window(first, 1, out)
 
     def clear(self) -> None:

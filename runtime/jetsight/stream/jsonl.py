@@ -21,26 +21,26 @@ from jetsight.errors import DataError, JetsightError
 from jetsight.storage import atomic
 from jetsight.stream.frames import Forecast, Mode, Reason
 
-_ROWS = 4096  # rows that may wait for a slow disk: at 30 Hz two minutes, 25 MB
+_ROWS = 4096  # rows in the queue of a slow disk: at 30 Hz two minutes, 25 MB
 _Row = tuple[Forecast, bytes | None, bytes | None]
 
 
 class _Nothing(Exception):
-    """Leaves the file unnamed."""
+    """Signal that the file must not take its name."""
 
 
 class ForecastWriter:
-    """Writes forecasts in a thread of its own; the file takes its name when the writer is closed.
+    """Writer of forecasts in a thread of its own; the file takes its name when it is closed.
 
     The loop only copies two arrays per forecast. When the disk cannot keep up, or is full, the loop
-    goes on: rows that find no room are counted in `lost`, and `close` reports what went wrong.
+    goes on: rows that find no room are counted in `lost`, and `close` raises the error.
 
     Args:
         path: final name of the file; a file of that name is replaced.
-        wait: wait for room instead of losing rows, where nothing happens in real time.
+        wait: wait for room instead of losing rows, for streams that are not in real time.
 
     Raises:
-        StorageError: the place cannot be written.
+        StorageError: the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, wait: bool = False) -> None:
@@ -102,21 +102,21 @@ class ForecastWriter:
                     raise _Nothing
         except _Nothing:
             pass
-        except Exception as error:  # kept for `close`: a thread has nobody to raise to
+        except Exception as error:  # kept for `close`: raising would only end this thread
             self._error = error
             self._drain()
         finally:
             self._ready.set()
 
     def _drain(self) -> None:
-        """Let whoever waits for room go on."""
+        """Empty the queue, so that an `add` that waits for room goes on."""
         while not self._rows.empty():
             if self._rows.get_nowait() is not None:
                 self.lost += 1
 
 
 def to_line(forecast: Forecast, z: bytes | None, z_future: bytes | None) -> str:
-    """One line of the file, with its newline."""
+    """Format one line of the file, with its newline."""
     return (
         json.dumps(
             {
@@ -142,7 +142,7 @@ def to_line(forecast: Forecast, z: bytes | None, z_future: bytes | None) -> str:
 
 
 def read(path: str | os.PathLike[str]) -> Iterator[Forecast]:
-    """The forecasts of a file, with arrays `z [D]` and `z_future [H, D]` of their own.
+    """Read the forecasts of a file, with arrays `z [D]` and `z_future [H, D]` of their own.
 
     Raises:
         DataError: a line is not what `ForecastWriter` writes.

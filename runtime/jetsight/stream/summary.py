@@ -1,4 +1,4 @@
-"""What a stream was like: counts, and percentiles over every forecast, in constant memory."""
+"""Summary of a stream: counts, and percentiles over every forecast, in constant memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jetsight.stream.frames import Forecast, Reason
 
 
 class StreamSummary:
-    """Counts published forecasts; nothing here is on the way to the robot.
+    """Counts and percentiles of published forecasts.
 
     Attributes:
         frames: forecasts of a frame, valid or not.
@@ -52,7 +52,7 @@ class StreamSummary:
             self.surprise.add(forecast.surprise)
 
     def summary(self) -> dict[str, Any]:
-        """Counts, and p50, p99 and max of every measured quantity."""
+        """Return counts, and p50, p99 and max of every measured quantity."""
         return {
             "frames": self.frames,
             "valid": self._reasons[Reason.OK],

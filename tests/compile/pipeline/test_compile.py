@@ -20,10 +20,11 @@ from jetsight.bundle.parity import rank_agreement
 from jetsight.cli import main
 from jetsight.errors import CheckpointError, GateError, StorageError, UsageError
 from jetsight_compile.calibration.run import run_all
-from jetsight_compile.pipeline import compile
 from jetsight_compile.pipeline import family as families
+from jetsight_compile.pipeline import family_passes
 from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
 from jetsight_compile.planner_graph.settings import PlannerPreset, PlannerSettings
+from jetsight_compile.quantize import vendor
 from jetsight_compile.validate import gates as gate
 from jetsight_compile.validate.limits import IMAGINE_LIMITS
 
@@ -205,6 +206,35 @@ def test_mistakes_are_found_before_the_work(inputs, tmp_path) -> None:
         compile_checkpoint(CompileRequest(inputs / "calib", inputs / "calib", tmp_path / "x"))
 
 
+@pytest.mark.parametrize(
+    ("target", "precision", "method", "known"),
+    [
+        ("orin-jp6", "int8", "entropy", "TensorRT's .* max, percentile, mse"),
+        ("orin-jp6", "auto", "entropy", "TensorRT's .* max, percentile, mse"),
+        ("orin-jp6", "encode=fp16,forecast=fp16,imagine=int8", "entropy", "TensorRT's"),
+        ("cpu", "int8", "mse", "the CPU's .* max, percentile, entropy"),
+    ],
+)
+def test_a_method_that_no_quantizer_has_is_refused_before_any_work(
+    inputs, tmp_path, monkeypatch, target, precision, method, known
+) -> None:
+    monkeypatch.setattr(vendor, "check_modelopt", lambda: None)
+    said: list[str] = []
+    options = {"targets": (target,), "precisions": (precision,)}
+    with pytest.raises(UsageError, match=f"^{known.replace(' .*', rf'.* by {method}; choose')}"):
+        compile_checkpoint(
+            request(inputs, tmp_path / "x", methods=(method,), **options), said.append
+        )
+    assert said == []
+    fine = request(inputs, tmp_path / "x", methods=(method, "max"), **options)
+    with pytest.raises(KeyboardInterrupt):  # the control: it goes on with the other method
+        compile_checkpoint(fine, interrupt)
+
+
+def interrupt(stage: str) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_kept_layer_is_counted_and_a_wrong_name_refused(inputs, tmp_path) -> None:
     options = {"precisions": ("int8",)}
     made = compile_checkpoint(
@@ -308,7 +338,7 @@ def planning(shop, inputs, tmp_path_factory) -> Bundle:
     with pytest.MonkeyPatch.context() as patch:
         use_shared_exports(shop, patch)
         patch.setattr(gate, "require", lambda gates: None)
-        patch.setattr(compile, "_backends", lambda family: [OnnxRuntimeBackend()])
+        patch.setattr(family_passes, "_backends", lambda family: [OnnxRuntimeBackend()])
         options = {"precisions": ("fp32", "encode=fp32,forecast=fp32,imagine=int8")}
         wish = request(inputs, out, planners=(PlannerPreset("icem", 32),), **options)
         return compile_checkpoint(replace(wish, settings=PlannerSettings(iterations=3))).bundle

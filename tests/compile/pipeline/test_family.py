@@ -13,12 +13,13 @@ from onnx import TensorProto
 
 from jetsight.errors import UsageError
 from jetsight_compile.calibration.data import Episodes, Side
-from jetsight_compile.config.targets import plan
+from jetsight_compile.config.targets import FamilyPlan, plan
 from jetsight_compile.export.onnx_export import Sizes, check_graph, operator_counts
 from jetsight_compile.export.onnx_graph import quantizable
 from jetsight_compile.pipeline import family
-from jetsight_compile.pipeline.family import FamilyBuilder, Options
+from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Options
 from jetsight_compile.pipeline.family import samples_of as calibration_samples
+from jetsight_compile.pipeline.family_passes import export_family, quantize_family
 from jetsight_compile.quantize import mixed_precision, schemes, vendor
 
 TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -31,8 +32,12 @@ def episodes_of(shop, kind: str) -> Episodes:
     return Episodes(side, side)
 
 
+def make(builder: FamilyBuilder, plan: FamilyPlan) -> FamilyGraphs:
+    return quantize_family(builder, export_family(builder, plan))
+
+
 class Bench:
-    """Workshops over the shared exports; what they said is kept."""
+    """Builders over the shared exports; their messages are kept."""
 
     def __init__(self, shop) -> None:
         self._shop = shop
@@ -50,7 +55,7 @@ class Bench:
 
 
 @pytest.fixture
-def workshop(shop, monkeypatch) -> Bench:
+def builder_of(shop, monkeypatch) -> Bench:
     def exporter(name: str):
         kinds = {id(shop.model(kind)): kind for kind in ("conv", "vit")}
         return lambda model, style: shop.graph(kinds[id(model)], name, style)
@@ -67,9 +72,9 @@ def types(model: onnx.ModelProto) -> set[int]:
     return {tensor.data_type for tensor in model.graph.initializer}
 
 
-def test_a_float_family_is_its_exports(shop, workshop) -> None:
+def test_a_float_family_is_its_exports(shop, builder_of) -> None:
     (each,) = plan(["orin-jp6"], ["fp16"])
-    made = workshop().make(each)
+    made = make(builder_of(), each)
     assert made.precision == {"encode": "fp16", "forecast": "fp16"}
     assert made.quantized == {}
     assert made.trials == ()
@@ -80,9 +85,9 @@ def test_a_float_family_is_its_exports(shop, workshop) -> None:
         assert not types(made.exact[name]) & {TYPES["fp16"], TYPES["bf16"]}
 
 
-def test_each_graph_has_its_own_precision(shop, workshop) -> None:
+def test_each_graph_has_its_own_precision(shop, builder_of) -> None:
     (each,) = plan(["orin-jp6"], ["encode=fp16,forecast=int8"])
-    made = workshop().make(each)
+    made = make(builder_of(), each)
     assert each.name == "trt-op20-fp16-int8"
     assert operator_counts(made.graphs["encode"])["QuantizeLinear"] == 0
     assert operator_counts(made.graphs["forecast"])["QuantizeLinear"] == 19
@@ -94,35 +99,35 @@ def test_each_graph_has_its_own_precision(shop, workshop) -> None:
         assert graph.opset_import[0].version == 20
 
 
-def test_what_a_quantization_leaves_float_is_in_the_base(workshop) -> None:
-    bench = workshop("vit")
+def test_what_a_quantization_leaves_float_is_in_the_base(builder_of) -> None:
+    bench = builder_of("vit")
     for base in ("fp16", "bf16"):
         (each,) = plan(["orin-jp6"], ["encode=int8,forecast=fp32"], base)
-        made = bench.make(each)
+        made = make(bench, each)
         found = types(made.graphs["encode"])
         assert found >= {TYPES[base], TensorProto.INT8}
         assert not found & {TYPES[other] for other in ("fp16", "bf16") if other != base}
         assert not types(made.graphs["forecast"]) & {TYPES["fp16"], TYPES["bf16"]}
 
 
-def test_exports_and_quantizations_are_made_once(workshop) -> None:
-    bench = workshop()
+def test_exports_and_quantizations_are_made_once(builder_of) -> None:
+    bench = builder_of()
     wanted = plan(["orin-jp6"], ["fp16", "int8", "encode=fp16,forecast=int8"])
     for each in wanted:
-        bench.make(each)
-    assert len(workshop.said) == len(set(workshop.said))
-    assert [line for line in workshop.said if line.startswith("quantize")] == [
+        make(bench, each)
+    assert len(builder_of.said) == len(set(builder_of.said))
+    assert [line for line in builder_of.said if line.startswith("quantize")] == [
         "quantize encode for trt-op20-int8",
         "quantize forecast for trt-op20-int8",
     ]
     assert (
-        sum(line.startswith("export") for line in workshop.said) == 4
+        sum(line.startswith("export") for line in builder_of.said) == 4
     )  # two graphs, fp32 and fp16
 
 
-def test_the_cpus_int8_is_another_one(workshop) -> None:
-    bench = workshop()
-    made = {each.name: bench.make(each) for each in plan(["cpu", "orin-jp6"], ["int8"])}
+def test_the_cpus_int8_is_another_one(builder_of) -> None:
+    bench = builder_of()
+    made = {each.name: make(bench, each) for each in plan(["cpu", "orin-jp6"], ["int8"])}
     cpu, orin = (made[name].quantized["encode"] for name in ("cpu-int8", "trt-op20-int8"))
     assert cpu.recipe is None
     assert orin.recipe is not None
@@ -130,30 +135,30 @@ def test_the_cpus_int8_is_another_one(workshop) -> None:
     assert TensorProto.UINT8 not in types(made["trt-op20-int8"].graphs["encode"])
 
 
-def test_a_family_does_not_depend_on_what_was_made_before(workshop) -> None:
+def test_a_family_does_not_depend_on_what_was_made_before(builder_of) -> None:
     wanted = plan(["orin-jp6"], ["int8", "fp16"])
-    bench, other = workshop(), workshop()
-    first = {each.name: bench.make(each) for each in wanted}
-    second = {each.name: other.make(each) for each in reversed(wanted)}
+    bench, other = builder_of(), builder_of()
+    first = {each.name: make(bench, each) for each in wanted}
+    second = {each.name: make(other, each) for each in reversed(wanted)}
     for name, made in first.items():
         for graph in made.graphs:
             bytes_ = made.graphs[graph].SerializeToString()
             assert bytes_ == second[name].graphs[graph].SerializeToString()
 
 
-def test_a_pattern_is_about_the_graph_it_fits(shop, workshop) -> None:
+def test_a_pattern_is_about_the_graph_it_fits(shop, builder_of) -> None:
     (each,) = plan(["orin-jp6"], ["int8"])
-    made = workshop(keep_float=["trunk.out/*", "last.*"]).make(each)
+    made = make(builder_of(keep_float=["trunk.out/*", "last.*"]), each)
     encode, forecast = (made.quantized[name].layers for name in family.EXPORTS)
     graph = shop.graph("conv", "encode", each.style.computing("fp32"))
     assert set(quantizable(graph)) - set(encode) == {"trunk.out/Gemm"}
     assert not any("last." in name for name in forecast)
     with pytest.raises(UsageError, match=r"'trunk\.lost/\*' matches no layer"):
-        workshop(keep_float=["trunk.lost/*"]).make(each)
+        make(builder_of(keep_float=["trunk.lost/*"]), each)
 
 
 @pytest.mark.parametrize("kind", ["conv", "vit"])
-def test_auto_searches_what_the_model_has_a_form_for(shop, workshop, monkeypatch, kind) -> None:
+def test_auto_searches_what_the_model_has_a_form_for(shop, builder_of, monkeypatch, kind) -> None:
     tasks: dict[str, mixed_precision.Task] = {}
 
     def choose(task: mixed_precision.Task) -> mixed_precision.PrecisionChoice:
@@ -165,23 +170,23 @@ def test_auto_searches_what_the_model_has_a_form_for(shop, workshop, monkeypatch
 
     monkeypatch.setattr(mixed_precision, "choose", choose)
     (each,) = plan(["orin-jp6"], ["auto"])
-    made = workshop(kind, keep_float=["last.*"]).make(each)
+    made = make(builder_of(kind, keep_float=["last.*"]), each)
     assert made.precision == {"encode": "fp32", "forecast": "int8"}
     assert not types(made.graphs["encode"]) & {TYPES["fp16"], TensorProto.INT8}
     assert types(made.graphs["forecast"]) >= {TYPES["fp16"], TensorProto.INT8}
     assert tasks["forecast"].allowed == ("fp32", "fp16", "bf16", "int8")
     # ONNX has no bfloat16 convolution in opset 20.
     assert ("bf16" in tasks["encode"].allowed) == (kind == "vit")
-    assert tasks["forecast"].asked is not None
-    assert tasks["encode"].asked is None
+    assert tasks["forecast"].query is not None
+    assert tasks["encode"].query is None
     assert tasks["encode"].module.name == "Orin Nano 4GB"
     assert (tasks["encode"].keep_float, tasks["forecast"].keep_float) == ([], ["last.*"])
 
 
-def test_a_convolution_in_bfloat16_is_refused_where_onnx_has_none(workshop) -> None:
+def test_a_convolution_in_bfloat16_is_refused_where_onnx_has_none(builder_of) -> None:
     (each,) = plan(["orin-jp6"], ["bf16"])
     with pytest.raises(UsageError, match=r"from opset 22.*--precision encode=fp16,forecast=bf16"):
-        workshop().make(each)
+        make(builder_of(), each)
 
 
 def test_calibration_inputs_are_spread_over_the_episodes(shop) -> None:
@@ -193,9 +198,9 @@ def test_calibration_inputs_are_spread_over_the_episodes(shop) -> None:
     assert set(found["forecast"][0]) == {"z_hist", "a_hist", "actions"}
 
 
-def test_quantized_layers_read_quantized_numbers(workshop) -> None:
+def test_quantized_layers_read_quantized_numbers(builder_of) -> None:
     (each,) = plan(["orin-jp6"], ["int8"])
-    made = workshop().make(each)
+    made = make(builder_of(), each)
     for name, found in made.quantized.items():
         nodes = nodes_of(made.graphs[name])
         makers = {v: n for n in made.graphs[name].graph.node for v in n.output}

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from helpers.compile import tensorrt_rtx
 from helpers.compile.tiny_model import geometry_of
 from helpers.paths import RECORDED
 
 import jetsight_train
 from jetsight.errors import UsageError
-from jetsight_compile import rtx
 from jetsight_compile.calibration.data import load_episodes
 from jetsight_compile.calibration.planner_samples import imagine_samples
 from jetsight_compile.config.precision import QUANTIZED, WEIGHT_ONLY
@@ -33,6 +33,7 @@ from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.planner_graph.settings import PlannerSettings, parse, specs
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_compile.quantize import schemes
+from jetsight_compile.quantize.quantized import Quantized, rebase
 from jetsight_train import checkpoint
 from jetsight_train.planning.problem import ImagineSpec
 from jetsight_train.recipe import load_recipe
@@ -129,7 +130,7 @@ def samples(recipe: str, name: str) -> list[dict[str, np.ndarray]]:
 
 
 @cache
-def quantized(recipe: str, name: str, style, precision: str) -> schemes.Quantized | None:
+def quantized(recipe: str, name: str, style, precision: str) -> Quantized | None:
     """A quantization of a random model: its numbers mean nothing, its structure is the shipped one.
 
     None where no layer of the graph has a form in that precision.
@@ -146,7 +147,7 @@ def graph_of(recipe: str, name: str, family: FamilyPlan) -> tuple[onnx.ModelProt
     if precision not in QUANTIZED:
         return exported(recipe, name, family.style.computing(precision)), 0
     made = quantized(recipe, name, family.style, precision)
-    made = schemes.rebase(made, exported(recipe, name, family.style))
+    made = rebase(made, exported(recipe, name, family.style))
     return finished(made.model, name, sizes(recipe, name)), len(made.layers)
 
 
@@ -165,7 +166,7 @@ def compiled(recipe: str, name: str, family: FamilyPlan) -> dict[str, int] | Non
             graph_of(recipe, name, family)
         return None
     graph, count = graph_of(recipe, name, family)
-    built = rtx.build(graph.SerializeToString())
+    built = tensorrt_rtx.build(graph.SerializeToString())
     ports = [
         {port: (NAMES[kind], shape) for port, (kind, shape) in each.items()}
         for each in sizes(recipe, name).signature(name)
@@ -251,7 +252,7 @@ def test_pins_say_what_a_precision_is() -> None:
 def test_a_quantization_that_vanished_would_be_seen() -> None:
     """The control: the float graph under the name of a quantized one."""
     family = FAMILIES["trt-op20-int8"]
-    built = rtx.build(exported("pusht-nano", "encode", family.style).SerializeToString())
+    built = tensorrt_rtx.build(exported("pusht-nano", "encode", family.style).SerializeToString())
     assert (built.quantized, built.weight_only) == (0, 0)
     pinned = pins()["pusht-nano"]["trt-op20-int8"]["encode"]
     assert built.layers["QUANTIZE"] != pinned["quantize"]

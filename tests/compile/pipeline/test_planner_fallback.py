@@ -14,9 +14,9 @@ from onnx import helper
 
 from jetsight_compile.config.targets import plan
 from jetsight_compile.export.onnx_graph import block_of
-from jetsight_compile.pipeline import planner_fallback
+from jetsight_compile.pipeline import family_passes
 from jetsight_compile.pipeline.family import FamilyGraphs
-from jetsight_compile.quantize import schemes
+from jetsight_compile.quantize import float_fallback, quantized, schemes
 from jetsight_compile.validate import planner_gates
 
 GRAPH, ROWS, SIZE = "imagine_cem_8x2", 64, 16
@@ -54,21 +54,26 @@ class Case:
         whole = schemes.cpu_rows(exact, samples)
         precision = dict.fromkeys(("encode", "forecast", GRAPH), "int8")
         self.made = FamilyGraphs(
-            family, precision, {GRAPH: whole.model}, {GRAPH: exact}, {GRAPH: whole}
+            family,
+            {GRAPH: exact},
+            precision=precision,
+            graphs={GRAPH: whole.model},
+            quantized={GRAPH: whole},
         )
-        self.shop = cast(
+        self.judged: list[tuple[str, ...]] = []
+        self.said: list[str] = []
+        self.builder = cast(
             Any,
             SimpleNamespace(
                 samples={GRAPH: samples},
                 exported=lambda graph, style: exact,
                 ports=lambda graph: None,
+                say=self.said.append,
             ),
         )
-        self.judged: list[tuple[str, ...]] = []
-        self.said: list[str] = []
         self.enough = 0
         patch.setattr(planner_gates, "judge", self._judge)
-        patch.setattr(planner_fallback, "finished", lambda model, graph, ports: model)
+        patch.setattr(family_passes, "finished", lambda model, graph, ports: model)
 
     def _judge(self, planner: Any, backends: Any) -> Any:
         products = [n for n in planner.compiled.graph.node if n.name.startswith("step0/")]
@@ -78,10 +83,9 @@ class Case:
 
     def settled(self, enough: int) -> tuple[FamilyGraphs, bool]:
         self.enough = enough
-        made, (verdict,) = planner_fallback.settled(
-            self.shop, self.made, {GRAPH: cast(Any, None)}, [], self.said.append
-        )
-        return made, verdict.passed
+        truth = cast(Any, SimpleNamespace(facts=SimpleNamespace(graph=GRAPH)))
+        made, result = family_passes.settle_planner(self.builder, self.made, truth)
+        return made, result.passed
 
 
 @pytest.fixture
@@ -101,8 +105,8 @@ def test_the_most_harmful_block_goes_back_first(case, exact, samples) -> None:
     made, passed = case.settled(1)
     recipe = case.made.quantized[GRAPH].recipe
     assert recipe is not None
-    order = schemes.most_harmful(
-        exact, recipe, samples[3::4], schemes.outputs(exact, samples[3::4])
+    order = float_fallback.most_harmful(
+        exact, recipe, samples[3::4], quantized.outputs(exact, samples[3::4])
     )
     assert passed
     assert made.quantized[GRAPH].kept == (order[0],)

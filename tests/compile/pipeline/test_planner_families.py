@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from helpers.compile import tensorrt_rtx
 from helpers.compile.planner_world import (
     PLANNERS,
     draws,
@@ -20,7 +21,7 @@ from helpers.compile.planner_world import (
 from helpers.compile.probes import windows_of
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
-from jetsight_compile import rtx
+from jetsight.bundle.parity import spearman
 from jetsight_compile.calibration.data import Episodes, Side
 from jetsight_compile.calibration.planner_samples import imagine_samples
 from jetsight_compile.calibration.run import run_all
@@ -29,6 +30,7 @@ from jetsight_compile.export import onnx_graph
 from jetsight_compile.export.onnx_export import check_graph, operator_counts
 from jetsight_compile.pipeline import family as families
 from jetsight_compile.pipeline.family import FamilyBuilder, Options
+from jetsight_compile.pipeline.family_passes import export_family, quantize_family
 from jetsight_compile.planner_graph.signature import ImaginePorts
 from jetsight_train.planning.problem import ImagineSpec
 
@@ -50,13 +52,15 @@ class Made:
         self.windows = side.windows
         both = Episodes(side, side)
         options = Options(methods=("max",))
-        self.workshop = FamilyBuilder(self.model, both, options, lambda line: None, [SPEC])
+        self.builder = FamilyBuilder(self.model, both, options, lambda line: None, [SPEC])
         self._made: dict[tuple[str, str], families.FamilyGraphs] = {}
 
     def family(self, target: str, precision: str) -> families.FamilyGraphs:
         if (target, precision) not in self._made:
             (each,) = plan([target], [precision])
-            self._made[target, precision] = self.workshop.make(each)
+            self._made[target, precision] = quantize_family(
+                self.builder, export_family(self.builder, each)
+            )
         return self._made[target, precision]
 
 
@@ -69,11 +73,6 @@ def made():
         for name in families.EXPORTS:
             patch.setitem(families.EXPORTS, name, nothing)
         yield Made()
-
-
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    ranks = (np.argsort(np.argsort(x)) for x in (a, b))
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def test_a_family_carries_a_graph_per_planner(made) -> None:
@@ -144,7 +143,7 @@ def test_the_cpus_int8_ranks_the_same(made) -> None:
 )
 def test_tensorrt_compiles_a_planner(made, target, precision) -> None:
     graph = made.family(target, precision).graphs[SPEC.graph]
-    built = rtx.build(graph.SerializeToString())
+    built = tensorrt_rtx.build(graph.SerializeToString())
     inputs, outputs = ImaginePorts.of(made.model, SPEC).signature(SPEC.graph)
     promised = [{n: ("float32", s) for n, (_, s) in side.items()} for side in (inputs, outputs)]
     assert [built.inputs, built.outputs] == promised

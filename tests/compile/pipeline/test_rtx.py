@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx
 import pytest
+from helpers.compile import tensorrt_rtx
 from onnx import helper
 
 from jetsight.errors import EngineError, MissingDependency
-from jetsight_compile import rtx
 from jetsight_compile.config.targets import TARGETS, plan
 from jetsight_compile.export import onnx_export
 from jetsight_compile.export.onnx_export import Sizes
@@ -48,7 +48,7 @@ def test_the_table_has_four_tensorrt_families() -> None:
 )
 def test_families_compile(shop, tmp_path, kind, name, family) -> None:
     graph = shop.graph(kind, name, FAMILIES[family].style)
-    built = rtx.build(graph.SerializeToString(), tmp_path / "trt.log")
+    built = tensorrt_rtx.build(graph.SerializeToString(), tmp_path / "trt.log")
     assert [built.inputs, built.outputs] == promised(Sizes.of(shop.model(kind)), name)
     assert len(built.engine) > 1000
     counts = onnx_export.operator_counts(graph)
@@ -73,7 +73,7 @@ def test_shipped_geometries_compile(recipe, family) -> None:
         ("encode", onnx_export.export_encode),
         ("forecast", onnx_export.export_forecast),
     ):
-        built = rtx.build(export(model, FAMILIES[family].style).SerializeToString())
+        built = tensorrt_rtx.build(export(model, FAMILIES[family].style).SerializeToString())
         assert [built.inputs, built.outputs] == promised(Sizes.of(model), name)
 
 
@@ -83,7 +83,7 @@ def test_what_the_parser_refuses_is_one_line(shop, tmp_path) -> None:
     odd = helper.make_node("Fourier", ["sub"], ["odd"], name="odd/Fourier", domain="com.me")
     model.graph.node.append(odd)
     with pytest.raises(EngineError, match=r"cannot parse the graph: node 'odd/Fourier'") as caught:
-        rtx.build(model.SerializeToString(), tmp_path / "trt.log")
+        tensorrt_rtx.build(model.SerializeToString(), tmp_path / "trt.log")
     assert "\n" not in str(caught.value)
     assert b"Fourier" in (tmp_path / "trt.log").read_bytes()
 
@@ -101,11 +101,11 @@ def test_what_the_compiler_refuses_is_one_line(shop, tmp_path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     log = tmp_path / "trt.log"
     with pytest.raises(EngineError, match=r"cannot compile the graph: .*log is in") as caught:
-        rtx.build(model.SerializeToString(), log)
+        tensorrt_rtx.build(model.SerializeToString(), log)
     assert "\n" not in str(caught.value)
 
 
 def test_without_tensorrt_rtx_the_extra_is_named(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt_rtx", None)
     with pytest.raises(MissingDependency, match=r"jetsight\[rtx\]"):
-        rtx.build(b"")
+        tensorrt_rtx.build(b"")

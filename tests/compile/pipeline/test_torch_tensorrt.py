@@ -190,10 +190,8 @@ def convert(made, tmp_path, graph="encode", precision="fp16", **changes):
         manifest,
         family,
         graph,
-        given["library"],
-        given["options"],
-        tmp_path / "build.log",
-        gpu=given["gpu"],
+        log=tmp_path / "build.log",
+        **given,
     )
 
 

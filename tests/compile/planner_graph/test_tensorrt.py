@@ -6,17 +6,17 @@ import importlib.util
 
 import onnx
 import pytest
+from helpers.compile import tensorrt_rtx
 from helpers.compile.planner_world import imagining_model
 from helpers.compile.probes import copy_of, makers_of, nodes_of, windows_of
 
-from jetsight_compile import rtx
 from jetsight_compile.calibration.planner_samples import imagine_samples
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import finished
 from jetsight_compile.export.onnx_graph import quantizable
 from jetsight_compile.planner_graph.export import PlannerExporter
 from jetsight_compile.planner_graph.signature import ImaginePorts
-from jetsight_compile.quantize import schemes, vendor
+from jetsight_compile.quantize import quantized, schemes, vendor
 from jetsight_train.planning.problem import ImagineSpec
 
 SPEC = ImagineSpec("icem", 12, 2, 4, kept=1, momentum=0.1, context=2)
@@ -33,12 +33,12 @@ def model():
     return imagining_model()
 
 
-def family(model, style: Style, kind: str) -> tuple[onnx.ModelProto, schemes.Quantized]:
+def family(model, style: Style, kind: str) -> tuple[onnx.ModelProto, quantized.Quantized]:
     """A planner's graph in float16, quantized as its family ships it."""
     exact, half = (PlannerExporter(model, s).export(SPEC) for s in (style, style.computing("fp16")))
     samples = imagine_samples(windows_of(16), SPEC, model, most=4)
     made = schemes.tensorrt(exact, kind, samples, methods=("max",), smoothing=False)
-    made = schemes.rebase(made, half)
+    made = quantized.rebase(made, half)
     return finished(made.model, SPEC.graph, ImaginePorts.of(model, SPEC)), made
 
 
@@ -56,13 +56,13 @@ def test_tensorrt_compiles_a_quantized_planner(model, monkeypatch, style, kind) 
     monkeypatch.setattr(vendor, "modelopt_placement", lambda g, k, layers, s: tuple(layers))
     graph, made = family(model, STYLES[style], kind)
     assert not any("project" in name for name in made.layers)
-    built = rtx.build(graph.SerializeToString())
+    built = tensorrt_rtx.build(graph.SerializeToString())
     count = len(made.layers)
     assert count > 40
     assert (built.quantized, built.weight_only) == (count, 0)
     assert set(built.inputs) == set(ImaginePorts.of(model, SPEC).inputs())
     if (style, kind) == ("op23", "int8"):
-        lost = rtx.build(unquantized(graph, made.layers[0]).SerializeToString())
+        lost = tensorrt_rtx.build(unquantized(graph, made.layers[0]).SerializeToString())
         assert lost.quantized == count - 1, "the control: a layer that lost its Q/DQ"
 
 

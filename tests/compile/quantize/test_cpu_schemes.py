@@ -7,19 +7,20 @@ from helpers.compile.probes import samples_of
 from onnx import numpy_helper
 
 from jetsight.errors import EngineError, MissingDependency, UsageError
+from jetsight_compile.config.precision import CPU_METHODS
 from jetsight_compile.export.onnx_export import Sizes, check_graph
 from jetsight_compile.export.onnx_graph import check_quantized, quantizable
-from jetsight_compile.quantize import schemes
+from jetsight_compile.quantize import quantized
 from jetsight_compile.quantize.schemes import cpu_int8
 
 
 @pytest.fixture(scope="module")
-def encoded(shop) -> schemes.Quantized:
+def encoded(shop) -> quantized.Quantized:
     return cpu_int8(shop.graph("conv", "encode"), samples_of(shop, "conv", "encode"))
 
 
 @pytest.fixture(scope="module")
-def forecast(shop) -> schemes.Quantized:
+def forecast(shop) -> quantized.Quantized:
     samples = samples_of(shop, "conv", "forecast")
     return cpu_int8(shop.graph("conv", "forecast"), samples, methods=["max"])
 
@@ -74,7 +75,7 @@ def test_ranges_cover_everything_that_was_shown(shop) -> None:
 
 def test_the_best_method_is_chosen_by_measurement(shop, encoded) -> None:
     graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode")
-    errors = {m: cpu_int8(graph, samples, methods=[m]).error for m in schemes.CPU_METHODS}
+    errors = {m: cpu_int8(graph, samples, methods=[m]).error for m in CPU_METHODS}
     assert encoded.error == pytest.approx(min(errors.values()))
     assert errors[encoded.method] == pytest.approx(encoded.error)
     assert max(errors.values()) > min(errors.values())
@@ -143,14 +144,14 @@ def test_a_result_that_is_no_number_is_the_worst_of_all() -> None:
     expected = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
     broken = expected.copy()
     broken[3] = np.nan
-    assert schemes.relative_error(broken, expected) == np.inf
-    assert schemes.relative_error(broken * np.inf, expected) == np.inf
-    assert schemes.relative_error(expected, expected) == 0.0
-    assert schemes.relative_error(-expected, expected) == pytest.approx(4.0, rel=0.2)
+    assert quantized.relative_error(broken, expected) == np.inf
+    assert quantized.relative_error(broken * np.inf, expected) == np.inf
+    assert quantized.relative_error(expected, expected) == 0.0
+    assert quantized.relative_error(-expected, expected) == pytest.approx(4.0, rel=0.2)
 
 
 def test_what_judges_has_not_calibrated() -> None:
     samples = [{"x": np.array(i)} for i in range(10)]
-    calibrating, judging = schemes.parted(samples)
+    calibrating, judging = quantized.parted(samples)
     assert [int(s["x"]) for s in judging] == [3, 7]
     assert [int(s["x"]) for s in calibrating] == [0, 1, 2, 4, 5, 6, 8, 9]

@@ -15,8 +15,8 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.errors import UsageError
 from jetsight_compile.calibration.run import run_all
 from jetsight_compile.export.onnx_graph import check_quantized, quantizable
-from jetsight_compile.quantize import gemm_int8, schemes
-from jetsight_compile.quantize.schemes import relative_error as error
+from jetsight_compile.quantize import float_fallback, gemm_int8, quantized, schemes
+from jetsight_compile.quantize.quantized import relative_error as error
 
 ROWS, FEW, MANY, OUT = 64, 24, 300, 16
 
@@ -45,7 +45,7 @@ def samples() -> list[dict[str, np.ndarray]]:
 
 
 @pytest.fixture(scope="module")
-def made(graph, samples) -> schemes.Quantized:
+def made(graph, samples) -> quantized.Quantized:
     return schemes.cpu_rows(graph, samples)
 
 
@@ -121,16 +121,16 @@ def test_onnxruntime_makes_integer_kernels_of_it(made, tmp_path: Path) -> None:
 
 
 def test_layers_go_back_to_float_as_a_block(graph, made, samples) -> None:
-    fewer = schemes.restore_float(made, graph, ("two",))
+    fewer = float_fallback.restore_float(made, graph, ("two",))
     assert fewer.layers == ("one/Gemm",)
     assert fewer.kept == ("two",)
     assert nodes_of(fewer.model)["two/MatMul"].op_type == "MatMul"
     right = outputs(graph, samples)
     assert error(outputs(fewer.model, samples), right) < made.error
-    order = schemes.most_harmful(graph, made.recipe, samples, right)
+    order = float_fallback.most_harmful(graph, made.recipe, samples, right)
     assert sorted(order) == ["one", "two"]
     each = {
-        b: error(outputs(schemes.restore_float(made, graph, (b,)).model, samples), right)
+        b: error(outputs(float_fallback.restore_float(made, graph, (b,)).model, samples), right)
         for b in order
     }
     assert each[order[0]] < each[order[1]]

@@ -13,7 +13,14 @@ from jetsight.errors import GateError, UsageError
 from jetsight_compile.config.hardware import MODULES, Module
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_graph import block_of, blocks_of, quantizable, share
-from jetsight_compile.quantize import mixed_precision, qdq, ranges, schemes
+from jetsight_compile.quantize import (
+    float_fallback,
+    mixed_precision,
+    qdq,
+    quantized,
+    ranges,
+    schemes,
+)
 from jetsight_compile.quantize.mixed_precision import Task, choose, floor_ms, smallest_module
 from jetsight_compile.validate.plan_agreement import question
 
@@ -31,7 +38,7 @@ def task_of(shop, allowed: tuple[str, ...] = ("fp32", "fp16", "int8"), **changed
         samples=samples_of(shop, "conv", "forecast", 16),
         methods=("max",),
         keep_float=(),
-        asked=None,
+        query=None,
         module=NANO,
         say=lambda text: None,
     )
@@ -46,10 +53,10 @@ def quantizer(shop, harmful: dict[str, float]):
     seen = ranges.collect(graph, reads.values(), samples_of(shop, "conv", "forecast", 8))
     amax = {n: seen[v].amax * harmful.get(block_of(n), 1.0) for n, v in reads.items()}
 
-    def tensorrt(exact, kind, samples, *, methods, keep_float=()) -> schemes.Quantized:
+    def tensorrt(exact, kind, samples, *, methods, keep_float=()) -> quantized.Quantized:
         kept = tuple(quantizable(exact, keep_float))
         recipe = qdq.QuantizationRecipe(kind, kept, {name: amax[name] for name in kept})
-        return schemes.applied(exact, recipe, methods[0], {methods[0]: 0.0})
+        return quantized.applied(exact, recipe, methods[0], {methods[0]: 0.0})
 
     return tensorrt
 
@@ -92,7 +99,7 @@ def test_the_harmful_block_goes_back_to_float_and_no_other(shop, monkeypatch, bl
 
 def test_two_harmful_blocks_go_one_after_the_other(shop, monkeypatch) -> None:
     monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {"all": 1e4, "last": 1e4}))
-    monkeypatch.setattr(mixed_precision, "FEWEST_SHARE", 0.1)
+    monkeypatch.setattr(float_fallback, "FEWEST_SHARE", 0.1)
     choice = choose(task_of(shop))
     kept = [set(trial.kept) for trial in choice.trials if trial.precision == "int8"]
     assert [len(each) for each in kept] == [0, 1, 2]
@@ -108,14 +115,14 @@ def test_too_little_left_to_quantize_is_not_worth_it(shop, monkeypatch) -> None:
     choice = choose(task_of(shop))
     assert choice.precision == "fp16"
     assert choice.made is None
-    assert all(trial.share >= mixed_precision.FEWEST_SHARE for trial in choice.trials)
+    assert all(trial.share >= float_fallback.FEWEST_SHARE for trial in choice.trials)
     assert not any(trial.passed for trial in choice.trials if trial.precision == "int8")
 
 
 def test_the_planners_order_can_refuse_what_the_latents_would_pass(shop, monkeypatch) -> None:
     monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {"last": 4.0}))
     monkeypatch.setattr(mixed_precision, "LEAST_RANK", 0.99)
-    choice = choose(task_of(shop, asked=question(windows_of(40))))
+    choice = choose(task_of(shop, query=question(windows_of(40))))
     (chosen,) = (trial for trial in choice.trials if trial.chosen)
     assert chosen.kept
     assert chosen.plan.rank >= 0.99
@@ -138,7 +145,7 @@ def test_nothing_that_passes_is_an_error_with_a_way_out(shop, monkeypatch) -> No
 def test_rows_say_what_was_measured(shop, monkeypatch) -> None:
     monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {}))
     monkeypatch.setattr(mixed_precision, "LEAST_RANK", 0.5)
-    fp32, fp16, int8 = choose(task_of(shop, asked=question(windows_of(40)))).trials
+    fp32, fp16, int8 = choose(task_of(shop, query=question(windows_of(40)))).trials
     assert fp32.sqnr_db > 120 > fp16.sqnr_db > int8.sqnr_db > 30
     assert (fp32.plan.rank, fp32.plan.first_action) == (1.0, 1.0)
     assert fp32.plan.rank > fp16.plan.rank > int8.plan.rank > 0.5
@@ -192,7 +199,9 @@ def test_a_format_whose_range_is_left_never_passes(shop) -> None:
 
 def module_of(ops: float, bandwidth_gb_s: float) -> Module:
     """`ops` multiply-accumulates of INT8 per second, half as many in FP16."""
-    return Module("m", "8.7", (1, 1), 2 * ops / 1e12, ops / 1e12, 1, bandwidth_gb_s, "1", ())
+    return dataclasses.replace(
+        NANO, int8_tops=2 * ops / 1e12, fp16_tflops=ops / 1e12, bandwidth_gb_s=bandwidth_gb_s
+    )
 
 
 def three_layers():

@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_graph import quantizable
-from jetsight_compile.quantize import qdq, schemes
+from jetsight_compile.quantize import qdq, quantized
 from jetsight_compile.quantize.ranges import observe
 from jetsight_compile.quantize.smoothquant import factors, places, smoothed
 
@@ -20,7 +20,7 @@ STYLE = Style(20, gelu="erf")
 
 
 def error(found: np.ndarray, expected: np.ndarray) -> float:
-    return schemes.relative_error(found, expected) ** 0.5
+    return quantized.relative_error(found, expected) ** 0.5
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
@@ -28,8 +28,8 @@ def test_the_float_result_stays(shop, kind, name) -> None:
     graph, samples = shop.graph(kind, name), samples_of(shop, kind, name, 8)
     by = factors(graph, samples)
     other = smoothed(graph, by)
-    expected = schemes.outputs(graph, samples)
-    assert error(schemes.outputs(other, samples), expected) < ROUNDING
+    expected = quantized.outputs(graph, samples)
+    assert error(quantized.outputs(other, samples), expected) < ROUNDING
     before, after = tensors_of(graph), tensors_of(other)
     folded = {weight for place in places(graph) for weight in place.weights}
     assert len(folded) == {"encode": 9, "forecast": 6}[name]
@@ -42,12 +42,12 @@ def test_the_float_result_stays(shop, kind, name) -> None:
 def test_one_side_alone_would_be_seen(shop, kind, name) -> None:
     """The control: weights that were multiplied behind a norm that was not divided."""
     graph, samples = shop.graph(kind, name), samples_of(shop, kind, name, 8)
-    expected = schemes.outputs(graph, samples)
+    expected = quantized.outputs(graph, samples)
     wrong = smoothed(graph, factors(graph, samples))
     nodes = nodes_of(wrong)
     for place in places(graph):
         nodes[place.norm].input[1] = place.affine[0]
-        assert error(schemes.outputs(wrong, samples), expected) > 100 * ROUNDING
+        assert error(quantized.outputs(wrong, samples), expected) > 100 * ROUNDING
 
 
 def test_unrolled_steps_share_weights_and_so_their_factors(shop) -> None:
@@ -79,13 +79,13 @@ def test_an_outlier_channel_is_moved_into_the_weights() -> None:
     samples = [{"x": rng.standard_normal((9, 16)).astype(np.float32)} for _ in range(12)]
     by = factors(graph, samples)
     assert by["norm"].argmax() == 5
-    expected = schemes.outputs(graph, samples)
+    expected = quantized.outputs(graph, samples)
     errors = {}
     for name, chosen in (("plain", {}), ("smooth", by)):
         seen = observe(smoothed(graph, chosen), ["h"], samples)
         largest = max(float(np.abs(values["h"]).max()) for values in seen)
         recipe = qdq.QuantizationRecipe("int8", ("up",), {"up": largest}, chosen)
-        errors[name] = schemes.error_of(graph, recipe, samples, expected)
+        errors[name] = quantized.error_of(graph, recipe, samples, expected)
     assert errors["smooth"] < 0.3 * errors["plain"]
 
 
@@ -108,11 +108,11 @@ def test_the_bias_of_a_norm_is_divided_too() -> None:
     graph = norm_and_layer()
     samples = [{"x": np.random.default_rng(2).standard_normal((9, 16)).astype(np.float32)}]
     by = factors(graph, samples)
-    expected = schemes.outputs(graph, samples)
+    expected = quantized.outputs(graph, samples)
     other = smoothed(graph, by)
-    assert np.abs(schemes.outputs(other, samples) - expected).max() < 1e-5
+    assert np.abs(quantized.outputs(other, samples) - expected).max() < 1e-5
     nodes_of(other)["norm"].input[2] = "bias"
-    assert np.abs(schemes.outputs(other, samples) - expected).max() > 0.1
+    assert np.abs(quantized.outputs(other, samples) - expected).max() > 0.1
 
 
 def add(graph: onnx.ModelProto, *nodes: onnx.NodeProto) -> onnx.ModelProto:
@@ -157,15 +157,15 @@ def test_factors_are_for_the_half_precision_twin_too(shop, kind, name, compute) 
     by = factors(exact, samples)
     assert [place.norm for place in places(exact)] == [place.norm for place in places(half)]
     other = smoothed(half, by)
-    expected, plain = schemes.outputs(exact, samples), schemes.outputs(half, samples)
+    expected, plain = quantized.outputs(exact, samples), quantized.outputs(half, samples)
     rounding = error(plain, expected)
-    assert error(schemes.outputs(other, samples), expected) < 2 * rounding
+    assert error(quantized.outputs(other, samples), expected) < 2 * rounding
     assert {t.data_type for t in other.graph.initializer} == {
         t.data_type for t in half.graph.initializer
     }
     for place in places(half):
         nodes_of(other)[place.norm].input[1] = place.affine[0]
-    assert error(schemes.outputs(other, samples), expected) > 10 * rounding
+    assert error(quantized.outputs(other, samples), expected) > 10 * rounding
 
 
 def test_the_graph_and_the_layers_are_what_they_were(shop) -> None:

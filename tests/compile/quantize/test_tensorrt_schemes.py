@@ -13,12 +13,14 @@ from onnx import helper
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.errors import EngineError, MissingDependency, UsageError
 from jetsight_compile.calibration.run import run_all
-from jetsight_compile.config.precision import WEIGHT_ONLY
+from jetsight_compile.config.precision import METHODS as METHODS_OF_ALL
+from jetsight_compile.config.precision import QUANTIZED, WEIGHT_ONLY
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import Sizes, finished, operator_counts
 from jetsight_compile.export.onnx_graph import check_quantized, quantizable
-from jetsight_compile.quantize import schemes, vendor
-from jetsight_compile.quantize.schemes import Quantized, rebase, tensorrt, weight_only
+from jetsight_compile.quantize import qdq, quantized, ranges, schemes, vendor
+from jetsight_compile.quantize.quantized import Quantized, rebase
+from jetsight_compile.quantize.schemes import tensorrt, weight_only
 
 PLAIN, NEWEST = Style(20, gelu="erf"), Style(23, attention="fused")
 METHODS = ("max", "mse")
@@ -90,11 +92,11 @@ def test_products_really_are_quantized(shop, made, model, name, kind) -> None:
 def test_a_coarser_precision_has_a_larger_error(shop, made) -> None:
     samples = samples_of(shop, "vit", "encode", 16)
     graph = shop.graph("vit", "encode", PLAIN)
-    expected = schemes.outputs(graph, samples)
+    expected = quantized.outputs(graph, samples)
 
     def rounding(compute) -> float:
         half = shop.graph("vit", "encode", PLAIN.computing(compute))
-        return schemes.relative_error(schemes.outputs(half, samples), expected)
+        return quantized.relative_error(quantized.outputs(half, samples), expected)
 
     fp16, bf16 = rounding("fp16"), rounding("bf16")
     int8, fp8, nvfp4 = (made("vit", "encode", kind).error for kind in ("int8", "fp8", "nvfp4"))
@@ -110,11 +112,41 @@ def test_the_best_variant_is_chosen_by_measurement(shop, made) -> None:
     assert found.method.endswith("+smooth"), "norms behind a ViT are what SmoothQuant is for"
     assert bool(found.recipe.factors)
     graph, samples = shop.graph("vit", "encode", PLAIN), samples_of(shop, "vit", "encode", 16)
-    _, judging = schemes.parted(samples)
-    error = schemes.relative_error(
-        schemes.outputs(found.model, judging), schemes.outputs(graph, judging)
+    _, judging = quantized.parted(samples)
+    error = quantized.relative_error(
+        quantized.outputs(found.model, judging), quantized.outputs(graph, judging)
     )
     assert error == pytest.approx(found.error)
+
+
+def test_a_method_that_tensorrts_quantizer_lacks_is_left_out_or_refused(shop) -> None:
+    graph, samples = shop.graph("conv", "encode", PLAIN), samples_of(shop, "conv", "encode", 8)
+    found = tensorrt(graph, "int8", samples, methods=["entropy", "max"])
+    assert set(found.tried) == {"max"}
+    with pytest.raises(UsageError, match="no calibration by entropy; choose max, percentile, mse"):
+        tensorrt(graph, "int8", samples, methods=["entropy"])
+
+
+def test_every_quantized_precision_has_one_scheme_and_needs_its_methods() -> None:
+    def usable(backend: str, graph: str, precision: str) -> set[str]:
+        return {m for m in METHODS_OF_ALL if not refused(backend, graph, precision, m)}
+
+    def refused(backend: str, graph: str, precision: str, method: str) -> bool:
+        try:
+            schemes.check_methods(backend, graph, precision, [method])
+        except UsageError:
+            return True
+        return False
+
+    for precision in ("int8", "fp8"):
+        assert usable("trt", "forecast", precision) == {"max", "percentile", "mse"}
+        assert usable("trt", "imagine_icem_8x2", precision) == {"max", "percentile", "mse"}
+    for precision in WEIGHT_ONLY:
+        assert usable("trt", "forecast", precision) == set(METHODS_OF_ALL), "no ranges to find"
+    assert usable("cpu", "encode", "int8") == {"max", "percentile", "entropy"}
+    assert usable("cpu", "imagine_icem_8x2", "int8") == set(METHODS_OF_ALL), "always max"
+    served = {p for row in schemes.SCHEMES for p in row.precisions}
+    assert served == set(QUANTIZED)
 
 
 def test_smoothing_is_tried_where_there_are_norms_and_it_is_allowed(shop, made) -> None:
@@ -146,12 +178,15 @@ def test_a_quantization_ships_in_the_familys_float_format(shop, made, compute) -
         found.method,
     )
     finished(copy_of(shipped.model), "encode", Sizes.of(shop.model("vit")))
-    _, judging = schemes.parted(samples_of(shop, "vit", "encode", 16))
-    expected = schemes.outputs(shop.graph("vit", "encode", PLAIN), judging)
-    error = schemes.relative_error(schemes.outputs(shipped.model, judging), expected)
+    _, judging = quantized.parted(samples_of(shop, "vit", "encode", 16))
+    expected = quantized.outputs(shop.graph("vit", "encode", PLAIN), judging)
+    error = quantized.relative_error(quantized.outputs(shipped.model, judging), expected)
     assert error < 2 * found.error
     with pytest.raises(UsageError, match="the CPU's quantization has no recipe"):
-        rebase(Quantized(half, "max", (), 0, 0.0, 0.0, {}), half)
+        rebase(
+            Quantized(half, method="max", layers=(), tensors=0, error=0.0, share=0.0, tried={}),
+            half,
+        )
 
 
 def test_the_opset_of_the_family_stays(made) -> None:
@@ -237,15 +272,15 @@ def test_a_library_that_rewrites_the_graph_does_not_judge_it(shop) -> None:
     graph, samples = shop.graph("conv", "encode", PLAIN), samples_of(shop, "conv", "encode", 8)
     layers = tuple(quantizable(graph))
     reads = {name: nodes_of(graph)[name].input[0] for name in layers}
-    seen = schemes.ranges.collect(graph, reads.values(), samples)
-    recipe = schemes.qdq.QuantizationRecipe(
+    seen = ranges.collect(graph, reads.values(), samples)
+    recipe = qdq.QuantizationRecipe(
         "fp8", layers, {n: seen[value].amax for n, value in reads.items()}
     )
-    model, expected = schemes.qdq.written(graph, recipe), schemes.outputs(graph, samples)
-    as_written = schemes.outputs(model, samples)
+    model, expected = qdq.written(graph, recipe), quantized.outputs(graph, samples)
+    as_written = quantized.outputs(model, samples)
     rewritten = run_all(OnnxRuntimeBackend(), model.SerializeToString(), samples)
-    assert schemes.relative_error(as_written, expected) < 0.03
-    assert schemes.relative_error(rewritten, expected) > 0.3
+    assert quantized.relative_error(as_written, expected) < 0.03
+    assert quantized.relative_error(rewritten, expected) > 0.3
 
 
 @pytest.mark.parametrize("kind", ["int8", "nvfp4"])
@@ -255,4 +290,4 @@ def test_the_float_graph_is_not_touched(shop, made, kind) -> None:
     made("vit", "encode", kind)
     assert graph.SerializeToString() == again
     assert not any("Linear" in node.op_type for node in graph.graph.node)
-    assert np.isfinite(schemes.outputs(graph, samples_of(shop, "vit", "encode", 1))).all()
+    assert np.isfinite(quantized.outputs(graph, samples_of(shop, "vit", "encode", 1))).all()

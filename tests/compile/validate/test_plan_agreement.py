@@ -1,4 +1,4 @@
-"""Whether two planners choose alike, on orders whose answer is known."""
+"""Agreement of two planners, on orders whose result is known."""
 
 from __future__ import annotations
 
@@ -46,12 +46,21 @@ def test_one_swap_of_neighbours_by_hand() -> None:
     assert found.first_action == 1.0
 
 
+def test_ties_cost_the_same_wherever_their_candidates_stand() -> None:
+    """Equal costs in pairs: sqrt(1 - 3 / (N^2 - 1)) by hand, whatever the order within a pair."""
+    tied, swapped = ORDER // 2, ORDER.copy()
+    swapped[::2], swapped[1::2] = ORDER[1::2], ORDER[::2]
+    expected = np.sqrt(1 - 3 / (N**2 - 1))
+    assert agreement(tied[None], ORDER[None]).rank == pytest.approx(expected)
+    assert agreement(tied[None], swapped[None]).rank == pytest.approx(expected)
+
+
 def test_agreement_is_a_mean_over_the_moments() -> None:
     found = agreement(np.stack([ORDER, ORDER[::-1]]), np.stack([ORDER, ORDER]))
     assert (found.rank, found.elites, found.first_action) == (pytest.approx(0.0), 0.5, 0.5)
 
 
-def test_more_noise_is_less_agreement_and_a_deaf_forecast_has_none() -> None:
+def test_more_noise_is_less_agreement_and_an_ignored_input_leaves_none() -> None:
     rng = np.random.default_rng(0)
     expected = rng.standard_normal((50, N))
     ranks = [
@@ -63,12 +72,12 @@ def test_more_noise_is_less_agreement_and_a_deaf_forecast_has_none() -> None:
     assert abs(agreement(np.zeros((50, N)), expected).rank) < 0.2
 
 
-def test_every_moment_is_asked_about_with_every_candidate() -> None:
+def test_every_moment_is_combined_with_every_candidate() -> None:
     windows = windows_of(40)
-    asked = question(windows)
-    assert len(asked.samples) == MOMENTS * CANDIDATES
-    assert asked.goals.shape == (MOMENTS, windows.z.shape[-1])
-    rows = [asked.samples[i : i + CANDIDATES] for i in range(0, len(asked.samples), CANDIDATES)]
+    query = question(windows)
+    assert len(query.samples) == MOMENTS * CANDIDATES
+    assert query.goals.shape == (MOMENTS, windows.z.shape[-1])
+    rows = [query.samples[i : i + CANDIDATES] for i in range(0, len(query.samples), CANDIDATES)]
     for row in rows:
         assert len({s["z_hist"].tobytes() + s["a_hist"].tobytes() for s in row}) == 1
     for column in zip(*rows, strict=True):
@@ -79,32 +88,32 @@ def test_every_moment_is_asked_about_with_every_candidate() -> None:
 
 def test_the_goal_is_where_the_moment_led() -> None:
     windows = windows_of(40)
-    asked = question(windows)
-    for index, goal in enumerate(asked.goals):
-        history = asked.samples[index * CANDIDATES]["z_hist"]
+    query = question(windows)
+    for index, goal in enumerate(query.goals):
+        history = query.samples[index * CANDIDATES]["z_hist"]
         (row,) = (i for i in range(40) if np.array_equal(windows.inputs(i)["z_hist"], history))
         np.testing.assert_array_equal(goal, windows.z[row, -1])
 
 
-def test_few_windows_are_few_questions() -> None:
-    asked = question(windows_of(16))
-    assert len(asked.samples) == MOMENTS * 16
+def test_few_windows_are_few_candidates() -> None:
+    query = question(windows_of(16))
+    assert len(query.samples) == MOMENTS * 16
 
 
 def test_costs_are_distances_of_the_last_latent() -> None:
-    asked = question(windows_of(40))
-    count, (moments, size) = len(asked.samples), asked.goals.shape
+    query = question(windows_of(40))
+    count, (moments, size) = len(query.samples), query.goals.shape
     z_future = np.random.default_rng(0).standard_normal((count, 2, size)).astype(np.float32)
-    found = costs(z_future, asked)
+    found = costs(z_future, query)
     assert found.shape == (moments, CANDIDATES)
-    by_hand = ((z_future[CANDIDATES + 3, -1] - asked.goals[1]) ** 2).sum()
+    by_hand = ((z_future[CANDIDATES + 3, -1] - query.goals[1]) ** 2).sum()
     assert found[1, 3] == pytest.approx(by_hand, rel=1e-5)
     perfect = z_future.copy()
-    perfect[2 * CANDIDATES + 7, -1] = asked.goals[2]
-    assert costs(perfect, asked)[2, 7] == 0.0
+    perfect[2 * CANDIDATES + 7, -1] = query.goals[2]
+    assert costs(perfect, query)[2, 7] == 0.0
     first = z_future.copy()
     first[:, 0] += 5.0  # only the end counts
-    np.testing.assert_array_equal(costs(first, asked), found)
+    np.testing.assert_array_equal(costs(first, query), found)
 
 
 def test_sizes_fit_the_smallest_recording() -> None:

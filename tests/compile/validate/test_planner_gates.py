@@ -1,4 +1,4 @@
-"""The gates of planners: what passes, what each control does, and what a session would do."""
+"""Gates of planners: what passes, what each control does, and agreement with a session."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ from jetsight_compile.quantize import schemes
 from jetsight_compile.validate import gates as gate
 from jetsight_compile.validate import planner_gates
 from jetsight_compile.validate.limits import IMAGINE_LIMITS
+from jetsight_compile.validate.metrics import Measurement
 from jetsight_compile.validate.negative_controls import scale_half_layer, zero_input
-from jetsight_compile.validate.planner_gates import GateResult, PlannerUnderTest
+from jetsight_compile.validate.planner_gates import PlannerUnderTest
 from jetsight_compile.validate.planner_reference import reference, truth_of
+from jetsight_compile.validate.runner import GateResult
 
 RANKS = {"imagine_rank", "imagine_rank_narrow"}
 
@@ -90,7 +92,7 @@ def test_int8_is_close_but_measurably_not_the_same(lab, judged) -> None:
     ("what", "fails"),
     [
         ("mis-scaled", {*RANKS, "imagine_first_action"}),
-        ("deaf to the history", {*IMAGINE_LIMITS} - {"imagine_regret"}),
+        ("history zeroed", {*IMAGINE_LIMITS} - {"imagine_regret"}),
         ("no number", {*IMAGINE_LIMITS}),
     ],
 )
@@ -98,7 +100,7 @@ def test_a_wrong_planner_fails(lab, what: str, fails: set[str]) -> None:
     layers = [name for name in quantizable(lab.exact) if "value_out" in name]
     wrong = {
         "mis-scaled": scale_half_layer(lab.exact, layers[0]),
-        "deaf to the history": zero_input(lab.exact, "z_hist"),
+        "history zeroed": zero_input(lab.exact, "z_hist"),
         "no number": broken(lab.exact, layers[0]),
     }
     found = planner_gates.judge(lab.planner(wrong[what]), [OnnxRuntimeBackend()])
@@ -109,14 +111,14 @@ def test_a_wrong_planner_fails(lab, what: str, fails: set[str]) -> None:
 
 
 def test_a_hazard_head_that_is_wrong_is_seen_by_its_gate_alone(lab) -> None:
-    """Costs stay what they are, so no other gate that a session would fail by notices."""
+    """Costs do not change, so no gate of the ranks sees it."""
     compiled = scale_half_layer(lab.exact, "judge/score.hazard.mlp.2/MatMul")
     found = planner_gates.judge(lab.planner(compiled), [OnnxRuntimeBackend()])
     assert "imagine_feasible" in failing(found)
     assert not failing(found) & RANKS
 
 
-def test_a_model_without_hazards_is_not_asked_about_them() -> None:
+def test_a_model_without_hazards_has_no_gate_for_them() -> None:
     model, settings = imagining_model(heads=False, horizon=2), PlannerSettings(iterations=2)
     (spec,) = specs([parse("cem:16x2")], model, settings)
     truth = truth_of(model, spec, facts(spec, model, settings), windows_of(6), most=1)
@@ -139,10 +141,13 @@ def broken(graph: onnx.ModelProto, layer: str) -> onnx.ModelProto:
 
 def test_a_family_is_as_good_as_its_worst_planner(judged) -> None:
     worse = {
-        name: replace(found, value=found.value + (-0.5 if IMAGINE_LIMITS[name][0] == "min" else 1))
+        name: Measurement(
+            found.value + (-0.5 if IMAGINE_LIMITS[name][0] == "min" else 1),
+            found.detail.replace("imagine_icem_40x2", "imagine_other"),
+        )
         for name, found in judged.values.items()
     }
-    other = replace(judged, planner=replace(judged.planner, graph="imagine_other"), values=worse)
+    other = replace(judged, values=worse)
     for order in ([judged, other], [other, judged]):
         gates = planner_gates.gates("cpu-fp32", order)
         assert all("worst for imagine_other" in each.detail for each in gates)
@@ -173,7 +178,7 @@ def test_the_golden_iteration_proves_a_planner_without_torch(lab) -> None:
     backend, graph = OnnxRuntimeBackend(), lab.spec.graph
     engine = backend.load(lab.exact.SerializeToString())
     assert rank_agreement(engine, golden, graph) == pytest.approx(1.0)
-    unheard = backend.load(zero_input(lab.exact, "z_goal").SerializeToString())
-    agreement = rank_agreement(unheard, golden, graph)
+    no_goal = backend.load(zero_input(lab.exact, "z_goal").SerializeToString())
+    agreement = rank_agreement(no_goal, golden, graph)
     assert agreement is not None
-    assert agreement < 0.9, "the control: a planner deaf to the goal"
+    assert agreement < 0.9, "the control: a planner whose goal is zeroed"

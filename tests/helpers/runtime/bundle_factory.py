@@ -32,7 +32,15 @@ def make_manifest(**changes: Any) -> Manifest:
     fields: dict[str, Any] = {
         "name": "tiny",
         "model": ModelSpec("conv", 1234, latent_size=4, history=3, horizon=2, action_size=4),
-        "frame": FrameSpec(8, 12, "rgb", (0, 2, 8, 8), (6, 6), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)),
+        "frame": FrameSpec(
+            height_px=8,
+            width_px=12,
+            channel_order="rgb",
+            crop=(0, 2, 8, 8),
+            resize=(6, 6),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.2, 0.2, 0.2),
+        ),
         "timing": TimingSpec(camera_hz=10.0, action_block=2),
         "action": ActionSpec(
             names=("x", "y"),
@@ -52,7 +60,17 @@ def make_manifest(**changes: Any) -> Manifest:
             for name in FAMILIES
         ),
         "gates": (
-            Gate("cpu-int8", "latent_cosine", 0.999, 0.99, "min", True, 0.1, True, "at layer 3"),
+            Gate(
+                family="cpu-int8",
+                name="latent_cosine",
+                value=0.999,
+                limit=0.99,
+                direction="min",
+                passed=True,
+                control_value=0.1,
+                control_failed=True,
+                detail="at layer 3",
+            ),
         ),
         "provenance": Provenance(
             created_utc="2026-01-31T12:00:00Z",

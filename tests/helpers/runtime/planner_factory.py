@@ -52,7 +52,7 @@ def bare_planner(
     block = spec.stream.action_block
     sizes = (facts.iterations, facts.samples, facts.horizon, block, len(spec.low))
     noise = Noise(*sizes, facts.noise_beta)
-    iterations = HostIterations(engine, noise, spec, facts)
+    iterations = HostIterations(engine, noise)
     planner = Planner(spec, facts, iterations, noise, clock or FakeClock())
     planner.inputs["z_hist"][:], planner.inputs["z_goal"][:] = HERE, HERE + 10
     planner.inputs["weights"][:] = 1, 0, 0

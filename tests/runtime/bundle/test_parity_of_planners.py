@@ -141,7 +141,7 @@ def test_the_planner_for_a_deadline_is_measured_once_and_kept(
 
 def test_rank_agreement_needs_reference_data_and_finite_costs(bundle: Bundle) -> None:
     with open_session(bundle) as session:
-        planner = session._imagination.planner()
+        planner = session._pool.planner()
         engine = planner._iterations._engine  # type: ignore[attr-defined]
         found = rank_agreement(engine, bundle.golden(), PLANNER.graph)
         assert found == pytest.approx(1.0)
@@ -155,6 +155,28 @@ def test_spearman_shares_ranks() -> None:
     values = np.float32([1, 2, 3, 4])
     assert spearman(values, values**3) == pytest.approx(1.0)
     assert spearman(values, -values) == pytest.approx(-1.0)
-    tied = spearman(values, np.float32([1, 1, 2, 2]))
-    assert tied == pytest.approx(0.8944, abs=1e-4)
     assert spearman(values, np.ones(4, np.float32)) == 0.0
+
+
+def test_ties_share_their_mean_rank_by_hand() -> None:
+    """Ranks 1.5, 1.5, 3.5, 3.5 against 1, 2, 3, 4: 4 / sqrt(4 * 5), in any order of the ties."""
+    tied = np.float32([1, 1, 2, 2])
+    for values in ([1, 2, 3, 4], [2, 1, 3, 4], [2, 1, 4, 3]):
+        assert spearman(np.float32(values), tied) == pytest.approx(4 / np.sqrt(20), abs=1e-12)
+        assert spearman(tied, np.float32(values)) == pytest.approx(4 / np.sqrt(20), abs=1e-12)
+    assert spearman(np.float32([3, 4, 1, 2]), tied) == pytest.approx(-4 / np.sqrt(20), abs=1e-12)
+    # Three of a kind, by hand: ranks 2, 2, 2, 4 against 1, 2, 4, 3 have 1 / sqrt(3 * 5) * 1.
+    three = spearman(np.float32([5, 5, 5, 9]), np.float32([1, 2, 4, 3]))
+    assert three == pytest.approx(1 / np.sqrt(15), abs=1e-12)
+
+
+def test_the_control_ranks_without_ties_depend_on_how_the_sort_left_them() -> None:
+    """What two arg-sorts answer for the same ties: 1.0 or 0.6, where 0.894 is right."""
+    tied = np.float32([1, 1, 2, 2])
+
+    def by_place(values: np.ndarray) -> float:
+        places = [np.argsort(np.argsort(v, kind="stable")) for v in (values, tied)]
+        return float(np.corrcoef(*places)[0, 1])
+
+    assert by_place(np.float32([1, 2, 3, 4])) == pytest.approx(1.0)
+    assert by_place(np.float32([2, 1, 4, 3])) == pytest.approx(0.6)

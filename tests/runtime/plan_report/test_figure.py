@@ -15,6 +15,8 @@ from jetsight.plan_report import figure
 from jetsight.plan_report.figure import FigureImages
 from jetsight.plan_report.nearest_frames import Neighbour
 from jetsight.plan_report.report import PlanReport
+from jetsight.planning.goal import Goal
+from jetsight.planning.limits import Limits
 from jetsight.planning.plan import Plan, PlanReason
 
 IMAGE = RNG.integers(0, 255, (8, 8, 3), np.uint8)
@@ -28,7 +30,7 @@ def test_it_says_what_was_planned_and_how_it_went() -> None:
     text = words(report())
     for part in (
         "nano: imagine_cem_32x2 on openvino cpu-int8, 3 iterations in 12.5 ms",
-        "from now.png (at rest)",
+        "from now.png (a scene at rest: one image repeated",
         "to goal.png",
         "feasible (32)",
         "the plan: 1.",
@@ -54,7 +56,7 @@ def test_candidates_are_told_apart() -> None:
     plan = {"candidate_costs": costs, "candidate_violations": violations}
     for part in ("feasible (26)", "infeasible (4)", "invalid (2)", "elites (6)"):
         assert part in words(report(plan))
-    assert "feasible (30)" in words(report(plan, heeds_hazards=False))
+    assert "feasible (30)" in words(report(plan, request={"constrain": False}))
     worst = {"violation": 2.0, "valid": False, "actions": None, "reason": PlanReason.INFEASIBLE}
     text = words(report({**worst, "candidate_violations": np.full(32, 2.0)}))
     for part in ("infeasible (32)", "least violation", "no plan: infeasible", "no path"):
@@ -72,7 +74,9 @@ def test_a_library_fills_the_path() -> None:
 
 
 def test_a_goal_of_targets_is_written_out() -> None:
-    text = words(report(z_goal=None, targets={"block_x": 300.0}), FigureImages(IMAGE))
+    text = words(
+        report(z_goal=None, request={"goal": Goal.probe(block_x=300.0)}), FigureImages(IMAGE)
+    )
     assert "block_x = 300" in text
     assert "to goal 4" not in text
 
@@ -86,7 +90,7 @@ def test_nothing_but_a_reason_is_a_picture_too() -> None:
 
 def test_numbers_of_different_units_share_an_axis_by_their_bounds() -> None:
     action = dataclasses.replace(ACTION, units=("rad", "mm"), low=(-8.0, 0.0), neutral=(0.0, 0.0))
-    text = words(report(action=action, low=np.array([-8.0, 0.0])))
+    text = words(report(action=action, request={"limits": Limits(low=[-8.0, 0.0])}))
     assert "share of bounds" in text
     assert "y (0 to 8 mm)" in text
 
@@ -99,14 +103,15 @@ def test_any_costs_can_be_drawn(costs: list[float]) -> None:
 
 
 def test_paths_are_no_formulas() -> None:
-    assert "$dir$/a_b.png" in words(report(told=("$dir$/a_b.png", "$x^2.png")))
+    assert "$dir$/a_b.png" in words(report(frame_source="$dir$/a_b.png", goal_source="$x^2.png"))
 
 
 def test_equal_plans_give_equal_pictures() -> None:
     found = report()
     first, again = (figure.draw(found, FigureImages(IMAGE, IMAGE)) for _ in range(2))
     assert first == again
-    other = dataclasses.replace(found, past=np.ones((15, 2), np.float32))
+    start = dataclasses.replace(found.start, actions=np.ones((15, 2), np.float32))
+    other = dataclasses.replace(found, start=start)
     assert first != figure.draw(other, FigureImages(IMAGE, IMAGE))
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers.runtime.plan_reports import report
+from helpers.runtime.plan_reports import START, report
 
 from jetsight.bundle.planner_spec import CostWeights
 from jetsight.plan_report.report import as_json, distance
+from jetsight.plan_report.start import Resized, StartKind
+from jetsight.planning.goal import Goal
 from jetsight.testing import tiny_planner
 
 RNG = np.random.default_rng(1)
@@ -28,7 +32,7 @@ def test_candidates_are_ranked_as_planners_rank_them() -> None:
     assert (violations[ranked[:good]] == 0).all()
     assert ranked[-1] == 3
     assert (ranked != np.argsort(costs)).any()
-    free = report(plan, heeds_hazards=False).ranking
+    free = report(plan, request={"constrain": False}).ranking
     assert free.tolist() == np.argsort(costs, kind="stable").tolist()
 
 
@@ -36,7 +40,7 @@ def test_without_a_constraint_nobody_is_refused() -> None:
     costs = np.array([1, 2, 3e38], np.float32)
     plan = {"candidate_costs": costs, "candidate_violations": np.array([0.1, 0, 3e38])}
     assert report(plan).refused.tolist() == [True, False, False]
-    assert not report(plan, heeds_hazards=False).refused.any()
+    assert not report(plan, request={"constrain": False}).refused.any()
     assert not report({"candidate_costs": costs}).refused.any()
 
 
@@ -68,7 +72,7 @@ def test_a_goal_that_is_due_early_counts_every_step_from_then_on() -> None:
         (10, 2.0),
         (None, 2.0),
     ):  # blocks of 5 ticks, 16 and 4 off
-        parts = report(approaching, facts=facts, arrive=ticks).cost_parts
+        parts = report(approaching, facts=facts, request={"arrive_ticks": ticks}).cost_parts
         assert (parts["end"], parts["way"]) == (end, 2.5)
 
 
@@ -78,3 +82,25 @@ def test_what_is_not_finite_is_null_in_json() -> None:
     text = json.dumps(found, allow_nan=False)
     assert json.loads(text)["costs"] == [1.0, None, None]
     assert (found["cost"], found["candidate_costs"]) == (None, [1.0, None])
+
+
+def test_a_start_names_its_origin_and_what_was_assumed() -> None:
+    def text(kind: StartKind, neutral_held: bool = False, **changes: Any) -> str:
+        start = dataclasses.replace(START, kind=kind, neutral_held=neutral_held)
+        return report(start=start, **changes).told[0]
+
+    at_rest = text(StartKind.AT_REST, True)
+    assert at_rest.startswith("now.png (a scene at rest: one image repeated; assumed: the ")
+    assert "the neutral action was held" in at_rest
+    assert "the last action was held" in text(StartKind.HISTORY)
+    assert "assumed" not in text(StartKind.RECORDED)
+    sizes = [Resized("a.png", 24, 16)] * 2 + [Resized("b.png", 6, 4)]
+    assert text(StartKind.RECORDED, resized=sizes).endswith(
+        "; resized: a.png from 24x16, b.png from 6x4"
+    )
+
+
+def test_a_goal_names_its_image_and_its_targets() -> None:
+    goal = {"goal": Goal.probe(block_x=300.0)}
+    assert report(request=goal).told[1] == "goal.png, block_x = 300"
+    assert report(request=goal, goal_source=None).told[1] == "block_x = 300"

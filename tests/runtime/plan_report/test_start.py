@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,15 @@ from helpers.runtime.imagine_factory import HEIGHT, WIDTH, actions_of, make_imag
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.source import StreamRequest
 from jetsight.errors import CameraError, JetsightError, UsageError
-from jetsight.plan_report.start import EpisodeTick, Reader, Slides, parse, resized
+from jetsight.plan_report.start import (
+    EpisodeTick,
+    Reader,
+    Resized,
+    Slides,
+    StartKind,
+    parse,
+    resized,
+)
 from jetsight.testing import FakeClock
 
 SPEC = StreamSpec.from_manifest(make_manifest())  # K=3, B=2
@@ -43,11 +52,10 @@ def test_one_image_is_a_scene_at_rest(tmp_path: Path) -> None:
     assert all(np.array_equal(frame, image) for frame in start.frames_u8)
     assert len(start.frames_u8) == SPEC.history
     np.testing.assert_array_equal(start.actions, np.tile(SPEC.neutral, (6, 1)))
-    assert "at rest" in start.said
-    assert "neutral action was held" in start.said
+    assert (start.kind, start.neutral_held) == (StartKind.AT_REST, True)
     held = READER.still(str(tmp_path / "a.png"), last_action=np.array([1, 2], np.float32))
     np.testing.assert_array_equal(held.actions, np.tile([1, 2], (6, 1)))
-    assert "last action was held" in held.said
+    assert not held.neutral_held
 
 
 def test_a_history_of_images_is_in_order(tmp_path: Path) -> None:
@@ -55,6 +63,7 @@ def test_a_history_of_images_is_in_order(tmp_path: Path) -> None:
     names = [str(tmp_path / f"{i}.png") for i in range(3)]
     start = READER.still(names[2], names[:2])
     assert all(map(np.array_equal, start.frames_u8, images))
+    assert start.kind is StartKind.HISTORY
     assert not np.array_equal(start.frames_u8[0], start.frames_u8[2])
     for history in (names[:1], names):
         with pytest.raises(UsageError, match="looks back on 2 frames before --frame, 2 ticks"):
@@ -67,7 +76,7 @@ def test_a_recorded_moment_comes_with_what_really_happened(recording: Path) -> N
     np.testing.assert_allclose(level, [90 + 5 * tick for tick in (5, 7, 9)], atol=3)
     np.testing.assert_array_equal(start.actions, actions_of(1, 12)[3:9])
     assert start.tick == 9
-    assert "assumed" not in start.said
+    assert start.kind is StartKind.RECORDED
     assert len(READER.recorded(EpisodeTick(recording, 1, 4)).actions) == 4  # there were no more
 
 
@@ -89,7 +98,7 @@ def test_a_recording_of_another_rate_or_robot_is_no_start(recording: Path) -> No
     faster = StreamSpec.from_manifest(make_manifest(timing=type(robot.timing)(20.0, 2)))
     with pytest.raises(CameraError, match="recorded at 10 frames per second, but the model runs"):
         Reader(faster).recorded(EpisodeTick(recording, 0, 9))
-    three = StreamSpec(8, 12, 10.0, 3, 2, 2, 4, np.zeros(3, np.float32), np.ones(4, np.float32))
+    three = dataclasses.replace(SPEC, neutral=np.zeros(3, np.float32))
     with pytest.raises(CameraError, match="actions of 2 numbers, but the model takes 3"):
         Reader(three).recorded(EpisodeTick(recording, 0, 9))
 
@@ -105,7 +114,7 @@ def test_another_size_is_refused_or_resized_as_asked(tmp_path: Path) -> None:
     averaged = image.reshape(HEIGHT, 2, WIDTH, 2, 3).mean(axis=(1, 3))
     assert np.abs(small - averaged).mean() < 4  # swscale rounds, and goes through YUV
     assert np.abs(small - image[:HEIGHT, :WIDTH]).mean() > 20
-    assert reader.resized == [f"{path} from 24x16"]
+    assert reader.resized == [Resized(path, 24, 16)]
 
 
 def test_resizing_to_the_same_size_changes_nothing(tmp_path: Path) -> None:

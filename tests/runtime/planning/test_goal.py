@@ -34,7 +34,7 @@ def rig() -> Rig:
 def asked(rig: Rig, goal: Any, **options: Any) -> Planner:
     """The planner after a call, to look at what it was asked."""
     rig.session.imagine(goal, iterations=1, **options)
-    return rig.session._imagination.planner()
+    return rig.session._pool.planner()
 
 
 def values(planner: Planner, *names: str) -> list[list[float]]:

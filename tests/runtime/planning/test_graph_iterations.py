@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.engine import Engine
 from jetsight.errors import EngineError
+from jetsight.planning import imagine
 from jetsight.planning.graph_iterations import LONGEST, ChainedIterations
 from jetsight.planning.imagine import PlannerPool, Planning
 from jetsight.planning.iterations import HostIterations, Iterations
@@ -48,9 +50,9 @@ class Bench:
         )
         load = self.gpu.backend.load_plan
         self.iterations: Iterations = (
-            ChainedIterations(self.gpu.backend, (load(plan), load(plan)), noise, self.spec, facts)
+            ChainedIterations(self.gpu.backend, (load(plan), load(plan)), noise)
             if chained
-            else HostIterations(load(plan), noise, self.spec, facts)
+            else HostIterations(load(plan), noise)
         )
         self.clock = FakeClock()
         self.planner = Planner(self.spec, facts, self.iterations, noise, self.clock)
@@ -152,20 +154,53 @@ def test_everything_is_released_whenever_something_is_refused() -> None:
     assert asked > 20
     for fail_at in range(0, asked, 3):
         device = FakeDevice(fail_at=fail_at)
-        gpu = Gpu(device)
-        world = FakeImagine(spec, KINDS["icem"])
-        plan = gpu.trt.plan(*world.arrays(), world)
-        gpu.backend.load = lambda graph, g=gpu, p=plan: g.backend.load_plan(p)  # type: ignore
-        planning = Planning(spec, gpu.backend, str.encode)
-        imagination = PlannerPool(planning, _encoder(), FakeClock())
+        pool = planner_on(Gpu(device), KINDS["icem"], spec)
         with pytest.raises(EngineError):
-            imagination.planner()
+            pool.planner()
         assert device.live == [], fail_at
     device.fail_at = None  # negative control: this is what holds all the rest
-    imagination.planner()
+    pool.planner()
     assert len(device.live) > 10
-    imagination.close()
+    pool.close()
     assert device.live == []
+
+
+def planner_on(gpu: Gpu, facts: PlannerSpec, spec: PlanSpec) -> PlannerPool:
+    """A pool whose graphs are all the one of `facts`."""
+    world = FakeImagine(spec, facts)
+    plan = gpu.trt.plan(*world.arrays(), world)
+    gpu.backend.load = lambda graph: gpu.backend.load_plan(plan)  # type: ignore
+    return PlannerPool(Planning(spec, gpu.backend, str.encode), _encoder(), FakeClock())
+
+
+def test_each_engine_is_checked_once_when_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Engine] = []
+    check = imagine.check_engine
+
+    def count(engine: Engine, spec: PlanSpec, planner: PlannerSpec) -> None:
+        checked.append(engine)
+        check(engine, spec, planner)
+
+    monkeypatch.setattr(imagine, "check_engine", count)
+    facts = KINDS["cem"]
+    spec = tiny_plan_spec(SPEC, facts)
+    pool = planner_on(Gpu(), facts, spec)
+    for _ in range(2):
+        pool.planner()
+    assert len(checked) == len({id(engine) for engine in checked}) == 2
+    host = FakeBackend(SPEC, planning=spec)
+    PlannerPool(Planning(spec, host, str.encode), _encoder(), FakeClock()).planner()
+    assert checked[2:] == [host.engines[facts.graph]]
+
+
+def test_engines_of_another_planner_are_refused() -> None:
+    facts, gpu = KINDS["cem"], Gpu()
+    other = dataclasses.replace(facts, samples=8)
+    with pytest.raises(
+        EngineError, match=r"'noise' is float32 \[8, 2, 10\], but the manifest says"
+    ):
+        planner_on(gpu, other, tiny_plan_spec(SPEC, facts)).planner()
+    assert gpu.device.live == []
 
 
 def _encoder() -> Engine:

@@ -63,13 +63,13 @@ def test_a_gpu_holds_no_more_after_many_plans_and_nothing_once_closed() -> None:
     plan = gpu.trt.plan(*world.arrays(), world)
     gpu.backend.load = lambda graph: gpu.backend.load_plan(plan)  # type: ignore
     planning = Planning(spec, gpu.backend, str.encode)
-    imagination = PlannerPool(planning, FakeBackend(SPEC).load(b"encode"), FakeClock())
-    planner = imagination.planner()
+    pool = PlannerPool(planning, FakeBackend(SPEC).load(b"encode"), FakeClock())
+    planner = pool.planner()
     for tick in range(6):
         planner.plan(tick, iterations=12)
     held = len(device.live)
     for tick in range(6, 30):
         planner.plan(tick, iterations=12)
     assert len(device.live) == held > 20
-    imagination.close()
+    pool.close()
     assert device.live == []

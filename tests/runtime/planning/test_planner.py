@@ -119,7 +119,7 @@ def test_a_plan_goes_on_where_the_one_before_would_be_by_now() -> None:
     still = tiny_planner(std_start=(1e-6, 1e-6))
     rig = Rig(still)
     rig.session.imagine(latent(HERE))
-    planner = rig.session._imagination.planner()
+    planner = rig.session._pool.planner()
     first = np.arange(20, dtype=np.float32).reshape(10, 2) / 4
     planner._memory.keep(19, first, np.zeros((0, 10, 2), np.float32), 1.0, 0.0)
     for ticks in (0, 1, 3, 5, 9):
@@ -170,7 +170,7 @@ def test_noise_is_drawn_while_the_stream_waits() -> None:
     assert rig.session.prepare()
     while rig.session.prepare():
         pass
-    planner = rig.session._imagination.planner()
+    planner = rig.session._pool.planner()
     assert (planner._noise._held == range(12)).all()
     rig.watch([Shot(action=np.zeros(2, np.float32))] * 30)
     assert (planner._noise._held == range(12)).all()  # `forget` drops them, the stream draws them

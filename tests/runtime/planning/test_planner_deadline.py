@@ -67,7 +67,7 @@ def test_no_time_for_an_iteration_is_no_plan(deadline_ms: float) -> None:
 def test_the_plan_before_is_handed_on_shifted() -> None:
     rig = Rig(latency_ns=10 * MS)
     first = rig.session.imagine(GOAL, 1000).copy()
-    planner = rig.session._imagination.planner()
+    planner = rig.session._pool.planner()
     for ticks in (0, 1, 3, 9):
         plan = planner.plan(19 + ticks, rig.clock.now_ns() + MS)
         assert (plan.valid, plan.reason, plan.ticks_old) == (True, PlanReason.HANDED_ON, ticks)
@@ -103,7 +103,7 @@ def test_a_handed_on_plan_obeys_the_rate_from_the_action_that_was_done() -> None
     planner = tiny_planner(rate_limited=True)
     rig = Rig(planner, latency_ns=10 * MS, rate_per_tick=np.full(2, 1.0, np.float32))
     first = rig.session.imagine(GOAL, 1000)
-    used = rig.session._imagination.planner()
+    used = rig.session._pool.planner()
     assert first.actions is not None
     used.inputs["a_last"][:] = first.actions[0]
     assert used.plan(20, 0).reason is PlanReason.HANDED_ON

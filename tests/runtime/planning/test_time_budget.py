@@ -25,7 +25,17 @@ from jetsight.planning.time_budget import (
 from jetsight.testing import tiny_planner
 
 GRAPHS = {"imagine_cem_32x2": "ab" * 32}
-ON = MeasuredOn(GRAPHS, "onnxruntime", "1.2", 2, "a processor", 4, None, None, None)
+ON = MeasuredOn(
+    graphs=GRAPHS,
+    backend="onnxruntime",
+    backend_version="1.2",
+    threads=2,
+    processor="a processor",
+    cores=4,
+    gpu=None,
+    driver=None,
+    power_mode=None,
+)
 TIMES = (GraphTime("imagine_cem_32x2", 1.0, 2.0, 10),)
 
 
@@ -164,7 +174,7 @@ def test_a_deadline_without_a_planner_takes_the_one_that_makes_most_of_it() -> N
     goal = latent(HERE + 10)
     for deadline_ms, expected in ((1000, slow), (30, fast), (3, fast)):
         rig.watch([])
-        plan = rig.session._imagination.planner(None, deadline_ms)
+        plan = rig.session._pool.planner(None, deadline_ms)
         assert plan.facts == expected
     assert rig.session.tune(30).iterations == 10
     assert rig.session.imagine(goal, 3, planner=slow.graph).planner == slow.graph

@@ -1,8 +1,7 @@
 """Real engines from TensorRT-RTX, which needs no GPU to build: a compiler's proof of a graph.
 
-The builder is the robot's own (`jetsight.tensorrt.builder`), strongly typed: an operator, a type or
-a fusion it refuses is found here and not there. The engine's bytes are for the caller to
-inspect; they never enter a bundle, because engines are tied to a device and are executable.
+The builder is the robot's own (`jetsight.tensorrt.builder`), strongly typed, so an operator, a type
+or a fusion that it refuses is found by the tests instead of on the robot.
 """
 
 from __future__ import annotations

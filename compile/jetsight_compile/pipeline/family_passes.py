@@ -1,0 +1,165 @@
+"""The passes over one family: export, quantize, gate, and give blocks back to float.
+
+Planners that a quantization misleads get blocks back to float until they plan as before. The block
+goes first whose return to float takes most of the error of the candidates' costs on the calibration
+episodes; the gates on held-out episodes decide when it is enough. Nothing else is ever changed to
+pass them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from jetsight.backends.onnxruntime import OnnxRuntimeBackend
+from jetsight.backends.registry import available
+from jetsight.bundle import manifest
+from jetsight.engine import Backend
+from jetsight_compile.config.precision import AUTO, QUANTIZED, of_planners
+from jetsight_compile.config.targets import FamilyPlan
+from jetsight_compile.export.onnx_export import finished
+from jetsight_compile.pipeline.family import (
+    EXPORTS,
+    FamilyBuilder,
+    FamilyGraphs,
+    as_compute,
+    searched,
+)
+from jetsight_compile.quantize import mixed_precision
+from jetsight_compile.quantize.float_fallback import fallbacks
+from jetsight_compile.quantize.mixed_precision import PrecisionTrial
+from jetsight_compile.quantize.quantized import Quantized, rebase
+from jetsight_compile.validate import gates as gate
+from jetsight_compile.validate import planner_gates
+from jetsight_compile.validate.metrics import FloatReference
+from jetsight_compile.validate.plan_agreement import question
+from jetsight_compile.validate.planner_gates import PlannerUnderTest
+from jetsight_compile.validate.planner_reference import Truth
+from jetsight_compile.validate.runner import GateResult
+
+
+def export_family(builder: FamilyBuilder, family: FamilyPlan) -> FamilyGraphs:
+    """A family with its float32 graphs and nothing else.
+
+    Raises:
+        UsageError: the float format has no form for this model.
+        EngineError: an exported graph fails a check of `onnx_export`.
+    """
+    return FamilyGraphs(family, builder.exact(family))
+
+
+def quantize_family(builder: FamilyBuilder, family: FamilyGraphs) -> FamilyGraphs:
+    """An exported family with the graphs that ship, in the precisions of its plan.
+
+    Raises:
+        UsageError: an option matches nothing, or a format has no form for this model.
+        EngineError: a graph breaks a promise, or a quantizer did nothing.
+        GateError: no precision passes the search.
+    """
+    plan = family.plan
+    precision: dict[str, str] = {}
+    graphs, quantized = {}, {}
+    trials: tuple[PrecisionTrial, ...] = ()
+    for graph in builder.graphs:
+        wanted = plan.precision[graph] if graph in EXPORTS else _of_planners(plan, precision)
+        made: Quantized | None = None
+        if wanted == AUTO:
+            choice = mixed_precision.choose(_search(builder, plan, graph))
+            trials += choice.trials
+            wanted, made = choice.precision, choice.made
+        elif wanted in QUANTIZED:
+            made = builder.quantized(plan, graph, wanted)
+        precision[graph] = wanted
+        if made is None:
+            graphs[graph] = builder.exported(graph, plan.style.computing(as_compute(wanted)))
+            continue
+        if made.recipe is not None:  # found in float32, written into the family's float format
+            made = rebase(made, builder.exported(graph, plan.style))
+        quantized[graph] = made
+        graphs[graph] = finished(made.model, graph, builder.ports(graph))
+    return replace(family, precision=precision, graphs=graphs, quantized=quantized, trials=trials)
+
+
+def _of_planners(plan: FamilyPlan, chosen: Mapping[str, str]) -> str:
+    """Precision of a planner's graph, once that of `forecast` is chosen."""
+    return of_planners({**plan.precision, **chosen}, plan.style.compute)
+
+
+def _search(builder: FamilyBuilder, plan: FamilyPlan, graph: str) -> mixed_precision.Task:
+    """The search for the precision of one graph, on calibration episodes."""
+    windows = builder.episodes.calibration.windows
+    return mixed_precision.Task(
+        graph=graph,
+        export=lambda compute: builder.exported(graph, plan.style.computing(as_compute(compute))),
+        allowed=searched(builder.model, plan, graph),
+        base=plan.style.compute,
+        samples=builder.samples[graph],
+        methods=builder.options.methods,
+        keep_float=builder.keep_float(plan, graph),
+        query=question(windows) if graph == "forecast" else None,
+        module=mixed_precision.smallest_module(plan.targets),
+        say=builder.say,
+    )
+
+
+def gate_family(family: FamilyGraphs, expected: FloatReference) -> list[manifest.Gate]:
+    """Every gate of a family's `encode` and `forecast`, passed or not, with its negative control.
+
+    Raises:
+        EngineError: a graph cannot be run.
+    """
+    pair = {graph: family.graphs[graph] for graph in manifest.GRAPHS}
+    under_test = gate.FamilyUnderTest(
+        family.plan.name, family.precision, **pair, exact=family.exact
+    )
+    return gate.judge(under_test, expected, _backends(family.plan))
+
+
+def settle_planner(
+    builder: FamilyBuilder, family: FamilyGraphs, truth: Truth
+) -> tuple[FamilyGraphs, GateResult]:
+    """A family with as many blocks of a planner in float as its gates need, and their results.
+
+    Raises:
+        EngineError: a backend cannot load a graph.
+    """
+    graph, backends = truth.facts.graph, _backends(family.plan)
+    builder.say(f"gate {family.plan.name} {graph}")
+    for tried in itertools.chain([family], _fewer_quantized(builder, family, graph)):
+        compiled, exact = tried.graphs[graph], tried.exact[graph]
+        planner = PlannerUnderTest(graph, tried.precision[graph], compiled, exact, truth)
+        result = planner_gates.judge(planner, backends)
+        if result.passed:
+            break
+    return tried, result
+
+
+def _fewer_quantized(
+    builder: FamilyBuilder, family: FamilyGraphs, graph: str
+) -> Iterator[FamilyGraphs]:
+    """The family with one block of a planner in float, with two, and so on."""
+    if graph not in family.quantized:
+        return
+    whole, exact = family.quantized[graph], family.exact[graph]
+    base = builder.exported(graph, family.plan.style)
+    for made in fallbacks(whole, exact, builder.samples[graph], base):
+        builder.say(f"{family.plan.name} {graph}: {', '.join(made.kept)} in float")
+        shipped = finished(made.model, graph, builder.ports(graph))
+        yield replace(
+            family,
+            graphs={**family.graphs, graph: shipped},
+            quantized={**family.quantized, graph: made},
+        )
+
+
+def _backends(family: FamilyPlan) -> list[Backend]:
+    """The backends that judge: those that would run it, and for TensorRT the graph as written."""
+    if family.backend != "cpu":
+        return [OnnxRuntimeBackend(optimise=False)]
+    judges: list[Backend] = [OnnxRuntimeBackend()]
+    if any(b.name == "openvino" and b.reason is None and b.runs(family.name) for b in available()):
+        from jetsight.backends.openvino import OpenVinoBackend
+
+        judges.append(OpenVinoBackend())
+    return judges
