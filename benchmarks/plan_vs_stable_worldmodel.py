@@ -1,6 +1,6 @@
 """One CEM plan, jetsight against stable-worldmodel's own solver, in one run on one machine.
 
-LeWorldModel's geometry with random weights, identical draws for everyone, 300 samples, 30
+LeWorldModel's geometry with random weights, identical draws for all, 300 samples, 30
 iterations, 5 blocks of 5 two-dimensional actions, 30 elites, a history of one frame. Every
 contestant plans once per round, in an order that rotates; first plans stand apart. Needs an
 environment of its own, which `make bench-plan` makes.

@@ -18,12 +18,12 @@ from planrace.theirs import Solved
 
 @dataclass(frozen=True)
 class Agreement:
-    """How one contestant's plans compare with stable-worldmodel's, over several seeds.
+    """Comparison of one contestant's plans with stable-worldmodel's, over several seeds.
 
     Attributes:
         mean: largest difference of the final means, in standard deviations of the actions.
         rank: smallest rank correlation of the first iteration's costs, whose candidates are the
-            same for everyone.
+            the same for all contestants.
         elites: smallest share of elites in common there.
         plan_cost: cost of its final means under the float model, relative to that of theirs;
             average over the seeds.
@@ -66,7 +66,7 @@ def overlap(a: Tensor, b: Tensor, count: int) -> float:
 
 
 def plan_costs(problem: Problem, plans: list[Solved]) -> Tensor:
-    """What the float model says each final mean costs `[plans]`."""
+    """Compute the float model's cost of each final mean, `[plans]`."""
     actions = torch.stack([plan.mean for plan in plans]).float()
     with torch.inference_mode():
         start = problem.z.expand(len(actions), 1, -1)

@@ -1,4 +1,4 @@
-"""How much arithmetic one iteration is: theirs counted by hand, ours from its graph's products.
+"""Arithmetic of one iteration: theirs counted by hand, ours from its graph's products.
 
 Multiplications and additions of linear layers and of attention's two products; norms, softmax and
 activations are left out, as is the custom.

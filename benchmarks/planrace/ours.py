@@ -42,12 +42,12 @@ def spec(problem: Problem) -> PlannerSpec:
 
 
 def float_graph(problem: Problem) -> onnx.ModelProto:
-    """The iteration in float32, as `cpu-fp32` ships it."""
+    """Export the iteration in float32, as `cpu-fp32` ships it."""
     return PlannerExporter(problem.model, TARGETS["cpu"].style).export(spec(problem))
 
 
 def fixed_inputs(problem: Problem) -> dict[str, NDArray]:
-    """Inputs that stay the same over a plan: the terminal cost alone, and no limits."""
+    """Make the inputs that stay the same over a plan: the terminal cost alone, and no limits."""
     size = len(problem.model.action.names)
     return {
         "z_hist": problem.z.numpy(),
@@ -94,7 +94,7 @@ def states(engine: Engine, problem: Problem, seed: int) -> Iterator[dict[str, ND
 def planner(
     problem: Problem, graph: bytes, backend: str, family: str, threads: int, clock: Clock
 ) -> Callable[[int], Solved]:
-    """A function from a seed to a plan by our graph on one backend."""
+    """Make a function from a seed to a plan by our graph on one backend."""
     engine = registry.open_backend(backend, family, threads=threads).load(graph)
 
     def plan(seed: int) -> Solved:
@@ -109,12 +109,12 @@ def planner(
 
 
 def int8_graph(problem: Problem, graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The iteration as `cpu-int8` ships it, calibrated on other plans than those that are raced."""
+    """Quantize the iteration as `cpu-int8` ships it, calibrated on plans of other seeds."""
     return cpu_rows(graph, calibration(problem, graph)).model
 
 
 def calibration(problem: Problem, graph: onnx.ModelProto) -> list[Mapping[str, NDArray]]:
-    """Inputs of evenly spread iterations of float plans."""
+    """Collect inputs of evenly spread iterations of float plans."""
     engine = registry.open_backend("onnxruntime", "cpu-fp32").load(graph.SerializeToString())
     known = {value.name for value in graph.graph.input}
     every = max(problem.iterations // (_CALIBRATION // 2), 1)

@@ -1,4 +1,4 @@
-"""What everybody plans: LeWorldModel's geometry with random weights, a start, a goal, and draws.
+"""The common problem: LeWorldModel's geometry with random weights, a start, a goal, and draws.
 
 Weights are drawn from a fixed seed. AdaLN-zero starts at zero, which would make every action the
 same; it is drawn too, and the goal is where a random plan leads, so that costs differ and fall.
@@ -45,7 +45,7 @@ class Problem:
     elites: int = 30
 
     def draws(self, seed: int) -> Iterator[Tensor]:
-        """Standard normal `[N, H, A]` of each iteration, exactly as stable-worldmodel draws it."""
+        """Draw standard normal `[N, H, A]` for each iteration, just as stable-worldmodel does."""
         generator = torch.Generator().manual_seed(seed)
         shape = (1, self.samples, self.horizon, self.model.action_size)
         for _ in range(self.iterations):

@@ -1,4 +1,4 @@
-"""Where the time of one iteration goes, by operator, as each library reports it itself."""
+"""Profile of one iteration by operator, as each library reports it itself."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def rows(results: Results) -> list[BenchRow]:
 
 
 def ratio(eager: Contestant, other: Contestant) -> float:
-    """How many times faster: the smallest of three ratios.
+    """Compute how many times faster it is: the smallest of three ratios.
 
     Of the medians, of the fastest plans, and of the least processor time: what disturbs eager more
     than others (it waits for all its threads) must not flatter them.
@@ -124,7 +124,7 @@ def _line(results: Results, contestant: Contestant) -> tuple[str, ...]:
 
 
 def profile_table(shares: Shares) -> Iterator[str]:
-    """The operators that cost most; the others in one line."""
+    """List the operators that cost most; the others in one line."""
     total = max(sum(ms for ms, _ in shares.values()), 1e-9)
     top = list(shares.items())[:_SHOWN]
     rest = list(shares.values())[_SHOWN:]

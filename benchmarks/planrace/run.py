@@ -1,4 +1,4 @@
-"""One race: prepare and compare everyone, then plan in turns."""
+"""One race: prepare and compare all contestants, then plan in turns."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from jetsight.clock import Clock
+from jetsight.errors import first_line
 from jetsight.histogram import Histogram
 from jetsight_compile.bench.contestants import installed
 from jetsight_compile.bench.run import QUICK, Effort, peak_rates, product_race
@@ -84,7 +85,7 @@ def run(problem: Problem, threads: int, rounds: int, clock: Clock, say: Say) -> 
         threads: for every contestant.
         rounds: plans per contestant.
         clock: to time with.
-        say: told what is going on.
+        say: called with a line about each step.
     """
     torch.set_num_threads(threads)
     api = theirs.found_api()
@@ -126,7 +127,15 @@ def _ours(
             f"jetsight {backend} {family}",
             precision,
             work,
-            partial(ours.planner, problem, graphs[precision], backend, family, threads, clock),
+            partial(
+                ours.planner,
+                problem,
+                graphs[precision],
+                backend,
+                family,
+                threads=threads,
+                clock=clock,
+            ),
         )
         for precision in graphs
         for family in (f"cpu-{precision}",)
@@ -135,7 +144,7 @@ def _ours(
 
 
 def _prepared(entered: Sequence[Contestant], clock: Clock, say: Say) -> dict[str, Plan]:
-    """Load everyone and make a first plan apart."""
+    """Load all contestants and make a first plan apart."""
     ready: dict[str, Plan] = {}
     for contestant in entered:
         say(f"prepare {contestant.name}")
@@ -146,7 +155,7 @@ def _prepared(entered: Sequence[Contestant], clock: Clock, say: Say) -> dict[str
         except Exception as error:  # a missing compiler must not end the whole benchmark
             if not ready:
                 raise
-            contestant.failed = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            contestant.failed = f"{type(error).__name__}: {first_line(error, most=1)}"
             continue
         contestant.first_ms = (clock.now_ns() - start_ns) / 1e6
         ready[contestant.name] = plan
@@ -156,7 +165,7 @@ def _prepared(entered: Sequence[Contestant], clock: Clock, say: Say) -> dict[str
 def _race(
     entered: Sequence[Contestant], ready: Mapping[str, Plan], rounds: int, clock: Clock, say: Say
 ) -> None:
-    """Everyone plans once per round, with the same seed, in an order that rotates."""
+    """Let all plan once per round, with the same seed, in an order that rotates."""
     racing = [contestant for contestant in entered if contestant.name in ready]
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")

@@ -64,14 +64,14 @@ class Observer:
         self.times_ns: list[int] = []
 
     def reset(self) -> None:
-        """A plan begins."""
+        """Begin a plan."""
         self.history, self.times_ns = [], [self.clock.now_ns()]
 
     def start_batch(self) -> None:
         """Nothing to do: there is one environment."""
 
     def __call__(self, *, costs: Tensor, **_: Any) -> None:
-        """An iteration is over."""
+        """End an iteration."""
         self.history.append(costs[0])
         self.times_ns.append(self.clock.now_ns())
 
@@ -80,7 +80,7 @@ class Observer:
 
 
 def found_api() -> Api:
-    """Which interface the installed stable-worldmodel has.
+    """Tell which interface the installed stable-worldmodel has.
 
     Raises:
         UsageError: it is not installed.
@@ -142,7 +142,7 @@ def lewm(model: WorldModel) -> nn.Module:
 
 
 def renamed(predictor: Predictor) -> dict[str, Tensor]:
-    """The predictor's weights under LeWM's names."""
+    """Rename the predictor's weights to LeWM's names."""
     table = {
         "positions": "predictor.pos_embedding",
         "norm": "predictor.transformer.norm",
@@ -171,7 +171,7 @@ def renamed(predictor: Predictor) -> dict[str, Tensor]:
 
 
 def planner(problem: Problem, clock: Clock, *, compiled: bool = False) -> Callable[[int], Solved]:
-    """A function from a seed to a plan by their solver.
+    """Make a function from a seed to a plan by their solver.
 
     Args:
         problem: what to plan.
@@ -222,7 +222,7 @@ def _configure(solver: Any, problem: Problem) -> None:
 
 
 def _costable(api: Api, problem: Problem) -> Any:
-    """What their solver asks for costs, of either interface."""
+    """Cost model for their solver, of either interface."""
     model = lewm(problem.model)
     if api == "solver":
         return model
@@ -247,7 +247,7 @@ class _Costs:
         self._call = torch.compile(self._fresh, dynamic=False) if compiled else costs.get_cost
 
     def parameters(self) -> Any:
-        """Where their solver finds the number format."""
+        """Return the number format, where their solver looks for it."""
         return self._costs.parameters()
 
     def get_cost(self, info: dict[str, Tensor], candidates: Tensor) -> Tensor:

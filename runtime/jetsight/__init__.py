@@ -31,6 +31,7 @@ from jetsight.errors import (
     StorageError,
     UsageError,
 )
+from jetsight.version import __version__
 
 if TYPE_CHECKING:
     from jetsight.bundle.bundle import Bundle
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from jetsight.planning.plan import Plan, PlanReason
     from jetsight.session import Session
     from jetsight.stream.frames import Forecast, Frame
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ArtefactError",

@@ -1,7 +1,7 @@
 """Every error jetsight raises on purpose, and the exit code each one ends a command with.
 
     JetsightError (1)
-    +-- UsageError (2)            the call is wrong: an option, a recipe key, a shape asked for
+    +-- UsageError (2)            the call is wrong: an option, a recipe key, a requested shape
     +-- ArtefactError (3)         a file that must be trusted first was refused
     |   +-- BundleError           bundle or manifest: cut, tampered, unknown key, other version
     |   +-- CheckpointError       checkpoint: pickle, missing tensor, wrong shape, wrong digest
@@ -127,24 +127,46 @@ class EngineError(JetsightError):
     exit_code = 10
 
 
-def first_line(error: BaseException) -> str:
-    """What a library's message says, in one line: without source locations, at most 200 letters."""
-    lines = [line.strip() for line in str(error).splitlines()]
+def first_line(error: BaseException, most: int = 4) -> str:
+    """Shorten a library's message to one line without errno, path and source locations.
+
+    Args:
+        error: raised by a library.
+        most: lines of its message to join.
+
+    Returns:
+        At most 300 characters; the name of the exception's class if it has no message.
+    """
+    # Callers name the file themselves, so the operating system's text is enough without its path.
+    text = getattr(error, "strerror", None) or str(error)
+    lines = [" ".join(line.split()) for line in text.splitlines()]
     # OpenVINO puts "Exception from file:line" and "Check 'x' failed at file:line" in front.
-    said = [s for s in lines if s and not s.startswith(("Exception from ", "Check '"))]
-    return " ".join(said[:4])[:200] or type(error).__name__
+    kept = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
+    return " ".join(kept[:most])[:300] or type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str], listing: str = "known") -> str:
+    """Suggest the nearest known name, or list them all.
+
+    Args:
+        name: one that does not exist; only its first 100 characters are compared, since the time
+            of the comparison grows with the square of the length.
+        known: the names that do.
+        listing: words in front of the list.
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name[:100], names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"{listing}: {', '.join(names) or 'none'}"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The line for a name that does not exist, with the nearest one that does."""
-    names = list(known)
-    near = difflib.get_close_matches(str(name)[:100], names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
-    return UsageError(f"there is no {kind} {str(name)[:100]!r}; {hint}")
+    """Describe a name that does not exist, with the nearest one that does."""
+    text = str(name)[:100]
+    return UsageError(f"there is no {kind} {text!r}; {did_you_mean(text, known)}")
 
 
 def missing(error: ImportError, purpose: str) -> MissingDependency | None:
-    """The `MissingDependency` behind a failed import; None if the module is not an optional one.
+    """Make the `MissingDependency` of a failed import; None if the module is no optional one.
 
     Args:
         error: what the import raised.

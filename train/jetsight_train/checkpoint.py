@@ -24,7 +24,7 @@ from jetsight.bundle.model_spec import (
     length,
     vector,
 )
-from jetsight.errors import CheckpointError
+from jetsight.errors import CheckpointError, first_line
 from jetsight.storage.atomic import new_directory
 from jetsight.storage.strict_json import dump, parse
 from jetsight_train.heads.spec import HeadsDescription
@@ -219,7 +219,6 @@ def _fill(model: WorldModel, tensors: dict[str, Tensor], path: Path) -> None:
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
         raise CheckpointError(
-            f"{path}: the tensors do not fit the model in {DESCRIPTION}: {reason}"
+            f"{path}: the tensors do not fit the model in {DESCRIPTION}: {first_line(error)}"
         ) from error

@@ -1,4 +1,4 @@
-"""Who races: each backend on each family, torch eager and torch.compile, on the same frames.
+"""Contestants of a race: backends on their families, torch eager, torch.compile; same frames.
 
 Shapes: h, w frame size, D latent size.
 """
@@ -26,7 +26,7 @@ _EDGE = 1024  # of the square matrices of the peak: large enough to be bound by 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model in all its forms, and the frames everybody encodes.
+    """One model in all its forms, and the frames all contestants encode.
 
     Args:
         name: e.g. `"pusht-nano"`.
@@ -42,41 +42,35 @@ class Subject:
 
 
 def contestants(subject: Subject, threads: int) -> list[Contestant]:
-    """Everyone who can encode a frame of `subject` here, torch eager first."""
-    frames = list(subject.frames_u8)
-    engines = [
-        _engine(f"{name} {family}", name, family, graph, "frame_hwc_u8", frames, threads)
-        for family, graph in subject.graphs.items()
-        for name in installed(family)
-    ]
+    """List the contestants that can encode a frame of `subject` here, torch eager first."""
+    engines = _engines(subject.graphs, "frame_hwc_u8", list(subject.frames_u8), threads)
     return [_eager(subject), _compiled(subject), *engines]
 
 
 def gemm_contestants(
     graphs: Mapping[str, bytes], inputs: Sequence[NDArray], threads: int
 ) -> list[Contestant]:
-    """One large product through everything that may be fastest at it; `graphs` by family."""
-    engines = [
-        _engine(f"{name} {family}", name, family, graph, "x", inputs, threads)
-        for family, graph in graphs.items()
-        for name in installed(family)
-    ]
-    return [_torch_gemm(inputs), *engines]
+    """List the contestants for one large product, torch first; `graphs` by family."""
+    return [_torch_gemm(inputs), *_engines(graphs, "x", inputs, threads)]
 
 
 def installed(family: str) -> list[str]:
-    """Names of the backends that can run `family` here, the preferred one first."""
+    """List the backends that can run `family` here, the preferred one first."""
     return [info.name for info in registry.available() if info.reason is None and info.runs(family)]
 
 
+def _engines(
+    graphs: Mapping[str, bytes], port: str, pool: Sequence[NDArray], threads: int
+) -> list[Contestant]:
+    return [
+        _engine(backend, family, graph, port, pool, threads)
+        for family, graph in graphs.items()
+        for backend in installed(family)
+    ]
+
+
 def _engine(
-    label: str,
-    backend: str,
-    family: str,
-    graph: bytes,
-    port: str,
-    pool: Sequence[NDArray],
-    threads: int,
+    backend: str, family: str, graph: bytes, port: str, pool: Sequence[NDArray], threads: int
 ) -> Contestant:
     loaded: list[Engine] = []
 
@@ -96,7 +90,7 @@ def _engine(
         for engine in loaded:
             engine.close()
 
-    return Contestant(label, prepare, close)
+    return Contestant(f"{backend} {family}", prepare, close)
 
 
 def _eager(subject: Subject) -> Contestant:
@@ -140,7 +134,7 @@ def _torch_gemm(inputs: Sequence[NDArray]) -> Contestant:
 
 
 def gemm_graph(int8: bool) -> bytes:
-    """One square product with a constant weight, in float32 or as u8s8 Q/DQ around it."""
+    """Make a square product with a constant weight, in float32 or as u8s8 Q/DQ around it."""
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((_EDGE, _EDGE), dtype=np.float32)
     constants = [_tensor("w", weight)]
@@ -173,13 +167,13 @@ def gemm_graph(int8: bool) -> bytes:
 
 
 def gemm_inputs(count: int) -> list[NDArray]:
-    """Different square float matrices."""
+    """Draw different square float matrices."""
     rng = np.random.default_rng(1)
     return [rng.standard_normal((_EDGE, _EDGE), dtype=np.float32) for _ in range(count)]
 
 
 def gemm_flop() -> int:
-    """Multiplications and additions of one such product."""
+    """Count the multiplications and additions of one such product."""
     return 2 * _EDGE**3
 
 

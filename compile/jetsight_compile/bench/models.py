@@ -26,7 +26,7 @@ _CALIBRATION = 32
 
 
 def trained_subject(checkpoint: Path, data: Path) -> Subject:
-    """The model of a checkpoint, and frames it may see.
+    """Load the model of a checkpoint, and frames it may see.
 
     Raises:
         CheckpointError: the checkpoint was refused.
@@ -37,7 +37,7 @@ def trained_subject(checkpoint: Path, data: Path) -> Subject:
 
 
 def recipe_subject(name: str, data: Path) -> Subject:
-    """The geometry of a shipped recipe with random weights: as fast as trained, and as honest.
+    """Make a model of a shipped recipe's geometry with random weights, as fast as trained.
 
     Raises:
         UsageError: there is no such recipe.
@@ -55,14 +55,14 @@ def _untrained(recipe: Recipe) -> WorldModel:
         recipe.frame.spec,
         TimingSpec(recipe.timing.camera_hz, recipe.timing.action_block),
         ActionSpec(
-            action.names,
-            action.units,
-            action.low,
-            action.high,
-            action.rate_limit_per_s,
-            action.neutral or (0.0,) * size,
-            (0.0,) * size,
-            (1.0,) * size,
+            names=action.names,
+            units=action.units,
+            low=action.low,
+            high=action.high,
+            rate_limit_per_s=action.rate_limit_per_s,
+            neutral=action.neutral or (0.0,) * size,
+            mean=(0.0,) * size,
+            std=(1.0,) * size,
         ),
     )
 

@@ -1,4 +1,4 @@
-"""What each TensorRT family costs to build and loses in numbers, fp32 to nvfp4 side by side.
+"""Cost to build and numerical loss of each TensorRT family, fp32 to nvfp4 side by side.
 
 Every graph is exported, quantized, judged on held-out episodes beside its negative controls, and
 compiled by the TensorRT of this machine; TensorRT-RTX does that without a GPU. A gate that fails is
@@ -97,7 +97,7 @@ def measure(
         data: LeRobot dataset to calibrate with and judge by.
         targets: TensorRT rows of `TARGETS`, each in every precision it runs.
         methods: calibration methods to try.
-        say: told what begins.
+        say: called with a line when a step begins.
 
     Raises:
         UsageError: an unknown target, or a method that no quantizer for TensorRT has.
@@ -164,7 +164,7 @@ def _built(made: FamilyGraphs, trt: bindings.TensorRtModule, say: Say) -> Iterat
 
 
 def lines(found: PrecisionTable) -> Iterator[str]:
-    """The terminal's page."""
+    """Format the page for a terminal."""
     from jetsight.cli.table import human_bytes, table
 
     yield f"{found.model} compiled by {found.compiler}; nothing ran on a GPU"
@@ -228,7 +228,7 @@ def _calibrations(found: PrecisionTable) -> Iterator[str]:
 
 
 def _ladder(found: PrecisionTable) -> Iterator[str]:
-    """What each family loses, on one line; every number with its limit and control follows."""
+    """List the loss of each family on one line; numbers with limits and controls follow."""
     from jetsight.cli.table import table
 
     head = (
@@ -276,7 +276,8 @@ def _gate_table(name: str, gates: Sequence[Gate]) -> Iterator[str]:
             f"{g.value:.6g}",
             f"{sign} {g.limit:g}",
             "passed" if g.passed else "FAILED",
-            f"{g.control_value:.4g} {'fails' if g.control_failed else 'PASSES: gate is blind'}",
+            f"{g.control_value:.4g} "
+            + ("failed, as it must" if g.control_failed else "PASSED: blind"),
         )
         for g in gates
     )

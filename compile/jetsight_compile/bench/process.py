@@ -1,4 +1,4 @@
-"""What a robot pays before the first frame: import time and memory, in processes of their own."""
+"""Cost before the first frame: import time and memory, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def session_memory(bundle: Path, backend: str, family: str) -> dict[str, Any]:
 
 
 def _run(code: str, *arguments: str) -> str:
-    """Standard output of a fresh interpreter of the same environment."""
+    """Take the standard output of a fresh interpreter of the same environment."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         capture_output=True,

@@ -14,7 +14,7 @@ _BUSY = 0.3  # load per core, above which the machine has other things to do
 
 
 def header(machine: Mapping[str, Any], versions: Mapping[str, str], threads: int) -> Iterator[str]:
-    """What was measured on, and what to know before believing it."""
+    """Describe the machine, and warn of what makes its numbers unreliable."""
     has = [name for name, present in machine["instructions"].items() if present]
     yield (
         f"{machine['processor']} ({machine['architecture']}), {machine['cores']} cores, "

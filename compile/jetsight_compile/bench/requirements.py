@@ -41,19 +41,19 @@ class BenchRow:
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar was met; None without one."""
+        """True if the bar was met; None without one."""
         if self.bar is None:
             return None
         return self.value >= self.bar if self.direction == "min" else self.value <= self.bar
 
     @property
     def verdict(self) -> str:
-        """What the table says: `met`, `MISSED`, or nothing without a bar."""
+        """Word for the table: `met`, `MISSED`, or nothing without a bar."""
         return {True: "met", False: "MISSED", None: ""}[self.met]
 
 
 def encode_rows(model: str, timings: Mapping[str, CallTimes]) -> list[BenchRow]:
-    """How many times faster than torch eager each contestant is in one race.
+    """Rate each contestant of one race: how many times faster than torch eager.
 
     The value is the smaller of two ratios, of the medians and of the fastest calls: what disturbs
     eager more than others (it waits for all its threads) must not flatter them.
@@ -77,7 +77,7 @@ def encode_rows(model: str, timings: Mapping[str, CallTimes]) -> list[BenchRow]:
 
 
 def overhead_rows(overhead: Overhead) -> list[BenchRow]:
-    """What the loop costs beside its engines."""
+    """Rate the cost of the loop beside its engines."""
     p99 = overhead.overhead_ms["p99"]
     frames = f"{overhead.frames} frames, null engines"
     return [
@@ -101,7 +101,7 @@ def overhead_rows(overhead: Overhead) -> list[BenchRow]:
 
 
 def import_rows(times: Mapping[str, Mapping[str, float]]) -> list[BenchRow]:
-    """How long a robot's program waits before it can do anything."""
+    """Rate the time a robot's program needs to import jetsight."""
     return [
         BenchRow("import jetsight, p50", times["import"]["p50"], "ms", IMPORT_MS),
         BenchRow("  with Bundle, Camera, Session", times["import_streaming"]["p50"], "ms"),

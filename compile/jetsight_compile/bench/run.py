@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure.
+    """Duration of the measurements.
 
     Args:
         rounds: turns of each contestant in a race of encoders.
@@ -51,7 +51,7 @@ QUICK = Effort(rounds=5, budget_s=10.0, peak_rounds=2, overhead_frames=300, impo
 
 @dataclass(frozen=True)
 class EncodeRace:
-    """How fast everyone encodes frames of one model, and what that is in arithmetic."""
+    """Times of all contestants that encode frames of one model, and its arithmetic."""
 
     model: str
     flop: int
@@ -132,7 +132,7 @@ def run_bench(
         threads: for every contestant.
         effort: how long to measure.
         clock: to time with.
-        say: told what is going on.
+        say: called with a line about each step.
 
     Raises:
         EngineError: a measuring process failed.

@@ -60,7 +60,7 @@ def bench_session(
         data: dataset to take frames from; None for `calib_data/pusht`.
         threads: None for one per physical core.
         quick: a tenth of the rounds.
-        say: told what is going on.
+        say: called with a line about each step.
 
     Raises:
         CheckpointError: the checkpoint was refused.
@@ -90,7 +90,7 @@ def bench_session(
 
 
 def report_lines(measured: Measured) -> Iterator[str]:
-    """The whole benchmark as text."""
+    """Format the whole benchmark as text."""
     results = measured.results
     yield from report.header(measured.machine, measured.versions, measured.threads)
     if measured.quick:

@@ -1,7 +1,7 @@
 """Timing several contestants fairly: same inputs, interleaved, warm-up apart, nothing trimmed.
 
-In each round every contestant has one turn, in an order that rotates; a turn is one call nobody
-times (it brings weights into the cache and wakes the thread pool) and a few that are. Whatever the
+In each round every contestant has one turn, in an order that rotates; a turn is one untimed call
+(it brings weights into the cache and wakes the thread pool) and a few that are. Whatever the
 machine does meanwhile happens to all of them. That helps against slow drifts (heat, clock rates);
 against other programs nothing helps but their absence, since a contestant that waits for all its
 threads suffers most when one has no core.
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jetsight.clock import Clock
+from jetsight.errors import first_line
 from jetsight.histogram import Histogram
 
 # Thread pools spin for a while after their last task (libgomp 1 to 3 ms); let them fall asleep
@@ -44,7 +45,7 @@ class Contestant:
 
 @dataclass
 class CallTimes:
-    """How long a contestant took.
+    """Times of one contestant.
 
     Args:
         prepare_ms: loading or compiling.
@@ -62,7 +63,7 @@ class CallTimes:
 
     @property
     def remembers(self) -> bool:
-        """It is suspiciously fast when the input does not change, typically and at best."""
+        """True if it is suspiciously fast when the input does not change, typically and at best."""
         changing, repeated = self.calls_ms, self.repeated_ms
         return (
             min(changing.count, repeated.count) > 0
@@ -106,7 +107,7 @@ def race(
         calls: timed calls per turn.
         warmup: calls after the first that are in no statistic.
         inputs: size of the pool of inputs.
-        say: told what is being prepared.
+        say: called with the name of what is being prepared.
 
     Returns:
         Timing by name, in the order given.
@@ -147,8 +148,7 @@ def _prepared(
         call(0)
         timing.first_ms = (clock.now_ns() - start_ns) / 1e6
     except Exception as error:  # a missing compiler or library must not end the whole benchmark
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        return CallTimes(failed=f"{type(error).__name__}: {first_line}"[:200]), None
+        return CallTimes(failed=f"{type(error).__name__}: {first_line(error, most=1)}"), None
     for i in range(warmup):
         call(i % inputs)
     return timing, call

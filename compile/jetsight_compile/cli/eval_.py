@@ -127,15 +127,11 @@ def _settings(options: dict[str, Any], films: int) -> EvalConfig:
 
 @contextmanager
 def _progress(episodes: int) -> Iterator[Callable[[Sequence[EpisodeResult]], None]]:
-    """A bar with the successes so far; nothing where nobody watches."""
-    from jetsight.errors import MissingDependency
+    """Show a bar with the successes so far, on a terminal only."""
+    from jetsight_train.progress import episode_bar
 
-    try:
-        from tqdm import tqdm
-    except ImportError as problem:
-        raise MissingDependency("tqdm", "sim", "an evaluation") from problem
     solved: dict[str, int] = {}
-    with tqdm(total=episodes, unit="episode", disable=None, leave=False) as bar:
+    with episode_bar(episodes, "sim", "an evaluation") as bar:
 
         def show(rows: Sequence[EpisodeResult]) -> None:
             for row in rows:

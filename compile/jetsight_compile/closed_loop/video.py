@@ -22,6 +22,7 @@ from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.pyav import import_av
 from jetsight.engine import NDArray
 from jetsight.errors import DataError, MissingDependency
 from jetsight.storage import atomic
@@ -33,6 +34,7 @@ from jetsight_compile.demo.library import DatasetFrames, build_library
 from jetsight_compile.pipeline.shipped import find_data
 from jetsight_train.record.pusht import ARENA_PX
 
+_PURPOSE = "the film of an evaluation"
 _LAST_FRAME_S = 1.5  # how long the end of an episode stays
 
 
@@ -70,7 +72,7 @@ class Studio:
             MissingDependency: Pillow or PyAV is not installed.
         """
         check_pillow()
-        _av()
+        import_av(_PURPOSE)
         bundle = Bundle.open(settings.bundle)
         frame, dataset = bundle.manifest.frame, LeRobotDataset.open(find_data(data))
         if (dataset.height, dataset.width) != (frame.height_px, frame.width_px):
@@ -143,7 +145,7 @@ def views(
 
 def encode(pictures: Iterable[NDArray], fps: int) -> bytes:
     """H.264 mp4 of `uint8 [h, w, 3]` pictures, all of `SIZE`, one at a time in memory."""
-    av = _av()
+    av = import_av(_PURPOSE)
     file = io.BytesIO()
     options = {"crf": "20", "preset": "medium"}
     with av.open(file, "w", format="mp4") as container:
@@ -157,14 +159,6 @@ def encode(pictures: Iterable[NDArray], fps: int) -> bytes:
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return file.getvalue()
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ImportError as problem:
-        raise MissingDependency("av", "camera", "the film of an evaluation") from problem
-    return av
 
 
 @dataclass(frozen=True)
@@ -293,5 +287,5 @@ def _pillow() -> tuple[Any, Any, Any]:
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as problem:
-        raise MissingDependency("PIL", "train", "the film of an evaluation") from problem
+        raise MissingDependency("PIL", "train", _PURPOSE) from problem
     return Image, ImageDraw, ImageFont

@@ -1,4 +1,4 @@
-"""Which layers of a graph may be quantized, which block each belongs to, and how much work it is.
+"""Layers of a graph that may be quantized, the block of each, and its arithmetic.
 
 A layer is a Conv, Gemm or MatMul node with a constant weight; a block is what falls back to float
 as a whole, like one transformer block over all unrolled steps.
@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-import numpy as np
 import onnx
 
 from jetsight.errors import EngineError, UsageError
@@ -51,17 +50,17 @@ def quantizable(graph: onnx.ModelProto, keep_float: Sequence[str] = ()) -> list[
 
 
 def weighted(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The matrix products and convolutions of a graph, with or without a constant weight."""
+    """List the matrix products and convolutions of a graph, with or without a constant weight."""
     return [node for node in graph.graph.node if node.op_type in WEIGHTED]
 
 
 def matches_any(graph: onnx.ModelProto, pattern: str) -> bool:
-    """Whether a pattern of layer names fits any weighted node of a graph."""
+    """Tell whether a pattern of layer names fits any weighted node of a graph."""
     return any(_matches(node.name, [pattern]) for node in weighted(graph))
 
 
 def block_of(layer: str) -> str:
-    """The block a layer falls back to float with.
+    """Name the block a layer falls back to float with.
 
     Example:
         >>> block_of("step3/blocks.0.mlp.up/Gemm"), block_of("trunk.hidden/Gemm")
@@ -89,23 +88,23 @@ def blocks_of(layers: Iterable[str]) -> dict[str, list[str]]:
 
 
 def work(graph: onnx.ModelProto) -> dict[str, int]:
-    """Multiply-accumulates of every product and convolution, by node name.
+    """Count the multiply-accumulates of every product and convolution, by node name.
 
     Raises:
-        EngineError: a shape is not known, so the graph is not static.
+        EngineError: a shape cannot be inferred.
     """
-    inferred = onnx.shape_inference.infer_shapes(graph).graph
-    values = (*inferred.value_info, *inferred.input, *inferred.output)
-    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
-    shapes = {name: shape for name, shape in shapes.items() if all(shape)}  # 0 is a dynamic size
-    shapes.update((tensor.name, tuple(tensor.dims)) for tensor in graph.graph.initializer)
-    try:
-        return {node.name: _products(node, shapes) for node in weighted(graph)}
-    except (KeyError, IndexError) as error:
-        raise EngineError(
-            f"graph {graph.graph.name!r}: the shape of {error} is not known; export it with "
-            "static shapes"
-        ) from None
+    return {node.name: count for node, count in _counted(graph)}
+
+
+def graph_flop(graph: bytes) -> int:
+    """Count the multiplications and additions of the products and convolutions of a float graph.
+
+    Everything else (norms, softmax, activations) is left out, as is the custom.
+
+    Raises:
+        EngineError: a shape cannot be inferred.
+    """
+    return 2 * sum(count for _, count in _counted(onnx.load_from_string(graph)))
 
 
 def share(graph: onnx.ModelProto, layers: Collection[str]) -> float:
@@ -143,47 +142,33 @@ def check_quantized(
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a layer matches, with or without the prefix of its unrolled step."""
+    """Tell whether a layer matches, with or without the prefix of its unrolled step."""
     plain = _STEP.sub("", name)
     return any(fnmatch.fnmatchcase(n, p) for n in (name, plain) for p in patterns)
 
 
+def _counted(graph: onnx.ModelProto) -> list[tuple[onnx.NodeProto, int]]:
+    """Pair every weighted node with its multiply-accumulates."""
+    inferred = onnx.shape_inference.infer_shapes(graph, data_prop=True).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in values}
+    shapes = {name: shape for name, shape in shapes.items() if all(shape)}  # 0 is a dynamic size
+    shapes.update((tensor.name, tuple(tensor.dims)) for tensor in graph.graph.initializer)
+    try:
+        return [(node, _products(node, shapes)) for node in weighted(graph)]
+    except (KeyError, IndexError) as error:
+        raise EngineError(
+            f"graph {graph.graph.name!r} is not static: the shape of {error} is not known; export "
+            "it with static shapes"
+        ) from None
+
+
 def _products(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    out, weight = shapes[node.output[0]], shapes[node.input[1]]
+    left, weight, out = (shapes[name] for name in (*node.input[:2], node.output[0]))
     if node.op_type == "Conv":
-        return int(np.prod(out) * np.prod(weight[1:]))
-    return int(np.prod(out) * shapes[node.input[0]][-1])
-
-
-def graph_flop(graph: bytes) -> int:
-    """Multiplications and additions of the matrix products and convolutions of a float graph.
-
-    Everything else (norms, softmax, activations) is left out, as is the custom.
-
-    Raises:
-        EngineError: the shape of a product cannot be inferred.
-    """
-    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph), data_prop=True)
-    values = [*model.graph.value_info, *model.graph.input, *model.graph.output]
-    shapes = {
-        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-        for value in values
-    }
-    shapes |= {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    return sum(_node_flop(node, shapes) for node in model.graph.node)
-
-
-def _node_flop(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    if node.op_type not in ("MatMul", "Gemm", "Conv"):
-        return 0
-    found = [shapes.get(name, (0,)) for name in (*node.input[:2], node.output[0])]
-    if 0 in found[1] or 0 in found[2]:
-        raise EngineError(f"the shape of {node.name or node.op_type} is not static")
-    left, right, out = found
-    if node.op_type == "Conv":
-        inner = math.prod(right[1:])  # input channels of a group times the kernel
+        inner = math.prod(weight[1:])  # input channels of a group times the kernel
     elif node.op_type == "Gemm" and any(a.name == "transA" and a.i for a in node.attribute):
         inner = left[0]
     else:
         inner = left[-1]
-    return 2 * inner * math.prod(out)
+    return inner * math.prod(out)

@@ -7,15 +7,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jetsight import __version__
 from jetsight.machine import system as machine
+from jetsight.machine.cpu import VNNI, cpu_flags
+from jetsight.version import __version__
 
 # Instruction sets that decide how fast INT8 is: with VNNI (or AMX) one instruction multiplies and
 # adds four bytes into 32 bits; without it u8s8 needs three and gains little over float32.
 _FEATURES = {
     "avx2": ("avx2",),
     "avx512": ("avx512f",),
-    "vnni": ("avx512_vnni", "avx_vnni"),
+    "vnni": VNNI,
     "amx_int8": ("amx_int8",),
     "asimd_dot": ("asimddp",),
     "i8mm": ("i8mm",),
@@ -40,17 +41,9 @@ def machine_spec(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def cpu_features(root: Path = Path("/")) -> dict[str, bool]:
-    """The instruction sets that matter for INT8: True where the processor lists one."""
-    try:
-        text = (root / "proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        text = ""
-    flags: set[str] = set()
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            flags |= set(value.split())
-    return {name: any(flag in flags for flag in any_of) for name, any_of in _FEATURES.items()}
+    """Tell which of the instruction sets that matter here the processor has."""
+    flags = cpu_flags(root)
+    return {name: not flags.isdisjoint(any_of) for name, any_of in _FEATURES.items()}
 
 
 def versions() -> dict[str, str]:

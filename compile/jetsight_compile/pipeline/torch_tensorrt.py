@@ -23,7 +23,7 @@ from torch import nn
 
 from jetsight.bundle.golden import layout
 from jetsight.bundle.manifest import Family, Manifest
-from jetsight.errors import EngineError, MissingDependency, UsageError
+from jetsight.errors import EngineError, MissingDependency, UsageError, first_line
 from jetsight.storage.atomic import write_file
 from jetsight.tensorrt.bindings import TensorRtModule
 from jetsight.tensorrt.builder.onnx_parser import PortSpec
@@ -128,7 +128,7 @@ def _torch_tensorrt(library: TensorRtModule, gpu: str | None) -> Any:
         theirs = importlib.import_module("tensorrt").__version__
     except (ImportError, OSError, RuntimeError) as error:
         raise EngineError(
-            f"torch_tensorrt is installed but does not load ({_one_line(error)}); {_OTHER_ROUTE}"
+            f"torch_tensorrt is installed but does not load ({first_line(error)}); {_OTHER_ROUTE}"
         ) from error
     ours = str(library.module.__version__)
     if theirs != ours or library.name != "tensorrt":
@@ -195,7 +195,7 @@ def _converted(
             plan = convert(program, arg_inputs=tuple(examples), **arguments)
     except Exception as error:  # torch and torch-tensorrt raise anything
         raise EngineError(
-            f"torch-tensorrt cannot compile the graph: {_one_line(error)}; {_OTHER_ROUTE}"
+            f"torch-tensorrt cannot compile the graph: {first_line(error)}; {_OTHER_ROUTE}"
         ) from error
     return bytes(plan), renamed
 
@@ -213,7 +213,3 @@ def _detailed(route: Any, log: Path) -> Iterator[None]:
         said = [p.read_bytes() for p in sorted(Path(folder).glob("*.log"))]
         if said:
             write_file(log, b"\n".join(said))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

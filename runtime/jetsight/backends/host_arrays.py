@@ -1,4 +1,4 @@
-"""What the CPU backends share: arrays in host memory, name checks, thread counts, error lines."""
+"""Common parts of the CPU backends: arrays in host memory and checks of names."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class OpenVinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": "1",
-            # A pinned thread waits for whatever else runs on its core, like a camera's decoder.
+            # A pinned thread waits for other programs on its core, like a camera's decoder.
             "ENABLE_CPU_PINNING": "NO",
             "INFERENCE_NUM_THREADS": str(threads or default_threads()),
         }
@@ -75,7 +75,7 @@ class OpenVinoBackend:
 
 @functools.cache
 def _core() -> Any:
-    """The one core of this process, which is never released.
+    """Return the one core of this process, which is never released.
 
     On CPUs with AMX its plugin gives the thread that loads it a stack for signal handlers, and
     takes it away again when it is unloaded. With a second core, or when another thread unloads it,

@@ -1,4 +1,4 @@
-"""What computes: the installed backends, and how one is chosen for a family of graphs.
+"""Registry of the backends, and the choice of one for a family of graphs.
 
 `openvino` is the default where it is fastest: on x86 with AVX-512, and for INT8 with VNNI. Without,
 `onnxruntime` is up to twice as fast, and its INT8 kernels stay exact where OpenVINO's saturate. It
@@ -43,7 +43,7 @@ class BackendInfo:
     reason: str | None
 
     def runs(self, family: str) -> bool:
-        """Whether this backend is for graphs of `family`, installed or not."""
+        """Tell whether this backend is for graphs of `family`, installed or not."""
         return family.startswith(self.families)
 
 
@@ -149,7 +149,7 @@ def choose(family: str) -> str | None:
 
 
 def requested(name: str | None) -> str | None:
-    """The backend that was asked for: `name`, else `JETSIGHT_BACKEND`, else None.
+    """Look up the requested backend: `name`, else `JETSIGHT_BACKEND`, else None.
 
     Raises:
         UsageError: there is no such backend.
@@ -163,7 +163,7 @@ def requested(name: str | None) -> str | None:
 
 
 def open_backend(name: str | None, family: str, *, threads: int | None = None) -> Backend:
-    """The backend called `name`, or the preferred one for `family`.
+    """Open the backend called `name`, or the preferred one for `family`.
 
     Args:
         name: `"onnxruntime"`, `"openvino"` or `"tensorrt"`; None for `JETSIGHT_BACKEND`, else the

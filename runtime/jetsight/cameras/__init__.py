@@ -1,4 +1,4 @@
-"""Where frames come from: every source behind one `Camera` with its own thread."""
+"""Frame sources, each behind one `Camera` with its own thread."""
 
 from __future__ import annotations
 

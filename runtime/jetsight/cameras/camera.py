@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("jetsight")
 _JOIN_S = 0.5  # a reader that blocks longer than this is abandoned; shutdown must stay under 1 s
-_NAP_NS = 50_000_000  # a pacing camera looks up this often to see whether it shall stop
+_NAP_NS = 50_000_000  # a pacing camera checks this often whether to stop
 _BACKOFF_NS = (500_000_000, 5_000_000_000)  # first and longest wait before reconnecting
 
 
@@ -40,7 +40,7 @@ class Camera:
         source: where frames come from.
         clock: the session's clock; frames are stamped with it.
         rate_hz: frames per second to replay a recording at; None for its own rate, 0 for as fast
-            as they are taken, with nothing dropped. A physical camera is asked for this rate.
+            as they are taken, with nothing dropped. A physical camera is set to this rate.
 
     Attributes:
         info: what the source said of itself when it started.
@@ -82,7 +82,7 @@ class Camera:
         seed: int = 0,
         policy: Policy | None = None,
     ) -> Camera:
-        """The camera `src` stands for; it starts when a session streams it.
+        """Open the camera `src` stands for; it starts when a session streams it.
 
         Args:
             src: a video file, a folder of images, `/dev/videoN`, `rtsp://...`,
@@ -141,7 +141,7 @@ class Camera:
         return round(1e9 / (self._request.camera_hz * self._speed))
 
     def next(self, timeout_ns: int) -> Frame | None:
-        """The newest frame not seen yet, waiting up to `timeout_ns`; None if there is none.
+        """Take the newest frame not seen yet, waiting up to `timeout_ns`; None if there is none.
 
         The frame is valid until the next call.
         """
@@ -149,7 +149,7 @@ class Camera:
 
     @property
     def started(self) -> bool:
-        """It was opened successfully and `info` is known."""
+        """True once it was opened successfully and `info` is known."""
         return self._thread is not None
 
     @property
@@ -203,7 +203,7 @@ class Camera:
                 self._deliver(reading)
         except JetsightError as error:
             self._error = error
-        except Exception as error:  # a driver binding may raise anything; the loop must hear of it
+        except Exception as error:  # a driver binding may raise anything, and the loop reports it
             self._error = CameraError(f"{self.info.label}: the reader broke: {error!r}")
         finally:
             self._slot.close()
@@ -262,13 +262,13 @@ class Camera:
         self._slot.put(reading, self._index, tick, stamp_ns)
 
     def _stamp_ns(self, reading: Reading) -> int:
-        """When the frame was captured: as the driver says, else when it arrived."""
+        """Take the time of capture from the driver, else the time of arrival."""
         if self.info.physical:
             self.stamps = "arrival" if reading.stamp_ns is None else "driver"
         return self._clock.now_ns() if reading.stamp_ns is None else reading.stamp_ns
 
     def _due_ns(self, media_ns: int) -> int:
-        """When a recorded frame shall be delivered; a late reader shifts all that follow."""
+        """Compute when to deliver a recorded frame; a late reader shifts all that follow."""
         now_ns = self._clock.now_ns()
         if self._base_ns is None:
             self._base_ns = now_ns - round(media_ns / self._speed)

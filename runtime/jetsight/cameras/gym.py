@@ -18,7 +18,7 @@ import numpy as np
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.datasets.fit import rates_agree
 from jetsight.engine import NDArray
-from jetsight.errors import CameraError, MissingDependency
+from jetsight.errors import CameraError, MissingDependency, first_line
 
 Policy = Callable[[Any, int], NDArray]
 """`policy(environment, n) -> float32 [m, a]`, 1 <= m <= n: the actions it means to execute from now
@@ -43,7 +43,7 @@ class HeldRandom:
         self._queue = np.zeros((0, len(low)), np.float32)
 
     def __call__(self, environment: Any, n: int) -> NDArray:
-        """The next `n` actions; every call moves on by one."""
+        """Plan the next `n` actions; every call moves on by one."""
         self._queue = self._queue[1:]
         while len(self._queue) < n:
             drawn = self._rng.uniform(self._low, self._high).astype(np.float32)
@@ -100,7 +100,7 @@ class GymSource:
         return SourceInfo(f"gym:{self._id}", height, width, request.camera_hz)
 
     def read(self) -> Reading | None:
-        """The picture now; then the first planned action is executed, for the next one."""
+        """Take the picture, then execute the first planned action for the next one."""
         cut = self._done
         if cut:
             self._restart()
@@ -163,7 +163,7 @@ def _make(env_id: str, request: StreamRequest) -> Any:
             return gymnasium.make(name, disable_env_checker=True, max_episode_steps=-1, **options)
         except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
             raise CameraError(
-                f"cannot make environment {env_id!r} ({' '.join(str(error).split())}); give the id "
+                f"cannot make environment {env_id!r} ({first_line(error)}); give the id "
                 "of an installed Gymnasium environment that supports render_mode 'rgb_array'"
             ) from error
 

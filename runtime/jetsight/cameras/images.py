@@ -7,15 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+from jetsight.cameras.readings import ReadingsSource
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
-from jetsight.datasets.pyav import import_av, rgb, whole_only, why
+from jetsight.datasets.pyav import import_av, rgb, whole_only
 from jetsight.engine import NDArray
-from jetsight.errors import CameraError
+from jetsight.errors import CameraError, first_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
-class ImageFolderSource:
+class ImageFolderSource(ReadingsSource):
     """The images of a folder in natural order: `frame2.png` comes before `frame10.png`.
 
     Args:
@@ -23,11 +24,8 @@ class ImageFolderSource:
     """
 
     def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
         self._folder = folder
-        self._files: list[Path] = []
-        self._next = 0
-        self._period_ns = 0
-        self._why = ""
 
     def start(self, request: StreamRequest) -> SourceInfo:
         """List the folder and look at the first image.
@@ -35,36 +33,20 @@ class ImageFolderSource:
         Raises:
             CameraError: there are no images, or the first one cannot be read.
         """
-        self._av = import_av()
         files = [p for p in self._folder.iterdir() if p.suffix.lower() in SUFFIXES]
         if not files:
             raise CameraError(
                 f"{self._folder} holds no images ({', '.join(SUFFIXES)}); give a folder of "
                 "images, a video file or a dataset with meta/info.json"
             )
-        self._files = sorted(files, key=natural_key)
-        self._next = 0
-        self._period_ns = round(1e9 / request.camera_hz)
-        first = self._decode(self._files[0])
-        if first is None:
-            raise _unreadable(self._files[0], self._why)
-        return SourceInfo(str(self._folder), first.shape[0], first.shape[1], None)
-
-    def read(self) -> Reading | None:
-        """Next image; one that cannot be read still takes its tick."""
-        if self._next >= len(self._files):
-            return None
-        index, self._next = self._next, self._next + 1
-        return Reading(self._decode(self._files[index]), index * self._period_ns)
-
-    def close(self) -> None:
-        """Forget the list of files."""
-        self._files = []
-
-    def _decode(self, path: Path) -> NDArray | None:
-        """The image; None, and why in `_why`, when it cannot be read whole."""
-        image, self._why = _decoded(self._av, path)
-        return image
+        files.sort(key=natural_key)
+        first = read_image(files[0])
+        period_ns, av = round(1e9 / request.camera_hz), import_av()
+        # An image that cannot be read still takes its tick.
+        self._readings = (
+            Reading(_decoded(av, path)[0], index * period_ns) for index, path in enumerate(files)
+        )
+        return SourceInfo(self._label, first.shape[0], first.shape[1], None)
 
 
 def read_image(path: Path) -> NDArray:
@@ -76,12 +58,15 @@ def read_image(path: Path) -> NDArray:
     """
     image, problem = _decoded(import_av(), path)
     if image is None:
-        raise _unreadable(path, problem)
+        raise CameraError(
+            f"cannot read {path} ({problem}); it is truncated or no image, so copy it again or "
+            "remove it"
+        )
     return image
 
 
 def _decoded(av: Any, path: Path) -> tuple[NDArray | None, str]:
-    """The image in `path`; else None, and why it cannot be read whole."""
+    """Decode the image in `path`; else None, and why it cannot be read whole."""
     try:
         # From memory: given a path, FFmpeg would take a % in it for a number pattern.
         with av.open(io.BytesIO(path.read_bytes())) as container:
@@ -91,14 +76,7 @@ def _decoded(av: Any, path: Path) -> tuple[NDArray | None, str]:
                 return rgb(picture), ""
             return None, "it holds no whole picture"
     except (av.error.FFmpegError, OSError, IndexError) as error:
-        return None, why(error)
-
-
-def _unreadable(path: Path, problem: str) -> CameraError:
-    return CameraError(
-        f"cannot read {path} ({problem}); it is truncated or no image, so copy it again or "
-        "remove it"
-    )
+        return None, first_line(error)
 
 
 def natural_key(path: Path) -> tuple[list[Any], str]:

@@ -52,7 +52,7 @@ class LatestSlot:
         self.dropped = 0
 
     def put(self, reading: Reading, index: int, tick: int, captured_ns: int) -> bool:
-        """Copy a checked reading in; False when the slot was closed and nobody will take it."""
+        """Copy a checked reading in; False when the slot was closed."""
         back = self._back
         frame = back.frame
         if reading.image_hwc_u8 is not None:
@@ -73,7 +73,7 @@ class LatestSlot:
         return True
 
     def take(self, timeout_s: float) -> Frame | None:
-        """The newest frame not taken yet, after waiting up to `timeout_s`; None if there is none.
+        """Take the newest frame not taken yet, waiting up to `timeout_s`; None if there is none.
 
         The frame is the caller's until the next `take`.
         """
@@ -96,7 +96,7 @@ class LatestSlot:
         return buffer.actions[-known:] if known else None
 
     def close(self) -> None:
-        """No more frames: wakes whoever waits. A frame that is ready can still be taken."""
+        """End the stream and wake the waiting thread. A frame that is ready can still be taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

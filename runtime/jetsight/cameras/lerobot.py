@@ -1,4 +1,4 @@
-"""Recorded robot episodes as a camera that also knows what was done and what comes next.
+"""Recorded robot episodes as a camera that also knows past and upcoming actions.
 
 Shapes: T ticks of an episode, n steps, a size of one robot action.
 """
@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from jetsight.cameras.readings import ReadingsSource
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import CameraError, DataError
 
 
-class EpisodeSource:
+class EpisodeSource(ReadingsSource):
     """Plays one episode of a LeRobot v3 dataset, or all of them with a cut between.
 
-    Frame t comes with the action taken at t - 1, and the recorded actions from t on as its plan.
+    Frame t is given with the action taken at t - 1, and the recorded actions from t on as its plan.
 
     Args:
         folder: the dataset.
@@ -25,9 +26,9 @@ class EpisodeSource:
     """
 
     def __init__(self, folder: Path, episode: int | None) -> None:
+        super().__init__(str(folder) + ("" if episode is None else f"#{episode}"))
         self._folder = folder
         self._episode = episode
-        self._readings: Iterator[Reading] = iter(())
 
     def start(self, request: StreamRequest) -> SourceInfo:
         """Open the dataset.
@@ -45,20 +46,7 @@ class EpisodeSource:
         if self._episode is not None:
             data.rows(self._episode)  # so that a missing episode is an error before the first frame
         self._readings = self._play(data, request)
-        label = str(self._folder) + ("" if self._episode is None else f"#{self._episode}")
-        return SourceInfo(label, data.height, data.width, data.fps)
-
-    def read(self) -> Reading | None:
-        """Next frame of the episode.
-
-        Raises:
-            DataError: the recording is damaged.
-        """
-        return next(self._readings, None)
-
-    def close(self) -> None:
-        """Close the video."""
-        self._readings = iter(())  # dropping the generator closes the container
+        return SourceInfo(self._label, data.height, data.width, data.fps)
 
     def _play(self, data: LeRobotDataset, request: StreamRequest) -> Iterator[Reading]:
         episodes = range(len(data)) if self._episode is None else [self._episode]

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jetsight.cameras.readings import ReadingsSource, pts_ns
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.clock import Clock
-from jetsight.datasets.pyav import import_av, rgb, whole_only, why
-from jetsight.errors import CameraError
+from jetsight.datasets.pyav import import_av, rgb
+from jetsight.errors import CameraError, first_line
 
 _PLAUSIBLE_NS = 1_000_000_000  # a driver stamp is at most this old when its frame arrives
 _OPEN_S, _READ_S = 5.0, 2.0  # how long a network camera may take before it counts as gone
@@ -40,53 +41,32 @@ class DriverStamps:
         return driver_ns if self.trusted else None
 
 
-class _LiveSource(ABC):
+class _LiveSource(ReadingsSource, ABC):
     """Frames of one FFmpeg input that paces itself."""
 
     def __init__(self, label: str, clock: Clock) -> None:
-        self._label = label
+        super().__init__(label)
         self._clock = clock
-        self._container: Any = None
-        self._readings: Iterator[Reading] = iter(())
 
     def _begin(self, open_input: Callable[[Any], Any], hint: str) -> SourceInfo:
-        av = import_av()
-        try:
-            self._container = open_input(av)
-        except (av.error.FFmpegError, OSError) as error:
-            raise CameraError(f"cannot open {self._label} ({why(error)}); {hint}") from error
-        if not self._container.streams.video:
-            raise CameraError(f"{self._label} has no video stream; {hint}")
-        stream = self._container.streams.video[0]
-        whole_only(stream)
+        cannot = f"cannot open {self._label}"
+        stream = self._open_video(open_input, cannot, advice=hint, no_video=hint)
         rate = float(stream.average_rate or 0)
         fps = rate if _RATES_HZ[0] <= rate <= _RATES_HZ[1] else None
-        self._readings = self._decoded(av, stream)
+        self._readings = self._decoded(stream)
         context = stream.codec_context
         return SourceInfo(self._label, context.height, context.width, fps, physical=True)
 
-    def read(self) -> Reading | None:
-        """Next frame; blocks for as long as the driver does.
-
-        Raises:
-            CameraError: the device or stream is gone.
-        """
-        return next(self._readings, None)
-
-    def close(self) -> None:
-        """Release the device or connection."""
-        self._readings = iter(())
-        if self._container is not None:
-            self._container.close()
-            self._container = None
-
-    def _decoded(self, av: Any, stream: Any) -> Iterator[Reading]:
-        packets = self._container.demux(stream)
+    def _decoded(self, stream: Any) -> Iterator[Reading]:
+        av = import_av()
+        packets = stream.container.demux(stream)
         while True:
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as error:
-                raise CameraError(f"{self._label} stopped delivering ({why(error)})") from error
+                raise CameraError(
+                    f"{self._label} stopped delivering ({first_line(error)})"
+                ) from error
             if packet is None:
                 return
             yield from self._pictures(av, packet, stream)
@@ -98,19 +78,16 @@ class _LiveSource(ABC):
             yield Reading(None, self._clock.now_ns())
             return
         for picture in pictures:
-            pts_ns = None
-            if picture.pts is not None:
-                pts_ns = round(picture.pts * stream.time_base * 1_000_000_000)
             image = None if picture.is_corrupt else rgb(picture)
-            yield self._reading(image, pts_ns)
+            yield self._reading(image, pts_ns(picture, stream))
 
     @abstractmethod
-    def _reading(self, image: Any, pts_ns: int | None) -> Reading:
-        """Stamp a decoded picture; `pts_ns` is what the input says."""
+    def _reading(self, image: Any, input_ns: int | None) -> Reading:
+        """Stamp a decoded picture; `input_ns` is the input's own time stamp."""
 
 
 class DeviceSource(_LiveSource):
-    """A V4L2 device, asked for exactly the model's size and rate.
+    """A V4L2 device, opened at exactly the model's size and rate.
 
     Args:
         path: e.g. `/dev/video0`.
@@ -142,8 +119,8 @@ class DeviceSource(_LiveSource):
         )
         return self._begin(lambda av: av.open(self._label, format="v4l2", options=options), hint)
 
-    def _reading(self, image: Any, pts_ns: int | None) -> Reading:
-        stamp_ns = self._stamps.capture_ns(pts_ns)
+    def _reading(self, image: Any, input_ns: int | None) -> Reading:
+        stamp_ns = self._stamps.capture_ns(input_ns)
         media_ns = self._clock.now_ns() if stamp_ns is None else stamp_ns
         return Reading(image, media_ns, stamp_ns)
 
@@ -151,7 +128,7 @@ class DeviceSource(_LiveSource):
 class RtspSource(_LiveSource):
     """An RTSP stream over TCP with the buffers of FFmpeg turned down.
 
-    The tick comes from the sender's time stamps, the capture time from arrival: nothing in RTSP
+    The tick is taken from the sender's time stamps, the capture time from arrival: nothing in RTSP
     says how long a frame was on its way.
 
     Args:
@@ -182,8 +159,8 @@ class RtspSource(_LiveSource):
             "check the address, and that the camera is on and reachable",
         )
 
-    def _reading(self, image: Any, pts_ns: int | None) -> Reading:
-        return Reading(image, self._clock.now_ns() if pts_ns is None else pts_ns)
+    def _reading(self, image: Any, input_ns: int | None) -> Reading:
+        return Reading(image, self._clock.now_ns() if input_ns is None else input_ns)
 
 
 def _check_device(path: str) -> None:

@@ -1,4 +1,4 @@
-"""What every kind of camera gives the camera thread: `Source.read() -> Reading`.
+"""Interface between the kinds of cameras and the camera thread: `Source.read() -> Reading`.
 
 Shapes: h, w frame size; n steps; a size of one robot action.
 """
@@ -21,7 +21,7 @@ from jetsight.stream.loop import FrameFeed
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """What the model wants from a camera.
+    """Requirements of a model on its camera.
 
     Args:
         height_px: frame height.
@@ -43,7 +43,7 @@ class StreamRequest:
 
     @classmethod
     def of(cls, spec: StreamSpec) -> StreamRequest:
-        """What the model of `spec` wants."""
+        """Take the requirements of the model of `spec`."""
         return cls(
             height_px=spec.height_px,
             width_px=spec.width_px,
@@ -55,7 +55,7 @@ class StreamRequest:
         )
 
     def recording(self, recorded_names: Sequence[str]) -> RecordingSpec:
-        """What a recording has to be like to be streamed.
+        """Derive the recording that can be streamed.
 
         Args:
             recorded_names: of the actions in it. Without any, it is streamed as a plain video.
@@ -71,7 +71,7 @@ class StreamRequest:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a source says of itself once started.
+    """Description a source gives of itself once started.
 
     Args:
         label: how messages and reports call it.
@@ -165,7 +165,7 @@ def check_start(info: SourceInfo, request: StreamRequest) -> None:
 
 
 def defect(image: NDArray | None, request: StreamRequest) -> str | None:
-    """Why a frame must not reach the encoder; None for a good one."""
+    """Say why a frame must not reach the encoder; None for a good one."""
     if image is None:
         return "could not be decoded"
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:

@@ -1,4 +1,4 @@
-"""Which source a `--source` text stands for."""
+"""Grammar of `--source`: from its text to a source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_source(
     seed: int = 0,
     policy: Policy | None = None,
 ) -> Source:
-    """The source `src` stands for, not started; see `Camera.open`.
+    """Make the source `src` stands for, not started; see `Camera.open`.
 
     Raises:
         CameraError: there is no such file, folder or device.

@@ -1,4 +1,4 @@
-"""Which tick of the model's time grid a frame belongs to."""
+"""Assignment of frames to ticks of the model's time grid."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class TickGrid:
         self._tick = -1
 
     def place(self, media_ns: int) -> int | None:
-        """Tick of a frame at `media_ns`; None when another frame is nearer to its tick.
+        """Assign a tick to a frame at `media_ns`; None when another frame is nearer to its tick.
 
-        A frame that is not newer than the last one gets a tick that is not newer either: whoever
-        keeps the history refuses it.
+        A frame that is not newer than the last one gets a tick that is not newer either: the
+        history refuses it.
         """
         if self._origin_ns is None:
             self._origin_ns, self._media_ns = float(media_ns), media_ns - self._period_ns

@@ -40,14 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    line = " ".join(text.split())  # whatever a library wrote, it stays one line
+    line = " ".join(text.split())  # a library's message may have several
     with contextlib.suppress(OSError):
         print(f"jetsight: error: {line}", file=sys.stderr, flush=True)
     return code
 
 
 def _known(error: ImportError | OSError) -> JetsightError | None:
-    """What an error that nobody expected means to the user; None if it is our own bug."""
+    """Translate an unexpected error for the user; None if it is our own bug."""
     if isinstance(error, ImportError):
         from jetsight import errors
 

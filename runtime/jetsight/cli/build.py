@@ -106,7 +106,7 @@ def _build(bundle: Path, options: dict[str, Any]) -> list[Any]:
 
 
 def describe(records: Sequence[Any]) -> Iterator[str]:
-    """The readable table of build records, and below it what was not checked."""
+    """Format the table of build records, and below it what was not checked."""
     head = ("family", "graph", "engine", "build", "precision", "attention", "cosine", "p50", "p99")
     yield from table(head, map(_row, records))
     reasons: dict[str, list[str]] = {}
@@ -138,7 +138,7 @@ def _row(record: Any) -> tuple[str, ...]:
 
 
 def _show(store: Any, as_json: bool) -> None:
-    """What is in the store: built for what, when, proven how."""
+    """List the store: built for which machine, when, proven how."""
     store.sweep()
     records = store.records()
     if as_json:

@@ -28,7 +28,7 @@ def doctor(as_json: bool) -> None:
 
 
 def describe(report: Report) -> Iterator[str]:
-    """The readable page, line by line."""
+    """Format the page, line by line."""
     yield from fields(_machine(report))
     yield ""
     rows = [

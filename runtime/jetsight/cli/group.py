@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import click
 
-import jetsight
 from jetsight.errors import UsageError, missing
+from jetsight.version import __version__
 
 EPILOG = """\b
 Exit codes:
@@ -90,7 +90,7 @@ class LazyGroup(click.Group):
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(jetsight.__version__, prog_name="jetsight")
+@click.version_option(__version__, prog_name="jetsight")
 def cli() -> None:
     """From a PyTorch JEPA world model to live latent forecasts on a robot."""
 

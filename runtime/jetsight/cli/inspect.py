@@ -36,7 +36,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
 
 
 def describe(facts: Manifest) -> Iterator[str]:
-    """The readable page of a verified manifest, line by line."""
+    """Format the page of a verified manifest, line by line."""
     yield f"{facts.name}  ({facts.format} {facts.version})"
     yield from _section("Model", fields(_model(facts)))
     yield from _section("Camera", fields(_camera(facts)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import click
 
 from jetsight.cli.table import table
 from jetsight.stream.frames import Forecast
+from jetsight.terminal import TerminalLine
 
 _REFRESH_S = 0.2
 _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surprise")
@@ -77,7 +77,7 @@ def run(
 
 
 def describe(summary: dict[str, Any]) -> Iterator[str]:
-    """The readable summary of a run, line by line."""
+    """Format the summary of a run, line by line."""
     seconds = summary["seconds"]
     rate = summary["frames"] / seconds if seconds > 0 else 0.0
     yield (
@@ -121,11 +121,11 @@ class StatusLine:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self._line = TerminalLine(stream)
         self._newest: Forecast | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        if stream.isatty():
+        if self._line.live:
             self._thread = threading.Thread(target=self._refresh, daemon=True)
             self._thread.start()
 
@@ -138,23 +138,17 @@ class StatusLine:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(_REFRESH_S)
-            self._print("")
+            self._line.rewrite("")
 
     def _refresh(self) -> None:
         while not self._stop.wait(_REFRESH_S):
             if self._newest is not None:
-                self._print(status_line(self._newest))
-
-    def _print(self, text: str) -> None:
-        width = shutil.get_terminal_size().columns - 1
-        with contextlib.suppress(OSError, ValueError):  # the terminal went away
-            self._stream.write(f"\r\x1b[2K{text[:width]}")
-            self._stream.flush()
+                self._line.rewrite(status_line(self._newest))
 
 
 @contextlib.contextmanager
 def _outputs(out: Path | None, *, wait: bool) -> Iterator[Callable[[Forecast], None]]:
-    """Where each forecast goes: the status line, and the file of `--out` if asked for."""
+    """Open the outputs of a forecast: the status line, and the file of `--out` if given."""
     from jetsight.stream.jsonl import ForecastWriter
 
     status = StatusLine(sys.stderr)

@@ -23,7 +23,7 @@ def fields(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def human_bytes(size: int) -> str:
-    """A size in the unit that keeps it short: 640 B, 1.2 MB, 3.4 GB (powers of ten)."""
+    """Format a size in the unit that keeps it short: 640 B, 1.2 MB, 3.4 GB (powers of ten)."""
     for limit, unit in ((1e3, "B"), (1e6, "kB"), (1e9, "MB")):
         if size < limit:
             return f"{size} B" if unit == "B" else f"{size * 1000 / limit:.1f} {unit}"

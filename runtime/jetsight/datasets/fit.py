@@ -31,7 +31,7 @@ class RecordingSpec:
 
     @classmethod
     def taken_by(cls, frame: FrameSpec, timing: TimingSpec, action: ActionSpec) -> RecordingSpec:
-        """What a model of these specs takes."""
+        """Derive what a model of these specs takes."""
         return cls(frame.height_px, frame.width_px, timing.camera_hz, action.names)
 
 
@@ -67,5 +67,5 @@ def check_dataset_fits(where: object, found: RecordingSpec, wanted: RecordingSpe
 
 
 def rates_agree(found_hz: float, wanted_hz: float) -> bool:
-    """Whether two rates differ by less than a stream would notice."""
+    """Tell whether two rates differ by less than a stream would notice."""
     return abs(found_hz - wanted_hz) <= RATE_TOLERANCE * wanted_hz

@@ -99,7 +99,7 @@ class LeRobotDataset:
         return RecordingSpec(self.height, self.width, self.fps, self.action_names)
 
     def __len__(self) -> int:
-        """Number of episodes."""
+        """Count the episodes."""
         return len(self._places)
 
     def episode(self, index: int) -> Episode:
@@ -196,7 +196,7 @@ class LeRobotDataset:
 
 
 def _matrix(column: Any, size: int, key: str, file: Path) -> NDArray[np.float32]:
-    """A numeric column as float32 [T,size]; LeRobot keeps size 1 as scalars."""
+    """Convert a numeric column to float32 [T,size]; LeRobot keeps size 1 as scalars."""
     column = column.combine_chunks()
     flat = column.flatten() if hasattr(column, "flatten") and column.type.num_fields else column
     try:

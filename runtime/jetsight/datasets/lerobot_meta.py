@@ -1,4 +1,4 @@
-"""What the `meta/` folder of a LeRobot v3 dataset says: features, and where each episode lies.
+"""The `meta/` folder of a LeRobot v3 dataset: features, and the files of each episode.
 
 Nothing here decodes a picture. Everything read is checked, because datasets are copied around,
 edited by hand and downloaded.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jetsight.errors import DataError, MissingDependency, UsageError
+from jetsight.errors import DataError, MissingDependency, UsageError, first_line
 from jetsight.storage import strict_json
 
 ACTION_KEY = "action"
@@ -35,7 +35,7 @@ class Info:
 
 @dataclass(frozen=True)
 class EpisodeLocation:
-    """Where one episode lies: `length` rows in `data_file`, frames from `start_s` in `video_file`.
+    """Files of one episode: `length` rows in `data_file`, frames from `start_s` in `video_file`.
 
     Without a video the pictures are in the rows themselves.
     """
@@ -75,7 +75,7 @@ def read_info(folder: Path) -> Info:
 
 
 def choose_camera(features: Mapping[str, Any], wanted: str | None, folder: Path) -> str:
-    """The feature to read pictures from: `wanted`, or the only one there is.
+    """Choose the feature to read pictures from: `wanted`, or the only one there is.
 
     Raises:
         DataError: the dataset has no pictures.
@@ -141,7 +141,7 @@ def unnamed(key: str, size: int) -> list[str]:
 
 
 def places(folder: Path, info: Info, camera: str, *, video: bool) -> list[EpisodeLocation]:
-    """Where each episode lies, from `meta/episodes/`, in order of episode index.
+    """Read the location of each episode from `meta/episodes/`, in order of episode index.
 
     Raises:
         DataError: the table is missing, damaged, incomplete, or points outside `folder`.
@@ -172,7 +172,7 @@ def _place(folder: Path, info: Info, camera: str, row: Sequence[Any]) -> Episode
 
 
 def _inside(folder: Path, template: str, **values: Any) -> Path:
-    """The file `template` names; a dataset must not reach out of its own folder."""
+    """Resolve the file `template` names; a dataset must not reach out of its own folder."""
     try:
         name = template.format(**values)
     except (KeyError, IndexError, ValueError, AttributeError) as problem:
@@ -228,7 +228,7 @@ def read_parquet(file: Path, columns: Sequence[str], episode: int | None = None)
 
 
 def _may_hold(group: Any, episode: int) -> bool:
-    """Whether the statistics of a row group, where it has some, leave room for `episode`."""
+    """Tell whether the statistics of a row group, where it has some, allow for `episode`."""
     for i in range(group.num_columns):
         column = group.column(i)
         if column.path_in_schema == "episode_index" and column.is_stats_set:
@@ -243,5 +243,6 @@ def _reported(file: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as problem:
-        why = " ".join(str(problem).split())
-        raise DataError(f"cannot read {file} ({why}); copy the dataset again") from problem
+        raise DataError(
+            f"cannot read {file} ({first_line(problem)}); copy the dataset again"
+        ) from problem

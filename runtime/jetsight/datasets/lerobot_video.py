@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.errors import DataError, MissingDependency
+from jetsight.datasets.pyav import import_av, rgb
+from jetsight.errors import DataError, first_line
 
 _AGAIN = "record it or copy the dataset again"
 
@@ -38,12 +39,12 @@ class Clip:
             DataError: the video is missing, truncated, damaged, or of another size or rate.
             MissingDependency: PyAV is not installed.
         """
-        av = _av()
+        av = import_av("decoding recorded video")
         count = 0
         with _reported(av, self.path), av.open(str(self.path)) as container:
             for picture in self._from_start(container):
                 self._check(picture, count)
-                yield _rgb(picture)
+                yield rgb(picture)
                 count += 1
                 if count == self.length:
                     return
@@ -53,7 +54,7 @@ class Clip:
         )
 
     def _from_start(self, container: Any) -> Iterator[Any]:
-        """Decoded pictures from `start_s` on; seeking lands on the key frame before it."""
+        """Decode pictures from `start_s` on; seeking lands on the key frame before it."""
         if not container.streams.video:
             raise DataError(f"{self.path} has no video stream; {_AGAIN}")
         stream = container.streams.video[0]
@@ -89,13 +90,13 @@ def embedded(
         DataError: a cell holds no picture, or one of another size.
         MissingDependency: PyAV is not installed.
     """
-    av = _av()
+    av = import_av("decoding recorded video")
     for row, cell in enumerate(cells):
         data = cell.get("bytes") if isinstance(cell, dict) else None
         if not isinstance(data, bytes):
             raise DataError(f"{path} has no embedded picture in row {row}; {_AGAIN}")
         with _reported(av, path), av.open(io.BytesIO(data)) as container:
-            frame_hwc_u8 = _rgb(next(container.decode(video=0)))
+            frame_hwc_u8 = rgb(next(container.decode(video=0)))
         if frame_hwc_u8.shape != (height, width, 3):
             raise DataError(
                 f"{path} has a picture of shape {frame_hwc_u8.shape} in row {row}, expected "
@@ -104,23 +105,10 @@ def embedded(
         yield frame_hwc_u8
 
 
-def _rgb(picture: Any) -> NDArray[np.uint8]:
-    """The one conversion from YUV: swscale's, with the matrix and range the picture declares."""
-    return np.asarray(picture.to_ndarray(format="rgb24"), dtype=np.uint8)
-
-
 @contextlib.contextmanager
 def _reported(av: Any, path: Path) -> Iterator[None]:
     try:
         yield
     except (av.error.FFmpegError, StopIteration) as problem:
-        why = " ".join(str(problem).split()) or "no picture"
+        why = "no picture" if isinstance(problem, StopIteration) else first_line(problem)
         raise DataError(f"cannot decode {path} ({why}); {_AGAIN}") from problem
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ImportError as problem:
-        raise MissingDependency("av", "camera", "decoding recorded video") from problem
-    return av

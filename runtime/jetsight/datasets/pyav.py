@@ -10,8 +10,11 @@ from jetsight.engine import NDArray
 from jetsight.errors import MissingDependency
 
 
-def import_av() -> Any:
-    """The PyAV module.
+def import_av(purpose: str = "reading a camera or video") -> Any:
+    """Import PyAV, an optional library.
+
+    Args:
+        purpose: what it is needed for, as a noun phrase.
 
     Raises:
         MissingDependency: it is not installed.
@@ -19,12 +22,16 @@ def import_av() -> Any:
     try:
         import av
     except ImportError:
-        raise MissingDependency("av", "camera", "reading a camera or video") from None
+        raise MissingDependency("av", "camera", purpose) from None
     return av
 
 
 def rgb(picture: Any) -> NDArray:
-    """A decoded picture as `uint8 [h, w, 3]`: the conversion training data went through."""
+    """Convert a decoded picture to RGB, `uint8 [h, w, 3]`.
+
+    The one conversion from YUV: swscale's, with the matrix and range the picture declares, so
+    training, calibration and the running robot see the same pixels.
+    """
     return np.asarray(picture.to_ndarray(format="rgb24"))
 
 
@@ -35,9 +42,3 @@ def whole_only(stream: Any) -> None:
     """
     if stream.codec_context.name == "mjpeg":
         stream.codec_context.options = {"err_detect": "explode"}
-
-
-def why(error: BaseException) -> str:
-    """What FFmpeg says is wrong, without errno and path."""
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(text.split()) or type(error).__name__

@@ -106,7 +106,7 @@ def _power(board: Jetson) -> Iterator[str]:
 
 
 def _speed(report: Report) -> Iterator[str]:
-    """What makes two timings of one board differ."""
+    """Advise on what makes two timings of one board differ."""
     free = [rate.name for rate in report.clocks.all() if rate.locked is False]
     if free:
         yield (
@@ -136,7 +136,7 @@ def _slowed(report: Report) -> Iterator[str]:
 
 
 def _memory(report: Report) -> Iterator[str]:
-    """The GPU shares the board's memory and cannot use what is swapped out."""
+    """Advise on swap: the GPU shares the board's memory and cannot use what is swapped out."""
     available = report.system.memory_available_bytes
     if available is not None and available < BUILD_MEMORY_BYTES:
         yield (

@@ -1,4 +1,4 @@
-"""What this machine can run, what is missing, and which extra or package brings it.
+"""Examination of this machine: what it can run, what is missing, which package brings it.
 
 Packages are looked up, never imported: asking about torch must not cost a second or a gigabyte.
 """
@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import jetsight
 from jetsight.backends import registry
 from jetsight.backends.registry import BackendInfo
 from jetsight.doctor.advice import advise
@@ -28,6 +27,7 @@ from jetsight.machine.thermal import temperatures, throttles
 from jetsight.tensorrt.bindings import RTX, TENSORRT, TensorRtModule
 from jetsight.tensorrt.engine_cache import EngineStore
 from jetsight.tensorrt.fingerprint import HostSpec, host_spec
+from jetsight.version import __version__
 
 Lookup = Callable[[str], "str | None"]
 
@@ -42,7 +42,7 @@ def installed_version(module: str) -> str | None:
             return None
     except (ValueError, ImportError):  # ValueError: blocked by sys.modules[name] = None
         return None
-    # The module `tensorrt` also comes from distributions named after a CUDA version.
+    # Distributions named after a CUDA version also bring the module `tensorrt`.
     for name in (module.replace("_", "-"), f"{module}_cu13", f"{module}_cu12"):
         try:
             return importlib.metadata.version(name)
@@ -86,7 +86,7 @@ def examine(
     known = registry.available() if infos is None else infos
     versions = {module: version_of(module) for module in _MODULES}
     report = Report(
-        jetsight=jetsight.__version__,
+        jetsight=__version__,
         system=machine.system(top),
         jetson=board,
         cuda=driver,
@@ -113,7 +113,7 @@ def _tensorrt(root: Path, binding: str | None, path_of: Lookup) -> TensorRt:
 
 
 def _engines(root: Path, versions: dict[str, str | None], store: EngineStore) -> Engines:
-    """What the store holds; an engine's bytes are checked when it is loaded, not here."""
+    """Count the engines in the store; their bytes are checked when one is loaded, not here."""
     folder, library = str(store.root), _library(root, versions)
     try:
         records = store.records()
@@ -133,7 +133,7 @@ def _fits(built: HostSpec, here: HostSpec) -> bool:
 
 
 def _library(root: Path, versions: dict[str, str | None]) -> TensorRtModule | None:
-    """The TensorRT that would run engines, with as exact a version as files tell; not imported."""
+    """Find the TensorRT that would run engines, as exact a version as files tell; not imported."""
     for name in (TENSORRT, RTX):
         found = versions[name]
         if found is None:
@@ -162,7 +162,7 @@ def _abilities(
     driver: Cuda,
     board: Jetson | None,
 ) -> tuple[Ability, ...]:
-    """What is possible; a row that needs packages needs all of them."""
+    """List what is possible; a row that needs packages needs all of them."""
     gpu = () if driver.devices else (driver.problem or "no CUDA device",)
 
     def needs(what: str, *modules: str, more: tuple[str, ...] = ()) -> Ability:
@@ -186,12 +186,12 @@ def _abilities(
 
 
 def _runs(prefix: str, infos: Sequence[BackendInfo], also: tuple[str, ...] = ()) -> Ability:
-    """Whether a backend for these graph families can be used, and which one would be."""
+    """Tell whether a backend for these graph families can be used, and which one would be."""
     known = [info for info in infos if info.runs(prefix)]
     ready = [f"{info.name} {info.version}" for info in known if info.reason is None]
     reasons = [] if ready else [info.reason or "" for info in known]
     missing = tuple(dict.fromkeys([*reasons, *also]))  # both may say that there is no GPU
     if not known:
-        missing = (f"jetsight {jetsight.__version__} has no backend for them",)
+        missing = (f"jetsight {__version__} has no backend for them",)
     suffix = f" with {' or '.join(ready)}" if ready else ""
     return Ability(f"run {prefix}* bundles{suffix}", not missing, missing)

@@ -1,4 +1,4 @@
-"""What `jetsight doctor` reports about a machine."""
+"""Report of `jetsight doctor` about a machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast processor, GPU and memory may run, and whether they are pinned there.
+"""Clock limits of processor, GPU and memory, and whether they are pinned there.
 
 Two timings made at different clocks say nothing about each other: on one Orin NX the memory clock
 alone moved a median by 45 %. So every build record and benchmark carries a `Clocks`.
@@ -6,7 +6,7 @@ alone moved a median by 45 %. So every build record and benchmark carries a `Clo
 Where the files are: processors are cpufreq policies everywhere. The GPU of Orin is a devfreq node
 named after its address (`17000000.gpu`, before JetPack 6 `17000000.ga10b`), that of Thor one node
 per clock domain (`gpu-gpc-0`, `gpu-nvd-0`). The memory clock (EMC) is the devfreq node `bwmgr` on
-JetPack 7; on JetPack 6 it is in debugfs, which only root can read, and everybody else sees no more
+JetPack 7; on JetPack 6 it is in debugfs, which only root can read, and other users see no more
 than the ceiling that the power mode sets.
 """
 
@@ -99,7 +99,7 @@ def _devfreq(node: Path, name: str) -> ClockRate | None:
     governor = sysfs.text(node / "governor")
     locked = _pinned(low, high)
     if governor == "performance" and current is not None and current == high:
-        locked = True  # devfreq's governor of that name holds the ceiling whatever the floor is
+        locked = True  # devfreq's governor of that name holds the ceiling for any floor
     return ClockRate(name, current, low, high, governor, locked)
 
 

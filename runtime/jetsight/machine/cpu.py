@@ -6,25 +6,26 @@ import functools
 import os
 from pathlib import Path
 
+from jetsight.machine import sysfs
+
+VNNI = frozenset({"avx512_vnni", "avx_vnni"})  # one for each width of register
+
 
 @functools.cache
-def cpu_flags() -> frozenset[str]:
-    """Instruction sets of this CPU as Linux names them on x86; empty where it does not say."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return frozenset()
-    flags = (line.partition(":")[2].split() for line in text.splitlines() if line[:5] == "flags")
-    return frozenset(next(flags, []))
+def cpu_flags(root: Path = Path("/")) -> frozenset[str]:
+    """Read the instruction sets of this CPU as Linux names them; empty where it does not say."""
+    # x86 calls the line "flags", Arm "Features". All cores of a machine have the same.
+    found = sysfs.fields(root / "proc/cpuinfo", ":")
+    return frozenset((found.get("flags") or found.get("Features") or "").split())
 
 
 def has_vnni() -> bool:
-    """The CPU multiplies u8 by s8 exactly; older x86 saturates sums of two products at 16 bits."""
-    return bool({"avx512_vnni", "avx_vnni"} & cpu_flags())
+    """Tell whether u8 times s8 is exact; older x86 saturates sums of two products at 16 bits."""
+    return bool(VNNI & cpu_flags())
 
 
 def default_threads() -> int:
-    """Physical cores this process may use: hyper-threads slow down dense float code."""
+    """Count the physical cores this process may use: hyper-threads slow down dense float code."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if not allowed:
         return os.cpu_count() or 1

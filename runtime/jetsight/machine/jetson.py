@@ -1,4 +1,4 @@
-"""Which Jetson this is: module, L4T, JetPack, TensorRT, CUDA and the power mode it runs in."""
+"""Identity of a Jetson: module, L4T, JetPack, TensorRT, CUDA and its power mode."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def jetson(root: Path) -> Jetson | None:
 
 
 def power_modes(root: Path) -> tuple[PowerMode, ...]:
-    """The power modes of this board, in the order of its table."""
+    """List the power modes of this board, in the order of its table."""
     row = re.compile(r"\s*<\s*POWER_MODEL\s+ID=(\d{1,4})\s+NAME=([\w.-]+)", flags=re.ASCII)
     matches = map(row.match, sysfs.lines(root / "etc/nvpmodel.conf"))
     return tuple(PowerMode(str(int(match[1])), match[2]) for match in matches if match)
@@ -98,7 +98,7 @@ def _power_mode(root: Path) -> str | None:
 
 
 def _l4t(root: Path, package: str) -> str | None:
-    """The release file; inside a container, where it may be missing, the package record."""
+    """Read the release file; inside a container, where it may be missing, the package record."""
     first = (sysfs.text(root / "etc/nv_tegra_release") or "")[:200]
     match = re.search(r"R(\d{1,3}) \(release\), REVISION: (\d{1,3}\.\d{1,3})", first)
     if match:

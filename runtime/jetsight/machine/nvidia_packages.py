@@ -1,7 +1,7 @@
-"""NVIDIA's software that comes with the system, not with pip: read from package records and files.
+"""NVIDIA's software of the system, not of pip: read from package records and files.
 
 The system's TensorRT is the one whose driver is on the board. What Python imports may be another
-one, so the two are told apart here and compared by the doctor.
+one, so the two are distinguished here and compared by the doctor.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def cuda(root: Path) -> str | None:
 
 
 def has_compiler(root: Path) -> bool:
-    """Whether the CUDA toolkit has nvcc, which building PyCUDA asks for."""
+    """Tell whether the CUDA toolkit has nvcc, which building PyCUDA needs."""
     try:
         return (root / "usr/local/cuda/bin/nvcc").exists()
     except OSError:
@@ -87,6 +87,6 @@ def bindings(root: Path) -> tuple[str, ...]:
 
 
 def same_release(left: str, right: str) -> bool:
-    """Whether two versions agree as far as both say: 10.3.0 and 10.3.0.30 do, 10.16 not."""
+    """Tell whether two versions agree as far as both go: 10.3.0 and 10.3.0.30 do, 10.16 not."""
     pairs = zip(re.findall(r"\d+", left), re.findall(r"\d+", right), strict=False)
     return all(int(one) == int(other) for one, other in pairs)

@@ -23,7 +23,7 @@ def text(path: Path) -> str | None:
 
 
 def integer(path: Path) -> int | None:
-    """A file that holds one decimal integer and nothing else."""
+    """Read a file that holds one decimal integer and nothing else."""
     found = re.fullmatch(r"-?\d{1,19}", text(path) or "", flags=re.ASCII)
     return int(found[0]) if found else None
 
@@ -43,7 +43,7 @@ def fields(path: Path, separator: str) -> dict[str, str]:
 
 
 def nodes(folder: Path, pattern: str) -> Iterator[Path]:
-    """What matches in a folder, `zone2` before `zone10`; nothing if it cannot be listed."""
+    """List what matches in a folder, `zone2` before `zone10`; nothing if it cannot be read."""
     try:
         found = list(folder.glob(pattern))
     except (OSError, ValueError):
@@ -54,7 +54,7 @@ def nodes(folder: Path, pattern: str) -> Iterator[Path]:
 def _bytes(path: Path, limit: int) -> bytes | None:
     try:
         with path.open("rb") as file:
-            # A node that answers EAGAIN is read as None, whatever the annotation says.
+            # A node that answers EAGAIN is read as None, against the annotation of `read`.
             found: bytes | None = file.read(limit)
             return found
     except (OSError, ValueError):  # ValueError: a NUL in a name that came from another file

@@ -1,4 +1,4 @@
-"""What this machine is: board, memory, GPU driver and cameras, read without importing anything.
+"""Facts of this machine: board, memory, GPU driver and cameras, read without an import.
 
 Every probe answers None or nothing when the file or library it needs is absent, unreadable or
 odd; a machine is described by what it does say. `root` replaces `/` so that tests bring their own.
@@ -23,7 +23,7 @@ _MULTIPROCESSORS, _INTEGRATED, _SM_MAJOR, _SM_MINOR = 16, 18, 75, 76
 
 @dataclass(frozen=True)
 class Swap:
-    """Where memory is swapped to; `zram` is memory itself, compressed."""
+    """One swap area; `zram` is memory itself, compressed."""
 
     path: str
     zram: bool
@@ -58,7 +58,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Cuda:
-    """What the NVIDIA driver says; `problem` explains why there are no devices."""
+    """Answers of the NVIDIA driver; `problem` explains why there are no devices."""
 
     driver: str | None
     cuda: str | None
@@ -117,7 +117,7 @@ def cuda(root: Path, load: Callable[[str], Any] = ctypes.CDLL) -> Cuda:
 
 
 def library_loads(name: str) -> bool:
-    """Whether the dynamic linker finds the system library of that file name."""
+    """Tell whether the dynamic linker finds the system library of that file name."""
     try:
         ctypes.CDLL(name)
     except OSError:

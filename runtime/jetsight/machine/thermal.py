@@ -1,4 +1,4 @@
-"""How hot the machine is, and whether it has been slowed down for it.
+"""Temperatures of the machine, and whether it was slowed down for them.
 
 A zone of a part that is switched off has a name and no temperature. Counters of over-current and
 under-voltage events count since boot; thermal alerts only say whether one is on right now.
@@ -51,7 +51,7 @@ def temperatures(root: Path) -> tuple[Temperature, ...]:
 
 
 def throttles(root: Path) -> tuple[Throttle, ...]:
-    """What has slowed this machine down, or would say so if it did."""
+    """Read the counters of everything that can slow this machine down."""
     return (*_over_current(root), *_alerts(root), *_processor(root))
 
 

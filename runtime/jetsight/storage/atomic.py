@@ -252,12 +252,12 @@ def _reported(target: Path, only: frozenset[int] | None = None) -> Iterator[None
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk, the quota or the file size limit stopped a write."""
+    """Tell whether the disk, the quota or the file size limit stopped a write."""
     return error.errno in _FULL
 
 
 def storage_error(error: OSError, target: str | os.PathLike[str]) -> StorageError:
-    """The one line that says what `error` means for writing `target` and what to do next."""
+    """Say in one line what `error` means for writing `target` and what to do next."""
     where, why = os.fspath(target), error.strerror or str(error)
     if error.errno in _FULL:
         return StorageError(

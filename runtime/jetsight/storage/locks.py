@@ -13,7 +13,7 @@ from jetsight.storage.atomic import storage_error
 
 @contextlib.contextmanager
 def locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lock file `path` inside the block; the file stays, so that nobody locks a ghost.
+    """Hold the lock file `path` inside the block; the file stays, or a deleted one could be locked.
 
     Args:
         path: the lock file; its folder exists.

@@ -1,4 +1,4 @@
-"""What only this user can have written: asked of folders, and of each file that was opened."""
+"""Checks that only this user can have written: of folders, and of each file that was opened."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jetsight.errors import EngineError
 
 
 def refuse_shared(folder: Path, *, readable: bool = True) -> None:
-    """Raise `EngineError` unless `folder` is this user's and nobody else can write to it.
+    """Raise `EngineError` unless `folder` is this user's and no other user can write to it.
 
     Args:
         folder: what to look at.
@@ -32,7 +32,7 @@ def refuse_shared(folder: Path, *, readable: bool = True) -> None:
 
 
 def read_file(path: Path, most_bytes: int) -> bytes:
-    """A regular file of this user, up to one byte more than it should have.
+    """Read a regular file of this user, up to one byte more than it should have.
 
     The owner is asked of what was opened: a folder above that others can write may have been
     swapped since it was looked at.

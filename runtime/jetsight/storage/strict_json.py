@@ -9,7 +9,6 @@ own: limits that relate fields to one another belong in `__post_init__` of the d
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import json
 import math
@@ -17,7 +16,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from jetsight.errors import ArtefactError, JetsightError
+from jetsight.errors import ArtefactError, JetsightError, did_you_mean
 
 T = TypeVar("T")
 
@@ -106,7 +105,7 @@ def dump(value: object) -> bytes:
 
 
 class _Wrong(Exception):
-    """What is wrong and where; `parse` turns it into the caller's exception class."""
+    """Defect of a value and its place; `parse` turns it into the caller's exception class."""
 
     def __init__(self, path: str, text: str) -> None:
         super().__init__(f"{path}: {text}" if path else text)
@@ -222,8 +221,7 @@ def _build(cls: type[T], value: Any, path: str, allow_unknown: bool) -> T:
 def _refuse_unknown(value: Mapping[str, Any], names: list[str], path: str) -> None:
     for key in value:
         if key not in names:
-            near = difflib.get_close_matches(key[:100], names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(names)}"
+            hint = did_you_mean(key, names, "known keys")
             raise _Wrong(path, f"unknown key {_shown(key)}; {hint}")
 
 
@@ -253,7 +251,7 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as one short line, however long or odd it is."""
+    """Format a value as one short line, however long or odd it is."""
     text = ascii(value) if isinstance(value, (str, int, float, bool)) else ""
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -3,7 +3,7 @@
 The standard library's reader is built to be lenient: it skips damaged headers, stops at the first
 odd block, and follows a dozen extensions. A bundle needs none of that. Here each header matches
 its checksum, padding is zero, the archive ends in zeros, and only regular files and folders with
-relative, distinct names exist; anything else is refused, whatever the names promise.
+relative, distinct names exist; anything else is refused, under any name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EXTENSIONS = (b"x", b"g", b"L", b"K")
 
 @dataclass(frozen=True)
 class Member:
-    """Where one regular file lies in the archive."""
+    """Position of one regular file in the archive."""
 
     name: str
     offset: int

@@ -107,7 +107,7 @@ class TensorRtBackend:
         return engine
 
     def _enter(self, owned: ExitStack) -> SharedRuntime:
-        """What the engines share, opened with the first one."""
+        """Parts the engines share, opened with the first one."""
         if self._shared is None or not self._shared.users:
             self._shared = SharedRuntime(self._library, self._device, self._sync, self._clock)
         self._shared.users += 1
@@ -129,7 +129,7 @@ class TensorRtBackend:
         return TensorRtChain(work, **self._options)
 
     def array(self, engine: Engine, shape: tuple[int, ...], what: str) -> CudaArray:
-        """A float32 array on the GPU for `copy`, released with `engine`.
+        """Allocate a float32 array on the GPU for `copy`, released with `engine`.
 
         Raises:
             EngineError: out of memory, or the engine is of another backend or was closed.
@@ -145,7 +145,7 @@ class TensorRtBackend:
         source_row: int | None = None,
         target_row: int | None = None,
     ) -> Work:
-        """A copy on the GPU for `capture`, of whole arrays or of one row of their first axis.
+        """Make a copy on the GPU for `capture`, of whole arrays or of one row of their first axis.
 
         Raises:
             EngineError: the sides differ in size, or belong to another backend.
@@ -153,7 +153,7 @@ class TensorRtBackend:
         return CudaCopy(_own(source), _own(target), source_row, target_row)
 
     def fetch(self, array: Array) -> Work:
-        """A copy of an array to the host for `capture`; reading it afterwards need not wait.
+        """Make a copy of an array to the host for `capture`; reading it then need not wait.
 
         Raises:
             EngineError: it belongs to another backend.
@@ -168,23 +168,23 @@ class TensorRtBackend:
 
 
 class _Replayed:
-    """What engine and chain tell about their runs."""
+    """Report of an engine and of a chain about their runs."""
 
     _runner: Runner
 
     @property
     def graph_problem(self) -> str | None:
-        """Why runs are not replayed as a CUDA graph; None while there is no reason."""
+        """Reason why runs are not replayed as a CUDA graph; None while there is none."""
         return self._runner.problem
 
     @property
     def replays(self) -> bool:
-        """Whether the last run was launched as a CUDA graph."""
+        """True if the last run was launched as a CUDA graph."""
         return self._runner.replays
 
     @property
     def device_ms(self) -> float | None:
-        """How long the GPU took for the last run; None without `timing`."""
+        """Time the GPU took for the last run; None without `timing`."""
         return self._runner.device_ms
 
 
@@ -205,7 +205,7 @@ class TensorRtEngine(_Replayed):
         self._names: dict[str, str] = {}  # the graph's name of a tensor to the engine's
         self._inputs: dict[str, CudaArray] = {}
         self._outputs: dict[str, CudaArray] = {}
-        self._pointed: Parameters | None = None  # what the context was last told
+        self._pointed: Parameters | None = None  # last set in the context
         with queue.device as device:
             self._plan = EngineContext(shared, data, owned)
             for own_name, is_input, shape, dtype in self._plan.tensors():
@@ -242,8 +242,8 @@ class TensorRtEngine(_Replayed):
     def bind(self, name: str, array: Array) -> None:
         """Use `array` as input or output `name`, without a copy.
 
-        It is read on the GPU more than once then, so it moves to device memory, and comes back to
-        the host only when it is read there.
+        It is read on the GPU more than once then, so it moves to device memory, and is copied
+        back to the host only when it is read there.
 
         Raises:
             EngineError: no such name, another shape or dtype, an array of another backend, or no
@@ -262,15 +262,15 @@ class TensorRtEngine(_Replayed):
         side[name] = bound
         self._collect()
         if own is not None and own is not bound and not own.shared:
-            own.free()  # nobody else reads it
+            own.free()  # it has no other reader
 
     @property
     def queue(self) -> CudaQueue:
-        """Where its runs are enqueued."""
+        """Stream in which its runs are enqueued."""
         return self._queue
 
     def beside(self, shape: tuple[int, ...], what: str) -> CudaArray:
-        """A float32 array in device memory, released with the engine."""
+        """Allocate a float32 array in device memory, released with the engine."""
         self.require_open()
         array = CudaArray(self._queue, shape, np.dtype(np.float32), what, mapped=False)
         self._owned.callback(array.free)
@@ -315,7 +315,7 @@ class TensorRtEngine(_Replayed):
                 array.enqueue_download()
 
     def finish(self) -> None:
-        """A run was done: what the host has of the outputs is old unless it was copied along."""
+        """Note a run: what the host has of the outputs is old unless it was copied along."""
         for array in self._outputs.values():
             array.was_written()
 
@@ -389,7 +389,7 @@ def _own(array: Array) -> CudaArray:
 
 
 def used_once(is_input: bool, dtype: np.dtype[Any]) -> bool:
-    """Whether the GPU touches a tensor once per run, so that it need not be cached there.
+    """Tell whether the GPU touches a tensor once per run, so that it need not be cached there.
 
     Outputs are written once. Of the inputs, raw bytes are cast first, which reads them once;
     latents and actions are read by many kernels.

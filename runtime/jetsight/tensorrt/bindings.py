@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from jetsight.errors import EngineError, MissingDependency
+from jetsight.errors import EngineError, MissingDependency, first_line
 from jetsight.machine.jetson import jetson
 
 TENSORRT, RTX = "tensorrt", "tensorrt_rtx"
@@ -22,7 +22,7 @@ _OLDEST = (10, 3)  # JetPack 6.1's; before, the bindings have other names
 _MOST_LINES, _MOST_ERRORS = 200_000, 1000
 # TensorRT holds on to the first logger it is given until the last of all objects is gone, also when
 # that logger's own were gone long before: freed here, it would be called there. So none is freed;
-# those that nobody listens to any more wait here, per `ILogger` of a library, for their next use.
+# those no longer in use wait here, per `ILogger` of a library, for their next use.
 _IDLE: dict[type, list[CollectingLogger]] = {}
 
 
@@ -45,7 +45,7 @@ class TensorRtModule:
 
 
 class CollectingLogger(Protocol):
-    """What TensorRT said: the lines, and the errors among them."""
+    """Messages of TensorRT: the lines, and the errors among them."""
 
     lines: list[str]
     errors: list[str]
@@ -56,12 +56,12 @@ class CollectingLogger(Protocol):
 
 
 def spoken(version: Version) -> str:
-    """A version as people write it; an unknown build is left out."""
+    """Format a version as people write it; an unknown build is left out."""
     return ".".join(map(str, version if version[3] else version[:3]))
 
 
 def called(name: str) -> str:
-    """How people call the library of that module name."""
+    """Look up the common name of the library of that module name."""
     return _SPOKEN.get(name, name)
 
 
@@ -70,7 +70,7 @@ def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> TensorRtModule:
 
     Raises:
         MissingDependency: none is installed.
-        EngineError: on a Jetson, where it comes from apt; or it is installed but does not load, or
+        EngineError: on a Jetson, where apt brings it; or it is installed but does not load, or
             is too old.
     """
     broken = ""
@@ -79,7 +79,7 @@ def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> TensorRtModule:
             module = importlib.import_module(name)
         except (ImportError, OSError) as error:
             if getattr(error, "name", None) != name:  # it is there, a library it needs is not
-                broken = broken or f"{name} is installed but does not load ({_one_line(error)})"
+                broken = broken or f"{name} is installed but does not load ({first_line(error)})"
             continue
         library = TensorRtModule(module, name, _version(module, name))
         if name == TENSORRT and library.version[:2] < _OLDEST:
@@ -90,7 +90,7 @@ def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> TensorRtModule:
 
 
 def make_logger(library: TensorRtModule) -> CollectingLogger:
-    """A logger for TensorRT that keeps what it says, up to a limit; nothing is printed.
+    """Make a logger for TensorRT that keeps what it says, up to a limit; nothing is printed.
 
     Call its `forget` when what was made with it is gone.
     """
@@ -156,7 +156,3 @@ def _version(module: Any, name: str) -> Version:
         library = ctypes.CDLL(f"libnvinfer.so.{version[0]}")
         return (*version[:3], int(library.getInferLibBuildVersion()))
     return version
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

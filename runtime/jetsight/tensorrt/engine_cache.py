@@ -1,4 +1,4 @@
-"""Where built engines are kept: a folder that only this user can write, and only this user fills.
+"""Store of built engines: a folder that only this user can write, and only this user fills.
 
     $XDG_CACHE_HOME/jetsight/engines/   0700
         <key>-<digest>/engine.plan, record.json, build.log
@@ -64,7 +64,7 @@ class EngineStore:
         self.root = root if root is not None else default_root()
 
     def find(self, graph_sha256: str, host: HostSpec) -> StoredEngine:
-        """The newest proven engine of a graph for a machine, whatever its build options.
+        """Find the newest proven engine of a graph for a machine, with any build options.
 
         One that a build replaces in this moment is looked for once more.
 
@@ -105,7 +105,7 @@ class EngineStore:
         )
 
     def _first_whole(self, entries: list[tuple[Path, BuildRecord]], host: HostSpec) -> StoredEngine:
-        """The first that passes every check; what is wrong with the very first one if none does."""
+        """Take the first that passes every check; say what is wrong with the first if none does."""
         refused: list[EngineError] = []
         for folder, record in entries:
             try:
@@ -164,7 +164,7 @@ class EngineStore:
             yield
 
     def failure_log(self, key: str) -> Path:
-        """Where the log of a build goes that fails."""
+        """Path of the log of a build that fails."""
         folder = self.root / "logs" / key
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder / LOG
@@ -221,7 +221,7 @@ class EngineStore:
         return sorted(found, key=lambda entry: (entry[1].built_utc, entry[0].name))
 
     def _read(self, folder: Path, record: BuildRecord, host: HostSpec) -> StoredEngine:
-        """The engine of an entry, after every check that needs no TensorRT."""
+        """Read the engine of an entry, after every check that needs no TensorRT."""
         path = folder / PLAN
         try:
             refuse_shared(folder)
@@ -244,7 +244,7 @@ class EngineStore:
 
 
 def _holds(path: Path, record: BuildRecord) -> bool:
-    """Whether the engine in that file is the one of the record."""
+    """Tell whether the engine in that file is the one of the record."""
     with contextlib.suppress(OSError, EngineError):
         plan = read_file(path, record.plan_bytes)
         return hashlib.sha256(plan).hexdigest() == record.plan_sha256
@@ -281,7 +281,7 @@ def fastest_family(bundle: Bundle, store: EngineStore, host: HostSpec) -> str | 
     """Name of the family whose proven engines take least time together; None if none is built.
 
     Of several engines of a graph the newest counts, which is the one a session loads. A family that
-    was built but not timed comes after those that were.
+    was built but not timed follows those that were.
     """
     built: dict[str, float] = {}
     for record in store.records():

@@ -34,7 +34,7 @@ _DTYPES = {
 
 
 class SharedRuntime:
-    """What the engines of one backend share, while at least one of them is open.
+    """Parts the engines of one backend share, while at least one of them is open.
 
     Attributes:
         library: the TensorRT.
@@ -75,11 +75,11 @@ class SharedRuntime:
             self.runtime = None
 
     def said(self) -> int:
-        """How many errors TensorRT has reported so far."""
+        """Count the errors TensorRT has reported so far."""
         return len(self._logger.errors)
 
     def refused(self, what: str, seen: int, otherwise: str = "it gave no reason") -> EngineError:
-        """The line for a failed call.
+        """Make the error of a failed call.
 
         Args:
             what: failed.

@@ -1,4 +1,4 @@
-"""What an engine is tied to: the graph, how it was built, and the machine it was built on.
+"""Fingerprint of an engine: its graph, how it was built, and on which machine.
 
 Two engines with one key may stand for each other; anything that makes them differ is in the key.
 """
@@ -101,7 +101,7 @@ def host_spec(library: TensorRtModule, root: str | Path = "/") -> HostSpec:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What the user chose; None leaves it to TensorRT.
+    """Options of the user; None leaves it to TensorRT.
 
     Attributes:
         workspace_mb: most scratch memory a layer may take.

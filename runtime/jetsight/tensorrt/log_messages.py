@@ -34,7 +34,7 @@ def build_failure(
     log: Path | None,
     raised: BaseException | None,
 ) -> EngineError:
-    """Why a build returned nothing, with TensorRT's first error and the next knob.
+    """Explain why a build returned nothing, with TensorRT's first error and the next option to try.
 
     Args:
         library: which TensorRT.
@@ -49,7 +49,7 @@ def build_failure(
 
 
 def parse_failure(library: TensorRtModule, said: Sequence[str], log: Path | None) -> EngineError:
-    """Why the ONNX parser refused a graph; `said` has one line per error, with its node."""
+    """Explain why the ONNX parser refused a graph; `said` has one line per error, with its node."""
     where = f"; its log is in {log}" if log else ""
     return EngineError(
         f"{library} cannot parse the graph: {shortened(said)}; build another --family of the "
@@ -59,7 +59,7 @@ def parse_failure(library: TensorRtModule, said: Sequence[str], log: Path | None
 
 
 def cuda_failure(text: str) -> str | None:
-    """What a CUDA error number in `text` means for the user; None if there is none we know."""
+    """Explain a CUDA error number in `text` to the user; None if there is none we know."""
     for found in _CUDA.finditer(text):
         number = int(found[1])
         if number in _DRIVER:
@@ -71,12 +71,12 @@ def cuda_failure(text: str) -> str | None:
 
 
 def out_of_memory(lines: Sequence[str]) -> bool:
-    """Whether one of the lines says that memory ran out."""
+    """Tell whether one of the lines says that memory ran out."""
     return any(_MEMORY.search(line) for line in lines)
 
 
 def shortened(said: Sequence[str]) -> str:
-    """The first of what was said, on one line."""
+    """Take the first of several messages, on one line."""
     return " ".join(said[0].split())[:300] if said else "it gave no reason"
 
 

@@ -24,7 +24,7 @@ _OLDEST_TENSORRT = 8  # TensorRT-RTX counts from 1
 
 @dataclass(frozen=True)
 class PlanHeader:
-    """Who wrote an engine.
+    """Writer of an engine.
 
     Attributes:
         library: `"tensorrt"` or `"tensorrt_rtx"`.

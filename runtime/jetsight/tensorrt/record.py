@@ -1,6 +1,6 @@
 """The build record: what was built, for which machine, and what was proven about it.
 
-It lies beside the engine as JSON, carries the engine's digest, and is believed only because its
+It is kept beside the engine as JSON, carries the engine's digest, and is believed only because its
 folder belongs to this user alone.
 """
 
@@ -29,7 +29,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Proof:
-    """What the engine inspector shows about the precision that was really chosen.
+    """Findings of the engine inspector about the precision that was really chosen.
 
     Attributes:
         asked: precision the family asks for.
@@ -144,12 +144,12 @@ class BuildRecord:
 
     @property
     def proven(self) -> bool:
-        """Whether it passed the gates on a GPU; without one there was nothing to run it on."""
+        """True if it passed the gates on a GPU; without one there was nothing to run it on."""
         return self.fingerprint.host.gpu is not None
 
 
 def dump(record: BuildRecord) -> bytes:
-    """The record as JSON."""
+    """Write the record as JSON."""
     return strict_json.dump(record)
 
 

@@ -68,7 +68,16 @@ def test_the_page_shows_every_number_and_what_failed(found) -> None:
     assert text.startswith("tiny compiled by tensorrt_rtx 1.")
     assert "trt-op20-bf16 was left out: ONNX has bfloat16 convolutions from opset 22" in text
     assert "as they must" in text
-    gate = Gate("trt-op20-int8", "latent_cosine", 0.5, 0.995, "min", False, 0.999, False)
+    gate = Gate(
+        "trt-op20-int8",
+        "latent_cosine",
+        value=0.5,
+        limit=0.995,
+        direction="min",
+        passed=False,
+        control_value=0.999,
+        control_failed=False,
+    )
     blind = precision_table.PrecisionTable("tiny", "x", found.rows, [*found.gates[:-1], gate], {})
     shown = "\n".join(precision_table.lines(blind))
     assert "FAILED" in shown

@@ -13,6 +13,7 @@ from jetsight_compile.export.onnx_graph import (
     block_of,
     blocks_of,
     check_quantized,
+    graph_flop,
     matches_any,
     quantizable,
     share,
@@ -86,6 +87,7 @@ def test_work_is_what_one_counts_by_hand() -> None:
     ]
     graph = graph_of(nodes, small(), x=(7, 4), y=(5, 7))
     assert work(graph) == {"gemm": 7 * 4 * 8, "left": 5 * 7 * 8, "both": 5 * 8 * 7}
+    assert graph_flop(graph.SerializeToString()) == 2 * (224 + 280 + 280)
     assert share(graph, ["gemm"]) == 224 / (224 + 280 + 280)
     assert share(graph, ["gemm", "left", "both"]) == 1.0
     assert share(graph, []) == 0.0
@@ -109,7 +111,9 @@ def test_a_graph_of_unknown_shapes_is_refused() -> None:
         helper.make_node("MatMul", ["w", "h"], ["y"], name="product"),
     ]
     graph = graph_of(nodes, {"w": np.ones((3, 2), np.float32)}, x=(7, 4), y=(3, 9))
-    with pytest.raises(EngineError, match=r"the shape of 'h' is not known; export it with static"):
+    with pytest.raises(
+        EngineError, match=r"not static: the shape of 'h' is not known; export it with static"
+    ):
         work(graph)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,19 @@ def _with_raw(name: str, raw: bytes, method: int = zipfile.ZIP_STORED) -> bytes:
     return stream.getvalue()
 
 
+def _header_text(text: bytes) -> bytes:
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+def _with_false_size(size: int) -> bytes:
+    """A stored member whose zip entry promises `size` bytes, and which holds fewer."""
+    raw = _header_only((2, 4)) + b"short"
+    true, false = struct.pack("<II", len(raw), len(raw)), struct.pack("<II", len(raw), size)
+    data = _with_raw("z", raw)
+    assert data.count(true) == 2  # in front of the member, and in the directory at the end
+    return data.replace(true, false)
+
+
 z = make_golden(FACTS)["z"]
 DEFECTS = [
     (b"", "not a readable .npz"),
@@ -94,6 +108,21 @@ DEFECTS = [
     (_with_raw("z", _header_only((-2, 4))), "z has an unreadable header"),
     (_with_raw("z", _header_only((2, 4)) + b"short"), "another length than its header says"),
     (_with_raw("z", _header_only((2, 4)) + b"x" * 33), "another length than its header says"),
+    (
+        _with_raw("z", _header_text(b"{'descr':'<f4','fortran_order':False,'shape':(2L,4)}\n")),
+        "z has an unreadable header",
+    ),
+    (
+        _with_raw("z", _header_text(b"{'descr':'<f4','fortran_order':False,'shape':(True,4)}\n")),
+        "z has an unreadable header",
+    ),
+    (_with_raw("z", _header_text(b"-" * 500 + b"\n")), "z has an unreadable header"),
+    (_with_raw("z", _header_text(b"-" * 60_000 + b"\n")), "z has an unreadable header"),
+    (
+        _with_raw("z", _header_only((2, 4)) + bytes(1 << 22), zipfile.ZIP_DEFLATED),
+        "another length than its header says",
+    ),
+    (_with_false_size(len(_header_only((2, 4))) + 32), "not a readable .npz"),
     (_with_raw("z", b"x", zipfile.ZIP_BZIP2), "compressed in a way that is not supported"),
 ]
 

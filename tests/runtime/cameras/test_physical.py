@@ -31,7 +31,10 @@ class _FakeContainer:
     def __init__(self, stamps_us: list[int | None], width: int = 48, height: int = 32) -> None:
         context = SimpleNamespace(width=width, height=height, name="rawvideo")
         self.stream = SimpleNamespace(
-            codec_context=context, average_rate=Fraction(30), time_base=Fraction(1, 1_000_000)
+            container=self,
+            codec_context=context,
+            average_rate=Fraction(30),
+            time_base=Fraction(1, 1_000_000),
         )
         self.streams = SimpleNamespace(video=[self.stream])
         self._stamps_us = stamps_us

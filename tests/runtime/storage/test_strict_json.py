@@ -60,7 +60,8 @@ def _parse(value: Any) -> Outer:
 
 def test_good_object_becomes_the_dataclass() -> None:
     outer = _parse(GOOD)
-    assert outer == Outer("n", 3, True, "a", Inner(1.0), (Inner(0.5, ("x",)),), {"k": 1}, None)
+    inner, rows = Inner(1.0), (Inner(0.5, ("x",)),)
+    assert outer == Outer("n", 3, True, "a", inner, rows, sizes={"k": 1}, maybe=None)
     assert type(outer.inner.low) is float
 
 
@@ -136,8 +137,13 @@ def test_unknown_keys_pass_only_when_asked_for() -> None:
 
 
 def test_dump_is_canonical_and_readable() -> None:
-    one = Outer("ä", 1, False, "b", Inner(0.1), (), {"b": 1, "a": 2}, 1e-30, {"y": [1], "x": None})
-    two = Outer("ä", 1, False, "b", Inner(0.1), (), {"a": 2, "b": 1}, 1e-30, {"x": None, "y": [1]})
+    one, two = (
+        Outer("ä", 1, False, "b", Inner(0.1), (), sizes=sizes, maybe=1e-30, free=free)
+        for sizes, free in (
+            ({"b": 1, "a": 2}, {"y": [1], "x": None}),
+            ({"a": 2, "b": 1}, {"x": None, "y": [1]}),
+        )
+    )
     assert strict_json.dump(one) == strict_json.dump(two)
     assert _parse(strict_json.dump(one)) == one
     assert b'"tags": []' in strict_json.dump(one)

@@ -46,7 +46,8 @@ def add(
 ) -> None:
     plan = make_plan(body=f"{family}{graph}{p50_ms}{changes}".encode() * 9)
     clocks = Clocks((), (), None)
-    latency = None if p50_ms is None else Latency(9, 1, p50_ms, p50_ms, p50_ms, p50_ms, clocks)
+    times = dict.fromkeys(("p50_ms", "p90_ms", "p99_ms", "max_ms"), p50_ms)
+    latency = None if p50_ms is None else Latency(runs=9, warm_up=1, clocks=clocks, **times)
     digest = bundle.manifest.files[graph_path(family, graph)].sha256
     record = make_record(plan, graph=graph, graph_sha256=digest, latency=latency, **changes)
     store.add(plan, record, "")

@@ -29,7 +29,7 @@ from jetsight_train.record import dataset, environments, episode
 from jetsight_train.record.collect import collect, finished, staging_of
 from jetsight_train.record.episode import RecordingRecipe, simulate
 
-RECIPE = RecordingRecipe(gym_factory.FADE, 4, 20, 7, "random", 32, 48)
+RECIPE = RecordingRecipe(gym_factory.FADE, 4, 20, 7, "random", height_px=32, width_px=48)
 
 
 def digest(path) -> str:

@@ -28,7 +28,7 @@ MOVES_PX = 0.5
 
 def states(policy: str) -> np.ndarray:
     """Recorded states [episode, step, 5]."""
-    recipe = RecordingRecipe(PUSHT, EPISODES, STEPS, 3, policy, 16, 16)
+    recipe = RecordingRecipe(PUSHT, EPISODES, STEPS, 3, policy, height_px=16, width_px=16)
     return np.stack([simulate(recipe, i).states for i in range(EPISODES)])
 
 
@@ -74,7 +74,7 @@ def test_block_is_pushed_from_most_sides(scripted):
 
 @needs_pusht
 def test_actions_stay_in_range_and_are_smooth():
-    recipe = RecordingRecipe(PUSHT, 1, STEPS, 3, "scripted", 16, 16)
+    recipe = RecordingRecipe(PUSHT, 1, STEPS, 3, "scripted", height_px=16, width_px=16)
     actions = simulate(recipe, 0).actions
     assert actions.min() >= 0
     assert actions.max() <= 512

@@ -37,7 +37,7 @@ def frames_u8() -> np.ndarray:
 @needs_pusht
 def test_round_trip_keeps_the_picture():
     frames_u8 = simulate(
-        RecordingRecipe("gym_pusht/PushT-v0", 1, 40, 11, "scripted", 96, 96), 0
+        RecordingRecipe("gym_pusht/PushT-v0", 1, 40, 11, "scripted", height_px=96, width_px=96), 0
     ).frames_u8
     seen, _, _ = decoded(io.BytesIO(video.encode(frames_u8, FPS)))
     assert seen.shape == frames_u8.shape

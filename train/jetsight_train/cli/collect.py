@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from jetsight.clock import MonotonicClock
-from jetsight.errors import MissingDependency
 from jetsight_train.record.policies import NAMES
 
 
@@ -51,13 +50,9 @@ def collect(env_id: str, out: str, **options: Any) -> None:
     width, height = options["size"]
     recipe = RecordingRecipe(
         env_id,
-        options["episodes"],
-        options["steps"],
-        options["seed"],
-        options["policy"],
-        height,
-        width,
-        options["fps"],
+        height_px=height,
+        width_px=width,
+        **{name: options[name] for name in ("episodes", "steps", "seed", "policy", "fps")},
     )
     try:
         _run(recipe, out, options)
@@ -72,11 +67,12 @@ def collect(env_id: str, out: str, **options: Any) -> None:
 
 def _run(recipe: Any, out: str, options: dict[str, Any]) -> None:
     from jetsight.datasets.lerobot import LeRobotDataset
+    from jetsight_train.progress import episode_bar
     from jetsight_train.record.collect import collect as record
 
     clock = MonotonicClock()
     start_ns = clock.now_ns()
-    with _progress_bar(recipe.episodes) as bar:
+    with episode_bar(recipe.episodes, "train", "recording") as bar:
         result = record(
             recipe,
             out,
@@ -94,12 +90,3 @@ def _run(recipe: Any, out: str, options: dict[str, Any]) -> None:
         f"{result.path}: {result.episodes} episodes, {result.frames} frames in {took_s:.0f} s"
         + (f" ({result.resumed} episodes were there before)" if result.resumed else "")
     )
-
-
-def _progress_bar(episodes: int) -> Any:
-    try:
-        from tqdm import tqdm
-    except ImportError as problem:
-        raise MissingDependency("tqdm", "train", "recording") from problem
-    # disable=None: no bar where nobody watches
-    return tqdm(total=episodes, unit="episode", disable=None, leave=False)

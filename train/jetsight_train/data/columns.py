@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from jetsight.errors import DataError
+from jetsight.errors import DataError, did_you_mean
 from jetsight_train.model.hazard_rules import Columns
 
 FloatArray = npt.NDArray[np.float32]
@@ -55,6 +54,5 @@ def check_known(name: str, known: Sequence[str], where: str) -> None:
     """
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known)}"
+    hint = did_you_mean(name, known, "it has")
     raise DataError(f"{where}: no column {name!r} of one number per tick; {hint}")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jetsight.errors import DataError, JetsightError, StorageError, UsageError
+from jetsight.errors import DataError, JetsightError, StorageError, UsageError, first_line
 from jetsight.storage import atomic
 from jetsight_train.record import dataset, episode
 from jetsight_train.record.environments import open_environment
@@ -32,7 +32,7 @@ PLAN = "recording.json"
 
 @dataclass(frozen=True)
 class Collected:
-    """What `collect` made: the dataset folder and how much is in it."""
+    """Result of `collect`: the dataset folder and how much is in it."""
 
     path: Path
     episodes: int
@@ -41,13 +41,13 @@ class Collected:
 
 
 def staging_of(target: str | os.PathLike[str]) -> Path:
-    """The hidden folder in which the episodes of `target` wait until all are there."""
+    """Name the hidden folder in which the episodes of `target` wait until all are there."""
     final = Path(os.path.abspath(target))
     return final.parent / f".{final.name}.collecting"
 
 
 def finished(target: str | os.PathLike[str]) -> int:
-    """How many episodes of an interrupted recording of `target` are kept."""
+    """Count the episodes kept from an interrupted recording of `target`."""
     return len(list(staging_of(target).glob("episode-*.npz")))
 
 
@@ -62,7 +62,7 @@ def collect(
     """Record `recipe` as a LeRobot v3 dataset at `target`.
 
     Args:
-        recipe: what to record; the same recipe gives the same files, whatever the workers and
+        recipe: what to record; the same recipe gives the same files, for any number of workers and
             however often it was interrupted.
         target: folder that must not exist or be empty.
         workers: processes that simulate and encode.
@@ -99,7 +99,7 @@ def describe(recipe: episode.RecordingRecipe) -> dataset.DatasetDescription:
     """Open the environment once, so that a wrong call fails before anything is written.
 
     Raises:
-        UsageError: see `open_environment` and `make_policy`; or nobody says the frame rate.
+        UsageError: see `open_environment` and `make_policy`; or the frame rate is not known.
     """
     environment = open_environment(recipe.env_id, recipe.size_hw, recipe.steps)
     try:
@@ -203,7 +203,7 @@ def _attempt(
     except StorageError as problem:
         return problem
     except Exception as problem:  # an environment is foreign code and may raise anything
-        why = " ".join(f"{type(problem).__name__}: {problem}".split())
+        why = f"{type(problem).__name__}: {first_line(problem)}"
         return DataError(
             f"environment {recipe.env_id!r} failed in episode {index} ({why}); finished episodes "
             "are kept: correct the environment and run again with --resume"

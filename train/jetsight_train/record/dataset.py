@@ -34,7 +34,7 @@ Rows = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class DatasetDescription:
-    """What a dataset says about itself beyond its rows."""
+    """Description of a dataset beyond its rows."""
 
     task: str
     robot_type: str
@@ -72,7 +72,7 @@ def assemble(target: Path, staging: Path, count: int, description: DatasetDescri
 
 
 def info(description: DatasetDescription, count: int, frames: int, columns: Rows) -> dict[str, Any]:
-    """The content of `meta/info.json`."""
+    """Make the content of `meta/info.json`."""
     return {
         "codebase_version": "v3.0",
         "robot_type": description.robot_type,
@@ -203,7 +203,7 @@ def _write_tables(target: Path, columns: Rows, records: list[dict[str, Any]], ta
 
 
 def _arrow(pa: Any, values: NDArray[Any]) -> Any:
-    """A feature column: scalars for [N] and [N,1] (as LeRobot does), fixed-size lists for [N,n]."""
+    """Make a feature column: scalars for [N] and [N,1], as LeRobot does; else lists of size n."""
     if values.ndim == 1 or values.shape[1] == 1:
         return pa.array(values.ravel())
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])

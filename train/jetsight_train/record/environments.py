@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.errors import JetsightError, MissingDependency, UsageError
+from jetsight.errors import JetsightError, MissingDependency, UsageError, first_line
 from jetsight.signals import deferred_signals
 from jetsight_train.record.pusht import Scene
 from jetsight_train.record.video import resample
@@ -25,7 +25,7 @@ PUSHT = "gym_pusht/PushT-v0"
 
 @dataclass(frozen=True)
 class Observation:
-    """What one tick shows: `frame_hwc_u8` [h,w,3] RGB and `state` [s] float32."""
+    """Observation of one tick: `frame_hwc_u8` [h,w,3] RGB and `state` [s] float32."""
 
     frame_hwc_u8: NDArray[np.uint8]
     state: NDArray[np.float32]
@@ -133,7 +133,7 @@ class PushT(PixelEnvironment):
         )
 
     def physics(self) -> NDArray[np.float64]:
-        """What the simulator goes on from, exactly: poses and velocities of agent and block [10].
+        """Read the exact state of the simulator: poses and velocities of agent and block [10].
 
         Equal numbers after equal actions from equal resets mean the same physical state.
         """
@@ -150,7 +150,7 @@ class PushT(PixelEnvironment):
 
 
 def open_environment(env_id: str, size_hw: tuple[int, int], steps: int) -> PixelEnvironment:
-    """The environment `env_id`, with what is known about it; see `PixelEnvironment`."""
+    """Open the environment `env_id`, with what is known about it; see `PixelEnvironment`."""
     kind = PushT if env_id == PUSHT else PixelEnvironment
     return kind(env_id, size_hw, steps)
 
@@ -171,7 +171,7 @@ def _make(env_id: str, options: dict[str, Any], steps: int) -> Any:
             )
         except (gymnasium.error.Error, ImportError, TypeError, ValueError) as problem:
             raise UsageError(
-                f"cannot make environment {env_id!r}: {' '.join(str(problem).split())}; "
+                f"cannot make environment {env_id!r}: {first_line(problem)}; "
                 "expected an installed Gymnasium environment with render_mode 'rgb_array'"
             ) from problem
 
@@ -182,15 +182,14 @@ def _import(module: str) -> Any:
     except ModuleNotFoundError as problem:
         raise MissingDependency(module, "sim", "recording a simulated robot") from problem
     except ImportError as problem:  # present, but a system library is not: OpenCV wants libGL
-        why = " ".join(str(problem).split())
         raise JetsightError(
-            f"Python package {module!r} is installed but does not load ({why}); install that "
-            "library, on Debian and Ubuntu: sudo apt install libgl1 libglib2.0-0"
+            f"Python package {module!r} is installed but does not load ({first_line(problem)}); "
+            "install that library, on Debian and Ubuntu: sudo apt install libgl1 libglib2.0-0"
         ) from problem
 
 
 def _pixels_of(raw: Any) -> NDArray[np.uint8] | None:
-    """The picture in an observation, if there is one."""
+    """Find the picture in an observation, if there is one."""
     values = raw.values() if isinstance(raw, dict) else [raw]
     for value in values:
         if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3:
@@ -199,7 +198,7 @@ def _pixels_of(raw: Any) -> NDArray[np.uint8] | None:
 
 
 def _numeric_of(raw: Any) -> dict[str, Any]:
-    """The one-dimensional numeric parts of an observation, by name, in a fixed order."""
+    """Select the one-dimensional numeric parts of an observation, by name, in a fixed order."""
     named = raw if isinstance(raw, dict) else {"state": raw}
     return {key: named[key] for key in sorted(named) if np.ndim(named[key]) == 1}
 

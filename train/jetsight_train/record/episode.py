@@ -72,7 +72,7 @@ class RecordingRecipe:
 
 @dataclass(frozen=True)
 class RecordedEpisode:
-    """What one episode showed and did; row t holds observation t and the action taken at t."""
+    """Data of one episode; row t holds observation t and the action taken at t."""
 
     frames_u8: NDArray[np.uint8]  # [T,h,w,3]
     states: NDArray[np.float32]  # [T,s]
@@ -116,12 +116,12 @@ def _play(environment: PixelEnvironment, recipe: RecordingRecipe, index: int) ->
 
 
 def video_path(folder: Path, index: int) -> Path:
-    """Where the frames of episode `index` wait."""
+    """Path of the frames of episode `index` until the dataset is assembled."""
     return folder / f"episode-{index:06d}.mp4"
 
 
 def rows_path(folder: Path, index: int) -> Path:
-    """Where everything else of episode `index` waits; its presence means the episode is whole."""
+    """Path of everything else of episode `index`; its presence means the episode is whole."""
     return folder / f"episode-{index:06d}.npz"
 
 
@@ -147,6 +147,6 @@ def record(recipe: RecordingRecipe, index: int, folder: Path, fps: int) -> int:
 
 
 def load_rows(folder: Path, index: int) -> dict[str, NDArray[Any]]:
-    """What `record` left of episode `index`, without its frames."""
+    """Load the numbers of episode `index` that `record` wrote."""
     with np.load(rows_path(folder, index), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

@@ -1,4 +1,4 @@
-"""What drives the robot while it is recorded: a scripted behaviour, or chance."""
+"""Policies that drive the robot while it is recorded: scripted, or random."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("scripted", "random")
 
 
 def make_policy(name: str, environment: PixelEnvironment, rng: np.random.Generator) -> Policy:
-    """The policy `name` for one episode; call it once per tick for an action [a].
+    """Make the policy `name` for one episode; call it once per tick for an action [a].
 
     Raises:
         UsageError: there is no scripted policy for this environment.
@@ -52,7 +52,7 @@ class SmoothRandom:
         self._walk = rng.normal(0.0, 0.7, low.shape)
 
     def __call__(self) -> NDArray[np.float32]:
-        """The next action [a], inside the box."""
+        """Draw the next action [a], inside the box."""
         kick = 0.7 * np.sqrt(1.0 - self._KEEP**2)
         self._walk = self._KEEP * self._walk + self._rng.normal(0.0, kick, self._walk.shape)
         action = np.clip(self._middle + self._walk * self._spread, self._low, self._high)

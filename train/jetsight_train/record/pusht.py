@@ -39,7 +39,7 @@ CANDIDATES = 48  # contact/direction pairs judged before each push
 
 @dataclass(frozen=True)
 class Scene:
-    """What the driver may look at: `agent` [2] px, `block` [2] px, `angle` rad."""
+    """Poses the driver may look at: `agent` [2] px, `block` [2] px, `angle` rad."""
 
     agent: Vector
     block: Vector
@@ -77,7 +77,7 @@ def distance_to_outline(points: Vector, outline: Vector) -> Vector:
 
 
 def nearest_on_outline(point: Vector, outline: Vector) -> tuple[Vector, float]:
-    """The point of the closed polygon `outline` nearest to `point`, and its distance."""
+    """Find the point of the closed polygon `outline` nearest to `point`, and its distance."""
     a, edge = outline, np.roll(outline, -1, axis=0) - outline
     t = np.clip(((point - a) * edge).sum(-1) / (edge * edge).sum(-1), 0.0, 1.0)
     feet = a + t[:, None] * edge
@@ -120,7 +120,7 @@ class Push:
 
 
 class PushTDriver:
-    """Scripted behaviour for one episode; every choice comes from `rng`.
+    """Scripted behaviour for one episode; every choice is drawn from `rng`.
 
     Args:
         rng: source of all randomness, so an episode is a function of its seed.
@@ -159,8 +159,8 @@ class PushTDriver:
         self._goal = self._rng.uniform(*REACH_PX, 2)
 
     def _choose_push(self, scene: Scene) -> Push | None:
-        """The candidate whose rough outcome lands nearest a random wish; None when boxed in."""
-        wish = self._rng.uniform(*BLOCK_HOME_PX, 2)
+        """Choose the candidate whose rough outcome is nearest a random aim; None when boxed in."""
+        aim = self._rng.uniform(*BLOCK_HOME_PX, 2)
         best, best_miss = None, np.inf
         for _ in range(CANDIDATES):
             push = self._draw_push(scene)
@@ -168,7 +168,7 @@ class PushTDriver:
                 continue
             carried = scene.centre + push.direction * 0.6 * push.length_px
             # Without the random part the same few faces of the T would win every time.
-            miss = float(np.linalg.norm(carried - wish)) + self._rng.uniform(0.0, 60.0)
+            miss = float(np.linalg.norm(carried - aim)) + self._rng.uniform(0.0, 60.0)
             miss += 0.3 * float(np.linalg.norm(push.start - scene.agent))
             if miss < best_miss:
                 best, best_miss = push, miss
@@ -222,7 +222,7 @@ class PushTDriver:
         self._target = np.clip(self._target, *REACH_PX)
 
     def _way_around(self, goal: Vector, scene: Scene) -> Vector:
-        """Where to go now so as to reach `goal` without touching the block."""
+        """Compute the next target on a way to `goal` that does not touch the block."""
         nearest, gap = nearest_on_outline(self._target, scene.outline)
         if gap <= CLEARANCE_PX:  # touching, e.g. after a push: back off before turning
             return self._target + (self._target - nearest) / max(gap, 1e-6) * CLEARANCE_PX

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.errors import MissingDependency
+from jetsight.datasets.pyav import import_av, rgb
 
+_PURPOSE = "writing video"
 CODEC = "libx264"
 PIXELS = "yuv420p"
 # At 96x96 px, PushT: 560 bytes a frame and 38.8 dB, which halving the chroma alone costs.
@@ -27,7 +28,7 @@ _BT601 = 6  # AVCOL_*_SMPTE170M; what swscale converts RGB with when nothing is 
 
 def encode(frames_u8: NDArray[np.uint8], fps: int) -> bytes:
     """`frames_u8` [T,h,w,3] RGB as an H.264 mp4 file, frame t at t / fps seconds."""
-    av = _av()
+    av = import_av(_PURPOSE)
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream(CODEC, rate=fps, options=dict(OPTIONS))
@@ -51,9 +52,9 @@ def resample(frame_hwc_u8: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArr
     frame_hwc_u8 = np.ascontiguousarray(frame_hwc_u8)
     if frame_hwc_u8.shape[:2] == size_hw:
         return frame_hwc_u8
-    picture = _av().VideoFrame.from_ndarray(frame_hwc_u8, format="rgb24")
+    picture = import_av(_PURPOSE).VideoFrame.from_ndarray(frame_hwc_u8, format="rgb24")
     small = picture.reformat(width=size_hw[1], height=size_hw[0], interpolation="AREA")
-    return np.asarray(small.to_ndarray(format="rgb24"), dtype=np.uint8)
+    return rgb(small)
 
 
 def join(path: Path, parts: Sequence[Path], lengths: Iterable[int], fps: int) -> None:
@@ -65,7 +66,7 @@ def join(path: Path, parts: Sequence[Path], lengths: Iterable[int], fps: int) ->
         lengths: number of frames in each part.
         fps: frames per second of all of them.
     """
-    av = _av()
+    av = import_av(_PURPOSE)
     with av.open(str(path), "w", format="mp4") as out:
         stream: Any = None
         start = 0
@@ -81,11 +82,3 @@ def join(path: Path, parts: Sequence[Path], lengths: Iterable[int], fps: int) ->
                     packet.stream = stream
                     out.mux(packet)
             start += length
-
-
-def _av() -> Any:
-    try:
-        import av
-    except ImportError as problem:
-        raise MissingDependency("av", "camera", "writing video") from problem
-    return av

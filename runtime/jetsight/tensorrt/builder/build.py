@@ -4,7 +4,7 @@
 
 A step that fails says why and what to try next, and nothing of that engine is kept. Without a GPU
 TensorRT-RTX still builds ahead of time; what could not be checked then is in the record, with the
-reason, and the store hands such an engine to nobody.
+reason, and the store never hands out such an engine.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class BuiltEngine:
 
 @dataclass(frozen=True)
 class _Compiled:
-    """What either route returns."""
+    """Result of either route."""
 
     plan: bytes
     inputs: Mapping[str, Port]
@@ -130,7 +130,7 @@ class _Job:
             return BuiltEngine(record, reused=False)
 
     def _is_enough(self, record: BuildRecord) -> bool:
-        """Whether everything that can be checked here was."""
+        """Tell whether everything that can be checked here was."""
         if self._workshop.host.gpu is None:
             return True
         compared = record.parity is not None or not self._can_compare

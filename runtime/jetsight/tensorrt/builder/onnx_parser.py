@@ -39,7 +39,7 @@ _MOVING = ("SHUFFLE", "IDENTITY", "CAST", "SLICE")
 
 @dataclass(frozen=True)
 class Built:
-    """What the compiler made of one graph.
+    """Result of the compiler for one graph.
 
     Attributes:
         engine: the serialized engine.
@@ -136,7 +136,7 @@ class _Build:
         )
 
     def _call(self, function: Any, *arguments: Any) -> Any:
-        """What a binding returns; None, and what it raises, become one line."""
+        """Call a binding; None, and what it raises, become one line."""
         try:
             found = function(*arguments)
         except (TypeError, RuntimeError, ValueError, MemoryError) as error:
@@ -205,7 +205,7 @@ def quantized_products(network: Any) -> tuple[int, int]:
 
 
 def _is_dequantized(tensor: Any, makers: dict[str, Any]) -> bool:
-    """Whether a tensor comes out of a DequantizeLinear, by whatever only moves numbers."""
+    """Tell whether a DequantizeLinear made a tensor, through nodes that only move numbers."""
     while (maker := makers.get(tensor.name)) is not None:
         if maker.type.name == "DEQUANTIZE":
             return True

@@ -1,6 +1,6 @@
 """Precision proof: what TensorRT's engine inspector says about the layers that do the work.
 
-An engine can be asked for INT8 and compute in FP16 without a word. The inspector's JSON names every
+An engine built for INT8 can compute in FP16 without a word. The inspector's JSON names every
 layer's kernel and tensor types; this sums the matrix products by the type they really run in. Both
 dialects are read: TensorRT 10 (`Bindings`, `Format/Datatype`) and 11 (`I/O Tensors`, `Datatype`).
 
@@ -113,13 +113,13 @@ class EngineLayer:
 
     @property
     def attention(self) -> bool:
-        """Whether it computes a whole attention."""
+        """True if it computes a whole attention."""
         named = _ATTENTION_NAME.search(self.name) or _ATTENTION_TACTIC.search(self.tactic)
         return self.kind.lower() in _ATTENTION_KINDS or bool(named)
 
     @property
     def gemm(self) -> bool:
-        """Whether it computes matrix products."""
+        """True if it computes matrix products."""
         if _REFORMAT.search(self.kind) or not self.outputs:
             return False
         named = _GEMM_TACTIC.search(self.tactic) or _GEMM_NAME.search(self.name)
@@ -159,7 +159,7 @@ def _attention_flop(matrices: Sequence[tuple[int, ...]], out: tuple[int, ...]) -
 
 
 def inspect(library: TensorRtModule, plan: bytes) -> str:
-    """The inspector's JSON for an engine that was built a moment ago on this machine.
+    """Read the inspector's JSON for an engine that was built a moment ago on this machine.
 
     Raises:
         EngineError: the engine cannot be deserialized; with TensorRT's own words.
@@ -224,7 +224,7 @@ def prove(text: str, asked: str) -> Proof:
 
 
 def refuse_fallback(proof: Proof, what: str) -> None:
-    """Raise unless some of the work is done in the precision that was asked for.
+    """Raise unless some of the work is done in the requested precision.
 
     Args:
         proof: of the engine.
@@ -244,7 +244,7 @@ def refuse_fallback(proof: Proof, what: str) -> None:
 
 
 def unproven(proof: Proof, *, ahead: bool = False) -> str | None:
-    """Why a proof proves nothing; None if it does.
+    """Say why a proof proves nothing; None if it does.
 
     Args:
         proof: of the engine.
@@ -258,7 +258,7 @@ def unproven(proof: Proof, *, ahead: bool = False) -> str | None:
 
 
 def shares_text(proof: Proof) -> str:
-    """The shares as people read them: `int8 92%, fp16 8% of GEMM operations`."""
+    """Format the shares as people read them: `int8 92%, fp16 8% of GEMM operations`."""
     parts = [
         f"{name} {share:.0%}"
         for name, share in sorted(proof.shares.items(), key=lambda item: -item[1])
@@ -268,7 +268,7 @@ def shares_text(proof: Proof) -> str:
 
 
 def _only_quantizes(layer: EngineLayer) -> bool:
-    """Whether quantizing is all a layer does; fused names join several with `+`."""
+    """Tell whether quantizing is all a layer does; fused names join several with `+`."""
     if layer.gemm or "+" in layer.name:
         return False
     return bool(_QUANTIZE.search(layer.kind) or _QUANTIZE.search(layer.name))

@@ -1,14 +1,13 @@
-"""What a build says while it runs: one line on a terminal, plain lines elsewhere."""
+"""Progress of a build: one line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import threading
 from collections.abc import Callable
 from typing import Any, TextIO
 
 from jetsight.tensorrt.bindings import TensorRtModule
+from jetsight.terminal import TerminalLine
 
 Say = Callable[[float, str], None]  # part done from 0 to 1, and what is going on
 
@@ -21,33 +20,28 @@ class ProgressLine:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._live = stream, stream.isatty()
+        self._line = TerminalLine(stream)
         self._shown = self._newest = ""
 
     def step(self, text: str) -> None:
         """Begin a step, e.g. `"trt-op20-fp16 encode: building"`."""
-        self._write(f"\r\x1b[2K{self._fit(text)}" if self._live else f"  {text}\n")
+        if self._line.live:
+            self._line.rewrite(text)
+        else:
+            self._line.write(f"  {text}\n")
         self._shown = text
 
     def done(self, part: float, what: str) -> None:
         """Say how far the step is; only a terminal shows it."""
         text = f"{self._shown} {part:4.0%}  {what}"
-        if self._live and text != self._newest:
+        if self._line.live and text != self._newest:
             self._newest = text
-            self._write(f"\r\x1b[2K{self._fit(text)}")
+            self._line.rewrite(text)
 
     def close(self) -> None:
         """Clear the line, so that what follows starts on a fresh one."""
-        if self._live and self._shown:
-            self._write("\r\x1b[2K")
-
-    def _fit(self, text: str) -> str:
-        return text[: shutil.get_terminal_size().columns - 1]
-
-    def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the terminal went away
-            self._stream.write(text)
-            self._stream.flush()
+        if self._line.live and self._shown:
+            self._line.rewrite("")
 
 
 class Phases:
@@ -58,21 +52,21 @@ class Phases:
         self._most = 0.0
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase of that many steps begins inside `parent`."""
+        """Begin a phase of that many steps inside `parent`."""
         self._phases[name] = (parent, max(steps, 1), 0)
 
     def step(self, name: str, index: int) -> None:
-        """Step `index` of a phase is done."""
+        """Count step `index` of a phase as done."""
         if name in self._phases:
             parent, steps, _ = self._phases[name]
             self._phases[name] = (parent, steps, min(index + 1, steps))
 
     def finish(self, name: str) -> None:
-        """A phase is over."""
+        """End a phase."""
         self._phases.pop(name, None)
 
     def part(self) -> float:
-        """How much is done, from 0 to 1."""
+        """Compute how much is done, from 0 to 1."""
         roots = [name for name, (parent, _, _) in self._phases.items() if parent is None]
         now = max((self._part_of(name, 0) for name in roots), default=0.0)
         self._most = max(self._most, now)
@@ -86,7 +80,7 @@ class Phases:
 
 
 def make_monitor(library: TensorRtModule, say: Say, stop: Callable[[], bool]) -> Any | None:
-    """An `IProgressMonitor` that reports to `say` and cancels when `stop` says so.
+    """Make an `IProgressMonitor` that reports to `say` and cancels when `stop` says so.
 
     None if this TensorRT has none.
     """

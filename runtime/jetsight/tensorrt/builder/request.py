@@ -1,4 +1,4 @@
-"""What a build needs before it starts: what to build, with which tools, and whether it can."""
+"""Preparation of a build: the request, its tools, and the check that it can start."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SINCE = {"bf16": "Ampere", "fp8": "Ada and Hopper", "nvfp4": "Blackwell and Tho
 
 
 class PlanBackend(Protocol):
-    """What loads a checked engine: `jetsight.tensorrt.backend.TensorRtBackend`."""
+    """Loader of a checked engine: `jetsight.tensorrt.backend.TensorRtBackend`."""
 
     def load_plan(self, plan: bytes, renamed: Mapping[str, str] | None = None) -> Engine:
-        """An engine from bytes that were checked; `renamed` has its names to the graph's."""
+        """Load an engine from bytes that were checked; `renamed` has its names to the graph's."""
         ...
 
     def close(self) -> None:
@@ -39,7 +39,7 @@ class PlanBackend(Protocol):
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build.
+    """Choice of what to build.
 
     Attributes:
         families: names; those for this machine if empty.
@@ -60,7 +60,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What a build works with; tests bring their own parts.
+    """Tools of a build; tests bring their own.
 
     Attributes:
         library: the TensorRT.
@@ -82,7 +82,7 @@ class BuildContext:
 
     @classmethod
     def here(cls, store: EngineStore | None = None) -> BuildContext:
-        """This machine with the TensorRT that is installed.
+        """Describe this machine with the TensorRT that is installed.
 
         Raises:
             MissingDependency: none is.
@@ -99,7 +99,7 @@ class BuildContext:
 
 
 def choose_families(bundle: Bundle, names: Sequence[str], host: HostSpec) -> list[Family]:
-    """The families asked for; else those compiled for this machine, else all TensorRT ones.
+    """Choose the requested families, else those compiled for this machine, else all TensorRT ones.
 
     Raises:
         UsageError: no such family, or none for TensorRT.
@@ -122,7 +122,7 @@ def choose_families(bundle: Bundle, names: Sequence[str], host: HostSpec) -> lis
 
 
 def graphs_of(bundle: Bundle, family: Family, asked: Sequence[str]) -> list[str]:
-    """The graphs of a family that were asked for; all of them if none was.
+    """Choose the requested graphs of a family; all of them if none was.
 
     Raises:
         UsageError: no such graph.

@@ -55,7 +55,7 @@ class TimingCache:
 
 
 def _made(config: Any, data: bytes) -> Any | None:
-    """A cache object from bytes; None if TensorRT refuses them."""
+    """Make a cache object from bytes; None if TensorRT refuses them."""
     try:
         return config.create_timing_cache(data)
     except (RuntimeError, TypeError, ValueError):

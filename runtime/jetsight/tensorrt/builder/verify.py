@@ -1,4 +1,4 @@
-"""What a built engine computes and how long it takes, measured where it was built."""
+"""Parity and latency of a built engine, measured where it was built."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FEWEST = 20
 
 
 def can_compare(golden: dict[str, NDArray], graph: str) -> bool:
-    """Whether there is something to compare a graph with; planners may come without."""
+    """Tell whether there is something to compare a graph with; planners may be without."""
     return graph in REFERENCE or planner_key(graph, "costs") in golden
 
 

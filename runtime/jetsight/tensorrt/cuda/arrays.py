@@ -1,8 +1,8 @@
 """Arrays a GPU computes on, placed by how often they are read.
 
 On a board where GPU and processor share memory, what is written once and read once (a camera
-frame, a result) lies in mapped host memory: no copy at all. The GPU does not cache that memory, so
-what it reads more than once lies in device memory, with page-locked host memory beside it to copy
+frame, a result) is in mapped host memory: no copy at all. The GPU does not cache that memory, so
+what it reads more than once is in device memory, with page-locked host memory beside it to copy
 through. On a card of its own everything does.
 """
 
@@ -76,12 +76,12 @@ class CudaArray:
 
     @property
     def mapped(self) -> bool:
-        """Whether the GPU uses the host memory itself."""
+        """True if the GPU uses the host memory itself."""
         return not self._device_address
 
     @property
     def eager(self) -> bool:
-        """Whether a run that writes it also copies it back, so that `read` needs not wait."""
+        """True if a run that writes it also copies it back, so that `read` needs not wait."""
         return bool(self._device_address) and not self.shared
 
     def write(self, value: NDArray) -> None:
@@ -96,7 +96,7 @@ class CudaArray:
                 f"the graph takes {self._dtype} {list(self._shape)}, but was given "
                 f"{value.dtype} {list(value.shape)}"
             )
-        # A copy of the last value may still be under way; the one enqueued here comes after it.
+        # A copy of the last value may still be under way; the one enqueued here follows it.
         self._host[...] = value
         self._stale = False
         if self._device_address:
@@ -174,11 +174,11 @@ class CudaArray:
         return self.address + row * size, size
 
     def was_fetched(self) -> None:
-        """The host has what the GPU wrote last."""
+        """Note that the host has what the GPU wrote last."""
         self._stale = False
 
     def was_written(self) -> None:
-        """The GPU has written it; `read` has to fetch it unless the run did."""
+        """Note that the GPU has written it; `read` has to fetch it unless the run did."""
         self._stale = self.shared
 
     def free(self) -> None:

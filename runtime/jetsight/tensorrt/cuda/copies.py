@@ -1,4 +1,4 @@
-"""What a chain on a GPU is made of beside engines: copies there, and copies back to the host."""
+"""Parts of a chain on a GPU beside engines: copies there, and copies back to the host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Work(Protocol):
 
     @property
     def queue(self) -> CudaQueue:
-        """Where it is enqueued."""
+        """Stream in which it is enqueued."""
         ...
 
     def require_open(self) -> None:
@@ -30,7 +30,7 @@ class Work(Protocol):
         ...
 
     def finish(self) -> None:
-        """It was done."""
+        """Note that it was done."""
         ...
 
 
@@ -71,7 +71,7 @@ class CudaCopy:
         return target, source, size
 
     def finish(self) -> None:
-        """The target is newer than what the host has of it."""
+        """Note that the target is newer than what the host has of it."""
         self._target.was_written()
 
 
@@ -80,7 +80,7 @@ class CudaFetch:
 
     def __init__(self, array: CudaArray) -> None:
         self._array = array
-        array.share()  # in device memory; it comes back here alone
+        array.share()  # in device memory; only this copies it back
         self.queue = array.queue
 
     def require_open(self) -> None:
@@ -96,5 +96,5 @@ class CudaFetch:
         self._array.enqueue_download()
 
     def finish(self) -> None:
-        """The host has it."""
+        """Note that the host has it."""
         self._array.was_fetched()

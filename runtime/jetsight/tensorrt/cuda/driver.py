@@ -95,7 +95,7 @@ class Device(Protocol):
         ...
 
     def create_stream(self) -> int:
-        """A stream that does not wait for the default one."""
+        """Make a stream that does not wait for the default one."""
         ...
 
     def destroy_stream(self, stream: int) -> None:
@@ -103,11 +103,11 @@ class Device(Protocol):
         ...
 
     def is_done(self, stream: int) -> bool:
-        """Whether all work of a stream has finished; other threads may run meanwhile."""
+        """Tell whether all work of a stream has finished; other threads may run meanwhile."""
         ...
 
     def create_event(self, *, timing: bool) -> int:
-        """An event whose `wait` blocks the thread instead of spinning."""
+        """Make an event whose `wait` blocks the thread instead of spinning."""
         ...
 
     def destroy_event(self, event: int) -> None:
@@ -148,7 +148,7 @@ class Device(Protocol):
 
 
 def out_of_memory(what: str, needed: int, free: int, total: int) -> EngineError:
-    """The one line for memory that a GPU does not have."""
+    """Describe in one line memory that a GPU does not have."""
     return EngineError(
         f"the GPU has no memory for {what}: {needed} bytes needed, {free} of {total} free; close "
         "other programs that use it, or run a smaller model"
@@ -299,7 +299,7 @@ class PyCudaDevice:
         self._cuda.memcpy_dtod_async(target, source, nbytes, self._streams[stream])
 
     def create_stream(self) -> int:
-        """A stream that does not wait for the default one."""
+        """Make a stream that does not wait for the default one."""
         stream = self._cuda.Stream(_NON_BLOCKING)
         handle = int(stream.handle)
         self._streams[handle] = stream
@@ -310,11 +310,11 @@ class PyCudaDevice:
         del self._streams[stream]  # PyCUDA destroys it with its last reference
 
     def is_done(self, stream: int) -> bool:
-        """Whether all work of a stream has finished."""
+        """Tell whether all work of a stream has finished."""
         return self._driver.is_done(stream)
 
     def create_event(self, *, timing: bool) -> int:
-        """An event whose `wait` blocks the thread instead of spinning."""
+        """Make an event whose `wait` blocks the thread instead of spinning."""
         event = self._cuda.Event(_BLOCKING_SYNC | (0 if timing else _DISABLE_TIMING))
         number = next(self._next_event)
         self._events[number] = event
@@ -368,6 +368,6 @@ def _release(
             things.clear()
         context.detach()
     except cuda.Error:
-        pass  # the GPU failed before; there is nobody to tell at the end of a program
+        pass  # the GPU failed before; at the end of a program there is no caller to report to
     finally:
         driver.forget_context(handle)

@@ -1,6 +1,6 @@
-"""What PyCUDA lacks, called on the driver itself: CUDA graphs, and a query that frees the GIL.
+"""CUDA graphs, and a query that frees the GIL: PyCUDA lacks both, so the driver is called.
 
-Handles are plain integers. They work with whatever else uses the device's primary context.
+Handles are plain integers. They work with all that uses the device's primary context.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class GraphDriver:
         self._call("cuGraphExecDestroy", graph)
 
     def is_done(self, stream: int) -> bool:
-        """Whether everything enqueued on `stream` has finished."""
+        """Tell whether everything enqueued on `stream` has finished."""
         code = self._library.cuStreamQuery(stream)
         if code == _NOT_READY:
             return False

@@ -150,7 +150,7 @@ class Runner:
 
     @property
     def replays(self) -> bool:
-        """Whether the last run was a graph."""
+        """True if the last run was a graph."""
         return self._graph != 0
 
     def run(self, parameters: Parameters, enqueue: Callable[[], None]) -> None:
