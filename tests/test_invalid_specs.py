@@ -182,7 +182,7 @@ def test_a_checkpoint_is_refused_by_its_own_facts(
     ("key", "value", "says"),
     [
         ("timing.camera_hz", 10.2, "recorded at 10 Hz, but the model steps at 10.2 Hz"),
-        ("frame.camera", [96, 128], "frames are 96x96, but the model takes 96x128"),
+        ("frame.camera", [96, 128], "frames are 96x96, but the model takes 128x96"),
         ("action.names", ["target_y", "target_x"], "in this order"),
         ("action.names", ["shoulder", "elbow"], "but the model takes ['shoulder', 'elbow']"),
         ("timing.action_block", 500, "no episode is long enough"),
@@ -246,7 +246,7 @@ def test_a_rate_within_the_tolerance_is_the_same(slack: float) -> None:
     ("key", "value", "says"),
     [
         ("timing.camera_hz", 20.0, "recorded at 10 Hz"),
-        ("frame.height_px", 97, "frames are 96x96, but the model takes 97x96"),
+        ("frame.height_px", 97, "frames are 96x96, but the model takes 96x97"),
     ],
 )
 def test_report_refuses_data_of_another_robot_before_it_decodes(

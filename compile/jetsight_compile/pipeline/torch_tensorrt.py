@@ -31,6 +31,7 @@ from jetsight.tensorrt.builder.verify import REFERENCE
 from jetsight.tensorrt.fingerprint import BuildOptions
 from jetsight_compile.export.encoder import EncodeGraph
 from jetsight_compile.export.layers import Style
+from jetsight_compile.export.onnx_export import Sizes
 from jetsight_compile.export.predictor import ForecastGraph
 from jetsight_train import checkpoint as checkpoints
 from jetsight_train.model.world_model import WorldModel
@@ -98,7 +99,7 @@ def convert(
         )
     inputs = {name: (str(dtype), shape) for name, (dtype, shape) in layout(manifest).items()}
     module = _module(model, graph, Style(_OPSET).computing(precision))  # type: ignore[arg-type]
-    names = list(inspect.signature(module.forward).parameters)
+    names = list(Sizes.of(model).signature(graph)[0])
     examples = [torch.zeros(inputs[n][1], dtype=getattr(torch, inputs[n][0])) for n in names]
     output = REFERENCE[graph]
     plan, renamed = _converted(route, module, examples, output, options, log)

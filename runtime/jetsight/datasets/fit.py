@@ -48,8 +48,8 @@ def check_dataset_fits(where: object, found: RecordingSpec, wanted: RecordingSpe
     """
     if (found.height_px, found.width_px) != (wanted.height_px, wanted.width_px):
         raise DataError(
-            f"{where}: frames are {found.height_px}x{found.width_px}, but the model takes "
-            f"{wanted.height_px}x{wanted.width_px} (height x width); record with the model's "
+            f"{where}: frames are {found.width_px}x{found.height_px}, but the model takes "
+            f"{wanted.width_px}x{wanted.height_px} (width x height); record with the model's "
             "camera, or train for this one"
         )
     if not rates_agree(found.hz, wanted.hz):

@@ -55,7 +55,7 @@ def test_all_episodes_follow_each_other_with_a_cut() -> None:
             ["'target_x', 'target_y'", "takes ['action_0'", "'action_6']"],
         ),
         (StreamRequest(96, 96, 10.0, 5, 25, 2, ("x", "y")), ["['target_x'", "takes ['x', 'y']"]),
-        (StreamRequest(96, 48, 10.0, 5, 25, 2), ["frames are 96x96", "takes 96x48"]),
+        (StreamRequest(96, 48, 10.0, 5, 25, 2), ["frames are 96x96", "takes 48x96"]),
     ],
 )
 def test_episode_of_another_robot_is_refused(request_: StreamRequest, words: list[str]) -> None:

@@ -100,7 +100,7 @@ def test_another_camera_robot_or_rate_is_told_before_decoding(
     shutil.rmtree(copy / "videos")
     frame, timing, action = model.frame, model.timing, model.action
     model.frame = replace(frame, height_px=48, crop=(0, 0, 48, 96))
-    with pytest.raises(DataError, match="frames are 96x96, but the model takes 48x96"):
+    with pytest.raises(DataError, match="frames are 96x96, but the model takes 96x48"):
         read_tracks(model, copy, [])
     model.frame, model.timing = frame, replace(timing, camera_hz=20.0)
     with pytest.raises(DataError, match="recorded at 10 Hz, but the model steps at 20 Hz"):
