@@ -154,7 +154,7 @@ def test_everything_is_released_whenever_something_is_refused() -> None:
     assert asked > 20
     for fail_at in range(0, asked, 3):
         device = FakeDevice(fail_at=fail_at)
-        pool = planner_on(Gpu(device), KINDS["icem"], spec)
+        pool = planner_on(Gpu(device), FakeImagine(spec, KINDS["icem"]), spec)
         with pytest.raises(EngineError):
             pool.planner()
         assert device.live == [], fail_at
@@ -165,9 +165,8 @@ def test_everything_is_released_whenever_something_is_refused() -> None:
     assert device.live == []
 
 
-def planner_on(gpu: Gpu, facts: PlannerSpec, spec: PlanSpec) -> PlannerPool:
-    """A pool whose graphs are all the one of `facts`."""
-    world = FakeImagine(spec, facts)
+def planner_on(gpu: Gpu, world: FakeImagine, spec: PlanSpec) -> PlannerPool:
+    """A pool of the planners of `spec` whose graphs all compute `world`."""
     plan = gpu.trt.plan(*world.arrays(), world)
     gpu.backend.load = lambda graph: gpu.backend.load_plan(plan)  # type: ignore
     return PlannerPool(Planning(spec, gpu.backend, str.encode), _encoder(), FakeClock())
@@ -184,7 +183,7 @@ def test_each_engine_is_checked_once_when_it_is_loaded(monkeypatch: pytest.Monke
     monkeypatch.setattr(imagine, "check_engine", count)
     facts = KINDS["cem"]
     spec = tiny_plan_spec(SPEC, facts)
-    pool = planner_on(Gpu(), facts, spec)
+    pool = planner_on(Gpu(), FakeImagine(spec, facts), spec)
     for _ in range(2):
         pool.planner()
     assert len(checked) == len({id(engine) for engine in checked}) == 2
@@ -196,10 +195,11 @@ def test_each_engine_is_checked_once_when_it_is_loaded(monkeypatch: pytest.Monke
 def test_engines_of_another_planner_are_refused() -> None:
     facts, gpu = KINDS["cem"], Gpu()
     other = dataclasses.replace(facts, samples=8)
+    world = FakeImagine(tiny_plan_spec(SPEC, other), other)
     with pytest.raises(
         EngineError, match=r"'noise' is float32 \[8, 2, 10\], but the manifest says"
     ):
-        planner_on(gpu, other, tiny_plan_spec(SPEC, facts)).planner()
+        planner_on(gpu, world, tiny_plan_spec(SPEC, facts)).planner()
     assert gpu.device.live == []
 
 
