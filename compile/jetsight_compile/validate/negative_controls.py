@@ -64,7 +64,7 @@ def inner_layers(model: onnx.ModelProto) -> list[str]:
 
 
 def zero_input(model: onnx.ModelProto, input_name: str) -> onnx.ModelProto:
-    """The graph with one float input multiplied by zero, so that it is read and never heard.
+    """The graph with one float input multiplied by zero, so that it cannot change the output.
 
     This is what an exporter does that takes an example value for a constant.
     """

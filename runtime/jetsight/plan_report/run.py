@@ -34,7 +34,7 @@ Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 @dataclass(frozen=True, kw_only=True)
 class OfflinePlanArgs:
-    """What somebody asks for; texts as they are typed.
+    """The options of `jetsight imagine` as strings, before they are parsed.
 
     Args:
         frame: image or moment to plan from.
