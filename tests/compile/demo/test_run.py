@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from jetsight.bundle.bundle import Bundle
 from jetsight.errors import CheckpointError, DataError
 from jetsight_compile.bench import session
 from jetsight_compile.demo import run as tours
-from jetsight_compile.demo.run import summary_lines, tour
+from jetsight_compile.demo.run import gates_line, summary_lines, tour
 from jetsight_compile.export.layers import Style
 from jetsight_compile.pipeline import family as families
 from jetsight_compile.pipeline import shipped
@@ -92,10 +93,10 @@ def test_the_demo_plans_once_to_where_the_recording_led(shown: Path, data: Path)
     page = (shown / "report.html").read_text()
     assert "<h2>Imagination</h2>" in page
     assert page.count("data:image/svg+xml;base64,") == 1
-    (line,) = (line for line in summary_lines(report, shown) if line.startswith("imagination: "))
-    assert "of the way to the goal are left" in line
+    (line,) = (line for line in summary_lines(report, shown) if line.startswith("plan: "))
+    assert line.endswith(" % of the initial distance from the goal")
     none = {**report, "plan": {"valid": False, "reason": "infeasible"}}
-    assert "imagination: no plan, infeasible" in summary_lines(none, shown)
+    assert "plan: none, infeasible" in summary_lines(none, shown)
 
 
 def test_the_summary_says_where_to_look(shown: Path) -> None:
@@ -105,6 +106,17 @@ def test_the_summary_says_where_to_look(shown: Path) -> None:
     assert lines[-1] == f"look at {shown / 'report.html'}"
     report["planted_change"]["caught"] = False
     assert any("MISSED" in line for line in summary_lines(report, shown))
+
+
+def test_gates_are_counted_beside_the_faults_they_found(shown: Path) -> None:
+    gates = Bundle.open(shown / "tiny.jetsight").manifest.gates
+    sound = [replace(gate, passed=True, control_failed=True) for gate in gates]
+    count = len(gates)
+    assert gates_line(sound) == f"{count} of {count} gates passed, {count} of {count} planted " + (
+        "faults detected"
+    )
+    broken = [replace(sound[0], passed=False, control_failed=False), *sound[1:]]
+    assert gates_line(broken).count(f"{count - 1} of {count}") == 2
 
 
 def test_a_demo_may_be_repeated(
