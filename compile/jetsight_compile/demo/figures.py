@@ -100,7 +100,7 @@ def _error_by_step(axis: Any, errors: HorizonErrors) -> None:
     for step, mean, skill in zip(steps, means, errors.skill, strict=True):
         note(axis, f"{skill:.2f}", (step, mean), (0, 6), color=BLUE)
     axis.set(
-        title="mean squared error (number: skill)",
+        title="mean squared error, and skill",
         xlabel="action blocks ahead",
         ylim=(0, None),
         xlim=(0.6, steps[-1] + 0.4),
