@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.jetsight-ready
+SLIM   := $(VENV)/.jetsight-demo-ready
 # On a Jetson, TensorRT is a package of the system and of nothing else.
 SYSTEM := $(if $(wildcard /etc/nv_tegra_release),--system-site-packages)
 
@@ -26,7 +27,8 @@ help:
 	@echo
 	@echo "PYTHON=python3.12 make ... chooses the Python that creates $(VENV), 3.10 or newer."
 
-demo: $(READY)
+# The extra `demo` is a part of `dev`, so an environment for the tests serves the demo as it is.
+demo: $(if $(wildcard $(READY)),$(READY),$(SLIM))
 	$(BIN)/jetsight demo
 
 test: lint
@@ -84,7 +86,9 @@ clean:
 	find train compile runtime tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installed again only when what is installed changes. The code itself is linked, never copied.
-$(READY): pyproject.toml constraints.txt
+$(READY): EXTRA := dev
+$(SLIM): EXTRA := demo
+$(READY) $(SLIM): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo "jetsight needs Python 3.10 or newer as '$(PYTHON)'; run: sudo apt install python3, or choose one with PYTHON=..." >&2; \
 	  exit 1; }
@@ -93,8 +97,9 @@ $(READY): pyproject.toml constraints.txt
 	  echo "$(PYTHON) cannot create environments; run: sudo apt install python$$version-venv" >&2; \
 	  exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(SYSTEM) --clear $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --disable-pip-version-check -c constraints.txt -e '.[$(EXTRA)]'
 	@# The simulator's OpenCV wants a desktop's libraries; its headless build does without.
-	@$(BIN)/python -c 'import cv2' 2>/dev/null || $(BIN)/pip install --disable-pip-version-check \
-	  -c constraints.txt --force-reinstall --no-deps opencv-python-headless
+	@test $(EXTRA) = demo || $(BIN)/python -c 'import cv2' 2>/dev/null || \
+	  $(BIN)/pip install --disable-pip-version-check -c constraints.txt --force-reinstall --no-deps \
+	  opencv-python-headless
 	@touch $@

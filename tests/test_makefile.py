@@ -44,29 +44,54 @@ def _calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().splitlines()
 
 
+def _installed(folder: Path) -> list[str]:
+    """The extra of every call of pip that installed the distribution."""
+    return [call.split("-e ")[1] for call in _calls(folder) if call.startswith("pip install")]
+
+
 def test_demo_installs_once_and_again_when_the_pins_change(house: Path) -> None:
     for _ in range(2):
         assert _make(house, "demo").returncode == 0
     assert [call.split()[0] for call in _calls(house)] == ["pip", "jetsight", "jetsight"]
-    assert "-c constraints.txt -e .[dev]" in _calls(house)[0]
+    assert "-c constraints.txt -e .[demo]" in _calls(house)[0]
     assert _calls(house)[-1] == "jetsight demo"
-    later = (house / ".venv" / ".jetsight-ready").stat().st_mtime_ns + 10**9
+    later = (house / ".venv" / ".jetsight-demo-ready").stat().st_mtime_ns + 10**9
     os.utime(house / "constraints.txt", ns=(later, later))
     assert _make(house, "demo").returncode == 0
     assert [call.split()[0] for call in _calls(house)][3:] == ["pip", "jetsight"]
 
 
+def test_the_tests_need_more_than_the_demo_has(house: Path) -> None:
+    for target in ("demo", "bench", "demo"):
+        assert _make(house, target).returncode == 0
+    assert _installed(house) == [".[demo]", ".[dev]"]
+
+
+def test_an_environment_for_the_tests_serves_the_demo(house: Path) -> None:
+    for target in ("bench", "demo"):
+        assert _make(house, target).returncode == 0
+    assert _installed(house) == [".[dev]"]
+    assert not (house / ".venv" / ".jetsight-demo-ready").exists()
+
+
 def test_without_desktop_libraries_opencv_is_the_headless_one(house: Path) -> None:
     _script(house / ".venv" / "bin" / "python", "exit 1")  # cannot import cv2
-    assert _make(house, "demo").returncode == 0
+    assert _make(house, "bench").returncode == 0
     assert "opencv-python-headless" in _calls(house)[1]
     assert "-c constraints.txt" in _calls(house)[1]
 
 
+def test_the_demo_needs_no_opencv(house: Path) -> None:
+    _script(house / ".venv" / "bin" / "python", "exit 1")
+    assert _make(house, "demo").returncode == 0
+    assert not any("opencv" in call for call in _calls(house))
+
+
 def test_failed_installation_is_tried_again(house: Path) -> None:
     _script(house / ".venv" / "bin" / "pip", "exit 1")
-    assert _make(house, "demo").returncode != 0
-    assert not (house / ".venv" / ".jetsight-ready").exists()
+    for target, marker in (("demo", ".jetsight-demo-ready"), ("bench", ".jetsight-ready")):
+        assert _make(house, target).returncode != 0
+        assert not (house / ".venv" / marker).exists()
 
 
 PYTHONS = [

@@ -44,8 +44,8 @@ def demo(
 ) -> None:
     """Compile pusht-nano to cpu-int8, stream held-out episodes at camera rate, and report.
 
-    One scene change is planted that nothing announces; surprise has to catch it. Everything that
-    is measured has its negative control in the report. Takes about a minute.
+    One change of scene is planted and not announced; surprise has to detect it. Every measurement
+    has its negative control in the report. Takes about a minute.
     """
     import json
 

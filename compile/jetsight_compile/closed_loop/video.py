@@ -1,4 +1,4 @@
-"""A film of the first episodes: what the camera saw, the goal, and the future as it was imagined.
+"""A film of the first episodes: the camera's picture, the goal, and the imagined future.
 
 A model of latents has no pictures of its own: each imagined latent is shown by the recorded frame
 whose latent is nearest, from a dataset that no episode of the evaluation is part of.
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,34 +21,32 @@ import numpy as np
 
 from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
-from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.datasets.pyav import import_av
 from jetsight.engine import NDArray
 from jetsight.errors import DataError, MissingDependency
+from jetsight.plan_report.nearest_frames import FrameIndex, build_library, pictures
+from jetsight.plan_report.style import BLUE, FAINT, GREEN, GREY, INK, RED
 from jetsight.storage import atomic
 from jetsight_compile.closed_loop.config import EvalConfig
 from jetsight_compile.closed_loop.results import BUNDLE, FREE
 from jetsight_compile.closed_loop.rollout import EpisodeResult, EpisodeTrace
 from jetsight_compile.closed_loop.task import Miss, Region, Tolerance
-from jetsight_compile.demo.library import DatasetFrames, build_library
 from jetsight_compile.pipeline.shipped import find_data
 from jetsight_train.record.pusht import ARENA_PX
 
 _PURPOSE = "the film of an evaluation"
 _LAST_FRAME_S = 1.5  # how long the end of an episode stays
-
+Imagined = Mapping[int, Sequence[NDArray]]  # pictures of a plan, by the tick it was made at
 
 SIZE = (1008, 704)  # width, height; H.264 wants even numbers
 _LARGE, _SMALL, _GAP, _MARGIN = 360, 176, 20, 24
 _TOP, _STRIP = 88, 500
-_PAPER, _INK, _GREY = "#ffffff", "#1d2330", "#7a8190"
-_BLUE, _GREEN, _RED, _LINE = "#1f5fa8", "#1e8449", "#c0392b", "#cfd4dc"
 
 
 @dataclass(frozen=True)
 class Studio:
-    """Everything a film needs, checked before the first episode is played.
+    """The inputs of a film, checked before the first episode is played.
 
     Args:
         bundle: its encoder makes the library.
@@ -65,7 +64,7 @@ class Studio:
 
     @classmethod
     def open(cls, settings: EvalConfig, target: Path, data: Path | None) -> Studio:
-        """Look for what will be needed.
+        """Check that everything a film needs is there.
 
         Raises:
             DataError: there is no dataset, or its frames are of another size than the model's.
@@ -94,50 +93,61 @@ class Studio:
         """
         shown = [film for arms in films for film in chosen(arms)]
         library = self._library() if any(film.futures for film in shown) else None
-        spec = StreamSpec.from_manifest(self.bundle.manifest)
-        screen = Screen(self.bundle.manifest.name, region)
-        pictures = (
-            screen.draw(view)
-            for film in shown
-            for view in views(film, library, spec.action_block, round(spec.camera_hz))
-        )
-        atomic.write_file(self.target, encode(pictures, round(spec.camera_hz)))
+        drawn = self._drawn(shown, library, Screen(self.bundle.manifest.name, region))
+        fps = round(self.bundle.manifest.timing.camera_hz)
+        atomic.write_file(self.target, encode(drawn, fps))
 
-    def _library(self) -> DatasetFrames:
+    def _drawn(
+        self, films: Sequence[EpisodeTrace], library: FrameIndex | None, screen: Screen
+    ) -> Iterator[NDArray]:
+        timing = self.bundle.manifest.timing
+        for film in films:
+            known = {} if library is None else imagined_frames(film, library, self.data)
+            for view in views(film, known, timing.action_block, round(timing.camera_hz)):
+                yield screen.draw(view)
+
+    def _library(self) -> FrameIndex:
         families = [family.name for family in self.bundle.manifest.families]
         family = self.family or next((f for f in families if f.startswith("cpu")), families[0])
-        engine = registry.open_backend(self.backend, family).load(
-            self.bundle.graph(family, "encode")
-        )
-        try:
-            scale = np.asarray(self.bundle.manifest.latent.std, np.float32)
-            return build_library(self.data.episode, range(len(self.data)), (), engine, scale)
-        finally:
-            engine.close()
+        maker = registry.open_backend(self.backend, family)
+        scale = np.asarray(self.bundle.manifest.latent.std, np.float32)
+        with closing(maker.load(self.bundle.graph(family, "encode"))) as engine:
+            return build_library(self.data, engine, scale, most=None)
+
+
+def imagined_frames(film: EpisodeTrace, library: FrameIndex, data: LeRobotDataset) -> Imagined:
+    """Recorded frames nearest to the imagined latents of each plan, by the tick of the plan."""
+    near = {tick: library.nearest(z) for tick, z in film.futures.items()}
+    frames = iter(pictures(data, [each for row in near.values() for each in row]))
+    return {tick: [next(frames) for _ in row] for tick, row in near.items()}
 
 
 def chosen(arms: Sequence[EpisodeTrace]) -> list[EpisodeTrace]:
-    """The arms worth watching: the bundle, also without its constraint; else the first."""
+    """The arms to show: the bundle, also without its constraint; else the first."""
     planned = [film for film in arms if film.trial.arm in (BUNDLE, FREE)]
     return planned or list(arms[:1])
 
 
-def views(
-    film: EpisodeTrace, library: DatasetFrames | None, block: int, fps: int
-) -> Iterator[View]:
-    """What to draw, tick by tick; the last tick stays for a while."""
+def views(film: EpisodeTrace, imagined: Imagined, block: int, fps: int) -> Iterator[View]:
+    """The views of an episode, tick by tick; the last one is repeated for a while.
+
+    Args:
+        film: the episode.
+        imagined: pictures of the plan made at a tick.
+        block: ticks per action block.
+        fps: frames per second.
+    """
     tolerance = Tolerance()
-    imagined: tuple[tuple[int, NDArray], ...] = ()
+    running: tuple[tuple[int, NDArray], ...] = ()
     cost: float | None = None
     reached = False
     for tick, (frame, miss) in enumerate(zip(film.frames_u8, film.misses, strict=True)):
-        if library is not None and tick in film.futures:
-            rows = library.nearest(film.futures[tick])
-            ticks = range(tick + block, tick + block * (len(rows) + 1), block)
-            imagined = tuple(zip(ticks, library.frames_u8[rows], strict=True))
+        if tick in imagined:
+            blocks = enumerate(imagined[tick], start=1)
+            running = tuple((tick + k * block, picture) for k, picture in blocks)
         cost = film.costs.get(tick, cost)
         reached = reached or (tick > 0 and miss.within(tolerance))
-        view = View(film.trial, tick, frame, film.goal_u8, miss, imagined, cost, reached)
+        view = View(film.trial, tick, frame, film.goal_u8, miss, running, cost, reached)
         last = tick == len(film.frames_u8) - 1
         for _ in range(round(_LAST_FRAME_S * fps) if last else 1):
             yield view
@@ -163,7 +173,7 @@ def encode(pictures: Iterable[NDArray], fps: int) -> bytes:
 
 @dataclass(frozen=True)
 class View:
-    """What one picture shows.
+    """The content of one picture.
 
     Args:
         trial: the episode and the arm.
@@ -201,15 +211,15 @@ class Screen:
 
     def draw(self, view: View) -> NDArray:
         """`uint8 [h, w, 3]` of `SIZE`."""
-        canvas = self._image.new("RGB", SIZE, _PAPER)
+        canvas = self._image.new("RGB", SIZE, "white")
         pen = self._draw.Draw(canvas)
         trial = view.trial
-        self._text(pen, (_MARGIN, 18), f"{self._title}   {trial.arm}", 26, _INK)
+        self._text(pen, (_MARGIN, 18), f"{self._title}   {trial.arm}", 26, INK)
         right = SIZE[0] - _MARGIN
-        self._text(pen, (right, 24), f"episode {trial.episode}", 18, _GREY, "ra")
+        self._text(pen, (right, 24), f"episode {trial.episode}", 18, GREY, "ra")
         goal_x = _MARGIN + _LARGE + _GAP
-        self._panel(canvas, pen, view.frame_u8, (_MARGIN, _TOP), _LARGE, "camera", _INK)
-        self._panel(canvas, pen, view.goal_u8, (goal_x, _TOP), _LARGE, "goal", _INK)
+        self._panel(canvas, pen, view.frame_u8, (_MARGIN, _TOP), _LARGE, label="camera")
+        self._panel(canvas, pen, view.goal_u8, (goal_x, _TOP), _LARGE, label="goal")
         if self._region is not None:
             self._disc(pen, self._region)
         self._numbers(pen, view, goal_x + _LARGE + _GAP + 4)
@@ -223,13 +233,12 @@ class Screen:
         picture: NDArray,
         at: tuple[int, int],
         size: int,
-        label: str,
-        color: str,
+        label: str = "",
     ) -> None:
         scaled = self._image.fromarray(picture).resize((size, size), self._image.BICUBIC)
         canvas.paste(scaled, at)
-        pen.rectangle((at[0] - 1, at[1] - 1, at[0] + size, at[1] + size), outline=_LINE)
-        self._text(pen, (at[0], at[1] - 24), label, 18, color)
+        pen.rectangle((at[0] - 1, at[1] - 1, at[0] + size, at[1] + size), outline=FAINT)
+        self._text(pen, (at[0], at[1] - 24), label, 18, INK)
 
     def _numbers(self, pen: Any, view: View, x: int) -> None:
         miss, trial = view.miss, view.trial
@@ -243,25 +252,25 @@ class Screen:
         if trial.plans:
             rows.append(("cost of the plan", cost))
         for i, (name, value) in enumerate(rows):
-            self._text(pen, (x, _TOP + 54 * i), name, 15, _GREY)
-            self._text(pen, (x, _TOP + 54 * i + 17), value, 26, _INK)
+            self._text(pen, (x, _TOP + 54 * i), name, 15, GREY)
+            self._text(pen, (x, _TOP + 54 * i + 17), value, 26, INK)
         if view.reached:
-            self._text(pen, (x, _TOP + 286), "goal reached", 26, _GREEN)
+            self._text(pen, (x, _TOP + 286), "goal reached", 26, GREEN)
         elif view.tick == trial.ticks:
-            self._text(pen, (x, _TOP + 286), "not reached", 26, _RED)
+            self._text(pen, (x, _TOP + 286), "not reached", 26, RED)
         if trial.inside_ticks and self._region is not None and view.tick == trial.ticks:
-            self._text(pen, (x, _TOP + 322), f"{trial.inside_ticks} ticks inside", 18, _RED)
+            self._text(pen, (x, _TOP + 322), f"{trial.inside_ticks} ticks inside", 18, RED)
 
     def _future(self, canvas: Any, pen: Any, view: View) -> None:
         if not view.imagined:
             return
         words = "imagined at the last plan: the recorded frame nearest to each latent"
-        self._text(pen, (_MARGIN, _STRIP - 36), words, 18, _BLUE)
+        self._text(pen, (_MARGIN, _STRIP - 36), words, 18, BLUE)
         step = min(_SMALL + _GAP, (SIZE[0] - 2 * _MARGIN + _GAP) // len(view.imagined))
         for i, (tick, picture) in enumerate(view.imagined):
             at = (_MARGIN + i * step, _STRIP + 14)
-            color = _BLUE if tick >= view.tick else _GREY
-            self._panel(canvas, pen, picture, at, step - _GAP, "", color)
+            color = BLUE if tick >= view.tick else GREY
+            self._panel(canvas, pen, picture, at, step - _GAP)
             self._text(pen, (at[0], at[1] - 21), f"tick {tick}", 15, color)
 
     def _disc(self, pen: Any, region: Region) -> None:
@@ -270,7 +279,7 @@ class Screen:
             centre = (x + region.x * scale, _TOP + region.y * scale)
             reach = region.radius * scale
             box = [c + sign * reach for sign in (-1, 1) for c in centre]
-            pen.ellipse(box, outline=_RED, width=3)
+            pen.ellipse(box, outline=RED, width=3)
 
     def _text(
         self, pen: Any, at: tuple[int, int], text: str, size: int, color: str, anchor: str = "la"

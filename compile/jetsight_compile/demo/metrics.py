@@ -1,4 +1,4 @@
-"""What the stream was worth: skill against persistence, surprise with its control, parity.
+"""Metrics of a stream: skill against persistence, surprise with its control, parity.
 
 Shapes: F frames that were forecast, H horizon, B action block, K history, D latent size.
 """
@@ -12,11 +12,10 @@ import numpy as np
 
 from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
-from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import DataError
 from jetsight.histogram import Histogram
-from jetsight_compile.demo.scenario import Scenario, Watched
+from jetsight_compile.demo.watch import Watched
 
 Parity = dict[str, dict[str, dict[str, float]]]
 
@@ -44,29 +43,26 @@ class HorizonErrors:
         return [int(n) for n in np.isfinite(self.model).sum(axis=0)]
 
 
-def horizon_errors(watched: Watched, scenario: Scenario, spec: StreamSpec) -> HorizonErrors:
+def horizon_errors(watched: Watched) -> HorizonErrors:
     """Compare every forecast with what was encoded later.
 
     Forecasts whose history or future reaches across a change of scene are left out: no model could
-    know of it.
+    predict it.
 
     Raises:
         DataError: no forecast of some step can be judged.
     """
-    row_of = {int(tick): row for row, tick in enumerate(watched.tick)}
-    piece = [scenario.piece_of(int(index)) for index in watched.index]
-    shape = (len(watched.tick), spec.horizon)
-    model, persistence = np.full(shape, np.nan), np.full(shape, np.nan)
-    for row in np.flatnonzero(np.isfinite(watched.z_future[:, 0, 0])):
-        tick = int(watched.tick[row])
-        oldest = row_of.get(tick - spec.span_ticks)
-        for k in range(spec.horizon):
-            target = row_of.get(tick + (k + 1) * spec.action_block)
-            if oldest is None or target is None or piece[oldest] != piece[target]:
-                continue
-            came = watched.z[target].astype(np.float64)
-            model[row, k] = np.square(watched.z_future[row, k] - came).sum()
-            persistence[row, k] = np.square(watched.z[row] - came).sum()
+    spec, z = watched.spec, watched.z.astype(np.float64)
+    piece = np.asarray([watched.replay.scenario.piece_of(int(i)) for i in watched.index])
+    oldest = watched.rows_at(watched.tick - spec.span_ticks)
+    forecast = np.isfinite(watched.z_future[:, 0, 0]) & (oldest >= 0)
+    model, persistence = (np.full((len(z), spec.horizon), np.nan) for _ in range(2))
+    for k in range(spec.horizon):
+        ahead = watched.rows_ahead(k)
+        rows = np.flatnonzero(forecast & (ahead >= 0) & (piece[oldest] == piece[ahead]))
+        came = z[ahead[rows]]
+        model[rows, k] = np.square(watched.z_future[rows, k] - came).sum(axis=-1)
+        persistence[rows, k] = np.square(z[rows] - came).sum(axis=-1)
     errors = HorizonErrors(model, persistence)
     if min(errors.counts) == 0:
         raise DataError(
@@ -110,22 +106,26 @@ class SurpriseReport:
     control_flagged: bool
     limit: float
 
+    @property
+    def frames_until_flagged(self) -> int | None:
+        """Frames between the first changed frame and the first flagged one."""
+        return None if self.flagged_frame is None else self.flagged_frame - self.change_frame
 
-def surprise_report(
-    watched: Watched, control: Watched, scenario: Scenario, spec: StreamSpec
-) -> SurpriseReport:
+
+def surprise_report(watched: Watched, control: Watched) -> SurpriseReport:
     """Judge the surprise of a stream with a planted change, beside `control` without it.
 
     Raises:
         DataError: nothing was planted, or surprise is known for no normal frame.
     """
+    spec, scenario = watched.spec, watched.replay.scenario
     change = scenario.change
     if change is None:
         raise DataError("the scenario has no planted change; plan one with plan_scenario")
     at, flagged = _around(watched, change, spec.action_block)
     moment = change - scenario.starts[-2]
     control_at, control_flagged = _around(control, moment, spec.action_block)
-    normal = normal_rows(watched, change, spec)
+    normal = normal_rows(watched, change)
     values = Histogram()
     for value in watched.surprise[normal]:
         values.add(float(value))
@@ -150,11 +150,10 @@ def surprise_report(
     )
 
 
-def normal_rows(watched: Watched, change: int, spec: StreamSpec) -> NDArray:
+def normal_rows(watched: Watched, change: int) -> NDArray:
     """`bool [F]`: surprise is known, and nothing it was computed from saw the change."""
-    touched = (watched.index >= change) & (
-        watched.index < change + spec.history * spec.action_block
-    )
+    until = change + watched.spec.history * watched.spec.action_block
+    touched = (watched.index >= change) & (watched.index < until)
     return np.asarray(np.isfinite(watched.surprise) & ~touched)
 
 
@@ -169,7 +168,7 @@ def _around(watched: Watched, change: int, block: int) -> tuple[float | None, in
 
 
 def engine_parity(bundle: Bundle, family: str, threads: int | None = None) -> Parity:
-    """What each installed backend computes on the bundle's float32 reference data.
+    """Compare the outputs of each installed backend with the bundle's float32 reference data.
 
     Returns:
         `{backend: {graph: {cosine_min, max_abs, control_cosine_max}}}`; the control compares each

@@ -1,6 +1,6 @@
 """One plan on a held-out moment: from what the camera saw to what it saw one horizon later.
 
-It is `jetsight imagine` and nothing else, so whoever reads the page can repeat it.
+It is what `jetsight imagine` does, so that a reader of the page can repeat it.
 
 Shapes: H horizon, D latent size.
 """
@@ -27,11 +27,11 @@ _ARRAYS = ("z_future", "candidate_costs", "candidate_violations", "actions")
 
 @dataclass(frozen=True)
 class Imagined:
-    """A plan and how to look at it.
+    """A plan, its report and its picture.
 
     Args:
-        report: all about it.
-        picture_svg: the picture of it.
+        report: of the plan.
+        picture_svg: its figure.
         recorded: squared distance to the goal at the end of the forecast under the actions that
             were really executed, which reached the goal.
     """
@@ -41,7 +41,7 @@ class Imagined:
     recorded: float
 
     def facts(self) -> dict[str, Any]:
-        """What `report.json` says of it."""
+        """The part of `report.json` about the plan."""
         found = as_json(self.report)
         kept = {name: value for name, value in found.items() if name not in _ARRAYS}
         return {
@@ -54,7 +54,7 @@ class Imagined:
 def imagine_once(
     bundle: Bundle, data: LeRobotDataset, shown: StreamResult, backend: str | None = None
 ) -> Imagined:
-    """Plan from the moment of the stream after which most changes, to where that led.
+    """Plan from the frame of the stream that most change follows, to the frame one horizon later.
 
     The choice looks at what the camera saw, never at how good a plan is.
 
@@ -67,9 +67,9 @@ def imagine_once(
     Raises:
         JetsightError: the bundle has no planner, or an engine fails.
     """
-    (row,) = choose_rows(shown.errors, 1)
-    episode, tick = shown.scenario.place(int(shown.watched.index[row]))
-    ahead = shown.spec.horizon * shown.spec.action_block
+    watched, (row,) = shown.watched, choose_rows(shown.errors, 1)
+    episode, tick = watched.replay.scenario.place(int(watched.index[row]))
+    ahead = watched.spec.horizon * watched.spec.action_block
     wishes = OfflinePlanArgs(
         frame=f"{data.path}#{episode}:{tick}",
         goal=f"{data.path}#{episode}:{tick + ahead}",
@@ -79,7 +79,7 @@ def imagine_once(
     )
     report, pictures = plan_once(bundle, wishes, _quietly)
     assert report.z_goal is not None  # the goal is an image
-    forecast = shown.watched.z_future[row, -1]
+    forecast = watched.z_future[row, -1]
     return Imagined(
         report,
         figure.draw(report, pictures, "svg"),

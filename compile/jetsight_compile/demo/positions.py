@@ -1,23 +1,22 @@
-"""Forecasts in the robot's own units: where things will be, read out of latents by a linear probe.
+"""Forecasts in the robot's own units: positions, read out of latents by a linear probe.
 
 Shapes: F frames of the stream, H horizon, L frames of the library, D latent size, s state size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jetsight.bundle.model_spec import ActionSpec
-from jetsight.bundle.runtime_spec import StreamSpec
-from jetsight.datasets.lerobot import Episode
 from jetsight.engine import NDArray
+from jetsight_compile.demo.forecast_images import Marker
 from jetsight_compile.demo.metrics import HorizonErrors
-from jetsight_compile.demo.scenario import Scenario, Watched
+from jetsight_compile.demo.watch import Watched
 
-_BETTER = 0.95  # of the error of persistence; less is no improvement worth the word
+_BETTER = 0.95  # of the error of persistence; above that, it is called no better
 _RIDGE = 1e-3  # relative to the mean squared feature, as in `jetsight report`
 
 
@@ -39,7 +38,7 @@ class Places:
 
     @property
     def better(self) -> bool:
-        """At the longest horizon the forecast knows more than that nothing moves."""
+        """At the longest horizon the forecast is closer than the assumption that nothing moves."""
         return self.model[-1] < _BETTER * self.persistence[-1]
 
 
@@ -75,13 +74,11 @@ def located_things(state_names: Sequence[str]) -> dict[str, list[int]]:
     }
 
 
-def picture_marker(
-    probe: Probe, state_names: Sequence[str], action: ActionSpec
-) -> Callable[[NDArray], list[tuple[float, float]]] | None:
-    """A function from a latent `[D]` to where things are, in % of the picture from left and top.
+def picture_marker(probe: Probe, state_names: Sequence[str], action: ActionSpec) -> Marker | None:
+    """A function that locates things in the picture, or None where that is not known.
 
-    None where that is not known: positions are places in the picture only if the robot is steered
-    in pixels, whose bounds are then the picture's edges.
+    Positions are places in the picture only if the robot is steered in pixels; the bounds of its
+    actions are then the edges of the picture.
     """
     things = located_things(state_names)
     if not things or set(action.units) != {"px"} or len({*action.low}) + len({*action.high}) != 2:
@@ -95,24 +92,12 @@ def picture_marker(
     return mark
 
 
-def locate(
-    watched: Watched,
-    errors: HorizonErrors,
-    scenario: Scenario,
-    spec: StreamSpec,
-    probe: Probe,
-    footage: Mapping[int, Episode],
-    state_names: Sequence[str],
-) -> list[Places]:
+def locate(watched: Watched, errors: HorizonErrors, probe: Probe) -> list[Places]:
     """Judge every forecast that `errors` judged, for every thing whose position was recorded."""
-    states = np.stack([_state(scenario, footage, int(i)) for i in watched.index])  # [F,s]
+    states = np.stack([watched.replay.state(int(i)) for i in watched.index])  # [F,s]
     forecast, encoded = probe.read(watched.z_future), probe.read(watched.z)
-    row_of = {int(tick): row for row, tick in enumerate(watched.tick)}
-    pairs = []  # per step: rows that were judged, and the rows k blocks later
-    for k in range(spec.horizon):
-        now = np.flatnonzero(np.isfinite(errors.model[:, k]))
-        later = watched.tick[now] + (k + 1) * spec.action_block
-        pairs.append((now, np.asarray([row_of[int(tick)] for tick in later])))
+    judged = [np.flatnonzero(np.isfinite(column)) for column in errors.model.T]
+    pairs = [(now, watched.rows_ahead(k)[now]) for k, now in enumerate(judged)]
     return [
         Places(
             thing,
@@ -120,14 +105,8 @@ def locate(
             [_mean(encoded[now], states[then], xy) for now, then in pairs],
             [_mean(encoded[then], states[then], xy) for _, then in pairs],
         )
-        for thing, xy in located_things(state_names).items()
+        for thing, xy in located_things(watched.replay.state_names).items()
     ]
-
-
-def _state(scenario: Scenario, footage: Mapping[int, Episode], index: int) -> NDArray:
-    episode, row = scenario.place(index)
-    state: NDArray = footage[episode].states[row]
-    return state
 
 
 def _mean(found: NDArray, truth: NDArray, columns: list[int]) -> float:

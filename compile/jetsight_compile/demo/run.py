@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from jetsight.cli.run import StatusLine
 from jetsight.clock import MonotonicClock
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import StorageError
-from jetsight_compile.demo import report as page
+from jetsight_compile.demo import page
 from jetsight_compile.demo.plan import imagine_once
 from jetsight_compile.demo.report import report_facts, write_reports
 from jetsight_compile.demo.scenario import check_frames
@@ -43,48 +43,35 @@ def tour(
         backend: None for the preferred one.
         frames: to stream.
         rate_hz: None for the camera rate of the model.
-        say: told what is going on.
+        say: called with one line when a stage begins.
 
     Returns:
         The content of `report.json`.
 
     Raises:
-        CheckpointError: there is no such model, or it was refused.
-        DataError: the dataset is missing, unreadable or too small.
-        UsageError: too few frames, or no such backend.
-        MissingDependency: something that the demo needs at its end is not installed.
+        CheckpointError, DataError, UsageError: an input is missing, unusable or too small.
+        MissingDependency: a package that the demo needs later is not installed.
         StorageError: `out` cannot be written.
         GateError: the quantized graphs do not do what the float model does.
     """
     checkpoint, folder = find_checkpoint(checkpoint), find_data(data)
     check_request(out, checkpoint, folder, backend, frames)
     name = (checkpoint if checkpoint.is_dir() else checkpoint.parent).name
-    target = out / f"{name}.jetsight"
     seconds: dict[str, float] = {}
     say(f"compile {name} to {FAMILY}, calibrated on {folder}")
     with _timed(seconds, "compile"):
+        target = out / f"{name}.jetsight"
         bundle = compile_model(checkpoint, folder, target, lambda stage: say(f"  {stage}"))
-    for gate in bundle.manifest.gates:
-        say(_gate_line(gate))
-    say(f"stream {frames} frames at camera rate; one change of scene is planted")
-    dataset, status = LeRobotDataset.open(folder), StatusLine(sys.stderr)
-    with _timed(seconds, "stream and judge"):
-        try:
-            shown = stream_and_judge(
-                bundle,
-                dataset,
-                frames=frames,
-                backend=backend,
-                rate_hz=rate_hz,
-                progress=status.show,
-            )
-        finally:
-            status.close()
-    say("imagine: plan once, to where the recording led")
+    say(f"  {gates_line(bundle.manifest.gates)}")
+    say(f"stream {frames} held-out frames at camera rate, with one planted change of scene")
+    dataset = LeRobotDataset.open(folder)
+    with _timed(seconds, "stream and judge"), closing(StatusLine(sys.stderr)) as status:
+        shown = stream_and_judge(bundle, dataset, frames, backend, rate_hz, status.show)
+    say("plan once, to a frame that the recording reached")
     with _timed(seconds, "imagine"):
         imagined = imagine_once(bundle, dataset, shown, backend)
     report = report_facts(shown, seconds, imagined)
-    say("write the report")
+    say(f"write {out / 'report.html'}")
     write_reports(shown, report, out, imagined)
     return report
 
@@ -92,7 +79,7 @@ def tour(
 def check_request(
     out: Path, checkpoint: Path, data: Path, backend: str | None, frames: int
 ) -> None:
-    """Refuse in a second what would otherwise fail after a minute.
+    """Refuse in a second a request that would otherwise fail after a minute.
 
     Raises:
         JetsightError: as `tour` does.
@@ -107,9 +94,15 @@ def check_request(
         raise StorageError(f"cannot write into {place}; give a folder of yours with --out")
 
 
+def gates_line(gates: Sequence[Gate]) -> str:
+    """How many gates passed, and how many found the fault planted in their negative control."""
+    count, passed = len(gates), sum(gate.passed for gate in gates)
+    found = sum(gate.control_failed for gate in gates)
+    return f"{passed} of {count} gates passed, {found} of {count} planted faults detected"
+
+
 def summary_lines(report: Mapping[str, Any], out: Path) -> Iterator[str]:
-    """What the terminal shows at the end."""
-    change, surprise = report["planted_change"], report["surprise"]
+    """The lines that the terminal shows at the end."""
     yield (
         f"{report['frames']} frames of {report['source']} on {report['backend']} "
         f"{report['family']}, {report['drops']} dropped"
@@ -120,34 +113,30 @@ def summary_lines(report: Mapping[str, Any], out: Path) -> Iterator[str]:
         yield f"{name}: {shown} ms"
     skill = " ".join(f"{value:.2f}" for value in report["skill_vs_persistence"])
     yield f"skill against persistence, 1 to {len(report['skill_vs_persistence'])} blocks: {skill}"
-    if change["caught"]:
-        delay = change["frames_until_flagged"]
-        when = f"{delay} frames later" if delay else "at once"
-        yield (
-            f"planted change at frame {change['frame']}: caught {when}, surprise "
-            f"{surprise['at_change']:.2f} over a limit of {surprise['limit']:.2f}; "
-            f"{surprise['false_alarms']} false alarms in {surprise['normal_frames']} normal frames"
-        )
-    else:
-        yield f"planted change at frame {change['frame']}: MISSED"
+    yield _change_line(report["planted_change"], report["surprise"])
     yield _plan_line(report["plan"])
     yield f"look at {out / 'report.html'}"
 
 
-def _gate_line(gate: Gate) -> str:
+def _change_line(change: Mapping[str, Any], surprise: Mapping[str, Any]) -> str:
+    if not change["caught"]:
+        return f"planted change at frame {change['frame']}: MISSED"
+    delay = change["frames_until_flagged"]
     return (
-        f"  gate {gate.name}: {gate.value:.4g}, limit {gate.limit:g}, passed; "
-        f"its control {gate.control_value:.3g}, failed as it must"
+        f"planted change at frame {change['frame']}: detected "
+        f"{f'{delay} frames later' if delay else 'at once'}, surprise "
+        f"{surprise['at_change']:.2f} over a limit of {surprise['limit']:.2f}; "
+        f"{surprise['false_alarms']} false alarms in {surprise['normal_frames']} normal frames"
     )
 
 
 def _plan_line(plan: Mapping[str, Any]) -> str:
     if not plan["valid"]:
-        return f"imagination: no plan, {plan['reason']}"
+        return f"plan: none, {plan['reason']}"
     left = 100 * plan["distances"][-1] / plan["distance_now"]
     return (
-        f"imagination: a plan in {plan['planned_ms']:.0f} ms, {plan['iterations']} iterations; "
-        f"{left:.1f} % of the way to the goal are left at its imagined end"
+        f"plan: {plan['iterations']} iterations in {plan['planned_ms']:.0f} ms; "
+        f"the imagined end is {left:.1f} % of the initial distance from the goal"
     )
 
 

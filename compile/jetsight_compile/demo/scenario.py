@@ -1,23 +1,20 @@
-"""What the camera of the demo shows: held-out episodes, and one scene change nobody announces.
+"""The camera of the demo: held-out episodes, then one scene change that is not announced.
 
-Shapes: h, w frame size; n steps; a size of one robot action.
+Shapes: h, w frame size, s state size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jetsight.cameras import Camera
-from jetsight.cameras.source import Reading, Source, SourceInfo, StreamRequest
-from jetsight.datasets.lerobot import Episode
+from jetsight.bundle.runtime_spec import StreamSpec
+from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.datasets.lerobot import Episode, LeRobotDataset
 from jetsight.engine import NDArray
 from jetsight.errors import DataError, UsageError
-from jetsight.session import Session
-from jetsight.stream.frames import Forecast
 
 _AFTER_CHANGE = 6  # one frame in six comes after the planted change
 
@@ -26,8 +23,8 @@ _AFTER_CHANGE = 6  # one frame in six comes after the planted change
 class Piece:
     """Rows `first .. last - 1` of one episode.
 
-    `announced` says whether the session is told that a new scene begins, as a camera does when it
-    comes back or an episode ends; the planted change is the one piece that is not announced.
+    `announced` is true if the session gets a mark that a new scene begins, as from a camera that
+    reconnects; the planted change is the one piece that is not announced.
     """
 
     episode: int
@@ -117,7 +114,7 @@ def plan_scenario(lengths: Mapping[int, int], frames: int, history: int, block: 
     actions that were really executed there: only the scene changes, not the bookkeeping.
 
     Args:
-        lengths: rows of each episode that may be shown, in the order they shall be.
+        lengths: rows of each episode that may be shown, in the order of showing.
         frames: to show.
         history: K of the model.
         block: B of the model.
@@ -130,7 +127,7 @@ def plan_scenario(lengths: Mapping[int, int], frames: int, history: int, block: 
     least = frames_to_surprise(history, block)
     after = max(frames // _AFTER_CHANGE, least)
     before = frames - after
-    # Whatever is cut must have been able to go on without the change: that is the control.
+    # An episode that is cut must be long enough to go on without the change: that is the control.
     waiting = [episode for episode, length in lengths.items() if length >= 2 * after]
     pieces: list[Piece] = []
     while before > 0 and waiting:
@@ -148,21 +145,61 @@ def plan_scenario(lengths: Mapping[int, int], frames: int, history: int, block: 
     return Scenario((*pieces, Piece(waiting[0], first, first + after, announced=False)))
 
 
-class ScenarioSource:
-    """Plays a scenario as a camera that knows what the robot does, and tells no one of the change.
+@dataclass(frozen=True)
+class Replay:
+    """The episodes of a scenario, decoded into memory.
 
     Args:
-        scenario: what to show.
-        footage: its episodes, by number.
+        scenario: order and length of what is shown.
+        episodes: its episodes, by number.
         fps: frames per second they were recorded at.
-        label: what reports call it.
+        state_names: columns of their states.
+        label: name of the dataset and its episodes, for reports.
     """
 
-    def __init__(
-        self, scenario: Scenario, footage: Mapping[int, Episode], fps: float, label: str
-    ) -> None:
-        self._scenario, self._footage = scenario, footage
-        self._fps, self._label = fps, label
+    scenario: Scenario
+    episodes: Mapping[int, Episode]
+    fps: float
+    state_names: Sequence[str]
+    label: str
+
+    @classmethod
+    def load(
+        cls, data: LeRobotDataset, used: Sequence[int], frames: int, spec: StreamSpec
+    ) -> Replay:
+        """Plan a scenario of episodes that are not in `used`, and decode them.
+
+        Raises:
+            UsageError: `frames` is too few for a change between two scenes.
+            DataError: the held-out episodes are too few, too short or unreadable.
+        """
+        lengths = {i: data.episode_lengths[i] for i in held_out_episodes(len(data), used)}
+        scenario = plan_scenario(lengths, frames, spec.history, spec.action_block)
+        numbers = scenario.episodes
+        label = f"{data.path.name} episodes {', '.join(map(str, numbers))}"
+        episodes = {number: data.episode(number) for number in numbers}
+        return cls(scenario, episodes, data.fps, data.state_names, label)
+
+    def unchanged(self) -> Replay:
+        """The negative control, see `Scenario.unchanged`."""
+        return replace(self, scenario=self.scenario.unchanged())
+
+    def frame(self, index: int) -> NDArray:
+        """Frame `[h, w, 3]` number `index` of the stream."""
+        episode, row = self.scenario.place(index)
+        return np.asarray(self.episodes[episode].frames[row])
+
+    def state(self, index: int) -> NDArray:
+        """Recorded state `[s]` beside frame `index`."""
+        episode, row = self.scenario.place(index)
+        return np.asarray(self.episodes[episode].states[row])
+
+
+class ReplaySource:
+    """A camera that plays a replay with the robot's actions and does not announce the change."""
+
+    def __init__(self, replay: Replay) -> None:
+        self._replay = replay
         self._readings: Iterator[Reading] = iter(())
 
     def start(self, request: StreamRequest) -> SourceInfo:
@@ -171,30 +208,29 @@ class ScenarioSource:
         Raises:
             DataError: the episodes were recorded at another rate than the model's.
         """
-        if abs(self._fps - request.camera_hz) > 0.01 * request.camera_hz:
+        replay, first = self._replay, self._replay.frame(0)
+        if abs(replay.fps - request.camera_hz) > 0.01 * request.camera_hz:
             raise DataError(
-                f"{self._label} was recorded at {self._fps:g} frames per second, but the model "
+                f"{replay.label} was recorded at {replay.fps:g} frames per second, but the model "
                 f"runs at {request.camera_hz:g}; give a dataset of that rate with --data"
             )
         self._readings = self._play(request.plan_ticks)
-        first = self._footage[self._scenario.pieces[0].episode].frames
-        return SourceInfo(self._label, first.shape[1], first.shape[2], self._fps)
+        return SourceInfo(replay.label, first.shape[0], first.shape[1], replay.fps)
 
     def read(self) -> Reading | None:
         """Next frame, None after the last piece."""
         return next(self._readings, None)
 
     def close(self) -> None:
-        """Forget the rest."""
+        """Drop the remaining frames."""
         self._readings = iter(())
 
     def _play(self, plan_ticks: int) -> Iterator[Reading]:
-        period_ns = round(1e9 / self._fps)
-        before = None  # action executed at the tick before, whichever scene that was
-        for start, piece in zip(self._scenario.starts, self._scenario.pieces, strict=True):
-            episode = self._footage[piece.episode]
+        period_ns = round(1e9 / self._replay.fps)
+        index, before = 0, None  # the action executed one tick before, whichever scene that was
+        for piece in self._replay.scenario.pieces:
+            episode = self._replay.episodes[piece.episode]
             for row in range(piece.first, piece.last):
-                index = start + row - piece.first
                 fresh = piece.announced and row == piece.first
                 yield Reading(
                     episode.frames[row],
@@ -203,7 +239,7 @@ class ScenarioSource:
                     plan=episode.actions[row : row + plan_ticks],
                     cut=fresh and index > 0,
                 )
-                before = episode.actions[row : row + 1]
+                index, before = index + 1, episode.actions[row : row + 1]
 
 
 def held_out_episodes(total: int, *used: Sequence[int]) -> list[int]:
@@ -216,85 +252,3 @@ def held_out_episodes(total: int, *used: Sequence[int]) -> list[int]:
     if not left:
         raise DataError(f"all {total} episodes were used for calibration; give a larger data set")
     return left
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What a session said of each frame; NaN where it said nothing.
-
-    Args:
-        index: `[F]` number of the frame; a jump means frames were dropped.
-        tick: `[F]` its place on the model's time grid.
-        encode_ms: `[F]` time of the encoder.
-        forecast_ms: `[F]` time of the forecast graph; NaN where nothing was forecast.
-        age_ms: `[F]` age of the frame when its forecast was published.
-        surprise: `[F]` distance from what was expected, 1 is typical.
-        surprising: `[F]` whether it was above the bundle's limit.
-        valid: `[F]` whether the session vouched for the forecast.
-        z: `[F, D]` latents.
-        z_future: `[F, H, D]` forecasts.
-        summary: of the session.
-    """
-
-    index: NDArray
-    tick: NDArray
-    encode_ms: NDArray
-    forecast_ms: NDArray
-    age_ms: NDArray
-    surprise: NDArray
-    surprising: NDArray
-    valid: NDArray
-    z: NDArray
-    z_future: NDArray
-    summary: dict[str, Any]
-
-
-def watch(
-    session: Session,
-    source: Source,
-    rate_hz: float,
-    progress: Callable[[Forecast], None] = lambda forecast: None,
-) -> Watched:
-    """Stream a source to its end and keep everything.
-
-    Args:
-        session: open.
-        source: not started.
-        rate_hz: frames per second; 0 for as fast as they are taken, dropping none.
-        progress: told of every forecast.
-
-    Raises:
-        CameraError: the source delivered nothing the model can take.
-        EngineError: an engine failed several times in a row.
-    """
-    camera = Camera(source, clock=session.clock, rate_hz=rate_hz)
-    kept: list[Forecast] = []
-    for forecast in session.stream(camera):
-        if forecast.z is not None:  # else there was no usable frame
-            kept.append(forecast.copy())
-        progress(forecast)
-    return _rows(kept, session)
-
-
-def _rows(kept: list[Forecast], session: Session) -> Watched:
-    spec = session.spec
-    nothing = np.full((spec.horizon, spec.latent_size), np.nan, np.float32)
-
-    def column(values: list[Any], dtype: type) -> NDArray:
-        return np.asarray([np.nan if value is None else value for value in values], dtype)
-
-    return Watched(
-        index=column([f.frame_index for f in kept], np.int64),
-        tick=column([f.tick for f in kept], np.int64),
-        encode_ms=column([f.encode_ms for f in kept], np.float64),
-        forecast_ms=column(
-            [None if f.z_future is None else f.forecast_ms for f in kept], np.float64
-        ),
-        age_ms=column([f.age_ms for f in kept], np.float64),
-        surprise=column([f.surprise for f in kept], np.float64),
-        surprising=column([f.surprising for f in kept], np.bool_),
-        valid=column([f.valid for f in kept], np.bool_),
-        z=np.stack([f.z for f in kept if f.z is not None]),
-        z_future=np.stack([nothing if f.z_future is None else f.z_future for f in kept]),
-        summary=session.summary(),
-    )

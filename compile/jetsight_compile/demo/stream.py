@@ -1,20 +1,25 @@
-"""Stream held-out episodes through a bundle and judge everything the demo reports."""
+"""Stream held-out episodes through a bundle and judge everything the demo reports.
+
+Shapes: L frames of the library, s state size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+
+import numpy as np
 
 from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.runtime_spec import StreamSpec
-from jetsight.clock import Clock
 from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.engine import NDArray
 from jetsight.machine.cpu import default_threads
+from jetsight.plan_report.nearest_frames import FrameIndex, build_library
 from jetsight.session import Session
-from jetsight.stream.frames import Forecast
-from jetsight_compile.demo.forecast_images import ForecastExample, show_moments
-from jetsight_compile.demo.library import DatasetFrames, build_library
+from jetsight_compile.demo.forecast_images import ForecastExample, forecast_examples
 from jetsight_compile.demo.metrics import (
     HorizonErrors,
     Parity,
@@ -24,53 +29,49 @@ from jetsight_compile.demo.metrics import (
     surprise_report,
 )
 from jetsight_compile.demo.positions import Places, Probe, locate, picture_marker
-from jetsight_compile.demo.scenario import (
-    Scenario,
-    ScenarioSource,
-    Watched,
-    held_out_episodes,
-    plan_scenario,
-    watch,
-)
+from jetsight_compile.demo.scenario import Replay
+from jetsight_compile.demo.watch import Progress, Watched, watch
 from jetsight_compile.pipeline.shipped import FAMILY
 
 
 @dataclass(frozen=True)
 class StreamResult:
-    """Everything the reports are made from."""
+    """Everything the reports are made from.
+
+    Args:
+        bundle: that was streamed through.
+        watched: the stream with the planted change.
+        control: the stream without it.
+        errors: of the forecasts.
+        surprise: judged with its control.
+        parity: of every installed backend.
+        library: index of frames that stand for forecast latents.
+        examples: forecasts as pictures.
+        places: forecasts in the robot's units.
+        rate_hz: frames per second; 0 for as fast as they are taken.
+        threads: of the engines.
+    """
 
     bundle: Bundle
-    scenario: Scenario
-    spec: StreamSpec
     watched: Watched
     control: Watched
     errors: HorizonErrors
     surprise: SurpriseReport
     parity: Parity
-    library: DatasetFrames
-    moments: list[ForecastExample]
+    library: FrameIndex
+    examples: list[ForecastExample]
     places: list[Places]
-    library_episodes: Sequence[int]
-    source: str
     rate_hz: float
     threads: int
-
-
-def _plan(data: LeRobotDataset, used: list[int], frames: int, spec: StreamSpec) -> Scenario:
-    held_out = held_out_episodes(len(data), used)
-    lengths = {episode: data.episode_lengths[episode] for episode in held_out}
-    return plan_scenario(lengths, frames, spec.history, spec.action_block)
 
 
 def stream_and_judge(
     bundle: Bundle,
     data: LeRobotDataset,
-    *,
     frames: int,
     backend: str | None = None,
     rate_hz: float | None = None,
-    clock: Clock | None = None,
-    progress: Callable[[Forecast], None] = lambda forecast: None,
+    progress: Progress = lambda forecast: None,
 ) -> StreamResult:
     """Stream held-out episodes of `data` through `bundle` and measure all the reports need.
 
@@ -79,9 +80,8 @@ def stream_and_judge(
         data: the dataset it was calibrated on.
         frames: to show, the planted change included.
         backend: name of a backend; None for the preferred one.
-        rate_hz: frames per second; None for the model's camera rate.
-        clock: of the session.
-        progress: told of every forecast of the stream.
+        rate_hz: frames per second; None for the model's camera rate, 0 for as fast as possible.
+        progress: called with every forecast of the stream.
 
     Raises:
         UsageError: `frames` is too few, or there is no such backend.
@@ -90,35 +90,41 @@ def stream_and_judge(
     spec = StreamSpec.from_manifest(bundle.manifest)
     calibration = bundle.manifest.provenance.calibration
     used = list(calibration.episodes) if calibration else []
-    scenario = _plan(data, used, frames, spec)
-    footage = {episode: data.episode(episode) for episode in scenario.episodes}
+    replay = Replay.load(data, used, frames, spec)
     rate_hz = spec.camera_hz if rate_hz is None else rate_hz
-    source = f"{data.path.name} episodes {', '.join(map(str, scenario.episodes))}"
-    with Session.open(bundle, backend, FAMILY, clock=clock) as session:
-        camera = ScenarioSource(scenario, footage, data.fps, source)
-        watched = watch(session, camera, rate_hz, progress)
-        unchanged = ScenarioSource(scenario.unchanged(), footage, data.fps, source)
-        control = watch(session, unchanged, 0)
-    errors = horizon_errors(watched, scenario, spec)
-    encode = registry.open_backend(session.backend, FAMILY).load(bundle.graph(FAMILY, "encode"))
-    library = build_library(data.episode, used, scenario.episodes, encode, spec.latent_std)
-    encode.close()
-    probe = Probe.fit(library.z, library.states)
+    with Session.open(bundle, backend, FAMILY) as session:
+        watched = watch(session, replay, rate_hz, progress)
+        control = watch(session, replay.unchanged(), 0)
+    errors = horizon_errors(watched)
+    library = _library(bundle, session.backend, data, used, watched)
+    probe = Probe.fit(library.z, _states(data, library))
     marker = picture_marker(probe, data.state_names, bundle.manifest.action)
     return StreamResult(
         bundle=bundle,
-        scenario=scenario,
-        spec=spec,
         watched=watched,
         control=control,
         errors=errors,
-        surprise=surprise_report(watched, control, scenario, spec),
+        surprise=surprise_report(watched, control),
         parity=engine_parity(bundle, FAMILY),
         library=library,
-        moments=show_moments(watched, errors, scenario, spec, library, footage, marker),
-        places=locate(watched, errors, scenario, spec, probe, footage, data.state_names),
-        library_episodes=used,
-        source=source,
+        examples=forecast_examples(watched, errors, library, data, marker),
+        places=locate(watched, errors, probe),
         rate_hz=rate_hz,
         threads=default_threads(),
     )
+
+
+def _library(
+    bundle: Bundle, backend: str, data: LeRobotDataset, episodes: Sequence[int], watched: Watched
+) -> FrameIndex:
+    """Index every frame of `episodes` with the engine that encoded the stream."""
+    maker = registry.open_backend(backend, FAMILY)
+    streamed, spread = watched.replay.scenario.episodes, watched.spec.latent_std
+    with closing(maker.load(bundle.graph(FAMILY, "encode"))) as encode:
+        return build_library(data, encode, spread, among=episodes, without=streamed, most=None)
+
+
+def _states(data: LeRobotDataset, library: FrameIndex) -> NDArray:
+    """`[L, s]` what the robot recorded beside each frame of the library."""
+    recorded = {episode: data.rows(episode).states for episode in library.episodes}
+    return np.stack([recorded[episode][tick] for episode, tick in library.places])

@@ -1,4 +1,4 @@
-"""The shipped model and its data: where they are, and how the demo compiles them."""
+"""The shipped model and its data: their folders, and how the demo compiles them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,8 @@ from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
 from jetsight_compile.planner_graph import settings
 
 FAMILY = "cpu-int8"
-
-
 SHIPPED = "pusht-nano"
-
-
 _DATA = Path("calib_data/pusht")
-
-
 _METHODS = ("max", "percentile")  # entropy takes longest and was never the best here
 
 
@@ -61,21 +55,19 @@ def find_data(given: Path | None) -> Path:
 def compile_model(
     checkpoint: Path, data: Path, target: Path, say: Callable[[str], None] = lambda stage: None
 ) -> Bundle:
-    """Compile to the one family the demo shows, with one planner; an older bundle is replaced.
+    """Compile to the one family of the demo, with one planner; an older bundle is replaced.
 
     Raises:
         CheckpointError, DataError: an input is unusable.
         GateError: the quantized graphs do not do what the float model does.
         StorageError: `target` is something that is not a bundle.
     """
-    precisions = (FAMILY.removeprefix("cpu-"),)
     request = CompileRequest(
         checkpoint,
         data,
         target,
-        ("cpu",),
-        precisions,
-        _METHODS,
+        precisions=(FAMILY.removeprefix("cpu-"),),
+        methods=_METHODS,
         force=True,
         planners=settings.DEFAULT[:1],
     )

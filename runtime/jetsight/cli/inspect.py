@@ -16,6 +16,8 @@ from jetsight.bundle.planner_spec import HeadSpec
 from jetsight.cli.table import fields, human_bytes, table
 from jetsight.storage import strict_json
 
+_DETECTED = {True: "detected", False: "NOT DETECTED"}
+
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -107,7 +109,10 @@ def _heads(heads: HeadSpec) -> Iterator[tuple[str, str]]:
     read = [f"{n} ({u})" if u else n for n, u in zip(heads.quantities, heads.units, strict=True)]
     yield "probe reads", ", ".join(read) or "nothing"
     for hazard in heads.hazards:
-        yield f"hazard {hazard.name}", f"misses at most {hazard.miss_rate:.2g} of held-out harm"
+        yield (
+            f"hazard {hazard.name}",
+            f"threshold misses at most {100 * hazard.miss_rate:.3g} % of held-out hazards",
+        )
     yield "support", "says how far from the training data" if heads.support else "none"
 
 
@@ -156,7 +161,7 @@ def _gates(facts: Manifest) -> Iterator[str]:
             f"{gate.value:.6g}",
             f"{'>=' if gate.direction == 'min' else '<='} {gate.limit:.6g}",
             "passed" if gate.passed else "FAILED",
-            f"{gate.control_value:.4g} {'failed, as it must' if gate.control_failed else 'PASSED'}",
+            f"{gate.control_value:.4g}, fault {_DETECTED[gate.control_failed]}",
             gate.detail,
         )
         for gate in facts.gates

@@ -1,7 +1,5 @@
 """One picture of one plan: the candidates, the search, the actions, and what the path looks like.
 
-Colours are those of Okabe and Ito, which people with any colour vision can tell apart.
-
 Shapes: N samples, I iterations, H horizon, B ticks per block, T = H * B ticks, a size of one robot
 action, n past ticks, h, w frame size.
 """
@@ -18,43 +16,30 @@ from typing import Any
 import numpy as np
 
 from jetsight.engine import NDArray
-from jetsight.errors import MissingDependency, StorageError, UsageError
+from jetsight.errors import StorageError, UsageError
+from jetsight.plan_report import style
 from jetsight.plan_report.report import PlanReport
+from jetsight.plan_report.style import (
+    BLUE,
+    DASHED,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    METADATA,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    note,
+)
 from jetsight.planning.plan import BROKEN_COST
 from jetsight.storage import atomic
 
-INK, GREY, FAINT = "#22262b", "#7b818a", "#d9dce1"
-BLUE, ORANGE, GREEN, RED = "#0072b2", "#e69f00", "#009e73", "#d55e00"
-PURPLE, SKY = "#cc79a7", "#56b4e9"
 _LINES = (BLUE, ORANGE, GREEN, PURPLE, RED, INK)
 _DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)))
 _WIDE = 5.0  # a range of more than this ratio is drawn on a logarithmic axis
-_METADATA: dict[str, dict[str, None]] = {  # nothing about when and by what it was made
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-}
-_STYLE = {
-    "text.parse_math": False,  # a path may hold dollar signs
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "jetsight",
-    "font.family": "sans-serif",
-    "font.size": 8.5,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 9.5,
-    "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 8.0,
-}
+_PURPOSE = "the picture of a plan"
 
 
 @dataclass(frozen=True)
@@ -73,21 +58,21 @@ class FigureImages:
 
 
 def check(path: Path) -> None:
-    """Refuse now what would fail once the plan is there.
+    """Refuse a file that could not be written, before anything is planned.
 
     Raises:
         UsageError: the file is of a kind that is not drawn.
         StorageError: it cannot be written.
         MissingDependency: matplotlib is not installed.
     """
-    if path.suffix[1:].lower() not in _METADATA:
+    if path.suffix[1:].lower() not in METADATA:
         raise UsageError(f"--picture is {str(path)!r}, expected a name with .png, .svg or .pdf")
     if path.is_dir():
         raise StorageError(f"{path} is a folder, expected a file name for --picture")
     folder = next(place for place in path.absolute().parents if place.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise StorageError(f"cannot write into {folder}; give --picture a folder of yours")
-    _matplotlib()
+    style.context(_PURPOSE)
 
 
 def write(path: Path, report: PlanReport, shown: FigureImages) -> None:
@@ -106,11 +91,8 @@ def draw(report: PlanReport, shown: FigureImages, kind: str = "png") -> bytes:
     Raises:
         MissingDependency: matplotlib is not installed.
     """
-    matplotlib = _matplotlib()
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):
-        figure: Any = Figure(figsize=(11.0, 8.8), layout="constrained")
+    with style.context(_PURPOSE):
+        figure = style.figure(11.0, 8.8)
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.07)
         search, actions, strip = figure.subfigures(3, 1, height_ratios=[1.2, 1.0, 0.95])
         _title(figure, report)
@@ -120,7 +102,7 @@ def draw(report: PlanReport, shown: FigureImages, kind: str = "png") -> bytes:
         _actions(actions.subplots(), report)
         _strip(strip, report, shown)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=150, metadata=_METADATA[kind])
+        figure.savefig(buffer, format=kind, dpi=150, metadata=METADATA[kind])
         return buffer.getvalue()
 
 
@@ -178,7 +160,7 @@ def _candidates(axis: Any, report: PlanReport) -> None:
 def _mark_best(axis: Any, report: PlanReport, costs: NDArray, rank: NDArray) -> None:
     """The plan; its candidate may have come in an earlier iteration."""
     cost = report.plan.cost
-    axis.axhline(cost, color=ORANGE, lw=1.0, ls=(0, (4, 3)), zorder=0)
+    axis.axhline(cost, color=ORANGE, lw=1.0, ls=DASHED, zorder=0)
     same = np.flatnonzero(np.isclose(costs, cost, rtol=1e-5))
     where = "" if len(same) else ", of an earlier iteration"
     at = rank[same[0]] if len(same) else 0.5
@@ -264,36 +246,15 @@ def _surroundings(
     for block in range(report.facts.horizon):
         axis.axvline(block * report.block / report.hz, color=FAINT, lw=0.8, zorder=0)
     axis.axvline(0, color=INK, lw=1.0)
-    axis.annotate(
-        "out of bounds",
-        (0.995, high + room / 2),
-        xycoords=axis.get_yaxis_transform(),
-        ha="right",
-        va="center",
-        fontsize=7.5,
-        color=GREY,
-    )
-    for x, ha, word in ((-4, "right", "done"), (4, "left", "planned")):
-        axis.annotate(
-            word,
-            (0, low - room / 2),
-            xytext=(x, 0),
-            textcoords="offset points",
-            ha=ha,
-            va="center",
-            fontsize=7.5,
-            color=GREY,
-        )
+    small: dict[str, Any] = {"color": GREY, "size": 7.5}
+    above, below = high + room / 2, low - room / 2
+    note(axis, "out of bounds", (0.995, above), align="right center", coords="y", **small)
+    note(axis, "done", (0, below), (-4, 0), align="right center", **small)
+    note(axis, "planned", (0, below), (4, 0), align="left center", **small)
     if report.plan.actions is None:
-        axis.text(
-            report.facts.horizon * report.block / report.hz / 2,
-            (low + high) / 2,
-            f"no plan: {report.plan.reason}",
-            color=RED,
-            ha="center",
-            va="center",
-            fontsize=11,
-        )
+        middle = (report.facts.horizon * report.block / report.hz / 2, (low + high) / 2)
+        words = f"no plan: {report.plan.reason}"
+        note(axis, words, middle, align="center center", color=RED, size=11)
         return
     axis.legend(
         loc="lower right",
@@ -319,14 +280,14 @@ def _strip(figure: Any, report: PlanReport, shown: FigureImages) -> None:
         below.append(f"frame {near.distance:.2f} off")
         _panel(axes[k + 1], image, f"imagined, +{seconds:.3g} s", "\n".join(below), BLUE)
     if not count:
-        note = "name a dataset with --library to see\nrecorded frames along the imagined path"
-        _nothing(axes[1], note if report.plan.valid else "there is no plan, and so no path")
+        hint = "name a dataset with --library to see\nrecorded frames along the imagined path"
+        _nothing(axes[1], hint if report.plan.valid else "there is no plan, and so no path")
     wanted = "\n".join(f"{name} = {value:g}" for name, value in report.targets.items())
     if shown.goal is not None:
         _panel(axes[-1], shown.goal, "goal", wanted, GREEN)
         return
     _panel(axes[-1], np.full_like(shown.now, 255), "goal", "", GREEN)
-    axes[-1].text(0.5, 0.5, wanted, transform=axes[-1].transAxes, ha="center", va="center")
+    _centred(axes[-1], wanted, INK, 8.5)
 
 
 def _strip_title(figure: Any, report: PlanReport, has_library: bool) -> None:
@@ -349,23 +310,19 @@ def _panel(axis: Any, image: NDArray, title: str, below: str, color: str) -> Non
 
 
 def _nothing(axis: Any, words: str) -> None:
-    """An axis without data says why."""
+    """Leave an axis empty, with the reason on it."""
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
-    axis.text(
-        0.5,
-        0.5,
-        words,
-        transform=axis.transAxes,
-        ha="center",
-        va="center",
-        color=GREY,
-        fontsize=9,
-    )
+    _centred(axis, words, GREY, 9)
+
+
+def _centred(axis: Any, words: str, color: str, size: float) -> None:
+    middle = (0.5, 0.5)
+    note(axis, words, middle, align="center center", coords="axes fraction", color=color, size=size)
 
 
 def _log_if_wide(axis: Any, values: NDArray) -> bool:
-    """A logarithmic y axis where the values ask for one."""
+    """Make the y axis logarithmic if the values span a wide range; true if it was made so."""
     wide = len(values) > 0 and values.min() > 0 and values.max() > _WIDE * values.min()
     if wide:
         from matplotlib.ticker import LogLocator, NullFormatter
@@ -376,11 +333,3 @@ def _log_if_wide(axis: Any, values: NDArray) -> bool:
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.yaxis.set_minor_formatter(NullFormatter())
     return bool(wide)
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib
-    except ImportError as problem:
-        raise MissingDependency("matplotlib", "train", "the picture of a plan") from problem
-    return matplotlib

@@ -1,4 +1,4 @@
-"""Recorded frames by latent: what an imagined latent, which has no picture, looks like.
+"""An index of recorded frames by latent: a latent has no picture, its nearest frame has one.
 
 Shapes: L frames, D latent size, H horizon.
 """
@@ -47,6 +47,11 @@ class FrameIndex:
     places: Sequence[tuple[int, int]]
     scale: NDArray
 
+    @property
+    def episodes(self) -> list[int]:
+        """Numbers of the episodes that the frames are from."""
+        return sorted({episode for episode, _ in self.places})
+
     def nearest(self, z: NDArray) -> list[Neighbour]:
         """The nearest frame to each of the latents `z [H, D]`."""
         found = []
@@ -62,8 +67,9 @@ def build_library(
     encode: Engine,
     scale: NDArray,
     *,
+    among: Collection[int] | None = None,
     without: Collection[int] = (),
-    most: int = _MOST_FRAMES,
+    most: int | None = _MOST_FRAMES,
     progress: Callable[[int], None] = lambda frames: None,
 ) -> FrameIndex:
     """Encode frames of a dataset, evenly thinned out to at most `most`.
@@ -72,16 +78,18 @@ def build_library(
         data: frames of the model's size.
         encode: engine of graph `encode`.
         scale: `[D]` see `FrameIndex`.
+        among: episodes to take frames from; None for all.
         without: episodes to leave out: a frame next to the start or the goal would look right
             whatever the model does.
-        most: frames to encode.
-        progress: told how many frames were read, episode by episode.
+        most: frames to encode; None for all.
+        progress: called after each episode with the number of frames read.
 
     Raises:
         DataError: no episode is left, or one cannot be read.
     """
-    episodes = library_episodes(data, without)
-    stride = -(-sum(data.episode_lengths[i] for i in episodes) // most)
+    episodes = library_episodes(data, without, among)
+    total = sum(data.episode_lengths[i] for i in episodes)
+    stride = -(-total // (most or total))
     rows, places = [], []
     for episode in episodes:
         for tick, frame in enumerate(data.frames(episode)):
@@ -94,17 +102,20 @@ def build_library(
     return FrameIndex(np.stack(rows), places, np.asarray(scale, np.float32))
 
 
-def library_episodes(data: LeRobotDataset, without: Collection[int] = ()) -> list[int]:
-    """Episodes that are not in `without`.
+def library_episodes(
+    data: LeRobotDataset, without: Collection[int] = (), among: Collection[int] | None = None
+) -> list[int]:
+    """Episodes `among` those named, or of all, that are not in `without`.
 
     Raises:
         DataError: there are none.
     """
-    episodes = [i for i in range(len(data)) if i not in without]
+    candidates = range(len(data)) if among is None else among
+    episodes = [i for i in candidates if i not in without]
     if not episodes:
         raise DataError(
-            f"{data.path} has no episode but those of the start and the goal; name a larger "
-            "dataset as the library"
+            f"{data.path} has no episode but those of the start and the goal, or of the stream; "
+            "name a larger dataset as the library"
         )
     return episodes
 

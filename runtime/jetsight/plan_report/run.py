@@ -33,7 +33,7 @@ Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 @dataclass(frozen=True, kw_only=True)
 class OfflinePlanArgs:
-    """Options of `jetsight imagine`, texts as they are typed.
+    """The options of `jetsight imagine` as strings, before they are parsed.
 
     Args:
         frame: image or recorded tick to plan from.

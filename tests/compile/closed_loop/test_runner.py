@@ -5,22 +5,25 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from helpers.compile.eval_factory import GRAPH, SIDE, fake_session, pusht, short_rules, trial
+from helpers.runtime.imagine_factory import make_recording
 from helpers.train.gym_factory import needs_pusht
 
+from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError, UsageError
+from jetsight.plan_report.nearest_frames import FrameIndex
 from jetsight_compile.closed_loop.agents import Deployed, baselines
 from jetsight_compile.closed_loop.config import EvalConfig, PlanOptions
 from jetsight_compile.closed_loop.results import BUNDLE
 from jetsight_compile.closed_loop.rollout import EpisodeTrace
 from jetsight_compile.closed_loop.runner import Lab, _Here, run_all
 from jetsight_compile.closed_loop.task import Miss, Region
-from jetsight_compile.closed_loop.video import SIZE, Screen, chosen, encode, views
-from jetsight_compile.demo.library import DatasetFrames
+from jetsight_compile.closed_loop.video import SIZE, Screen, chosen, encode, imagined_frames, views
 
 SETTINGS = EvalConfig("b.jetsight", "gym_pusht/PushT-v0", episodes=4, seed=3)
 
@@ -100,20 +103,29 @@ def test_settings_that_make_no_sense(changes: dict[str, object], says: str) -> N
         replace(SETTINGS, **changes)
 
 
-def library() -> DatasetFrames:
-    """Two recorded frames: a dark one at latent 0 and a light one at 9."""
-    frames = np.stack([np.full((SIDE, SIDE, 3), level, np.uint8) for level in (30, 230)])
-    return DatasetFrames(frames, np.float32([[0], [9]]), np.zeros((2, 1)), np.zeros(2), np.ones(1))
+def imagined() -> dict[int, list[np.ndarray]]:
+    """One plan at the first tick that leads from a dark frame to a light one."""
+    return {0: [np.full((SIDE, SIDE, 3), level, np.uint8) for level in (30, 230)]}
+
+
+def test_imagined_latents_are_shown_by_the_nearest_recorded_frames(tmp_path: Path) -> None:
+    data = LeRobotDataset.open(make_recording(tmp_path / "ds"))
+    library = FrameIndex(np.float32([[9], [0], [5]]), [(1, 5), (0, 3), (2, 0)], np.ones(1))
+    found = imagined_frames(film_of(0), library, data)
+    assert list(found) == [0]
+    expected = [list(data.frames(episode))[tick] for episode, tick in ((0, 3), (1, 5))]
+    assert all(map(np.array_equal, found[0], expected))
+    assert not np.array_equal(*expected)
 
 
 def test_a_film_shows_what_was_imagined_and_stays_at_its_end() -> None:
-    seen = list(views(film_of(0), library(), 5, 10))
+    seen = list(views(film_of(0), imagined(), 5, 10))
     assert len(seen) == 4 - 1 + 15
     assert [tick for tick, _ in seen[0].imagined] == [5, 10]
     assert [int(picture[0, 0, 0]) for _, picture in seen[0].imagined] == [30, 230]
     assert (seen[0].reached, seen[-1].reached) == (False, True)
     assert seen[2].cost == 12.5
-    assert not any(view.imagined for view in views(film_of(0), None, 5, 10))
+    assert not any(view.imagined for view in views(film_of(0), {}, 5, 10))
 
 
 def test_a_film_shows_the_bundle_and_else_the_first_arm() -> None:
@@ -123,7 +135,7 @@ def test_a_film_shows_the_bundle_and_else_the_first_arm() -> None:
 
 
 def test_a_picture_has_camera_goal_future_and_region() -> None:
-    (view, *_) = views(film_of(0), library(), 5, 10)
+    (view, *_) = views(film_of(0), imagined(), 5, 10)
     plain, marked = Screen("tiny").draw(view), Screen("tiny", Region(256, 256, 100)).draw(view)
     assert plain.shape == (SIZE[1], SIZE[0], 3)
     assert plain[300, 200].tolist() == plain[300, 600].tolist() == [200, 200, 200]
@@ -133,7 +145,7 @@ def test_a_picture_has_camera_goal_future_and_region() -> None:
 
 def test_a_film_is_a_video_of_its_pictures() -> None:
     screen = Screen("tiny")
-    pictures = [screen.draw(view) for view in views(film_of(0), None, 5, 2)]
+    pictures = [screen.draw(view) for view in views(film_of(0), {}, 5, 2)]
     with av.open(io.BytesIO(encode(iter(pictures), 2))) as file:
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
     assert len(frames) == len(pictures)

@@ -5,6 +5,7 @@ Shapes: F frames, H horizon, D latent size; the model is K=3, B=2, H=2, D=4.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from jetsight.errors import DataError
 from jetsight.testing import tiny_spec
 from jetsight_compile.demo.metrics import engine_parity, horizon_errors, surprise_report
 from jetsight_compile.demo.positions import Places, Probe, located_things
-from jetsight_compile.demo.scenario import Piece, Scenario, Watched
+from jetsight_compile.demo.scenario import Piece, Replay, Scenario
+from jetsight_compile.demo.watch import Watched
 
 SPEC = tiny_spec(history=3, action_block=2, horizon=2, latent_size=4, surprise_limit=3.0)
 SCENARIO = Scenario((Piece(0, 0, 20), Piece(1, 20, 40, announced=False)))
 F = SCENARIO.frames
+COLUMNS = ("index", "tick", "encode_ms", "forecast_ms", "age_ms", "surprise", "surprising", "valid")
 
 
 def watched(**changes: Any) -> Watched:
@@ -34,6 +37,8 @@ def watched(**changes: Any) -> Watched:
     surprise[6:] = 1.0
     surprise[20:22] = 9.0
     columns: dict[str, Any] = {
+        "spec": SPEC,
+        "replay": Replay(SCENARIO, {}, 10.0, (), "made by hand"),
         "index": np.arange(F),
         "tick": np.arange(F),
         "encode_ms": np.ones(F),
@@ -52,41 +57,35 @@ def watched(**changes: Any) -> Watched:
 def without_rows(stream: Watched, gone: list[int]) -> Watched:
     """The same stream with frames dropped."""
     kept = np.setdiff1d(np.arange(F), gone)
-    columns = {name: value for name, value in vars_of(stream).items() if name != "summary"}
-    return Watched(**{n: v[kept] for n, v in columns.items()}, summary={"drops": len(gone)})
-
-
-def vars_of(stream: Watched) -> dict[str, Any]:
-    return {name: getattr(stream, name) for name in stream.__dataclass_fields__}
+    columns = {name: getattr(stream, name)[kept] for name in (*COLUMNS, "z", "z_future")}
+    return replace(stream, **columns, summary={"drops": len(gone)})
 
 
 def test_a_perfect_forecast_has_skill_one_and_a_copy_none() -> None:
-    assert horizon_errors(watched(), SCENARIO, SPEC).skill == pytest.approx([1.0, 1.0])
+    assert horizon_errors(watched()).skill == pytest.approx([1.0, 1.0])
     copied = watched(z_future=np.repeat(watched().z[:, None], 2, axis=1))
-    assert horizon_errors(copied, SCENARIO, SPEC).skill == pytest.approx([0.0, 0.0])
+    assert horizon_errors(copied).skill == pytest.approx([0.0, 0.0])
 
 
 def test_half_the_way_has_the_skill_of_half_the_error() -> None:
     stream = watched()
     halfway = (stream.z_future + stream.z[:, None]) / 2
-    assert horizon_errors(watched(z_future=halfway), SCENARIO, SPEC).skill == pytest.approx(
-        [0.75, 0.75]
-    )
+    assert horizon_errors(watched(z_future=halfway)).skill == pytest.approx([0.75, 0.75])
 
 
 def test_forecasts_that_reach_across_the_change_are_not_judged() -> None:
-    errors = horizon_errors(watched(), SCENARIO, SPEC)
+    errors = horizon_errors(watched())
     judged = np.isfinite(errors.model)
     # History is t-4..t, so rows 4..17 see a frame 2 later in their scene, and 24..37 after it.
     assert np.flatnonzero(judged[:, 0]).tolist() == [*range(4, 18), *range(24, 38)]
     assert errors.counts == [28, 24]
     # Without the exclusion the jump would count: the same rows in one scene give another skill.
-    one_scene = Scenario((Piece(0, 0, F),))
-    assert horizon_errors(watched(), one_scene, SPEC).skill[0] < 0.5
+    one_scene = replace(watched().replay, scenario=Scenario((Piece(0, 0, F),)))
+    assert horizon_errors(watched(replay=one_scene)).skill[0] < 0.5
 
 
 def test_a_dropped_frame_costs_its_comparisons_only() -> None:
-    errors = horizon_errors(without_rows(watched(), [10]), SCENARIO, SPEC)
+    errors = horizon_errors(without_rows(watched(), [10]))
     assert errors.skill == pytest.approx([1.0, 1.0])
     assert errors.counts == [25, 21]  # as a start, as an oldest latent, as a target
 
@@ -94,7 +93,7 @@ def test_a_dropped_frame_costs_its_comparisons_only() -> None:
 def test_a_stream_too_short_to_judge_is_refused() -> None:
     stream = without_rows(watched(), list(range(6, F)))
     with pytest.raises(DataError, match="34 frames were dropped"):
-        horizon_errors(stream, SCENARIO, SPEC)
+        horizon_errors(stream)
 
 
 def control(peak: float = 1.2) -> Watched:
@@ -105,7 +104,7 @@ def control(peak: float = 1.2) -> Watched:
 
 
 def test_the_planted_change_is_caught_and_its_control_is_not() -> None:
-    report = surprise_report(watched(), control(), SCENARIO, SPEC)
+    report = surprise_report(watched(), control())
     assert (report.caught, report.flagged_frame, report.at_change) == (True, 20, 9.0)
     assert (report.control_flagged, report.control_at_change) == (False, 1.2)
     assert (report.normal_p99, report.false_alarms) == (1.0, 0)
@@ -114,7 +113,7 @@ def test_the_planted_change_is_caught_and_its_control_is_not() -> None:
 
 def test_a_change_that_surprises_nobody_is_not_called_caught() -> None:
     flat = watched(surprise=np.full(F, 1.0), surprising=np.zeros(F, bool))
-    report = surprise_report(flat, control(), SCENARIO, SPEC)
+    report = surprise_report(flat, control())
     assert (report.caught, report.flagged_frame, report.at_change) == (False, None, 1.0)
 
 
@@ -122,17 +121,17 @@ def test_a_late_alarm_is_no_catch_but_a_false_one() -> None:
     surprise = np.full(F, 1.0)
     surprise[[10, 30]] = 9.0
     late = watched(surprise=surprise, surprising=surprise > 3.0)
-    report = surprise_report(late, control(), SCENARIO, SPEC)
+    report = surprise_report(late, control())
     assert (report.caught, report.false_alarms) == (False, 2)
 
 
 def test_a_control_that_is_flagged_is_reported() -> None:
-    report = surprise_report(watched(), control(peak=8.0), SCENARIO, SPEC)
+    report = surprise_report(watched(), control(peak=8.0))
     assert report.control_flagged
 
 
 def test_frames_dropped_at_the_change_leave_it_unjudged() -> None:
-    report = surprise_report(without_rows(watched(), [20, 21]), control(), SCENARIO, SPEC)
+    report = surprise_report(without_rows(watched(), [20, 21]), control())
     assert (report.at_change, report.caught) == (None, False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,11 @@ from helpers.compile.tiny_model import save_checkpoint, square_episode, write_da
 
 from jetsight import cli
 from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.manifest import Gate
 from jetsight.errors import CheckpointError, DataError
 from jetsight_compile.bench import session
 from jetsight_compile.demo import run as tours
-from jetsight_compile.demo.run import summary_lines, tour
+from jetsight_compile.demo.run import gates_line, summary_lines, tour
 from jetsight_compile.export.layers import Style
 from jetsight_compile.pipeline import family as families
 from jetsight_compile.pipeline import shipped
@@ -92,10 +94,10 @@ def test_the_demo_plans_once_to_where_the_recording_led(shown: Path, data: Path)
     page = (shown / "report.html").read_text()
     assert "<h2>Imagination</h2>" in page
     assert page.count("data:image/svg+xml;base64,") == 1
-    (line,) = (line for line in summary_lines(report, shown) if line.startswith("imagination: "))
-    assert "of the way to the goal are left" in line
+    (line,) = (line for line in summary_lines(report, shown) if line.startswith("plan: "))
+    assert line.endswith(" % of the initial distance from the goal")
     none = {**report, "plan": {"valid": False, "reason": "infeasible"}}
-    assert "imagination: no plan, infeasible" in summary_lines(none, shown)
+    assert "plan: none, infeasible" in summary_lines(none, shown)
 
 
 def test_the_summary_says_where_to_look(shown: Path) -> None:
@@ -105,6 +107,15 @@ def test_the_summary_says_where_to_look(shown: Path) -> None:
     assert lines[-1] == f"look at {shown / 'report.html'}"
     report["planted_change"]["caught"] = False
     assert any("MISSED" in line for line in summary_lines(report, shown))
+
+
+def test_gates_are_counted_beside_the_faults_they_found() -> None:
+    sound = Gate("cpu-int8", "latent_cosine", 1.0, 0.995, "min", True, 0.9, True)
+    blind = replace(sound, control_value=0.999, control_failed=False)
+    failed = replace(sound, value=0.9, passed=False)
+    assert gates_line([sound] * 3) == "3 of 3 gates passed, 3 of 3 planted faults detected"
+    assert gates_line([sound, blind]) == "2 of 2 gates passed, 1 of 2 planted faults detected"
+    assert gates_line([sound, failed]) == "1 of 2 gates passed, 2 of 2 planted faults detected"
 
 
 def test_a_demo_may_be_repeated(

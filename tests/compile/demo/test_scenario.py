@@ -1,4 +1,4 @@
-"""What the demo's camera shows. Shapes: T rows, h, w frame size, a action size."""
+"""The camera of the demo. Shapes: T rows, h, w frame size, a action size."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from jetsight.datasets.lerobot import Episode
 from jetsight.errors import DataError, UsageError
 from jetsight_compile.demo.scenario import (
     Piece,
+    Replay,
+    ReplaySource,
     Scenario,
-    ScenarioSource,
     held_out_episodes,
     plan_scenario,
 )
@@ -32,7 +33,7 @@ def episode(number: int, length: int = 40) -> Episode:
 
 def play(scenario: Scenario) -> list[Reading]:
     footage = {number: episode(number) for number in scenario.episodes}
-    source = ScenarioSource(scenario, footage, 10.0, "test")
+    source = ReplaySource(Replay(scenario, footage, 10.0, (), "test"))
     source.start(REQUEST)
     return list(iter(source.read, None))
 
@@ -115,7 +116,7 @@ def test_too_little_to_show_is_refused() -> None:
 
 
 def test_another_camera_rate_is_refused(scenario: Scenario) -> None:
-    source = ScenarioSource(scenario, {1: episode(1)}, 30.0, "fast")
+    source = ReplaySource(Replay(scenario, {1: episode(1)}, 30.0, (), "fast"))
     with pytest.raises(DataError, match="30 frames per second, but the model runs at 10"):
         source.start(REQUEST)
 

@@ -269,7 +269,7 @@ def test_inspect_shows_every_part(bundle: Path, capsys: pytest.CaptureFixture[st
         "8 x 12 px, rgb, 10 Hz",
         "x     px    0    256      512   none",
         "cpu-int8  20     10                 cpu  encode int8 640 B, forecast int8 720 B",
-        "cpu-int8  latent_cosine  0.999  >= 0.99  passed   0.1 failed, as it must  at layer 3",
+        "cpu-int8  latent_cosine  0.999  >= 0.99  passed   0.1, fault detected  at layer 3",
         "latent_cosine  mean cosine of standardised latents to PyTorch float32; control: half of ",
         "calib_data/pusht: 100 frames of 2 episodes",
         "5 files, 4.7 kB, every SHA-256 matches the manifest",

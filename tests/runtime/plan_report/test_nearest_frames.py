@@ -1,4 +1,4 @@
-"""Recorded frames nearest to a latent: the right ones, thinned out, and never those next door."""
+"""Recorded frames nearest to a latent: the right ones, thinned out, none of left-out episodes."""
 
 from __future__ import annotations
 
@@ -58,10 +58,20 @@ def test_own_episodes_are_left_out(data: LeRobotDataset, encode: Engine) -> None
         build_library(data, encode, ONES, without={0, 1, 2})
 
 
+def test_a_streamed_episode_is_left_out_even_where_it_is_named(
+    data: LeRobotDataset, encode: Engine
+) -> None:
+    assert build_library(data, encode, ONES, among=[0, 1]).episodes == [0, 1]
+    assert build_library(data, encode, ONES, among=[0, 1], without=[1]).episodes == [0]
+    with pytest.raises(DataError, match="or of the stream"):
+        build_library(data, encode, ONES, among=[1], without=[1])
+
+
 def test_many_frames_are_thinned_out_evenly(data: LeRobotDataset, encode: Engine) -> None:
     library = build_library(data, encode, ONES, most=12)
     assert [tick for episode, tick in library.places if episode == 0] == [0, 3, 6, 9]
     assert len(library.z) == 12
+    assert len(build_library(data, encode, ONES, most=None).z) == 36
 
 
 def test_distances_are_in_spreads_of_each_dimension() -> None:

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jetsight.errors import DataError
+from jetsight.plan_report import style
+from jetsight.plan_report.style import BLUE, GREY, RED, note
 from jetsight_train.checkpoint import CheckpointDescription
 from jetsight_train.collapse import LatentHealth, latent_health
 from jetsight_train.data.encoded import encode_recording, tracks_of
@@ -28,9 +30,6 @@ from jetsight_train.model.world_model import WorldModel
 
 ANGLE = "angle"
 READABLE_R2 = 0.5  # below this, more of a quantity is missing from the latent than is in it
-
-
-BLUE, RED, GREY = "#1f5fa8", "#c0392b", "#8a8f98"
 
 
 @dataclass(frozen=True)
@@ -249,43 +248,42 @@ def _control_lines(card: Card) -> list[str]:
 
 
 def picture(card: Card) -> bytes:
-    """The card's charts as PNG bytes."""
-    from matplotlib.figure import Figure
+    """The card's charts as PNG bytes.
 
-    figure = Figure(figsize=(11.0, 3.4), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    skill = card.skill.skill
-    steps = range(1, len(skill) + 1)
-    left.plot(steps, card.skill.persistence, color=GREY, marker="o", label="copy the last latent")
-    left.plot(steps, card.skill.predicted, color=BLUE, marker="o", label="world model")
-    for step, error, value in zip(steps, card.skill.predicted, skill, strict=True):
-        left.annotate(
-            f"{value:.2f}",
-            (step, error),
-            textcoords="offset points",
-            xytext=(0, 7),
-            ha="center",
-            fontsize=8,
-            color=BLUE,
-        )
-    left.set(title="forecast error (number: skill)", xlabel="action blocks ahead", ylim=(0, None))
-    left.set_xticks(list(steps))
-    left.legend(frameon=False, fontsize=8)
-    for axis, key, title in (
-        (middle, "std_mean", "mean std of the latents"),
-        (right, "effective_rank", "effective rank of the latents"),
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    with style.context("the model card"):
+        figure = style.figure(11.0, 3.4)
+        left, middle, right = figure.subplots(1, 3)
+        _draw_skill(left, card.skill)
+        _draw_curves(middle, card, "std_mean", "mean std of the latents")
+        _draw_curves(right, card, "effective_rank", "effective rank of the latents")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=130)
+        return buffer.getvalue()
+
+
+def _draw_skill(axis: Any, skill: Skill) -> None:
+    """Forecast error beside that of copying the last latent, per step."""
+    steps = range(1, len(skill.skill) + 1)
+    axis.plot(steps, skill.persistence, color=GREY, marker="o", label="copy the last latent")
+    axis.plot(steps, skill.predicted, color=BLUE, marker="o", label="world model")
+    for step, error, value in zip(steps, skill.predicted, skill.skill, strict=True):
+        note(axis, f"{value:.2f}", (step, error), (0, 7), color=BLUE)
+    axis.set(title="forecast error (number: skill)", xlabel="action blocks ahead", ylim=(0, None))
+    axis.set_xticks(list(steps))
+    axis.legend()
+
+
+def _draw_curves(axis: Any, card: Card, key: str, title: str) -> None:
+    """One measure of latent health over training, with and without the anti-collapse term."""
+    for curve, color, label in (
+        (card.run, BLUE, "with anti-collapse term"),
+        (card.control, RED, "control without it"),
     ):
-        for curve, color, label in (
-            (card.run, BLUE, "with anti-collapse term"),
-            (card.control, RED, "control without it"),
-        ):
-            if curve is not None:
-                axis.plot(curve.step, getattr(curve, key), color=color, label=label)
-        axis.set(title=title, xlabel="training step", xscale="symlog", ylim=(0, None))
-        if card.run or card.control:
-            axis.legend(frameon=False, fontsize=8)
-    for axis in (left, middle, right):
-        axis.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
+        if curve is not None:
+            axis.plot(curve.step, getattr(curve, key), color=color, label=label)
+    axis.set(title=title, xlabel="training step", xscale="symlog", ylim=(0, None))
+    if card.run or card.control:
+        axis.legend()
