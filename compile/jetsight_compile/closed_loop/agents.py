@@ -124,7 +124,7 @@ class Hold(Baseline):
         return glance.executed
 
 
-class Replay(Baseline):
+class ReplayAgent(Baseline):
     """What the driver really did from the start on, then its last action: the upper bound."""
 
     def act(self, glance: AgentView) -> NDArray:
@@ -159,7 +159,7 @@ class Chance(Baseline):
 
 def baselines(low: NDArray, high: NDArray, seed: int) -> Mapping[str, Agent]:
     """The arms that need no model, by the names results use."""
-    return {"no-op": Hold(), "random": Chance(low, high, seed), "replay": Replay()}
+    return {"no-op": Hold(), "random": Chance(low, high, seed), "replay": ReplayAgent()}
 
 
 class TickClock:

@@ -12,6 +12,7 @@ import numpy as np
 
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.lerobot import Episode, LeRobotDataset
 from jetsight.engine import NDArray
 from jetsight.errors import DataError, UsageError
@@ -171,8 +172,10 @@ class Replay:
 
         Raises:
             UsageError: `frames` is too few for a change between two scenes.
-            DataError: the held-out episodes are too few, too short or unreadable.
+            DataError: the dataset is of another camera, rate or robot, or its held-out episodes
+                are too few, too short or unreadable.
         """
+        check_dataset_fits(data.path, data.spec, StreamRequest.of(spec).recording_spec)
         lengths = {i: data.episode_lengths[i] for i in held_out_episodes(len(data), used)}
         scenario = plan_scenario(lengths, frames, spec.history, spec.action_block)
         numbers = scenario.episodes
@@ -203,17 +206,8 @@ class ReplaySource:
         self._readings: Iterator[Reading] = iter(())
 
     def start(self, request: StreamRequest) -> SourceInfo:
-        """Begin with the first frame.
-
-        Raises:
-            DataError: the episodes were recorded at another rate than the model's.
-        """
+        """Begin with the first frame; `Replay.load` has checked that the recording fits."""
         replay, first = self._replay, self._replay.frame(0)
-        if abs(replay.fps - request.camera_hz) > 0.01 * request.camera_hz:
-            raise DataError(
-                f"{replay.label} was recorded at {replay.fps:g} frames per second, but the model "
-                f"runs at {request.camera_hz:g}; give a dataset of that rate with --data"
-            )
         self._readings = self._play(request.plan_ticks)
         return SourceInfo(replay.label, first.shape[0], first.shape[1], replay.fps)
 

@@ -6,6 +6,7 @@ Shapes: T ticks of an episode, n steps, a size of one robot action.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from jetsight.cameras.readings import ReadingsSource
@@ -39,8 +40,11 @@ class EpisodeSource(ReadingsSource):
             UsageError: there is no such episode.
         """
         data = LeRobotDataset.open(self._folder)
+        wanted = request.recording_spec
+        if not data.action_names:  # streamed as a plain video: its forecasts are never valid
+            wanted = replace(wanted, action_names=())
         try:
-            check_dataset_fits(self._folder, data.spec, request.recording(data.action_names))
+            check_dataset_fits(self._folder, data.spec, wanted)
         except DataError as error:
             raise CameraError(str(error)) from None
         if self._episode is not None:

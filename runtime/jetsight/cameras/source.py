@@ -5,7 +5,6 @@ Shapes: h, w frame size; n steps; a size of one robot action.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,18 +53,10 @@ class StreamRequest:
             action_names=spec.action_names,
         )
 
-    def recording(self, recorded_names: Sequence[str]) -> RecordingSpec:
-        """Derive the recording that can be streamed.
-
-        Args:
-            recorded_names: of the actions in it. Without any, it is streamed as a plain video.
-        """
-        names: Sequence[str] = self.action_names
-        if not recorded_names:
-            names = ()
-        elif not names:
-            fits = len(recorded_names) == self.step_size
-            names = recorded_names if fits else unnamed(ACTION_KEY, self.step_size)
+    @property
+    def recording_spec(self) -> RecordingSpec:
+        """Frame size, rate and actions of the recordings that fit."""
+        names = self.action_names or unnamed(ACTION_KEY, self.step_size)
         return RecordingSpec(self.height_px, self.width_px, self.camera_hz, names)
 
 

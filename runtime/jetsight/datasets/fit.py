@@ -40,8 +40,8 @@ def check_dataset_fits(where: object, found: RecordingSpec, wanted: RecordingSpe
 
     Args:
         where: the recording, first words of the message.
-        found: of the recording. Dimensions that it does not name are only counted.
-        wanted: of the model.
+        found: of the recording.
+        wanted: of the model. Where either has no names, dimensions are only counted.
 
     Raises:
         DataError: it does not fit; one line with both values and the mend.
@@ -58,8 +58,8 @@ def check_dataset_fits(where: object, found: RecordingSpec, wanted: RecordingSpe
             "record at the model's rate, or train for this one"
         )
     names, expected = list(found.action_names), list(wanted.action_names)
-    same = names == expected or names == unnamed(ACTION_KEY, len(expected))
-    if not same:
+    counted = len(names) == len(expected) and unnamed(ACTION_KEY, len(names)) in (names, expected)
+    if names != expected and not counted:
         raise DataError(
             f"{where}: actions are {names}, but the model takes {expected} in this order; use data "
             "of the robot it was trained for, or train for this one"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.images import SUFFIXES, read_image
 from jetsight.cameras.source import SourceInfo, StreamRequest, defect
 from jetsight.clock import Clock
+from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.datasets.pyav import import_av, rgb
 from jetsight.engine import NDArray
-from jetsight.errors import CameraError, UsageError
+from jetsight.errors import CameraError, DataError, UsageError
 from jetsight.stream.frames import Frame
 
 _RECORDED = re.compile(r"(?:lerobot:)?(?P<folder>.+)#(?P<episode>\d{1,9}):(?P<tick>\d{1,9})")
@@ -167,17 +168,13 @@ class Reader:
         )
 
     def _check_robot(self, data: LeRobotDataset) -> None:
-        spec = self.spec
-        if abs(data.fps - spec.camera_hz) > 0.01 * spec.camera_hz:
-            raise CameraError(
-                f"{data.path} was recorded at {data.fps:g} frames per second, but the model runs "
-                f"at {spec.camera_hz:g}; use a dataset of that rate, or train for this one"
-            )
-        if len(data.action_names) != spec.step_size:
-            raise CameraError(
-                f"{data.path} records actions of {len(data.action_names)} numbers, but the model "
-                f"takes {spec.step_size}; use a dataset of the same robot"
-            )
+        wanted = StreamRequest.of(self.spec).recording_spec
+        # Frames of another size are resized where the user allows it.
+        wanted = replace(wanted, height_px=data.height, width_px=data.width)
+        try:
+            check_dataset_fits(data.path, data.spec, wanted)
+        except DataError as error:
+            raise CameraError(str(error)) from None
 
     def _recorded(
         self, data: LeRobotDataset, place: EpisodeTick, ticks: Sequence[int]

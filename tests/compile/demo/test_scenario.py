@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.paths import RECORDED
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jetsight.cameras.source import Reading, StreamRequest
-from jetsight.datasets.lerobot import Episode
+from jetsight.datasets.lerobot import Episode, LeRobotDataset
 from jetsight.errors import DataError, UsageError
+from jetsight.testing import tiny_spec
 from jetsight_compile.demo.scenario import (
     Piece,
     Replay,
@@ -115,10 +117,11 @@ def test_too_little_to_show_is_refused() -> None:
         plan_scenario({0: 100}, 30, HISTORY, BLOCK)
 
 
-def test_another_camera_rate_is_refused(scenario: Scenario) -> None:
-    source = ReplaySource(Replay(scenario, {1: episode(1)}, 30.0, (), "fast"))
-    with pytest.raises(DataError, match="30 frames per second, but the model runs at 10"):
-        source.start(REQUEST)
+def test_another_camera_rate_is_refused_before_decoding() -> None:
+    data = LeRobotDataset.open(RECORDED)
+    spec = tiny_spec(height_px=96, width_px=96, camera_hz=30.0)
+    with pytest.raises(DataError, match="recorded at 10 Hz, but the model steps at 30 Hz"):
+        Replay.load(data, (), 60, spec)
 
 
 def test_held_out_means_not_used() -> None:
