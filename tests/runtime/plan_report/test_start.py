@@ -98,8 +98,8 @@ def test_a_recording_of_another_rate_or_robot_is_no_start(recording: Path) -> No
     faster = StreamSpec.from_manifest(make_manifest(timing=type(robot.timing)(20.0, 2)))
     with pytest.raises(CameraError, match="recorded at 10 Hz, but the model steps at 20 Hz"):
         Reader(faster).recorded(EpisodeTick(recording, 0, 9))
-    three = dataclasses.replace(SPEC, neutral=np.zeros(3, np.float32))
-    with pytest.raises(CameraError, match=r"takes \[.*, .*, .*\] in this order"):
+    three = dataclasses.replace(SPEC, neutral=np.zeros(3, np.float32), action_names=())
+    with pytest.raises(CameraError, match=r"but the model takes \[.*, .*, .*\] in this order"):
         Reader(three).recorded(EpisodeTick(recording, 0, 9))
 
 
