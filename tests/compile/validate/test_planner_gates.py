@@ -173,7 +173,7 @@ def test_a_moment_is_what_a_session_would_plan(lab) -> None:
 
 
 def test_the_golden_iteration_proves_a_planner_without_torch(lab) -> None:
-    golden = reference(lab.truth, lab.spec)
+    golden = reference(lab.truth)
     backend, graph = OnnxRuntimeBackend(), lab.spec.graph
     engine = backend.load(lab.exact.SerializeToString())
     assert rank_agreement(engine, golden, graph) == pytest.approx(1.0)
