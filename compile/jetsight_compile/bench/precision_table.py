@@ -260,7 +260,7 @@ def _ladder(found: PrecisionTable) -> Iterator[str]:
                 family,
                 *(f"{gates[name].value:.4g}" for name in shown),
                 f"{passed} of {len(gates)} pass",
-                f"{failed} of {len(gates)} fail, as they must",
+                f"{failed} of {len(gates)} faults detected",
             )
         )
     return table(head, rows)
