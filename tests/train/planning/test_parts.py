@@ -9,7 +9,7 @@ from helpers.train.drifting import drift, problem_of, start
 from torch import Tensor, nn
 
 from jetsight.testing import tiny_planner
-from jetsight_train.model.heads import ProbeSpec
+from jetsight_train.model.heads import ProbeHeadSpec
 from jetsight_train.planning.candidates import limited, proposed
 from jetsight_train.planning.costs import Scores, scored
 from jetsight_train.planning.ranking import order
@@ -32,7 +32,7 @@ class ThreeHeads:
     """Reads twice the latent, sees a hazard in its first number, is familiar within 1."""
 
     probe = Head(lambda z: 2.0 * z)
-    probe_spec = ProbeSpec(("x", "y"), ("px", "px"), (2.0, 4.0))
+    probe_spec = ProbeHeadSpec(("x", "y"), ("px", "px"), (2.0, 4.0))
     hazard = Head(lambda z, a, z_next: torch.stack([z_next[..., 0], z[..., 1]], -1))
     support = Head(lambda z: z.abs().sum(-1))
 

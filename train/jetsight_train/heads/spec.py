@@ -13,7 +13,7 @@ from jetsight_train.model.heads import (
     HazardHeadSpec,
     Heads,
     ProbeHead,
-    ProbeSpec,
+    ProbeHeadSpec,
     SupportHead,
 )
 
@@ -101,7 +101,7 @@ class HeadsDescription:
     """All that is needed to rebuild the heads around their weights, and what they were worth."""
 
     recipe: HeadsRecipe
-    probe: ProbeSpec | None
+    probe: ProbeHeadSpec | None
     hazards: tuple[HazardHeadSpec, ...]
     support: bool
     trained: HeadsTrained

@@ -30,7 +30,7 @@ from jetsight_train.model.heads import (
     HazardHeadSpec,
     Heads,
     ProbeHead,
-    ProbeSpec,
+    ProbeHeadSpec,
     SupportHead,
 )
 from jetsight_train.model.world_model import WorldModel
@@ -144,7 +144,7 @@ def _fitted(
     return Heads(probe, hazard, support, spec, hazards), counts
 
 
-def _probe_targets(recipe: HeadsRecipe, tracks: Tracks) -> tuple[ProbeSpec, Tensor]:
+def _probe_targets(recipe: HeadsRecipe, tracks: Tracks) -> tuple[ProbeHeadSpec, Tensor]:
     names, units, values = quantities(recipe.probe, tracks.columns)
     scale = values.std(0)
     for name, std in zip(names, scale, strict=True):
@@ -153,7 +153,7 @@ def _probe_targets(recipe: HeadsRecipe, tracks: Tracks) -> tuple[ProbeSpec, Tens
                 f"{tracks.recording.name}: {name!r} never varies, so a probe cannot learn it; "
                 "leave its column out of the recipe or record more"
             )
-    return ProbeSpec(names, units, tuple(scale.tolist())), torch.from_numpy(values)
+    return ProbeHeadSpec(names, units, tuple(scale.tolist())), torch.from_numpy(values)
 
 
 def _labels(model: WorldModel, recipe: HeadsRecipe, tracks: Tracks, blocks: Blocks) -> Tensor:
