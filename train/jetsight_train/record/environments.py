@@ -71,7 +71,7 @@ class PixelEnvironment:
             return self._observe(raw)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool]:
-        """Apply `action` [a] for one tick; returns the observation after it, the reward, the end."""
+        """Apply `action` [a] for one tick; returns observation, reward and end of episode."""
         # The simulator draws through C code that calls Python back and drops its exceptions.
         with deferred_signals():
             raw, reward, terminated, truncated, _ = self._env.step(action)
