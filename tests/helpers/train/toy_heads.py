@@ -16,7 +16,7 @@ from jetsight_train.data.encoded import Tracks
 from jetsight_train.data.windows import Recording
 from jetsight_train.heads.recipe import (
     HazardRecipe,
-    HeadOptimiser,
+    HeadOptimiserConfig,
     HeadsRecipe,
     ProbeColumn,
     SplitRecipe,
@@ -58,7 +58,7 @@ def heads_recipe(steps: int = 150, **changes: object) -> HeadsRecipe:
         hidden=(32,),
         windows=400,
         split=SplitRecipe(0.3, 0.2),
-        optimiser=HeadOptimiser(steps, 128, 1e-2, 1e-3),
+        optimiser=HeadOptimiserConfig(steps, 128, 1e-2, 1e-3),
     )
     return replace(whole, **changes)
 

@@ -22,7 +22,7 @@ from jetsight_train.data.encoded import encode_recording, tracks_of
 from jetsight_train.data.windows import Recording
 from jetsight_train.evaluation.metrics import Skill, linear_probe_r2, prediction_skill
 from jetsight_train.heads import metrics as head_scores
-from jetsight_train.heads.spec import HeadScores, HeadsDescription
+from jetsight_train.heads.spec import HeadsDescription, HeadsScores
 from jetsight_train.heads.summary import lines as head_lines
 from jetsight_train.model.world_model import WorldModel
 
@@ -54,7 +54,7 @@ class Card:
     held_out_frames: int
     run: Curve | None
     control: Curve | None
-    heads: HeadScores | None = None
+    heads: HeadsScores | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The card's numbers for `report.json`."""

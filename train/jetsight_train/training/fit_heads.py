@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jetsight_train.data.action_blocks import Blocks
-from jetsight_train.heads.recipe import HeadOptimiser
+from jetsight_train.heads.recipe import HeadOptimiserConfig
 from jetsight_train.model.heads import HazardHead, ProbeHead, SupportHead
 from jetsight_train.progress import progress
 
@@ -30,7 +30,7 @@ def fit_probe(
     head: ProbeHead,
     encoded: tuple[Tensor, Tensor],
     imagined: tuple[Tensor, Tensor],
-    plan: HeadOptimiser,
+    plan: HeadOptimiserConfig,
 ) -> None:
     """Train the probe; its normalisers are measured on the encoded part.
 
@@ -57,7 +57,7 @@ def fit_hazard(
     head: HazardHead,
     encoded: tuple[Blocks, Tensor],
     imagined: tuple[Blocks, Tensor],
-    plan: HeadOptimiser,
+    plan: HeadOptimiserConfig,
 ) -> None:
     """Train the hazard head with classes in balance: a rare hazard weighs as much as its absence.
 
@@ -110,7 +110,7 @@ def _normalise(head: nn.Module, name: str, values: Tensor) -> None:
 
 
 def _descend(
-    head: nn.Module, loss_of: Callable[[Pick], Tensor], plan: HeadOptimiser, title: str
+    head: nn.Module, loss_of: Callable[[Pick], Tensor], plan: HeadOptimiserConfig, title: str
 ) -> None:
     """AdamW with a cosine schedule; batches depend on the seed and the step alone."""
     optimiser = torch.optim.AdamW(
