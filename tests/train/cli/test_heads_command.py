@@ -153,6 +153,6 @@ def test_the_card_says_what_heads_read(place: Path, monkeypatch: pytest.MonkeyPa
         text[name] = (place / "card" / "MODEL_CARD.md").read_text()
         numbers = json.loads((place / "card" / "report.json").read_text())
         assert (numbers["heads"] is None) == (name == "frozen")
-    assert "## What its heads read" in text["run/checkpoint"]
+    assert "## Heads" in text["run/checkpoint"]
     assert "| keep_out | (x, y) within 2 of (6, 4) |" in text["run/checkpoint"]
-    assert "heads read" not in text["frozen"]
+    assert "## Heads" not in text["frozen"]

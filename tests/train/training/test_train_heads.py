@@ -201,7 +201,7 @@ def test_too_little_data_is_refused_before_training(
 
 def test_blocks_imagined_twice_count_once(about: CheckpointDescription) -> None:
     rare = replace(KEEP_OUT, miss_rate=0.004)  # views are 3 times as many as blocks
-    with pytest.raises(DataError, match=r"expected at least 249 to promise a miss rate of 0\.004"):
+    with pytest.raises(DataError, match=r"expected at least 249 for a miss rate of 0\.004"):
         train_heads(world(), about, tracks(60), heads_recipe(hazard=(rare,)))
 
 

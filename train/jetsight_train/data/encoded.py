@@ -70,8 +70,7 @@ def tracks_of(
         DataError: the recording is not of this model's robot and camera, or has gaps.
     """
     check_dataset_fits(recording.name, recording.spec, model.recording_spec)
-    columns = dict(zip(recording.state_names, recording.states.T, strict=True))
-    columns |= recorded or {}
+    columns = {**recording.columns, **(recorded or {})}
     _check_finite(recording.name, {**columns, "action": recording.actions})
     if latents is None:
         latents = encode_recording(model, recording)
@@ -99,8 +98,7 @@ def read_tracks(model: WorldModel, path: Path, columns: Sequence[str]) -> Tracks
         latents.append(torch.cat([model.encode(part) for part in parts]))
 
     recording = read_episodes(dataset, path.name, range(len(dataset)), encode, "encode")
-    named = dict(zip(recording.state_names, recording.states.T, strict=True))
-    return Tracks(recording, torch.cat(latents), named | extra)
+    return Tracks(recording, torch.cat(latents), recording.columns | extra)
 
 
 def read_recorded(

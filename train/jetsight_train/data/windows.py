@@ -48,6 +48,11 @@ class Recording:
         names = self.action_names if named else unnamed(ACTION_KEY, size)
         return RecordingSpec(height, width, self.fps, names)
 
+    @property
+    def columns(self) -> dict[str, FloatArray]:
+        """State columns by name, `[F]` each."""
+        return dict(zip(self.state_names, self.states.T, strict=True))
+
     def only(self, episodes: Sequence[int]) -> tuple[Recording, npt.NDArray[np.int64]]:
         """Select episodes, in the given order; returns their rows as well."""
         spans = [np.arange(*self.starts[i : i + 2]) for i in episodes]
