@@ -154,14 +154,6 @@ def split(recording: Recording) -> tuple[Recording, Recording]:
     return even, odd
 
 
-@dataclass(frozen=True)
-class Windows:
-    """A batch: `frames_u8 [N, T, h, w, 3]` and the `blocks [N, T-1, A]` executed between them."""
-
-    frames_u8: Tensor
-    blocks: Tensor
-
-
 def check_lengths(lengths: Sequence[int], window: int, block: int, where: object) -> None:
     """Refuse a recording whose episodes are all shorter than one window.
 
@@ -198,19 +190,11 @@ class WindowSampler:
         if not len(self.firsts):
             check_lengths(np.diff(recording.starts).tolist(), length, block, recording.name)
 
-    def batch(self, step: int, size: int) -> Windows:
-        """Draw the random batch of a training step."""
-        return self.at(self.draw(step, size))
-
     def draw(self, step: int, size: int) -> npt.NDArray[np.int64]:
         """Draw the first rows of the windows of a training step: `[size]`."""
         rng = np.random.default_rng((self.seed, step))
+        # A recording shorter than a batch repeats windows, so that the batch keeps its size.
         return rng.choice(self.firsts, size=size, replace=size > len(self.firsts))
-
-    def at(self, firsts: npt.NDArray[Any] | Sequence[int]) -> Windows:
-        """Cut the windows that begin at the given rows of the recording."""
-        rows = self.rows(firsts)
-        return Windows(torch.from_numpy(self.recording.frames_u8[rows]), self.blocks(rows))
 
     def rows(self, firsts: npt.NDArray[Any] | Sequence[int]) -> npt.NDArray[np.int64]:
         """Return the rows of the recording that each window reads: `[N, T]`."""
@@ -219,10 +203,5 @@ class WindowSampler:
     def blocks(self, rows: npt.NDArray[np.int64]) -> Tensor:
         """Cut the action blocks executed between the frames of each window: `[N, T-1, A]`."""
         steps = rows[:, :-1, None] + np.arange(self.block)
-        return torch.from_numpy(
-            self.recording.actions[steps].reshape(len(rows), self.length - 1, -1)
-        )
-
-    def every(self, stride: int) -> npt.NDArray[np.int64]:
-        """Return every `stride`-th window start, for evaluation."""
-        return self.firsts[::stride]
+        actions = self.recording.actions[steps]
+        return torch.from_numpy(actions.reshape(len(rows), self.length - 1, -1))

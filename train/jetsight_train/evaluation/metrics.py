@@ -50,7 +50,7 @@ def prediction_skill(
     history, horizon = model.config.history, model.config.horizon
     block = model.timing.action_block
     sampler = WindowSampler(recording, history + horizon, block)
-    rows = sampler.rows(sampler.every(stride))
+    rows = sampler.rows(sampler.firsts[::stride])
     blocks = sampler.blocks(rows)
     z = latents[torch.from_numpy(rows)]
     predicted = model.rollout(z[:, :history], blocks[:, : history - 1], blocks[:, history - 1 :])

@@ -68,6 +68,12 @@ def _mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
 
+def _register_normalisers(head: nn.Module, **sizes: int) -> None:
+    for name, size in sizes.items():
+        head.register_buffer(f"{name}_mean", torch.zeros(size))
+        head.register_buffer(f"{name}_std", torch.ones(size))
+
+
 class ProbeHead(nn.Module):
     """Regression of physical quantities: `[..., D] -> [..., P]`, in their own units."""
 
@@ -79,14 +85,12 @@ class ProbeHead(nn.Module):
     def __init__(self, latent_size: int, quantities: int, hidden: tuple[int, ...] = HIDDEN) -> None:
         super().__init__()
         self.mlp = _mlp(latent_size, hidden, quantities)
-        for name, size in (("z", latent_size), ("y", quantities)):
-            self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_std", torch.ones(size))
+        _register_normalisers(self, z=latent_size, y=quantities)
 
     def forward(self, z: Tensor) -> Tensor:
         """`z [..., D] -> [..., P]`."""
-        read: Tensor = self.mlp((z - self.z_mean) / self.z_std)
-        return read * self.y_std + self.y_mean
+        normalised: Tensor = self.mlp((z - self.z_mean) / self.z_std)
+        return normalised * self.y_std + self.y_mean
 
 
 class HazardHead(nn.Module):
@@ -102,9 +106,7 @@ class HazardHead(nn.Module):
     ) -> None:
         super().__init__()
         self.mlp = _mlp(2 * latent_size + action_size, hidden, hazards)
-        for name, size in (("z", latent_size), ("a", action_size)):
-            self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_std", torch.ones(size))
+        _register_normalisers(self, z=latent_size, a=action_size)
 
     def forward(self, z: Tensor, a: Tensor, z_next: Tensor) -> Tensor:
         """Classify blocks by the latents before and after them and their actions.

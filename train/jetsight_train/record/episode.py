@@ -120,22 +120,15 @@ def rows_path(folder: Path, index: int) -> Path:
     return folder / f"episode-{index:06d}.npz"
 
 
-def record(recipe: RecordingRecipe, index: int, folder: Path, fps: int) -> int:
-    """Simulate episode `index` and write it to `folder`; returns the number of frames."""
+def record(recipe: RecordingRecipe, index: int, folder: Path, fps: int) -> None:
+    """Simulate episode `index` and write it to `folder`."""
     episode = simulate(recipe, index)
     # The rows are written last: an interruption leaves a complete episode, or none.
     atomic.write_file(video_path(folder, index), video.encode(episode.frames_u8, fps))
     rows = io.BytesIO()
-    np.savez(
-        rows,
-        states=episode.states,
-        actions=episode.actions,
-        rewards=episode.rewards,
-        done=episode.done,
-        histogram=dataset_stats.histogram(episode.frames_u8),
-    )
+    columns = {name: getattr(episode, name) for name in ("states", "actions", "rewards", "done")}
+    np.savez(rows, **columns, histogram=dataset_stats.histogram(episode.frames_u8))
     atomic.write_file(rows_path(folder, index), rows.getvalue())
-    return len(episode.actions)
 
 
 def load_rows(folder: Path, index: int) -> dict[str, NDArray[Any]]:
