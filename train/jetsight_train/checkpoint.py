@@ -133,6 +133,7 @@ def save(
         raise ValueError(
             "heads are saved with their description, and a model without heads has none"
         )
+    # safetensors refuses tensors that are not contiguous.
     weights = save_tensors({k: v.contiguous() for k, v in model.state_dict().items()})
     description = CheckpointDescription(
         format=FORMAT,
@@ -161,6 +162,7 @@ def load(path: Path) -> tuple[WorldModel, CheckpointDescription]:
     folder = _folder_of(path)
     description = _read_description(folder / DESCRIPTION)
     weights = _read(folder / WEIGHTS)
+    # Compared before parsing, so that a damaged file is reported as one.
     file, expected = WeightsFile.of(weights), description.weights
     if file != expected:
         raise CheckpointError(

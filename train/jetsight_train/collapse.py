@@ -13,7 +13,7 @@ from torch import Tensor
 from jetsight.errors import CollapseError
 from jetsight_train.objectives import off_diagonal
 
-_TINY = 1e-12
+_TINY = 1e-12  # against division by zero and log(0) for constant latents
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ def read_recipe(path: Path, kind: type[T]) -> T:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a readable TOML recipe: {error}; fix the file") from error
     _refuse_infinite(plain, path, ())
-    # One strict reader serves recipes, checkpoints and manifests.
+    # Through JSON, so that one strict reader serves recipes, checkpoints and manifests.
     text = json.dumps(plain, default=str).encode()
     return parse(text, kind, str(path), error=UsageError)
 

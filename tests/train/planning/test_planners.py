@@ -1,4 +1,4 @@
-"""The three planners against what was worked out by other means."""
+"""The three planners against results computed independently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MPPI = replace(CEM, kind="mppi", elites=0)
 
 
 def test_cem_is_the_textbook_one() -> None:
-    """Candidates, the best E by cost, their mean and unbiased std: written out once more."""
+    """Compare with a second implementation: best E by cost, their mean and unbiased std."""
     problem, mean, std = problem_of(CEM), torch.zeros(3, 2), torch.ones(3, 2)
     state, noises = start(problem), draws(CEM, 5)
     for noise in noises:

@@ -247,7 +247,7 @@ def anchored(weight: float) -> Recipe:
 
 
 def read_off(trainer: Trainer, data: Recording) -> float:
-    """Correlation of the first dimension with the row the square is at."""
+    """Correlate the first dimension with the row of the square."""
     z = encode_recording(trainer.model, data).numpy()
     return abs(float(np.corrcoef(z[:, 0], data.states[:, 0])[0, 1]))
 

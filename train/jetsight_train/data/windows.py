@@ -186,6 +186,7 @@ class WindowSampler:
         self.recording, self.length, self.block, self.seed = recording, length, block, seed
         span = (length - 1) * block
         borders = zip(recording.starts[:-1], recording.starts[1:], strict=True)
+        # Rows from which a whole window fits into the episode.
         self.firsts = np.concatenate([np.arange(a, b - span) for a, b in borders])
         if not len(self.firsts):
             check_lengths(np.diff(recording.starts).tolist(), length, block, recording.name)

@@ -79,6 +79,7 @@ def _probe_scores(
 def _r2(predicted: FloatArray, real: FloatArray) -> FloatArray:
     residual = np.square(real - predicted, dtype=np.float64).sum(0)
     total = np.square(real - real.mean(0), dtype=np.float64).sum(0)
+    # The bound is for a quantity that is constant on the held-out episodes.
     return np.asarray(1.0 - residual / np.maximum(total, 1e-12))
 
 

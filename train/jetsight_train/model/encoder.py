@@ -31,6 +31,7 @@ class ConvEncoder(nn.Module):
         ):
             # A large stride in the stem: the first two full-resolution layers of the usual pyramid
             # would cost more than all the others together.
+            # No bias in the convolution: BatchNorm adds the offset.
             layers += [
                 nn.Conv2d(previous, width, kernel, stride, (kernel - 1) // 2, bias=False),
                 nn.BatchNorm2d(width),

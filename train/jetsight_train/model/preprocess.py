@@ -49,7 +49,7 @@ def resize_matrix(n_in: int, n_out: int) -> npt.NDArray[np.float32]:
     support = max(scale, 1.0)
     matrix = np.zeros((n_out, n_in), dtype=np.float64)
     for row in range(n_out):
-        center = scale * (row + 0.5)
+        center = scale * (row + 0.5)  # pixel centres are at half-integers
         first = max(int(center - support + 0.5), 0)
         last = min(int(center + support + 0.5), n_in)
         distance = np.abs(np.arange(first, last) - center + 0.5) / support

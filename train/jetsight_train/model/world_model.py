@@ -84,7 +84,7 @@ class WorldModel(nn.Module):
         Returns:
             `[N, H, D]` latents after each block.
         """
-        keep = self.config.history
+        keep = self.config.history  # the predictor has no position embedding beyond K tokens
         z, a = z_hist, torch.cat([a_hist, actions[:, :1]], dim=1)
         future = []
         for step in range(actions.shape[1]):

@@ -146,6 +146,7 @@ def _hold(staging: Path, recipe: episode.RecordingRecipe, resume: bool) -> Itera
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    # The kernel releases this lock when the process ends, however it ends.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -59,7 +59,7 @@ class RunState:
         self.folder.mkdir(parents=True, exist_ok=True)
         sweep(self.folder)  # what a killed run left half written
         target = self.folder / f"step-{step:08d}"
-        if target.exists():
+        if target.exists():  # saved already, and a state is a function of its step
             return
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= _moments(model, optimiser)

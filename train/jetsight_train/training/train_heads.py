@@ -70,6 +70,7 @@ def train_heads(
     check_columns(recipe, tracks)
     train, calibration, held_out = split(tracks, recipe.split, recipe.optimiser.seed)
     _check_hazard_counts(model, recipe, (train, calibration, held_out))
+    # A fork, so that the caller's random numbers do not change.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.optimiser.seed)  # for the initial weights
         heads, counts = _fitted(model, recipe, train, calibration)

@@ -230,7 +230,8 @@ class Trainer:
     def train_step(self) -> StepReport:
         """Take one optimiser step."""
         config, step = self.recipe.optimiser, self.step
-        torch.manual_seed((config.seed << 32) + step + 1)  # for the dropout of this step
+        # For the dropout of this step; the shift keeps the steps of other seeds apart.
+        torch.manual_seed((config.seed << 32) + step + 1)
         self.model.train()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(config, step)
@@ -287,5 +288,6 @@ class Trainer:
         if not path.is_file():
             return
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A line without its end was cut off when the run was killed.
         kept = [line for line in lines[: self.step] if line.endswith("\n")]
         write_file(path, "".join(kept).encode())
