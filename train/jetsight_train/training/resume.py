@@ -57,7 +57,7 @@ class RunState:
     ) -> None:
         """Write the state of `step` and remove all but the newest two."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        sweep(self.folder)  # what a killed run left half written
+        sweep(self.folder)  # incomplete states of a killed run
         target = self.folder / f"step-{step:08d}"
         if target.exists():  # saved already, and a state is a function of its step
             return
