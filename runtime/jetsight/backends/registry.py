@@ -43,7 +43,7 @@ class BackendInfo:
     reason: str | None
 
     def runs(self, family: str) -> bool:
-        """Tell whether this backend is for graphs of `family`, installed or not."""
+        """Return whether this backend is for graphs of `family`, installed or not."""
         return family.startswith(self.families)
 
 

@@ -67,5 +67,5 @@ def check_dataset_fits(where: object, found: RecordingSpec, wanted: RecordingSpe
 
 
 def rates_agree(found_hz: float, wanted_hz: float) -> bool:
-    """Tell whether two rates differ by less than a stream would notice."""
+    """Return whether two rates differ by less than a stream would notice."""
     return abs(found_hz - wanted_hz) <= RATE_TOLERANCE * wanted_hz

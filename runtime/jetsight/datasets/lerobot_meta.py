@@ -228,7 +228,7 @@ def read_parquet(file: Path, columns: Sequence[str], episode: int | None = None)
 
 
 def _may_hold(group: Any, episode: int) -> bool:
-    """Tell whether the statistics of a row group, where it has some, allow for `episode`."""
+    """Return whether the statistics of a row group, where it has some, allow for `episode`."""
     for i in range(group.num_columns):
         column = group.column(i)
         if column.path_in_schema == "episode_index" and column.is_stats_set:

@@ -186,7 +186,7 @@ def _abilities(
 
 
 def _runs(prefix: str, infos: Sequence[BackendInfo], also: tuple[str, ...] = ()) -> Ability:
-    """Tell whether a backend for these graph families can be used, and which one would be."""
+    """Return whether a backend for these graph families can be used, and which one would be."""
     known = [info for info in infos if info.runs(prefix)]
     ready = [f"{info.name} {info.version}" for info in known if info.reason is None]
     reasons = [] if ready else [info.reason or "" for info in known]

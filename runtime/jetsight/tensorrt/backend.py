@@ -389,7 +389,7 @@ def _own(array: Array) -> CudaArray:
 
 
 def used_once(is_input: bool, dtype: np.dtype[Any]) -> bool:
-    """Tell whether the GPU touches a tensor once per run, so that it need not be cached there.
+    """Return whether the GPU touches a tensor once per run, so that it need not be cached there.
 
     Outputs are written once. Of the inputs, raw bytes are cast first, which reads them once;
     latents and actions are read by many kernels.

@@ -244,7 +244,7 @@ class EngineStore:
 
 
 def _holds(path: Path, record: BuildRecord) -> bool:
-    """Tell whether the engine in that file is the one of the record."""
+    """Return whether the engine in that file is the one of the record."""
     with contextlib.suppress(OSError, EngineError):
         plan = read_file(path, record.plan_bytes)
         return hashlib.sha256(plan).hexdigest() == record.plan_sha256

@@ -71,7 +71,7 @@ def cuda_failure(text: str) -> str | None:
 
 
 def out_of_memory(lines: Sequence[str]) -> bool:
-    """Tell whether one of the lines says that memory ran out."""
+    """Return whether one of the lines says that memory ran out."""
     return any(_MEMORY.search(line) for line in lines)
 
 

@@ -130,7 +130,7 @@ class _Job:
             return BuiltEngine(record, reused=False)
 
     def _is_enough(self, record: BuildRecord) -> bool:
-        """Tell whether everything that can be checked here was."""
+        """Return whether everything that can be checked here was."""
         if self._workshop.host.gpu is None:
             return True
         compared = record.parity is not None or not self._can_compare

@@ -205,7 +205,7 @@ def quantized_products(network: Any) -> tuple[int, int]:
 
 
 def _is_dequantized(tensor: Any, makers: dict[str, Any]) -> bool:
-    """Tell whether a DequantizeLinear made a tensor, through nodes that only move numbers."""
+    """Return whether a DequantizeLinear made a tensor, through nodes that only move numbers."""
     while (maker := makers.get(tensor.name)) is not None:
         if maker.type.name == "DEQUANTIZE":
             return True

@@ -268,7 +268,7 @@ def shares_text(proof: Proof) -> str:
 
 
 def _only_quantizes(layer: EngineLayer) -> bool:
-    """Tell whether quantizing is all a layer does; fused names join several with `+`."""
+    """Return whether quantizing is all a layer does; fused names join several with `+`."""
     if layer.gemm or "+" in layer.name:
         return False
     return bool(_QUANTIZE.search(layer.kind) or _QUANTIZE.search(layer.name))

@@ -21,7 +21,7 @@ _FEWEST = 20
 
 
 def can_compare(golden: dict[str, NDArray], graph: str) -> bool:
-    """Tell whether there is something to compare a graph with; planners may be without."""
+    """Return whether there is something to compare a graph with; planners may be without."""
     return graph in REFERENCE or planner_key(graph, "costs") in golden
 
 

@@ -103,7 +103,7 @@ class Device(Protocol):
         ...
 
     def is_done(self, stream: int) -> bool:
-        """Tell whether all work of a stream has finished; other threads may run meanwhile."""
+        """Return whether all work of a stream has finished; other threads may run meanwhile."""
         ...
 
     def create_event(self, *, timing: bool) -> int:
@@ -310,7 +310,7 @@ class PyCudaDevice:
         del self._streams[stream]  # PyCUDA destroys it with its last reference
 
     def is_done(self, stream: int) -> bool:
-        """Tell whether all work of a stream has finished."""
+        """Return whether all work of a stream has finished."""
         return self._driver.is_done(stream)
 
     def create_event(self, *, timing: bool) -> int:

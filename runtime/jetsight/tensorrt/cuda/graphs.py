@@ -85,7 +85,7 @@ class GraphDriver:
         self._call("cuGraphExecDestroy", graph)
 
     def is_done(self, stream: int) -> bool:
-        """Tell whether everything enqueued on `stream` has finished."""
+        """Return whether everything enqueued on `stream` has finished."""
         code = self._library.cuStreamQuery(stream)
         if code == _NOT_READY:
             return False
