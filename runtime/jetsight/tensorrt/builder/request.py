@@ -121,25 +121,20 @@ def choose_families(bundle: Bundle, names: Sequence[str], host: HostSpec) -> lis
     return [f for f in candidates if host.target in f.targets] or candidates
 
 
-def graphs_of(bundle: Bundle, family: Family, asked: Sequence[str]) -> list[str]:
-    """Choose the requested graphs of a family; all of them if none was.
+def graphs_of(bundle: Bundle, family: Family, requested: Sequence[str]) -> list[str]:
+    """Choose the requested graphs of a family; all of them if `requested` is empty.
 
     Raises:
         UsageError: no such graph.
     """
-    prefix = f"graphs/{family.name}/"
-    names = [
-        path.removeprefix(prefix).removesuffix(".onnx")
-        for path in bundle.manifest.files
-        if path.startswith(prefix)
-    ]
-    for name in asked:
+    names = list(bundle.manifest.graphs(family.name))
+    for name in requested:
         if name not in names:
             raise UsageError(
                 f"{bundle.path} has no graph {name!r} in family {family.name!r}; it has: "
                 f"{', '.join(names)}"
             )
-    return [name for name in names if not asked or name in asked]
+    return [name for name in names if not requested or name in requested]
 
 
 def refuse_unfit(workshop: BuildContext) -> None:

@@ -54,7 +54,7 @@ def parity(
     worst = worst_cosine(engine, golden, output)
     if not worst >= limit:  # also when it is NaN
         raise EngineError(
-            f"{what}: does not compute what PyTorch did, cosine {worst:.4f} on the bundle's "
+            f"{what}: does not agree with PyTorch, cosine {worst:.4f} on the bundle's "
             f"reference data, expected at least {limit}; nothing was kept, build a family of "
             "higher precision (--family), or compile with more layers in float (--keep-float)"
         )
@@ -68,7 +68,7 @@ def _planner_parity(
     worst = rank_agreement(engine, golden, graph)
     if worst is None or not worst >= limit:
         raise EngineError(
-            f"{what}: does not rank plans as PyTorch did, rank correlation {worst} on the bundle's "
+            f"{what}: does not rank plans like PyTorch, rank correlation {worst} on the bundle's "
             f"reference data, expected at least {limit}; nothing was kept, build a family of "
             "higher precision (--family)"
         )
