@@ -33,7 +33,6 @@ def packages(root: Path, names: Collection[str]) -> dict[str, str]:
     """Read the versions of installed Debian packages, epoch and revision included."""
     versions = {}
     name, installed = "", False
-    # dpkg's own file, because containers with the libraries mounted in often have no `dpkg`.
     for line in sysfs.lines(root / "var/lib/dpkg/status", max_bytes=_STATUS_BYTES):
         key, _, value = line.partition(": ")
         if key == "Package":

@@ -136,7 +136,7 @@ def sweep(parent: str | os.PathLike[str], name: str | None = None) -> list[Path]
 
 
 def _resolve(path: str | os.PathLike[str]) -> Path:
-    # Links are followed, because a rename within another file system would fail.
+    # Links are followed, so that the rename replaces the file, not a link to it.
     return Path(os.path.realpath(path))
 
 

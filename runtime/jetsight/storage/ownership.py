@@ -16,7 +16,7 @@ def refuse_shared(folder: Path, *, readable: bool = True) -> None:
         folder: path of the folder.
         readable: others may read it.
     """
-    status = os.lstat(folder)  # not `stat`: a link could point into a folder of another user
+    status = os.lstat(folder)  # not `stat`: a link could be redirected after the check
     if not stat.S_ISDIR(status.st_mode):
         raise EngineError(f"{folder} is no folder, expected one that holds engines; remove it")
     if status.st_uid != os.geteuid():

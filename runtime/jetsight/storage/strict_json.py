@@ -217,7 +217,7 @@ def _refuse_unknown(value: Mapping[str, Any], names: list[str], path: str) -> No
             raise _Wrong(path, f"unknown key {_shown(key)}; {hint}")
 
 
-@functools.cache  # evaluating the annotations of a manifest takes longer than reading its values
+@functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
