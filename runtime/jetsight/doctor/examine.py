@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from jetsight.machine.jetson import Jetson, jetson
 from jetsight.machine.nvidia_packages import same_release
 from jetsight.machine.system import Cuda
 from jetsight.machine.thermal import temperatures, throttles
-from jetsight.tensorrt.bindings import RTX, TENSORRT, TensorRtModule
+from jetsight.tensorrt.bindings import RTX, TENSORRT, TensorRtModule, parse_version
 from jetsight.tensorrt.engine_cache import EngineStore
 from jetsight.tensorrt.fingerprint import HostSpec, host_spec
 from jetsight.version import __version__
@@ -137,8 +136,7 @@ def _library(root: Path, versions: dict[str, str | None]) -> TensorRtModule | No
         # The package record of the system has the build number, the Python module may not.
         system = nvidia_packages.tensorrt(root) if name == TENSORRT else None
         exact = system if system and same_release(system, installed) else installed
-        numbers = (*(int(part[:9]) for part in re.findall(r"\d+", exact)[:4]), 0, 0, 0, 0)
-        return TensorRtModule(None, name, (numbers[0], numbers[1], numbers[2], numbers[3]))
+        return TensorRtModule(None, name, parse_version(exact))
     return None
 
 

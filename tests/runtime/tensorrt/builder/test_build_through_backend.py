@@ -72,9 +72,9 @@ class Machine:
         return TensorRtBackend(device=self.device, store=self.store, library=self.library)
 
     def build(self) -> Any:
-        workshop = BuildContext(self.library, ORIN, None, self.store, self.backend)
+        context = BuildContext(self.library, ORIN, None, self.store, self.backend)
         request = BuildRequest(graphs=("encode",))
-        (made,) = build_bundle(self.bundle, request, workshop, ProgressLine(io.StringIO()))
+        (made,) = build_bundle(self.bundle, request, context, ProgressLine(io.StringIO()))
         return made.record
 
 
