@@ -68,12 +68,3 @@ def test_joining_copies_every_picture_to_its_place(frames_u8, tmp_path):
     apart = np.concatenate([decoded(str(part))[0] for part in parts])
     assert np.array_equal(joined, apart)
     assert np.allclose(times_s, np.arange(len(frames_u8)) / FPS, atol=1e-6)
-
-
-def test_resampling_averages_areas():
-    frame = np.zeros((40, 60, 3), np.uint8)
-    frame[:, ::2] = 200
-    small = video.resample(frame, (20, 30))
-    assert small.shape == (20, 30, 3)
-    assert np.abs(small.astype(int) - 100).max() <= 2
-    assert video.resample(frame, (40, 60)).tobytes() == frame.tobytes()

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetsight.datasets.pyav import resize
 from jetsight.errors import JetsightError, MissingDependency, UsageError, first_line
 from jetsight.signals import deferred_signals
 from jetsight_train.record.pusht import Scene
-from jetsight_train.record.video import resample
 
 PUSHT = "gym_pusht/PushT-v0"
 
@@ -90,7 +90,7 @@ class PixelEnvironment:
                 f"environment {self.env_id!r} returns no RGB picture; "
                 "expected an [h,w,3] uint8 observation or render_mode 'rgb_array'"
             )
-        return Observation(resample(frame, self.size_hw), self._state(raw))
+        return Observation(resize(frame, *self.size_hw), self._state(raw))
 
     def _state(self, raw: Any) -> NDArray[np.float32]:
         parts = [np.asarray(v, dtype=np.float32).ravel() for v in _numeric_of(raw).values()]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.datasets.pyav import import_av, rgb
+from jetsight.datasets.pyav import import_av
 
 _PURPOSE = "writing video"
 CODEC = "libx264"
@@ -42,16 +42,6 @@ def encode(frames_u8: NDArray[np.uint8], fps: int) -> bytes:
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     return file.getvalue()
-
-
-def resample(frame_hwc_u8: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize `frame_hwc_u8` to `size_hw` (height, width) by area averaging, unless it fits."""
-    frame_hwc_u8 = np.ascontiguousarray(frame_hwc_u8)
-    if frame_hwc_u8.shape[:2] == size_hw:
-        return frame_hwc_u8
-    picture = import_av(_PURPOSE).VideoFrame.from_ndarray(frame_hwc_u8, format="rgb24")
-    small = picture.reformat(width=size_hw[1], height=size_hw[0], interpolation="AREA")
-    return rgb(small)
 
 
 def join(path: Path, parts: Sequence[Path], lengths: Iterable[int], fps: int) -> None:
