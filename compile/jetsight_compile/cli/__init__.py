@@ -1,1 +1,1 @@
-"""Package."""
+"""Commands of the command line that compile, demonstrate and measure."""
