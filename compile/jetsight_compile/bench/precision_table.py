@@ -105,24 +105,24 @@ def measure(
         EngineError: TensorRT refuses a graph.
     """
     plans = _plans(targets)
-    for family in plans:
+    for family in plans:  # before the model and TensorRT are loaded
         check_methods(family, methods)
     trt = bindings.open_library()
     model, about = checkpoint.load(checkpoint_path)
     episodes = load_episodes(data, model)
     truth = reference(model, episodes.held_out)
     builder = FamilyBuilder(model, episodes, Options(methods), say)
-    found = PrecisionTable(about.name, f"{trt.name} {'.'.join(map(str, trt.version))}")
+    results = PrecisionTable(about.name, f"{trt.name} {'.'.join(map(str, trt.version))}")
     for family in plans:
         try:
-            made = quantize_family(builder, export_family(builder, family))
+            compiled = quantize_family(builder, export_family(builder, family))
         except UsageError as error:
-            found.left_out[family.name] = str(error)
+            results.left_out[family.name] = str(error)
             continue
         say(f"gate {family.name}")
-        found.gates += gate_family(made, truth)
-        found.rows += _built(made, trt, say)
-    return found
+        results.gates += gate_family(compiled, truth)
+        results.rows += _built(compiled, trt, say)
+    return results
 
 
 def _plans(targets: Sequence[str]) -> list[FamilyPlan]:
@@ -135,19 +135,23 @@ def _plans(targets: Sequence[str]) -> list[FamilyPlan]:
     return list(plans.values())
 
 
-def _built(made: FamilyGraphs, trt: bindings.TensorRtModule, say: Say) -> Iterator[PrecisionRow]:
+def _built(
+    compiled: FamilyGraphs, trt: bindings.TensorRtModule, say: Say
+) -> Iterator[PrecisionRow]:
     clock = MonotonicClock()
-    for name, graph in made.graphs.items():
-        say(f"build {name} of {made.plan.name}")
+    for name, graph in compiled.graphs.items():
+        say(f"build {name} of {compiled.plan.name}")
         data = graph.SerializeToString()
         start_ns = clock.now_ns()
-        built = onnx_parser.build(data, library=trt, what=f"{name} of {made.plan.name}")
+        built = onnx_parser.build(data, library=trt, what=f"{name} of {compiled.plan.name}")
         build_s = (clock.now_ns() - start_ns) / 1e9
-        constants = {tensor.name for tensor in made.exact[name].graph.initializer}
-        products = [n for n in weighted(made.exact[name]) if constants.intersection(n.input[:2])]
-        quantized = made.quantized.get(name)
+        constants = {tensor.name for tensor in compiled.exact[name].graph.initializer}
+        products = [
+            n for n in weighted(compiled.exact[name]) if constants.intersection(n.input[:2])
+        ]
+        quantized = compiled.quantized.get(name)
         yield PrecisionRow(
-            family=made.plan.name,
+            family=compiled.plan.name,
             graph=name,
             opset=graph.opset_import[0].version,
             onnx_bytes=len(data),
@@ -163,11 +167,11 @@ def _built(made: FamilyGraphs, trt: bindings.TensorRtModule, say: Say) -> Iterat
         )
 
 
-def lines(found: PrecisionTable) -> Iterator[str]:
+def lines(results: PrecisionTable) -> Iterator[str]:
     """Format the page for a terminal."""
     from jetsight.cli.table import human_bytes, table
 
-    yield f"{found.model} compiled by {found.compiler}; nothing ran on a GPU"
+    yield f"{results.model} compiled by {results.compiler}; nothing ran on a GPU"
     yield ""
     head = ("family", "graph", "ONNX", "build s", "engine", "layers", "Q", "DQ", "quantized", "by")
     rows = (
@@ -177,30 +181,30 @@ def lines(found: PrecisionTable) -> Iterator[str]:
             *map(str, (r.layers, r.quantize, r.dequantize)),
             *(f"{r.quantized} of {r.products}", r.method or "-"),
         )
-        for r in found.rows
+        for r in results.rows
     )
     yield from table(head, rows)
     yield ""
-    yield from _calibrations(found)
+    yield from _calibrations(results)
     yield ""
-    yield from _ladder(found)
-    for name in dict.fromkeys(gate.name for gate in found.gates):
+    yield from _ladder(results)
+    for name in dict.fromkeys(gate.name for gate in results.gates):
         yield ""
-        yield from _gate_table(name, [gate for gate in found.gates if gate.name == name])
-    for family, reason in found.left_out.items():
+        yield from _gate_table(name, [gate for gate in results.gates if gate.name == name])
+    for family, reason in results.left_out.items():
         yield ""
         yield f"{family} was left out: {reason}"
-    failed = sorted({gate.family for gate in found.gates if not gate.passed})
-    passed = len({gate.family for gate in found.gates}) - len(failed)
+    failed = sorted({gate.family for gate in results.gates if not gate.passed})
+    passed = len({gate.family for gate in results.gates}) - len(failed)
     yield ""
     yield f"{passed} families pass every gate; fail: {', '.join(failed) or 'none'}"
 
 
-def _calibrations(found: PrecisionTable) -> Iterator[str]:
+def _calibrations(results: PrecisionTable) -> Iterator[str]:
     """List the output error of every calibration, relative to the outputs' variance."""
     from jetsight.cli.table import table
 
-    rows = [row for row in found.rows if len(row.tried) > 1]
+    rows = [row for row in results.rows if len(row.tried) > 1]
     names = list(dict.fromkeys(name for row in rows for name in row.tried))
     marked = [
         {n: f"{error:.2e}{' *' if n == row.method else ''}" for n, error in row.tried.items()}
@@ -213,7 +217,7 @@ def _calibrations(found: PrecisionTable) -> Iterator[str]:
     return table(("error by calibration", *names), cells)
 
 
-def _ladder(found: PrecisionTable) -> Iterator[str]:
+def _ladder(results: PrecisionTable) -> Iterator[str]:
     """List the loss of each family on one line, without limits and controls."""
     from jetsight.cli.table import table
 
@@ -226,8 +230,8 @@ def _ladder(found: PrecisionTable) -> Iterator[str]:
         "rollout drift": "rollout_drift",
     }
     rows = []
-    for family in dict.fromkeys(gate.family for gate in found.gates):
-        gates = {gate.name: gate for gate in found.gates if gate.family == family}
+    for family in dict.fromkeys(gate.family for gate in results.gates):
+        gates = {gate.name: gate for gate in results.gates if gate.family == family}
         passed = sum(gate.passed for gate in gates.values())
         failed = sum(gate.control_failed for gate in gates.values())
         rows.append(

@@ -20,6 +20,7 @@ package = perf_counter()
 from jetsight import Bundle, Camera, Session
 print((package - start) * 1e3, (perf_counter() - start) * 1e3)
 """
+# /proc counts KiB: divided by 1000 and times 1.024 they are MB.
 _MEMORY = """
 import json, sys
 import numpy as np

@@ -10,7 +10,8 @@ from jetsight.testing.overhead import Overhead
 from jetsight_compile.bench.contestants import EAGER
 from jetsight_compile.bench.timing import CallTimes
 
-# Ratios of medians to torch eager in the same run, by model and precision.
+# The bars; docs/results.md has them beside measured values. Those of encoders are ratios to torch
+# eager in the same run, by model and precision.
 ENCODE_BARS = {("lewm", "fp32"): 1.5, ("lewm", "int8"): 2.5}
 OVERHEAD_P99_MS = 1.0
 OVERHEAD_SHARE = 0.05

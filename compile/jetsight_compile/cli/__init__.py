@@ -1,1 +1,1 @@
-"""Commands of the command line that compile, demonstrate and measure."""
+"""Commands that compile, demonstrate and measure; each imports heavy libraries when it runs."""

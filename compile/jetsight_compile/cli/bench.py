@@ -47,7 +47,9 @@ def bench(
 
     from jetsight_compile.bench.session import bench_session, report_lines
 
-    found = bench_session(
+    results = bench_session(
         models, checkpoint, data, threads, quick=quick, say=lambda text: click.echo(text, err=True)
     )
-    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(report_lines(found)))
+    click.echo(
+        json.dumps(results.as_dict(), indent=2) if as_json else "\n".join(report_lines(results))
+    )

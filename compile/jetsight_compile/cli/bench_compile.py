@@ -54,11 +54,11 @@ def bench_compile(
     from jetsight_compile.bench.precision_table import lines, measure
     from jetsight_compile.pipeline.shipped import find_checkpoint, find_data
 
-    found = measure(
+    results = measure(
         find_checkpoint(checkpoint),
         find_data(data),
         targets,
         methods or METHODS,
         lambda stage: click.echo(f"  {stage}", err=True),
     )
-    click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(lines(found)))
+    click.echo(json.dumps(results.as_dict()) if as_json else "\n".join(lines(results)))

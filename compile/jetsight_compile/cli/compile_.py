@@ -14,6 +14,7 @@ from jetsight.errors import UsageError
 from jetsight_compile.config.precision import METHODS
 
 _PATH = click.Path(path_type=Path)
+# Options that `_planners` turns into the presets and settings of a request.
 _PLANNERS = ("planners", "no_planner", "planner_settings")
 
 
@@ -93,13 +94,13 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
     presets, settings = _planners(**{name: options.pop(name) for name in _PLANNERS})
     options["methods"] = options["methods"] or METHODS
     request = CompileRequest(checkpoint, calib, out, **options, planners=presets, settings=settings)
-    made = compile_checkpoint(request, lambda stage: click.echo(f"  {stage}", err=True))
+    compiled = compile_checkpoint(request, lambda stage: click.echo(f"  {stage}", err=True))
     if as_json:
-        click.echo(json.dumps(_summary(made)))
+        click.echo(json.dumps(_summary(compiled)))
         return
-    for family, trials in made.trials.items():
+    for family, trials in compiled.trials.items():
         _print_trials(family, trials)
-    _print_table(made.bundle)
+    _print_table(compiled.bundle)
 
 
 def _planners(
@@ -116,9 +117,9 @@ def _planners(
     return presets, settings.load_settings(planner_settings)
 
 
-def _summary(made: Any) -> dict[str, Any]:
+def _summary(compiled: Any) -> dict[str, Any]:
     """Describe the new bundle as one JSON object."""
-    bundle, facts = made.bundle, made.bundle.manifest
+    bundle, facts = compiled.bundle, compiled.bundle.manifest
     return {
         "path": str(bundle.path),
         "name": facts.name,
@@ -136,7 +137,7 @@ def _summary(made: Any) -> dict[str, Any]:
         ],
         "search": {
             family: [dataclasses.asdict(trial) for trial in trials]
-            for family, trials in made.trials.items()
+            for family, trials in compiled.trials.items()
         },
     }
 

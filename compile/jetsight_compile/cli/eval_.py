@@ -80,14 +80,16 @@ def eval_(video: Path | None, out: Path | None, **options: Any) -> None:
         _check_place(path, option)
     studio = None if video is None else Studio.open(settings, video, data)
     with _progress(settings.episodes) as progress:
-        found: Evaluated = evaluate(settings, progress)
-    file = strict_json.dump(found.results)
+        evaluation: Evaluated = evaluate(settings, progress)
+    file = strict_json.dump(evaluation.results)
     # Printed before any file is written: a full disk must not cost an hour of simulation.
-    click.echo(file.decode() if as_json else "\n".join(report_lines(found.results)), nl=not as_json)
+    click.echo(
+        file.decode() if as_json else "\n".join(report_lines(evaluation.results)), nl=not as_json
+    )
     if out is not None:
         atomic.write_file(out, file)
     if studio is not None:
-        studio.publish(found.films, found.region)
+        studio.publish(evaluation.films, evaluation.region)
     for path in (out, video):
         if path is not None and not as_json:
             click.echo(f"look at {path}")

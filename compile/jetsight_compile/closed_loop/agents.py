@@ -266,6 +266,7 @@ class Deployed:
     def _see(self, view: AgentView, plan: NDArray | None) -> None:
         assert self._stream is not None, "begin() has to be called first"
         clock = self._session.clock
+        # Before the frame is stamped: one period per frame, however long planning took.
         if isinstance(clock, TickClock):
             clock.sleep_ns(self._session.spec.period_ns)
         executed = None if view.executed is None else view.executed[None]
@@ -273,6 +274,7 @@ class Deployed:
             Frame(view.frame_hwc_u8, view.tick, view.tick, clock.now_ns(), executed, plan)
         )
         forecast = next(self._stream)
+        # Only ticks on which the agent acted count, as for plans.
         self.log.surprises += forecast.surprising and view.upcoming is None
 
     def _arrive_ticks(self) -> int | None:
@@ -283,6 +285,7 @@ class Deployed:
 
     def _plan(self, tick: int) -> None:
         use, log = self._use, self.log
+        # One seed per plan from the episode's stream, so that arms draw equal noise.
         seed = int(self._seeds.integers(1 << 31))
         start_ns = self._clock.now_ns()
         plan = self._session.imagine(
@@ -304,5 +307,6 @@ class Deployed:
         log.costs.append((tick, plan.cost))
         if plan.z_future is not None:
             log.futures.append((tick, plan.z_future.copy()))
+        # A plan's arrays are views of the planner's buffers, valid until the next plan.
         self._left = plan.actions.copy()
         self._steps = min(use.replan_every, len(self._left))

@@ -45,10 +45,10 @@ def check_planners(manifest: Manifest, settings: EvalConfig) -> None:
             f"{settings.bundle} has no planner, so there is nothing to evaluate; compile it again "
             "with --planner"
         )
-    wanted = settings.use.planner
-    if wanted is not None and wanted not in names:
+    chosen = settings.use.planner
+    if chosen is not None and chosen not in names:
         raise UsageError(
-            f"{settings.bundle} has no planner {wanted!r}; choose one of {', '.join(names)}"
+            f"{settings.bundle} has no planner {chosen!r}; choose one of {', '.join(names)}"
         )
 
 
@@ -65,15 +65,16 @@ def load_reference(settings: EvalConfig, manifest: Manifest) -> TorchModel | Non
 
     from jetsight_train import checkpoint
 
+    # As for every engine: by default the results would depend on the number of cores.
     torch.set_num_threads(settings.threads)
     model, about = checkpoint.load(Path(settings.against))
     config, facts = model.config, manifest.model
-    found = (config.latent_size, config.history, config.horizon, model.action_size)
-    wanted = (facts.latent_size, facts.history, facts.horizon, facts.action_size)
-    if found != wanted:
+    sizes = (config.latent_size, config.history, config.horizon, model.action_size)
+    expected = (facts.latent_size, facts.history, facts.horizon, facts.action_size)
+    if sizes != expected:
         raise UsageError(
-            f"{settings.against} has latent size, history, horizon and action size {found}, but "
-            f"{settings.bundle} has {wanted}; give the checkpoint the bundle was compiled from"
+            f"{settings.against} has latent size, history, horizon and action size {sizes}, but "
+            f"{settings.bundle} has {expected}; give the checkpoint the bundle was compiled from"
         )
     return TorchModel(model.eval(), about)
 
@@ -95,6 +96,7 @@ def eager_session(
     """Build the same session with PyTorch engines."""
     from jetsight_compile.closed_loop import torch_engines
 
+    # `EagerBackend` builds a planner from its name, so `str.encode` replaces the bundle's graphs.
     spec = PlanSpec.from_manifest(manifest, deployed.family)
     session = Session(
         deployed.spec,
@@ -165,13 +167,13 @@ def reference_facts(manifest: Manifest, reference: TorchModel | None) -> dict[st
 
 def _planner(settings: EvalConfig, session: Session) -> PlannerSpec:
     planners = {planner.graph: planner for planner in session.planners}
-    wanted = settings.use.planner or next(iter(planners), "")
-    if wanted not in planners:
+    chosen = settings.use.planner or next(iter(planners), "")
+    if chosen not in planners:
         raise UsageError(
-            f"family {session.family} of {settings.bundle} has no planner {wanted!r}; "
+            f"family {session.family} of {settings.bundle} has no planner {chosen!r}; "
             "choose another --family"
         )
-    return planners[wanted]
+    return planners[chosen]
 
 
 def _clock(settings: EvalConfig) -> Clock | None:

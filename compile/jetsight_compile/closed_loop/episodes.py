@@ -45,6 +45,7 @@ class Rules:
     seed: int
     size_hw: tuple[int, int]
     warm_up: int = 30
+    # Goal offset and budget are those of stable-worldmodel's PushT evaluation.
     goal_offset: int = 25
     budget: int = 50
     driver_ticks: int = 120

@@ -128,6 +128,7 @@ def _row(
     tolerance: Tolerance,
     inside: int,
 ) -> EpisodeResult:
+    # Without the start: an episode whose start is already at the goal is no success yet.
     acted, last, log = misses[1:], misses[-1], agent.log
     reached = [tick for tick, miss in enumerate(acted, 1) if miss.within(tolerance)]
     return EpisodeResult(

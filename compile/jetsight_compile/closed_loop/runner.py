@@ -36,6 +36,7 @@ from jetsight_compile.closed_loop.task import PushingState, Region
 from jetsight_compile.pipeline.environment import machine_spec, versions
 from jetsight_train.record.environments import PixelEnvironment, open_environment
 
+# Libraries whose version can change the rows.
 _SIMULATORS = ("gymnasium", "gym-pusht", "pymunk", "scipy")
 _MOST_TRIED = 20  # episodes tried per episode that a keep-out run needs
 Progress = Callable[[Sequence[EpisodeResult]], None]
@@ -65,6 +66,7 @@ def evaluate(settings: EvalConfig, progress: Progress = lambda rows: None) -> Ev
     check_scipy()
     with open_lab(settings) as lab:
         artefacts = lab.artefacts
+        # Also opened for worker processes: it refuses bad settings before the first one starts.
         if settings.workers == 1:
             return _results(settings, artefacts, run_all(_Here(lab), settings, progress))
     with _Pool(settings) as pool:
@@ -87,23 +89,26 @@ def run_all(
     Raises:
         DataError: too few episodes are relevant.
     """
-    found: list[list[EpisodeTrace]] = []
+    collected: list[list[EpisodeTrace]] = []
     waiting: deque[Callable[[], list[EpisodeTrace]]] = deque()
     number, most = 0, settings.episodes * (_MOST_TRIED if settings.keep_out else 1)
-    while len(found) < settings.episodes:
-        while len(found) + len(waiting) < settings.episodes and number < most:
+    while len(collected) < settings.episodes:
+        while len(collected) + len(waiting) < settings.episodes and number < most:
             waiting.append(runner.submit(number))
             number += 1
         if not waiting:
             raise DataError(
-                f"only {len(found)} of {most} episodes have the region in their way, expected "
+                f"only {len(collected)} of {most} episodes have the region in their way, expected "
                 f"{settings.episodes}; choose a larger or more central --region"
             )
+        # In the order of submission, so that the rows do not depend on the speed of a worker.
         films = waiting.popleft()()
         if films:
-            found.append(films if len(found) < settings.films else [_bare(f) for f in films])
+            collected.append(
+                films if len(collected) < settings.films else [_bare(f) for f in films]
+            )
             progress([film.trial for film in films])
-    return found
+    return collected
 
 
 def _bare(film: EpisodeTrace) -> EpisodeTrace:
@@ -164,13 +169,14 @@ def _begin_worker(threads: int) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
+# One lab per worker process: opening loads the bundle and its engines.
 @functools.lru_cache(maxsize=1)
 def _own_lab(settings: EvalConfig) -> Lab:
     return open_lab(settings)
 
 
 def _run_one(settings: EvalConfig, number: int) -> list[EpisodeTrace] | JetsightError:
-    """Run one episode in a worker; return an expected error, so that it is pickled unchanged."""
+    """Run one episode in a worker; return an expected error, which the parent raises."""
     try:
         films = _own_lab(settings).run(number)
     except JetsightError as problem:
@@ -286,7 +292,7 @@ def open_lab(settings: EvalConfig) -> Lab:
         if settings.baselines:
             low, high = environment.action_low, environment.action_high
             agents |= baselines(low, high, settings.seed)
-    except BaseException:
+    except BaseException:  # Ctrl-C while engines load must release the simulator as well
         for session in sessions:
             session.close()
         environment.close()
@@ -310,6 +316,7 @@ def _rules(settings: EvalConfig, manifest: Manifest, reference: TorchModel | Non
         settings.env_id,
         settings.seed,
         (manifest.frame.height_px, manifest.frame.width_px),
+        # Long enough to fill the history, and never shorter than the default.
         warm_up=max(30, (manifest.model.history + 1) * block),
         region=region,
     )

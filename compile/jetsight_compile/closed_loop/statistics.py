@@ -138,6 +138,7 @@ def _newcombe(both: int, only_x: int, only_y: int, neither: int) -> tuple[float,
     n = both + only_x + only_y + neither
     x, y = wilson(both + only_x, n), wilson(both + only_y, n)
     margins = (both + only_x) * (only_y + neither) * (both + only_y) * (only_x + neither)
+    # Correlation of the two arms over the episodes; 0 if a margin is empty.
     phi = (both * neither - only_x * only_y) / math.sqrt(margins) if margins else 0.0
     difference = x.rate - y.rate
 
@@ -155,6 +156,7 @@ def _ratio_interval(top: Rate, bottom: Rate) -> tuple[float, float]:
     product = a.rate * b.rate
 
     def bound(mine: float, other: float, sign: float) -> float:
+        # Rounding can make a discriminant of zero negative.
         inner = product**2 - mine * other * (2 * a.rate - mine) * (2 * b.rate - other)
         return (product + sign * math.sqrt(max(inner, 0.0))) / (other * (2 * b.rate - other))
 

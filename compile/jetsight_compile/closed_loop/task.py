@@ -82,6 +82,7 @@ class PushingState:
     def miss(self, state: NDArray, goal: NDArray) -> Miss:
         """Measure the distance of `state [s]` to `goal [s]`."""
         gap = np.asarray(state, np.float64) - np.asarray(goal, np.float64)
+        # The remainder is the angle the short way round.
         return Miss(
             agent_px=float(np.hypot(*gap[self._agent])),
             block_px=float(np.hypot(*gap[self._block])),
@@ -135,6 +136,7 @@ class Region:
 
     def crosses(self, start: NDArray, end: NDArray) -> bool:
         """Return whether the segment from `start [2]` to `end [2]` enters the region."""
+        # Distance to the nearest point of the segment, which is a point if start equals end.
         segment = np.asarray(end, np.float64) - start
         centre = np.array([self.x, self.y]) - start
         length_2 = float(segment @ segment)

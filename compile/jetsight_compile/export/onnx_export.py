@@ -313,10 +313,10 @@ def _first_problem(model: onnx.ModelProto, graph: str, sizes: Ports) -> str | No
         return f"has a {refused[0]} node"
     if model.functions or any(tensor.external_data for tensor in model.graph.initializer):
         return "keeps local functions or external data"
-    for found, promised in zip(
+    for actual, promised in zip(
         (model.graph.input, model.graph.output), sizes.signature(graph), strict=True
     ):
-        ports = {value.name: _port(value) for value in found}
+        ports = {value.name: _port(value) for value in actual}
         if ports != promised:
             return f"has inputs or outputs {ports}, expected {promised}"
     readers = {n.op_type for n in nodes if "frame_hwc_u8" in n.input}

@@ -131,10 +131,10 @@ def check_quantized(
     nodes = {node.name: node for node in model.graph.node}
     dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
     for name in layers:
-        found = [value in dequantized for value in nodes[name].input[:2]] if name in nodes else []
-        if found != [activations, True]:
+        inputs = [value in dequantized for value in nodes[name].input[:2]] if name in nodes else []
+        if inputs != [activations, True]:
             raise EngineError(
-                f"the quantizer left layer {name!r} in float (inputs quantized: {found}); check "
+                f"the quantizer left layer {name!r} in float (inputs quantized: {inputs}); check "
                 "the installed onnxruntime and nvidia-modelopt against constraints.txt"
             )
     read = {value for node in map(nodes.get, layers) if node for value in node.input[:2]}
