@@ -46,6 +46,12 @@ CASES.row(
     code=2,
     says=["target rtx", "INT8 for weights only", "choose fp32 or fp16"],
 )(_nothing)
+CASES.row(
+    "a method of the CPU's quantizer for TensorRT",
+    *_compile("--target", "orin-jp6", "--precision", "int8", "--method", "entropy"),
+    code=2,
+    says=["TensorRT's quantizer", "entropy", "choose max, percentile, mse"],
+)(_nothing)
 
 
 @CASES.row("empty calibration folder", *_compile(), code=4, says=["ds", "info.json"])

@@ -239,7 +239,7 @@ def _ladder(results: PrecisionTable) -> Iterator[str]:
                 family,
                 *(f"{gates[name].value:.4g}" for name in columns.values()),
                 f"{passed} of {len(gates)} pass",
-                f"{failed} of {len(gates)} detected",
+                f"{failed} of {len(gates)} faults detected",
             )
         )
     return table(("family", *columns, "gates", "controls"), rows)

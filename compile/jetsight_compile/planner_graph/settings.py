@@ -109,6 +109,11 @@ def parse(text: str) -> PlannerPreset:
             "without, like icem:256x5"
         )
     samples, horizon = (int(part) if part else None for part in match.groups()[1:])
+    if samples in (0, 1) or horizon == 0:
+        raise UsageError(
+            f"--planner {text!r} has too few samples or blocks, expected at least 2 and 1; leave a "
+            "size out to take the default"
+        )
     return PlannerPreset(cast(Kind, match[1]), samples or _SAMPLES, horizon)
 
 

@@ -61,6 +61,13 @@ def test_what_is_no_planner_is_refused_in_one_line(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["icem:0", "cem:1", "mppi:0x5", "icem:256x0"])
+def test_a_size_of_nothing_is_refused_and_not_the_default(text: str) -> None:
+    with pytest.raises(UsageError, match="expected at least 2 and 1") as caught:
+        parse(text)
+    assert text in str(caught.value)
+
+
 def test_defaults_depend_on_size_kind_and_model(model) -> None:
     spec = one(model, "icem:256")
     assert (spec.horizon, spec.context, spec.elites, spec.kept, spec.momentum) == (4, 3, 26, 8, 0.1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from jetsight.errors import GateError
+from jetsight_compile.validate import gates, planner_gates
 from jetsight_compile.validate.metrics import Measurement
 from jetsight_compile.validate.runner import GateResult, with_fault_control, worst
 
@@ -62,3 +64,22 @@ def test_the_search_stops_at_the_first_layer_that_every_gate_sees() -> None:
     assert {gate.detail for gate in blind.gates("f")} == {"control mis-scales half"}
     untried = with_fault_control(ranks(1.0, 1.0), [], measure, FP16)
     assert not any(gate.control_failed for gate in untried.gates("f"))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize(
+    ("regret", "control"), [(0.9, 0.0), (0.9, 0.99), (0.0, 0.0)], ids=["both", "value", "control"]
+)
+def test_a_planner_that_fails_never_hides_behind_one_that_passes(
+    order: tuple[int, int], regret: float, control: float
+) -> None:
+    """A value over its limit, a control that does not fail, or both: the family's gate shows it."""
+    name = "imagine_regret"
+    sound = GateResult(FP16, {name: Measurement(0.001)}, {name: 0.99})
+    wrong = GateResult(FP16, {name: Measurement(regret)}, {name: control})
+    results = [(sound, wrong)[index] for index in order]
+    (gate,) = planner_gates.gates("cpu-fp16", results)
+    assert not (gate.passed and gate.control_failed)
+    with pytest.raises(GateError, match=name):
+        gates.require([gate])
+    gates.require(planner_gates.gates("cpu-fp16", [sound, sound]))
