@@ -1,4 +1,4 @@
-"""Contestants of a race: backends on their families, torch eager, torch.compile; same frames.
+"""Contestants of a benchmark: backends with their families, torch eager and torch.compile.
 
 Shapes: h, w frame size, D latent size.
 """
@@ -19,14 +19,12 @@ from jetsight_compile.bench.timing import Contestant
 from jetsight_train.model.world_model import WorldModel
 
 EAGER, COMPILED = "torch eager", "torch.compile"
-
-
-_EDGE = 1024  # of the square matrices of the peak: large enough to be bound by arithmetic
+_EDGE = 1024  # size of the square matrices of the peak: large enough to be bound by arithmetic
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One model in all its forms, and the frames all contestants encode.
+    """One model in all its forms, and the frames that all contestants encode.
 
     Args:
         name: e.g. `"pusht-nano"`.
@@ -102,7 +100,7 @@ def _compiled(subject: Subject) -> Contestant:
         encode = torch.compile(subject.model.encode, dynamic=False)
         return _torch_call(encode, subject.frames_u8)
 
-    # What inductor compiled for this model is of no use to the next one.
+    # The next model cannot use inductor's compiled code of this one.
     return Contestant(COMPILED, prepare, torch.compiler.reset)
 
 
@@ -134,7 +132,7 @@ def _torch_gemm(inputs: Sequence[NDArray]) -> Contestant:
 
 
 def gemm_graph(int8: bool) -> bytes:
-    """Make a square product with a constant weight, in float32 or as u8s8 Q/DQ around it."""
+    """Build a square product with a constant weight, in float32 or between u8s8 Q/DQ pairs."""
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((_EDGE, _EDGE), dtype=np.float32)
     constants = [_tensor("w", weight)]
@@ -153,14 +151,8 @@ def gemm_graph(int8: bool) -> bytes:
             helper.make_node("DequantizeLinear", ["w", "w_scale", "w_zero"], ["wd"]),
             helper.make_node("MatMul", ["xd", "wd"], ["y"]),
         ]
-    shape = (_EDGE, _EDGE)
-    graph = helper.make_graph(
-        nodes,
-        "gemm",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-        constants,
-    )
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (_EDGE, _EDGE)) for n in "xy"]
+    graph = helper.make_graph(nodes, "gemm", ports[:1], ports[1:], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
     model.ir_version = 10
     return bytes(model.SerializeToString())

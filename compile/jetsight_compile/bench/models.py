@@ -1,4 +1,4 @@
-"""The models that are raced: one that was trained, and LeWorldModel's geometry with random weights.
+"""Models of the benchmark: one that was trained, and LeWorldModel's geometry with random weights.
 
 Shapes: n frames, h, w frame size.
 """
@@ -21,12 +21,12 @@ from jetsight_train import checkpoint as checkpoints
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.recipe import Recipe, load_recipe
 
-POOL = 8  # different frames that are encoded in turn
+POOL = 8  # different frames, encoded in turn
 _CALIBRATION = 32
 
 
 def trained_subject(checkpoint: Path, data: Path) -> Subject:
-    """Load the model of a checkpoint, and frames it may see.
+    """Load the model of a checkpoint, and frames of its size.
 
     Raises:
         CheckpointError: the checkpoint was refused.
@@ -37,7 +37,7 @@ def trained_subject(checkpoint: Path, data: Path) -> Subject:
 
 
 def recipe_subject(name: str, data: Path) -> Subject:
-    """Make a model of a shipped recipe's geometry with random weights, as fast as trained.
+    """Build a model of a shipped recipe with random weights, as fast as a trained one.
 
     Raises:
         UsageError: there is no such recipe.
@@ -72,15 +72,13 @@ def _subject(name: str, model: WorldModel, data: Path) -> Subject:
     graph = export_encode(model, TARGETS["cpu"].style)
     samples = [{"frame_hwc_u8": frame} for frame in frames]
     quantized = cpu_int8(graph, samples, methods=("max",))  # the method does not change speed
-    graphs = {
-        "cpu-fp32": graph.SerializeToString(),
-        "cpu-int8": quantized.model.SerializeToString(),
-    }
+    pair = {"cpu-fp32": graph, "cpu-int8": quantized.model}
+    graphs = {family: each.SerializeToString() for family, each in pair.items()}
     return Subject(name, model, graphs, frames[:: len(frames) // POOL][:POOL])
 
 
 def recorded_frames(data: Path, count: int, height_px: int, width_px: int) -> NDArray:
-    """`count` frames `[n, h, w, 3]` of the first episode, enlarged by repeating pixels if needed.
+    """Select frames `[n, h, w, 3]` of the first episode, enlarged by repeating pixels if needed.
 
     Raises:
         DataError: the dataset is unreadable.

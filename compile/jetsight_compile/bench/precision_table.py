@@ -1,8 +1,8 @@
 """Cost to build and numerical loss of each TensorRT family, fp32 to nvfp4 side by side.
 
 Every graph is exported, quantized, judged on held-out episodes beside its negative controls, and
-compiled by the TensorRT of this machine; TensorRT-RTX does that without a GPU. A gate that fails is
-a result here and no error. Latency is not measured: that takes the device, and `jetsight build`.
+compiled by the TensorRT of this machine; TensorRT-RTX needs no GPU for it. A failed gate is a
+result here, not an error. Latency is not measured: that needs the device, and `jetsight build`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class PrecisionRow:
         quantize: QuantizeLinear layers in it.
         dequantize: DequantizeLinear layers in it.
         products: matrix products and convolutions with a constant weight.
-        quantized: how many of them compute on quantized numbers, weight-only ones included.
-        method: how ranges were found; empty where nothing is quantized.
-        tried: output error by calibration, the chosen one included.
+        quantized: number of products on quantized numbers, weight-only ones included.
+        method: calibration method; empty if nothing is quantized.
+        tried: output error by calibration method, the chosen one included.
     """
 
     family: str
@@ -66,14 +66,14 @@ class PrecisionRow:
 
 @dataclass
 class PrecisionTable:
-    """Everything one run found.
+    """Results of one run.
 
     Attributes:
         model: name of the model.
-        compiler: the TensorRT that built, with its version.
+        compiler: name and version of TensorRT.
         rows: one per graph.
         gates: every gate of every family.
-        left_out: why a family was not made, by its name.
+        left_out: reason by name of a family that was not compiled.
     """
 
     model: str
@@ -90,43 +90,43 @@ class PrecisionTable:
 def measure(
     checkpoint_path: Path, data: Path, targets: Sequence[str], methods: Sequence[str], say: Say
 ) -> PrecisionTable:
-    """Make, judge and build every family of `targets`.
+    """Export, judge and build every family of `targets`.
 
     Args:
-        checkpoint_path: what `jetsight train` wrote.
+        checkpoint_path: folder that `jetsight train` wrote.
         data: LeRobot dataset to calibrate with and judge by.
         targets: TensorRT rows of `TARGETS`, each in every precision it runs.
         methods: calibration methods to try.
         say: called with a line when a step begins.
 
     Raises:
-        UsageError: an unknown target, or a method that no quantizer for TensorRT has.
+        UsageError: an unknown target, or a method that TensorRT's quantizers lack.
         MissingDependency: TensorRT or ModelOpt is not installed.
         EngineError: TensorRT refuses a graph.
     """
     plans = _plans(targets)
-    for family in plans:
+    for family in plans:  # before the model and TensorRT are loaded
         check_methods(family, methods)
     trt = bindings.open_library()
     model, about = checkpoint.load(checkpoint_path)
     episodes = load_episodes(data, model)
     truth = reference(model, episodes.held_out)
     builder = FamilyBuilder(model, episodes, Options(methods), say)
-    found = PrecisionTable(about.name, f"{trt.name} {'.'.join(map(str, trt.version))}")
+    results = PrecisionTable(about.name, f"{trt.name} {'.'.join(map(str, trt.version))}")
     for family in plans:
         try:
-            made = quantize_family(builder, export_family(builder, family))
+            compiled = quantize_family(builder, export_family(builder, family))
         except UsageError as error:
-            found.left_out[family.name] = str(error)
+            results.left_out[family.name] = str(error)
             continue
         say(f"gate {family.name}")
-        found.gates += gate_family(made, truth)
-        found.rows += _built(made, trt, say)
-    return found
+        results.gates += gate_family(compiled, truth)
+        results.rows += _built(compiled, trt, say)
+    return results
 
 
 def _plans(targets: Sequence[str]) -> list[FamilyPlan]:
-    """Every family of the targets, each once, from exact to coarse."""
+    """Plan every family of the targets, each once, from exact to coarse."""
     for name in targets:
         if name not in TARGETS or TARGETS[name].prefix == "cpu":
             known = ", ".join(t.name for t in TARGETS.values() if t.prefix != "cpu")
@@ -135,23 +135,27 @@ def _plans(targets: Sequence[str]) -> list[FamilyPlan]:
     return list(plans.values())
 
 
-def _built(made: FamilyGraphs, trt: bindings.TensorRtModule, say: Say) -> Iterator[PrecisionRow]:
+def _built(
+    compiled: FamilyGraphs, trt: bindings.TensorRtModule, say: Say
+) -> Iterator[PrecisionRow]:
     clock = MonotonicClock()
-    for name, graph in made.graphs.items():
-        say(f"build {name} of {made.plan.name}")
+    for name, graph in compiled.graphs.items():
+        say(f"build {name} of {compiled.plan.name}")
         data = graph.SerializeToString()
-        start = clock.now_ns()
-        built = onnx_parser.build(data, library=trt, what=f"{name} of {made.plan.name}")
-        seconds = (clock.now_ns() - start) / 1e9
-        constants = {tensor.name for tensor in made.exact[name].graph.initializer}
-        products = [n for n in weighted(made.exact[name]) if constants.intersection(n.input[:2])]
-        quantized = made.quantized.get(name)
+        start_ns = clock.now_ns()
+        built = onnx_parser.build(data, library=trt, what=f"{name} of {compiled.plan.name}")
+        build_s = (clock.now_ns() - start_ns) / 1e9
+        constants = {tensor.name for tensor in compiled.exact[name].graph.initializer}
+        products = [
+            n for n in weighted(compiled.exact[name]) if constants.intersection(n.input[:2])
+        ]
+        quantized = compiled.quantized.get(name)
         yield PrecisionRow(
-            family=made.plan.name,
+            family=compiled.plan.name,
             graph=name,
             opset=graph.opset_import[0].version,
             onnx_bytes=len(data),
-            build_s=seconds,
+            build_s=build_s,
             engine_bytes=len(built.engine),
             layers=built.layers.total(),
             quantize=built.layers["QUANTIZE"],
@@ -163,107 +167,82 @@ def _built(made: FamilyGraphs, trt: bindings.TensorRtModule, say: Say) -> Iterat
         )
 
 
-def lines(found: PrecisionTable) -> Iterator[str]:
+def lines(results: PrecisionTable) -> Iterator[str]:
     """Format the page for a terminal."""
     from jetsight.cli.table import human_bytes, table
 
-    yield f"{found.model} compiled by {found.compiler}; nothing ran on a GPU"
+    yield f"{results.model} compiled by {results.compiler}; nothing ran on a GPU"
     yield ""
     head = ("family", "graph", "ONNX", "build s", "engine", "layers", "Q", "DQ", "quantized", "by")
-    yield from table(
-        head,
+    rows = (
         (
-            (
-                r.family,
-                r.graph,
-                human_bytes(r.onnx_bytes),
-                f"{r.build_s:.1f}",
-                human_bytes(r.engine_bytes),
-                str(r.layers),
-                str(r.quantize),
-                str(r.dequantize),
-                f"{r.quantized} of {r.products}",
-                r.method or "-",
-            )
-            for r in found.rows
-        ),
+            *(r.family, r.graph, human_bytes(r.onnx_bytes)),
+            *(f"{r.build_s:.1f}", human_bytes(r.engine_bytes)),
+            *map(str, (r.layers, r.quantize, r.dequantize)),
+            *(f"{r.quantized} of {r.products}", r.method or "-"),
+        )
+        for r in results.rows
     )
+    yield from table(head, rows)
     yield ""
-    yield from _calibrations(found)
+    yield from _calibrations(results)
     yield ""
-    yield from _ladder(found)
-    for name in dict.fromkeys(gate.name for gate in found.gates):
+    yield from _ladder(results)
+    for name in dict.fromkeys(gate.name for gate in results.gates):
         yield ""
-        yield from _gate_table(name, [gate for gate in found.gates if gate.name == name])
-    for family, reason in found.left_out.items():
+        yield from _gate_table(name, [gate for gate in results.gates if gate.name == name])
+    for family, reason in results.left_out.items():
         yield ""
         yield f"{family} was left out: {reason}"
-    failed = sorted({gate.family for gate in found.gates if not gate.passed})
-    passed = len({gate.family for gate in found.gates}) - len(failed)
+    failed = sorted({gate.family for gate in results.gates if not gate.passed})
+    passed = len({gate.family for gate in results.gates}) - len(failed)
     yield ""
     yield f"{passed} families pass every gate; fail: {', '.join(failed) or 'none'}"
 
 
-def _calibrations(found: PrecisionTable) -> Iterator[str]:
-    """Output error of every calibration that was tried, relative to the outputs' variance."""
+def _calibrations(results: PrecisionTable) -> Iterator[str]:
+    """List the output error of every calibration, relative to the outputs' variance."""
     from jetsight.cli.table import table
 
-    rows = [row for row in found.rows if len(row.tried) > 1]
+    rows = [row for row in results.rows if len(row.tried) > 1]
     names = list(dict.fromkeys(name for row in rows for name in row.tried))
-    return table(
-        ("error by calibration", *names),
-        (
-            (
-                f"{row.family} {row.graph}",
-                *(
-                    f"{row.tried[name]:.2e}{' *' if name == row.method else ''}"
-                    if name in row.tried
-                    else "-"
-                    for name in names
-                ),
-            )
-            for row in rows
-        ),
+    marked = [
+        {n: f"{error:.2e}{' *' if n == row.method else ''}" for n, error in row.tried.items()}
+        for row in rows
+    ]
+    cells = (
+        (f"{row.family} {row.graph}", *(errors.get(name, "-") for name in names))
+        for row, errors in zip(rows, marked, strict=True)
     )
+    return table(("error by calibration", *names), cells)
 
 
-def _ladder(found: PrecisionTable) -> Iterator[str]:
-    """List the loss of each family on one line; numbers with limits and controls follow."""
+def _ladder(results: PrecisionTable) -> Iterator[str]:
+    """List the loss of each family on one line, without limits and controls."""
     from jetsight.cli.table import table
 
-    head = (
-        "family",
-        "latent cosine",
-        "worst 1 %",
-        "latent dB",
-        "inside encode dB",
-        "inside forecast dB",
-        "rollout drift",
-        "gates",
-        "controls",
-    )
-    shown = (
-        "latent_cosine",
-        "latent_cosine_worst",
-        "latent_sqnr_db",
-        "encode_inside_sqnr_db",
-        "forecast_inside_sqnr_db",
-        "rollout_drift",
-    )
+    columns = {
+        "latent cosine": "latent_cosine",
+        "worst 1 %": "latent_cosine_worst",
+        "latent dB": "latent_sqnr_db",
+        "inside encode dB": "encode_inside_sqnr_db",
+        "inside forecast dB": "forecast_inside_sqnr_db",
+        "rollout drift": "rollout_drift",
+    }
     rows = []
-    for family in dict.fromkeys(gate.family for gate in found.gates):
-        gates = {gate.name: gate for gate in found.gates if gate.family == family}
+    for family in dict.fromkeys(gate.family for gate in results.gates):
+        gates = {gate.name: gate for gate in results.gates if gate.family == family}
         passed = sum(gate.passed for gate in gates.values())
         failed = sum(gate.control_failed for gate in gates.values())
         rows.append(
             (
                 family,
-                *(f"{gates[name].value:.4g}" for name in shown),
+                *(f"{gates[name].value:.4g}" for name in columns.values()),
                 f"{passed} of {len(gates)} pass",
                 f"{failed} of {len(gates)} faults detected",
             )
         )
-    return table(head, rows)
+    return table(("family", *columns, "gates", "controls"), rows)
 
 
 def _gate_table(name: str, gates: Sequence[Gate]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Cost before the first frame: import time and memory, each in a process of its own."""
+"""Import time and memory of streaming, each measured in a separate process."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ package = perf_counter()
 from jetsight import Bundle, Camera, Session
 print((package - start) * 1e3, (perf_counter() - start) * 1e3)
 """
+# /proc counts KiB: divided by 1000 and times 1.024 they are MB.
 _MEMORY = """
 import json, sys
 import numpy as np
@@ -45,7 +46,7 @@ with Session.open(bundle, backend, family) as session:
 
 
 def import_times(runs: int) -> dict[str, dict[str, float]]:
-    """p50, p99, max in ms of `import jetsight`, and of all that streaming needs.
+    """Measure p50, p99 and max in ms of `import jetsight`, and of all that streaming imports.
 
     The first process warms the file cache and is not counted.
 
@@ -62,7 +63,7 @@ def import_times(runs: int) -> dict[str, dict[str, float]]:
 
 
 def session_memory(bundle: Path, backend: str, family: str) -> dict[str, Any]:
-    """Resident memory in MB of a process that streams `bundle`, and whether it stayed lean.
+    """Measure the resident memory in MB of a process that streams `bundle`, and its imports.
 
     Raises:
         EngineError: the process failed.
@@ -72,14 +73,11 @@ def session_memory(bundle: Path, backend: str, family: str) -> dict[str, Any]:
 
 
 def _run(code: str, *arguments: str) -> str:
-    """Take the standard output of a fresh interpreter of the same environment."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""},
-    )
+    """Run code in a fresh interpreter of the same environment; return its standard output."""
+    command = [sys.executable, "-c", code, *arguments]
+    # Without cached bytecode every import would compile the sources again.
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise EngineError(f"a measuring process ended with code {done.returncode}: {last}")

@@ -1,4 +1,4 @@
-"""The benchmark as a terminal shows it."""
+"""Text report of the benchmark."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from jetsight_compile.bench.contestants import EAGER
 from jetsight_compile.bench.requirements import BenchRow
 from jetsight_compile.bench.timing import CallTimes
 
-_BUSY = 0.3  # load per core, above which the machine has other things to do
+_BUSY = 0.3  # load per core above which other programs disturb the times
 
 
 def header(machine: Mapping[str, Any], versions: Mapping[str, str], threads: int) -> Iterator[str]:
-    """Describe the machine, and warn of what makes its numbers unreliable."""
+    """Describe the machine, and warn if its numbers are unreliable."""
     has = [name for name, present in machine["instructions"].items() if present]
     yield (
         f"{machine['processor']} ({machine['architecture']}), {machine['cores']} cores, "
-        f"{threads} threads for everyone"
+        f"{threads} threads per contestant"
     )
     yield f"instructions: {', '.join(has) or 'unknown'}"
     if not machine["instructions"]["vnni"] and machine["architecture"] == "x86_64":
@@ -34,22 +34,11 @@ def header(machine: Mapping[str, Any], versions: Mapping[str, str], threads: int
 def race_table(
     timings: Mapping[str, CallTimes], flop: int, peaks: Mapping[str, float]
 ) -> Iterator[str]:
-    """One line per contestant; the first call stands apart and is in no other column."""
-    head = (
-        "",
-        "calls",
-        "min ms",
-        "p50 ms",
-        "p99 ms",
-        "max ms",
-        "x eager",
-        "GFLOP/s",
-        "of peak",
-        "load+first ms",
-    )
+    """Format one line per contestant; the first call has a separate column."""
+    times = ("min ms", "p50 ms", "p99 ms", "max ms")
+    head = ("", "calls", *times, "x eager", "GFLOP/s", "of peak", "load+first ms")
     eager = timings[EAGER].calls_ms.percentile(50) if EAGER in timings else 0.0
-    rows = []
-    failed = []
+    rows, failed = [], []
     for name, timing in timings.items():
         if timing.failed is not None:
             failed.append(f"{name}: not measured, {timing.failed}")
@@ -74,22 +63,13 @@ def race_table(
 
 
 def bar_table(rows: Sequence[BenchRow]) -> Iterator[str]:
-    """Every promise with its verdict, and a last line that counts the missed ones."""
-    yield from table(
-        ("", "value", "bar", "", "how"),
-        [
-            (
-                row.what,
-                f"{row.value:.4g} {row.unit}",
-                "-"
-                if row.bar is None
-                else f"{'>=' if row.direction == 'min' else '<='} {row.bar:g}",
-                row.verdict,
-                row.note,
-            )
-            for row in rows
-        ],
-    )
+    """Format every requirement with its verdict, and count the missed ones in the last line."""
+    cells = []
+    for row in rows:
+        sign = ">=" if row.direction == "min" else "<="
+        bar = "-" if row.bar is None else f"{sign} {row.bar:g}"
+        cells.append((row.what, f"{row.value:.4g} {row.unit}", bar, row.verdict, row.note))
+    yield from table(("", "value", "bar", "", "how"), cells)
     missed = [row.what.strip() for row in rows if row.met is False]
     judged = sum(row.bar is not None for row in rows)
     yield f"{judged - len(missed)} of {judged} bars met" + (

@@ -1,4 +1,4 @@
-"""The promises of the project as rows: value, bar, and whether it was met. Nothing is hidden."""
+"""Requirements of the project as rows: value, bar and verdict."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from jetsight.testing.overhead import Overhead
 from jetsight_compile.bench.contestants import EAGER
 from jetsight_compile.bench.timing import CallTimes
 
-# Ratios of medians to torch eager in the same run, by model and precision.
+# The bars; docs/results.md has them beside measured values. Those of encoders are ratios to torch
+# eager in the same run, by model and precision.
 ENCODE_BARS = {("lewm", "fp32"): 1.5, ("lewm", "int8"): 2.5}
 OVERHEAD_P99_MS = 1.0
 OVERHEAD_SHARE = 0.05
@@ -21,15 +22,15 @@ KEPT_BYTES = 0
 
 @dataclass(frozen=True)
 class BenchRow:
-    """One measured number and what was promised.
+    """One measured number and its requirement.
 
     Args:
-        what: measured.
+        what: name of the quantity.
         value: in `unit`.
         unit: e.g. `"ms"`.
-        bar: promised; None where nothing was.
-        direction: `"min"` when larger is better.
-        note: how it was measured, in a few words.
+        bar: required value, in `unit`; None without one.
+        direction: `"min"` if larger is better.
+        note: details of the measurement.
     """
 
     what: str
@@ -48,15 +49,15 @@ class BenchRow:
 
     @property
     def verdict(self) -> str:
-        """Word for the table: `met`, `MISSED`, or nothing without a bar."""
+        """Text for the table: `met`, `MISSED`, or empty without a bar."""
         return {True: "met", False: "MISSED", None: ""}[self.met]
 
 
 def encode_rows(model: str, timings: Mapping[str, CallTimes]) -> list[BenchRow]:
     """Rate each contestant of one race: how many times faster than torch eager.
 
-    The value is the smaller of two ratios, of the medians and of the fastest calls: what disturbs
-    eager more than others (it waits for all its threads) must not flatter them.
+    The value is the smaller of two ratios, of the medians and of the fastest calls: a disturbance
+    that slows eager more than the others (it waits for all its threads) must not favour them.
     """
     eager = timings[EAGER]
     if eager.failed is not None:
@@ -77,31 +78,21 @@ def encode_rows(model: str, timings: Mapping[str, CallTimes]) -> list[BenchRow]:
 
 
 def overhead_rows(overhead: Overhead) -> list[BenchRow]:
-    """Rate the cost of the loop beside its engines."""
+    """Rate the cost of the loop without its engines."""
     p99 = overhead.overhead_ms["p99"]
     frames = f"{overhead.frames} frames, null engines"
+    percent, period = 100 * overhead.share_of_period, f"of {overhead.period_ms:.1f} ms"
+    kept = f"kept after {overhead.frames} frames; a frame borrows up to {overhead.peak_bytes} B"
+    kept_bytes, bar = float(overhead.kept_bytes), 100 * OVERHEAD_SHARE
     return [
         BenchRow("loop overhead p99, 224 px", p99, "ms", OVERHEAD_P99_MS, note=frames),
-        BenchRow(
-            "loop overhead p99 / period",
-            100 * overhead.share_of_period,
-            "%",
-            100 * OVERHEAD_SHARE,
-            note=f"of {overhead.period_ms:.1f} ms",
-        ),
-        BenchRow(
-            "steady-state allocation",
-            float(overhead.kept_bytes),
-            "B",
-            float(KEPT_BYTES),
-            note=f"kept after {overhead.frames} frames; a frame borrows up to "
-            f"{overhead.peak_bytes} B",
-        ),
+        BenchRow("loop overhead p99 / period", percent, "%", bar, note=period),
+        BenchRow("steady-state allocation", kept_bytes, "B", float(KEPT_BYTES), note=kept),
     ]
 
 
 def import_rows(times: Mapping[str, Mapping[str, float]]) -> list[BenchRow]:
-    """Rate the time a robot's program needs to import jetsight."""
+    """Rate the import time of a robot's program."""
     return [
         BenchRow("import jetsight, p50", times["import"]["p50"], "ms", IMPORT_MS),
         BenchRow("  with Bundle, Camera, Session", times["import_streaming"]["p50"], "ms"),
@@ -109,15 +100,12 @@ def import_rows(times: Mapping[str, Mapping[str, float]]) -> list[BenchRow]:
 
 
 def memory_rows(memory: Mapping[str, Mapping[str, Any]]) -> list[BenchRow]:
-    """Resident memory of a process that streams, by `backend family`."""
-    return [
-        BenchRow(
-            f"resident memory, {name}",
-            float(facts["resident_mb"]),
-            "MB",
-            RESIDENT_MB,
-            note=f"peak {facts['peak_mb']:.0f} MB while loading"
-            + (f"; imported {', '.join(facts['heavy'])}" if facts["heavy"] else ""),
-        )
-        for name, facts in memory.items()
-    ]
+    """Rate the resident memory of a process that streams, by `backend family`."""
+    rows = []
+    for name, facts in memory.items():
+        note = f"peak {facts['peak_mb']:.0f} MB while loading"
+        if facts["heavy"]:
+            note += f"; imported {', '.join(facts['heavy'])}"
+        resident = float(facts["resident_mb"])
+        rows.append(BenchRow(f"resident memory, {name}", resident, "MB", RESIDENT_MB, note=note))
+    return rows

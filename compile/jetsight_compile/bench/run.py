@@ -1,8 +1,9 @@
-"""The whole benchmark: races, loop, start and memory, one after the other on a quiet machine."""
+"""The whole benchmark: encoders, loop, start and memory, in sequence on a quiet machine."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,7 @@ from jetsight.clock import Clock, MonotonicClock
 from jetsight.testing.overhead import Overhead, loop_overhead
 from jetsight_compile.bench import contestants as work
 from jetsight_compile.bench import process, requirements
-from jetsight_compile.bench.contestants import (
-    Subject,
-    contestants,
-    gemm_contestants,
-    installed,
-)
+from jetsight_compile.bench.contestants import Subject, contestants, gemm_contestants, installed
 from jetsight_compile.bench.requirements import BenchRow
 from jetsight_compile.bench.timing import CallTimes, race
 from jetsight_compile.export.onnx_graph import graph_flop
@@ -60,15 +56,15 @@ class EncodeRace:
 
 @dataclass(frozen=True)
 class BenchResults:
-    """Everything that was measured.
+    """All measurements of one run.
 
     Args:
         peaks: GFLOP/s of the best large product, by precision.
-        products: the race the peaks come from.
-        races: one per model.
+        products: times of the large products.
+        races: encoder times, one per model.
         overhead: of the loop.
-        imports: ms.
-        memory: by `backend family`.
+        imports: import times in ms.
+        memory: MB by `backend family`.
     """
 
     peaks: Mapping[str, float]
@@ -79,20 +75,17 @@ class BenchResults:
     memory: Mapping[str, Mapping[str, Any]]
 
     def rows(self) -> list[BenchRow]:
-        """Every promise of the project with its verdict."""
+        """Rate all requirements of the project."""
+        encode = [requirements.encode_rows(each.model, each.timings) for each in self.races]
         return [
-            *(
-                row
-                for each in self.races
-                for row in requirements.encode_rows(each.model, each.timings)
-            ),
+            *itertools.chain(*encode),
             *requirements.overhead_rows(self.overhead),
             *requirements.import_rows(self.imports),
             *requirements.memory_rows(self.memory),
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the content of `--json`."""
         return {
             "bars": [
                 {**dataclasses.asdict(row), "met": row.met, "what": row.what.strip()}
@@ -122,16 +115,16 @@ def run_bench(
     clock: Clock | None = None,
     say: Say = lambda text: None,
 ) -> BenchResults:
-    """Measure everything.
+    """Measure encoders, loop, start and memory.
 
-    The loop, start and memory come first, before torch has warmed the machine.
+    Loop, start and memory are measured first, before torch has warmed the machine.
 
     Args:
-        subjects: make the models to race; called when it is their turn.
-        bundle: for the memory of a streaming process.
-        threads: for every contestant.
-        effort: how long to measure.
-        clock: to time with.
+        subjects: constructors of the models, called in turn.
+        bundle: streamed to measure the memory of a process.
+        threads: CPU threads of every contestant.
+        effort: duration of the measurements.
+        clock: time source.
         say: called with a line about each step.
 
     Raises:
@@ -153,20 +146,15 @@ def run_bench(
     for make in subjects:
         subject = make()
         say(f"encode, {subject.name}")
-        timings = race(
-            contestants(subject, threads),
-            clock,
-            rounds=effort.rounds,
-            budget_s=effort.budget_s,
-            say=say,
-        )
+        entered, rounds, budget_s = contestants(subject, threads), effort.rounds, effort.budget_s
+        timings = race(entered, clock, rounds=rounds, budget_s=budget_s, say=say)
         flop = graph_flop(subject.graphs["cpu-fp32"])
         races.append(EncodeRace(subject.name, flop, timings))
     return BenchResults(peak_rates(products), products, races, overhead, imports, memory)
 
 
 def product_race(threads: int, effort: Effort, clock: Clock, say: Say) -> dict[str, CallTimes]:
-    """Time one large product on everything that could be fastest at it."""
+    """Time one large product with torch and with every backend."""
     say("peak: one 1024 x 1024 x 1024 product")
     pool = work.gemm_inputs(2)
     graphs = {"cpu-fp32": work.gemm_graph(int8=False), "cpu-int8": work.gemm_graph(int8=True)}
@@ -175,11 +163,11 @@ def product_race(threads: int, effort: Effort, clock: Clock, say: Say) -> dict[s
 
 
 def peak_rates(products: Mapping[str, CallTimes]) -> dict[str, float]:
-    """Best rate in GFLOP/s by precision; int8 operations count like float ones."""
+    """Compute the best rate in GFLOP/s by precision; int8 operations count like float ones."""
     peaks: dict[str, float] = {}
     for name, timing in products.items():
         if timing.failed is None and timing.calls_ms.count:
             key = "int8" if name.endswith("int8") else "fp32"
-            # The fastest call: a peak is what the machine can do, not what it does on average.
+            # The fastest call, not the median: a peak is an upper bound.
             peaks[key] = max(peaks.get(key, 0.0), work.gemm_flop() / timing.calls_ms.min / 1e6)
     return peaks

@@ -1,4 +1,4 @@
-"""One benchmark from start to finish: choose models, compile what is needed, measure, describe."""
+"""One benchmark from start to finish: choose models, compile, measure, report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHIPPED = "shipped"
 
 @dataclass(frozen=True)
 class Measured:
-    """Results and what they were measured on."""
+    """Results, and the machine and versions they were measured with."""
 
     machine: dict[str, Any]
     versions: dict[str, str]
@@ -33,7 +33,7 @@ class Measured:
     results: BenchResults
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Return the content of `--json`."""
         return {
             "machine": self.machine,
             "versions": self.versions,
@@ -56,8 +56,8 @@ def bench_session(
 
     Args:
         models: `"shipped"`, or names of recipes; none for the shipped model and LeWM's geometry.
-        checkpoint: stands for `"shipped"`; None for pusht-nano.
-        data: dataset to take frames from; None for `calib_data/pusht`.
+        checkpoint: the model `"shipped"`; None for pusht-nano.
+        data: dataset of the frames; None for `calib_data/pusht`.
         threads: None for one per physical core.
         quick: a tenth of the rounds.
         say: called with a line about each step.
@@ -68,10 +68,10 @@ def bench_session(
         UsageError: there is no such recipe.
         EngineError: a measuring process failed.
     """
-    machine = machine_spec()  # first, while the load is still that of others
+    machine = machine_spec()  # first: later the load would include the benchmark itself
     folder, source = find_checkpoint(checkpoint), find_data(data)
     threads = threads or default_threads()
-    load_checkpoint(folder)  # refuse what is wrong now, not after a minute
+    load_checkpoint(folder)  # refuses a bad checkpoint now, not after a minute
     models = models or (SHIPPED, "lewm")
     for name in set(models) - {SHIPPED}:
         load_recipe(name)

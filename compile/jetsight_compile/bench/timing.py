@@ -1,10 +1,9 @@
-"""Timing several contestants fairly: same inputs, interleaved, warm-up apart, nothing trimmed.
+"""Fair timing of several contestants: same inputs, interleaved, separate warm-up, no trimming.
 
 In each round every contestant has one turn, in an order that rotates; a turn is one untimed call
-(it brings weights into the cache and wakes the thread pool) and a few that are. Whatever the
-machine does meanwhile happens to all of them. That helps against slow drifts (heat, clock rates);
-against other programs nothing helps but their absence, since a contestant that waits for all its
-threads suffers most when one has no core.
+(it loads weights into the cache and wakes the thread pool) and a few timed ones, so slow drifts
+(heat, clock rates) affect all alike. Other programs must not run: a contestant that waits for all
+its threads suffers most when one has no core.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from jetsight.clock import Clock
 from jetsight.errors import first_line
 from jetsight.histogram import Histogram
 
-# Thread pools spin for a while after their last task (libgomp 1 to 3 ms); let them fall asleep
-# before the next contestant starts, or it would run on a busy core.
+# Thread pools spin for a while after their last task (libgomp 1 to 3 ms); the next contestant would
+# run on a busy core if it did not wait until they sleep.
 _SETTLE_NS = 5_000_000
 _FEWEST_ROUNDS = 5
 _REPEAT_EVERY = 4  # rounds between turns with one repeated input
-# A contestant that answers a repeated input this much faster than changing ones remembers answers.
+# A contestant that is this much faster on a repeated input than on changing ones caches outputs.
 _CACHING = 0.9
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to do the job.
+    """One implementation of the task.
 
     Args:
         name: e.g. `"jetsight openvino cpu-int8"`.
-        prepare: loads or compiles it, once; returns a function that does the job on input number i
-            of a pool all contestants share.
+        prepare: loads or compiles it, once; returns a function that runs it on input number i of a
+            pool that all contestants share.
         close: releases it.
     """
 
@@ -48,11 +47,11 @@ class CallTimes:
     """Times of one contestant.
 
     Args:
-        prepare_ms: loading or compiling.
-        first_ms: the first call, which is in no statistic.
-        calls_ms: the calls that count.
-        repeated_ms: calls that all got the same input.
-        failed: why it could not take part; no numbers then.
+        prepare_ms: time to load or compile.
+        first_ms: the first call, excluded from the statistics.
+        calls_ms: timed calls with changing inputs.
+        repeated_ms: timed calls with one repeated input.
+        failed: reason why it could not run; without numbers then.
     """
 
     prepare_ms: float = 0.0
@@ -63,7 +62,7 @@ class CallTimes:
 
     @property
     def remembers(self) -> bool:
-        """True if it is suspiciously fast when the input does not change, typically and at best."""
+        """True if both median and minimum are suspiciously low on a repeated input."""
         changing, repeated = self.calls_ms, self.repeated_ms
         return (
             min(changing.count, repeated.count) > 0
@@ -72,7 +71,7 @@ class CallTimes:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Numbers for `--json`."""
+        """Return the numbers of `--json`."""
         if self.failed is not None:
             return {"failed": self.failed}
         return {
@@ -100,12 +99,12 @@ def race(
     """Time all contestants.
 
     Args:
-        contestants: each is prepared, raced and closed; one that cannot be prepared is reported.
-        clock: to time with.
+        contestants: each is prepared, timed and closed; one that cannot be prepared is reported.
+        clock: time source.
         rounds: turns per contestant.
-        budget_s: begin no round later than this, once there were a few.
+        budget_s: no round begins later than this, after the first few.
         calls: timed calls per turn.
-        warmup: calls after the first that are in no statistic.
+        warmup: calls after the first that are excluded from the statistics.
         inputs: size of the pool of inputs.
         say: called with the name of what is being prepared.
 
@@ -157,15 +156,13 @@ def _prepared(
 def _turn(
     call: Callable[[int], object], pool: Iterable[int], clock: Clock, recorder: Histogram
 ) -> None:
-    """Call with each input of the pool; all but the first call count."""
-    first = True
-    for number in pool:
+    """Call with each input of the pool, and record all calls but the first."""
+    for position, number in enumerate(pool):
         start_ns = clock.now_ns()
         call(number)
         took_ns = clock.now_ns() - start_ns
-        if not first:
+        if position:
             recorder.add(took_ns / 1e6)
-        first = False
 
 
 def _rotated(order: list[str], by: int) -> list[str]:

@@ -1,9 +1,9 @@
 """Recorded episodes for compiling: half of them set the quantizer's ranges, half judge the result.
 
-The split is by episode and depends on nothing but their order, so a compile can be repeated. What
-would make the calibration or the verdict worthless is refused with what was found: nothing or too
-little recorded, another camera, other actions, another rate, frames or actions that never change,
-and episodes that occur twice, which would put the same frames on both sides.
+The split is by episode and depends only on their order, so a compile can be repeated. A dataset
+that would make the calibration or the verdict worthless is refused: nothing or too little recorded,
+another camera, other actions, another rate, frames or actions that never change, and episodes that
+occur twice, which would put the same frames on both sides.
 
 Shapes: F frames, W windows, K history, H horizon, A action-block size, D latent size.
 """
@@ -34,23 +34,23 @@ from jetsight_train.model.world_model import WorldModel
 NDArray = npt.NDArray[Any]
 F32 = npt.NDArray[np.float32]
 
-# Layers behind the flattened map see one row per frame, and with 32 frames their ranges clip one
-# new frame in ten; NVIDIA asks for 500 images, but across a whole domain.
+# Layers behind the flattened map get one row per frame, and with 32 frames their ranges clip one
+# new frame in ten; NVIDIA recommends 500 images, but across a whole domain.
 CALIBRATION_FRAMES, CALIBRATION_WINDOWS = 256, 128
-# A worst percentile needs a hundred; drift is an average and settles earlier.
+# A worst percentile needs a hundred samples; drift is an average and converges earlier.
 GATE_FRAMES, GATE_WINDOWS = 200, 100
 # Below this a quantile of surprise or a range is noise.
 FEWEST_FRAMES, FEWEST_WINDOWS = 32, 16
-# A codec makes many different frames out of one picture, each off by a little: of frozen PushT,
-# mosaics and white noise no pixel moved by more than 26 levels, in 40 to 200 frames. In recorded
-# PushT episodes 5 % of the pixels and more move by over 32.
+# A codec turns one picture into slightly different frames: of frozen PushT, mosaics and white noise
+# no pixel changed by more than 26 levels, in 40 to 200 frames. In recorded PushT episodes 5 % of
+# the pixels and more change by over 32.
 _CODEC_LEVELS, _MOVING_SHARE = 32, 0.001
 _ENCODE_BATCH = 64
 
 
 @dataclass(frozen=True)
 class CalibrationWindows:
-    """What `forecast` is asked in practice, with what the float model and the world answer.
+    """Inputs of `forecast` from recorded windows, with the latents that followed.
 
     Attributes:
         rows: `[W, K+H]` rows of the recording, one action block apart.
@@ -65,24 +65,18 @@ class CalibrationWindows:
     history: int
 
     def inputs(self, index: int) -> dict[str, F32]:
-        """Inputs of `forecast` for one window; `a_hist` only if K is above 1."""
-        newest = self.history - 1
-        past = {"a_hist": self.blocks[index, :newest]} if newest else {}
-        return {
-            "z_hist": self.z[index, : self.history],
-            **past,
-            "actions": self.blocks[index, newest:],
-        }
+        """Return the inputs of `forecast` for one window; `a_hist` only if K is above 1."""
+        newest, blocks = self.history - 1, self.blocks[index]
+        past = {"a_hist": blocks[:newest]} if newest else {}
+        return {"z_hist": self.z[index, : newest + 1], **past, "actions": blocks[newest:]}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def thinned(self, most: int) -> CalibrationWindows:
-        """At most `most` windows, evenly spread."""
-        chosen = spread(len(self), most)
-        return CalibrationWindows(
-            self.rows[chosen], self.z[chosen], self.blocks[chosen], self.history
-        )
+        """Select at most `most` windows, evenly spread."""
+        rows = spread(len(self), most)
+        return CalibrationWindows(self.rows[rows], self.z[rows], self.blocks[rows], self.history)
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,7 @@ class Side:
         frames_u8: `[F, h, w, 3]` every frame of its episodes.
         z: `[F, D]` their latents by the float model.
         windows: every window of its episodes.
-        digest: which episodes these are, for the manifest.
+        digest: identity of its episodes, for the manifest.
     """
 
     frames_u8: npt.NDArray[np.uint8]
@@ -126,7 +120,7 @@ def load_episodes(path: Path, model: WorldModel) -> Episodes:
 
 
 def spread(count: int, most: int) -> npt.NDArray[np.int64]:
-    """At most `most` of `count` indices, evenly spread and in order."""
+    """Select at most `most` of `count` indices, evenly spread and in order."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
@@ -145,7 +139,7 @@ def check_recording(path: Path, model: WorldModel) -> None:
 
 
 def _check_content(recording: Recording, path: Path) -> None:
-    seen: dict[bytes, dict[int, tuple[int, int]]] = {}  # episodes by their actions
+    by_actions: dict[bytes, dict[int, tuple[int, int]]] = {}
     for index, (start, stop) in enumerate(_spans(recording)):
         frames, actions = recording.frames_u8[start:stop], recording.actions[start:stop]
         if not any(share >= _MOVING_SHARE for share in map(_moved(frames[0]), frames)):
@@ -153,13 +147,13 @@ def _check_content(recording: Recording, path: Path) -> None:
                 f"{path}: the picture stays the same in all {len(frames)} frames of episode "
                 f"{index}; a frozen camera calibrates nothing: remove it or record it again"
             )
-        for before, (first, last) in seen.setdefault(actions.tobytes(), {}).items():
+        for before, (first, last) in by_actions.setdefault(actions.tobytes(), {}).items():
             if _same(recording.frames_u8[first:last], frames):
                 raise DataError(
                     f"{path}: episodes {before} and {index} have the same content, so what "
                     "calibrates would also judge; remove one of them"
                 )
-        seen[actions.tobytes()][index] = (start, stop)
+        by_actions[actions.tobytes()][index] = (start, stop)
     if (recording.actions == recording.actions[0]).all():
         raise DataError(
             f"{path}: the action is the same in all {len(recording.actions)} rows; the forecast "
@@ -168,12 +162,12 @@ def _check_content(recording: Recording, path: Path) -> None:
 
 
 def _same(a_u8: NDArray, b_u8: NDArray) -> bool:
-    """Whether two episodes of equal actions also show the same, but for the codec."""
+    """Return whether two episodes of equal actions have equal frames, apart from the codec."""
     return all(_moved(a)(b) < _MOVING_SHARE for a, b in zip(a_u8, b_u8, strict=True))
 
 
 def _moved(first_u8: NDArray) -> Callable[[NDArray], float]:
-    """Share of a frame's pixels that differ from `first_u8` by more than a codec would."""
+    """Return a function: the share of pixels that differ from `first_u8` by more than a codec."""
     before = first_u8.astype(np.int16)
 
     def share(frame_u8: NDArray) -> float:

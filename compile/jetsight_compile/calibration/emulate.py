@@ -1,9 +1,9 @@
-"""Graphs in formats a CPU has no kernels for, as graphs it can run, with the same numbers.
+"""Emulation of number formats that a CPU has no kernels for, with the same results.
 
-ONNX Runtime's CPU kernels know float32 and the INT8 and FP8 Q/DQ pairs. What they lack is written
-out, so that every family is judged by what it will compute and not by a relative of it:
+ONNX Runtime's CPU kernels support float32 and the INT8 and FP8 Q/DQ pairs. Other formats are
+written out, so that every family is judged by the numbers its device will compute:
 
-- weights in 4 bits are dequantized here, once, to exactly the floats the device will see (ONNX
+- weights in 4 bits are dequantized here, once, to exactly the floats the device will use (ONNX
   Runtime would otherwise also round the activations to 8 bits), and so are those in FP8, which it
   would dequantize at every run;
 - float16 and bfloat16 become float32 with every result rounded, which is what a tensor core does
@@ -23,18 +23,13 @@ from jetsight_compile.export.onnx_graph import drop_unread
 
 # Operators that only move numbers, which are rounded already.
 _MOVING = ("Reshape", "Transpose", "Slice", "Concat", "Split", "Gather", "Squeeze", "Unsqueeze")
-# INT8 is not among them: there the CPU has kernels that take the weights as they are.
-_NARROW = (
-    TensorProto.INT4,
-    TensorProto.UINT4,
-    TensorProto.FLOAT4E2M1,
-    TensorProto.FLOAT8E4M3FN,
-)
+# Without INT8, whose weights the CPU's kernels read directly.
+_NARROW = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1, TensorProto.FLOAT8E4M3FN)
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
 
 def runnable(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` itself if a CPU runs it, else a copy that a CPU runs and that gives its numbers."""
+    """Return `model` if a CPU can run it, else a copy that computes the same numbers on a CPU."""
     if not _types(model).intersection((*_NARROW, *_HALVES)):
         return model
     copy = onnx.ModelProto()
@@ -51,10 +46,11 @@ def _types(model: onnx.ModelProto) -> set[int]:
 
 
 def _dequantize_weights(graph: onnx.GraphProto) -> None:
-    """Replace each DequantizeLinear of constants by its value, scales before what they scale."""
+    """Replace each DequantizeLinear of constants by its value."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     nodes = list(graph.node)
     del graph.node[:]
+    # In graph order: a scale may itself be dequantized first, then the weights it scales.
     for node in nodes:
         if node.op_type != "DequantizeLinear" or not all(name in tensors for name in node.input):
             graph.node.append(node)
@@ -65,7 +61,7 @@ def _dequantize_weights(graph: onnx.GraphProto) -> None:
 
 
 def _dequantized(node: onnx.NodeProto, tensors: dict[str, TensorProto]) -> TensorProto:
-    """Product of stored numbers and scales, rounded once to the scale's format."""
+    """Multiply stored numbers by their scales, and round once to the scale's format."""
     stored, scale = (tensors[name] for name in node.input[:2])
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     values = numpy_helper.to_array(stored).astype(np.float32)
@@ -101,7 +97,7 @@ def _round_to(half: int, model: onnx.ModelProto) -> None:
 
 
 def _in_float32(half: int, node: onnx.NodeProto) -> onnx.NodeProto:
-    """A node that computed in `half`, on the float32 values that stand for it now."""
+    """Redirect the casts of a node from `half` to float32."""
     for attribute in node.attribute:
         if attribute.name == "to" and attribute.i == half:
             attribute.i = TensorProto.FLOAT

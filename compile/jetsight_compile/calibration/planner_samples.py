@@ -1,7 +1,7 @@
-"""Calibration inputs of a planner's graph, made from recorded windows.
+"""Calibration inputs of a planner's graph, derived from recorded windows.
 
-Goals are where the recorded actions really led. The samples show a search at several stages of a
-plan: wide and far from the recorded actions at first, narrow and close to them at the end.
+Goals are the latents that the recorded actions reached. The samples cover several stages of a
+search: wide and far from the recorded actions at first, narrow and close to them at the end.
 
 Shapes: W windows, K history, C context, H horizon, A action-block size, N samples, Q kept elites.
 """
@@ -20,17 +20,17 @@ from jetsight_train.model.world_model import WorldModel
 
 F32 = npt.NDArray[np.float32]
 
-# Each has N candidates, so that a few show more than all the windows of `forecast`.
+# Each has N candidates, so a few hold more rollouts than all the windows of `forecast`.
 SAMPLES = 12
-# Std of the search in units of the actions' own over the training set, from first to last
-# iteration; the mean has come as far from zero to the recorded actions.
+# Std of the search in units of the actions' std over the training set, from first to last
+# iteration; the mean's distance to the recorded actions shrinks with it.
 _SPREADS = (1.0, 0.5, 0.25, 0.1)
 _NO_LIMIT = 1e9
 
 
 @dataclass(frozen=True)
 class _SearchState:
-    """A search in one window; `width` is its std in units of the actions' own."""
+    """State of a search in one window; `width` is its std in units of the actions' std."""
 
     z_hist: F32
     a_hist: F32
@@ -42,7 +42,7 @@ class _SearchState:
 def imagine_samples(
     windows: CalibrationWindows, spec: PlannerSpec, model: WorldModel, most: int = SAMPLES
 ) -> list[dict[str, F32]]:
-    """Make inputs of a planner's graph, evenly spread over windows and over the length of a plan.
+    """Build inputs of a planner's graph, evenly spread over windows and stages of a search.
 
     Args:
         windows: recorded, with the latents of the float model.
@@ -93,9 +93,7 @@ def _inputs(
         "rate": _NO_LIMIT,
         "weights": (1.0, 0.1, 0.0),
         "when": np.eye(len(state.actions))[-1],
-        "probe_target": 0.0,
-        "probe_given": 0.0,
-        "probe_weight": 0.0,
+        **dict.fromkeys(("probe_target", "probe_given", "probe_weight"), 0.0),
         "hazard_limit": _NO_LIMIT,
     }
     return {

@@ -13,12 +13,12 @@ from jetsight.engine import Backend, Engine
 
 F32 = npt.NDArray[np.float32]
 Sample = Mapping[str, npt.NDArray[Any]]
-_PLANNERS = "costs"  # of the many outputs of an `imagine` graph
+_PLANNERS = "costs"  # the judged one among the outputs of an `imagine` graph
 
 
 @contextlib.contextmanager
 def loaded(backend: Backend, graph: bytes) -> Iterator[Engine]:
-    """An engine for `graph`, closed at the end.
+    """Load `graph`, and close its engine at the end.
 
     Raises:
         EngineError: the backend refuses the graph.
@@ -37,7 +37,7 @@ def write(engine: Engine, sample: Sample) -> None:
 
 
 def run_one(engine: Engine, sample: Sample) -> F32:
-    """The output a graph is judged by: its only one, or the costs a planner ranks by.
+    """Run one sample; return the only output, or the costs of a planner.
 
     The array belongs to the caller.
     """
@@ -51,6 +51,6 @@ def run_one(engine: Engine, sample: Sample) -> F32:
 
 
 def run_all(backend: Backend, graph: bytes, samples: Sequence[Sample]) -> F32:
-    """Outputs of a graph for every sample, stacked: `[samples, ...]`."""
+    """Run every sample, and stack the outputs: `[samples, ...]`."""
     with loaded(backend, graph) as engine:
         return np.stack([run_one(engine, sample) for sample in samples])

@@ -1,4 +1,4 @@
-"""`jetsight bench`: this machine, jetsight and torch in one run, as ratios with their bars."""
+"""`jetsight bench`: measure jetsight and torch on this machine in one run, as ratios with bars."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ from pathlib import Path
 
 import click
 
+_PATH = click.Path(path_type=Path)
+
 
 @click.command(short_help="Measure this machine against torch.")
 @click.option(
     "--model",
     "models",
     multiple=True,
-    help="Recipe to race with random weights, or 'shipped'.  [default: shipped and lewm]",
+    help="Recipe to measure with random weights, or 'shipped'.  [default: shipped and lewm]",
 )
 @click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    help="Checkpoint that stands for 'shipped'.  [default: pusht-nano]",
+    "--checkpoint", type=_PATH, help="Checkpoint used as 'shipped'.  [default: pusht-nano]"
 )
 @click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="LeRobot dataset to take frames from.  [default: calib_data/pusht]",
+    "--data", type=_PATH, help="LeRobot dataset to take frames from.  [default: calib_data/pusht]"
 )
 @click.option(
     "--threads",
@@ -39,18 +37,19 @@ def bench(
     quick: bool,
     as_json: bool,
 ) -> None:
-    """Race encoders against torch eager and torch.compile, and check the project's promises.
+    """Compare encoders with torch eager and torch.compile, and check the project's requirements.
 
-    Contestants take turns in one run with the same frames and the same number of threads, on a
-    machine that should have nothing else to do. First calls stand in a column of their own. A
-    missed bar is printed as MISSED; missing one is no error. Takes about three minutes, half of it
-    torch.compile.
+    Contestants take turns in one run with the same frames and the same number of threads; close
+    other programs first. First calls have a separate column. A missed bar is printed as MISSED and
+    is not an error. Takes about three minutes, half of it torch.compile.
     """
     import json
 
     from jetsight_compile.bench.session import bench_session, report_lines
 
-    found = bench_session(
+    results = bench_session(
         models, checkpoint, data, threads, quick=quick, say=lambda text: click.echo(text, err=True)
     )
-    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(report_lines(found)))
+    click.echo(
+        json.dumps(results.as_dict(), indent=2) if as_json else "\n".join(report_lines(results))
+    )

@@ -1,4 +1,4 @@
-"""`jetsight bench-compile`: what every TensorRT family costs to build and loses in numbers."""
+"""`jetsight bench-compile`: build cost and numerical loss of every TensorRT family."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import click
 
 from jetsight_compile.config.precision import METHODS
 
+_PATH = click.Path(path_type=Path)
+
 
 @click.command("bench-compile", short_help="Measure what each TensorRT family costs and loses.")
 @click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    help="Checkpoint to compile.  [default: the shipped pusht-nano]",
+    "--checkpoint", type=_PATH, help="Checkpoint to compile.  [default: the shipped pusht-nano]"
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
-    help="LeRobot dataset: half calibrates, half judges.  [default: calib_data/pusht]",
+    type=_PATH,
+    help="LeRobot dataset: half calibrates, half is held out.  [default: calib_data/pusht]",
 )
 @click.option(
     "--target",
@@ -45,7 +45,7 @@ def bench_compile(
     methods: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Compile a model for TensorRT in every precision and print what came out.
+    """Compile a model for TensorRT in every precision and print cost and loss.
 
     Per family: build seconds, engine bytes, layers, Q/DQ nodes, and every gate beside the negative
     control that must fail. A family that fails a gate is a result here, not an error. TensorRT-RTX
@@ -54,11 +54,11 @@ def bench_compile(
     from jetsight_compile.bench.precision_table import lines, measure
     from jetsight_compile.pipeline.shipped import find_checkpoint, find_data
 
-    found = measure(
+    results = measure(
         find_checkpoint(checkpoint),
         find_data(data),
         targets,
         methods or METHODS,
         lambda stage: click.echo(f"  {stage}", err=True),
     )
-    click.echo(json.dumps(found.as_dict()) if as_json else "\n".join(lines(found)))
+    click.echo(json.dumps(results.as_dict()) if as_json else "\n".join(lines(results)))

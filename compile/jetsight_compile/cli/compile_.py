@@ -1,4 +1,4 @@
-"""`jetsight compile`: a checkpoint to a quantized, gated bundle."""
+"""`jetsight compile`: compile a checkpoint into a quantized, gated bundle."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import click
 from jetsight.errors import UsageError
 from jetsight_compile.config.precision import METHODS
 
+_PATH = click.Path(path_type=Path)
+# Options that `_planners` turns into the presets and settings of a request.
 _PLANNERS = ("planners", "no_planner", "planner_settings")
 
 
 @click.command("compile")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=_PATH)
 @click.option(
     "--target",
     "targets",
@@ -33,7 +35,7 @@ _PLANNERS = ("planners", "no_planner", "planner_settings")
     multiple=True,
     metavar="NAME",
     help="fp32, fp16, bf16, int8, fp8, int4 or nvfp4 on every target, one per graph like "
-    "encode=fp16,forecast=int8, or auto: the cheapest that is measured to be good enough; "
+    "encode=fp16,forecast=int8, or auto: the cheapest that passes its measurements; "
     "repeatable.  [default: fp32 and int8 on cpu, fp16 elsewhere]",
 )
 @click.option(
@@ -41,30 +43,28 @@ _PLANNERS = ("planners", "no_planner", "planner_settings")
     type=click.Choice(("fp16", "bf16", "fp32")),
     default="fp16",
     show_default=True,
-    help="What a quantization leaves float, on TensorRT targets.",
+    help="Float format of the layers that are not quantized, on TensorRT targets.",
 )
 @click.option(
     "--calib",
     required=True,
-    type=click.Path(path_type=Path),
-    help="LeRobot dataset: half calibrates, half judges.",
+    type=_PATH,
+    help="LeRobot dataset: half calibrates, half is held out for the gates.",
 )
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="Bundle to write, NAME.jetsight."
-)
+@click.option("--out", required=True, type=_PATH, help="Bundle to write, NAME.jetsight.")
 @click.option(
     "--method",
     "methods",
     multiple=True,
     type=click.Choice(METHODS),
-    help="How ranges are found; the best of those given. entropy is only for cpu, mse for all "
-    "other targets.  [default: try all]",
+    help="Calibration method; the best of those given is used. entropy is only for cpu, mse for "
+    "all other targets.  [default: try all]",
 )
 @click.option(
     "--keep-float",
     multiple=True,
     metavar="PATTERN",
-    help="Layers that a quantization leaves float, like 'trunk.layers.0/*'; repeatable.",
+    help="Layers that stay float, like 'trunk.layers.0/*'; repeatable.",
 )
 @click.option(
     "--planner",
@@ -77,7 +77,7 @@ _PLANNERS = ("planners", "no_planner", "planner_settings")
 @click.option("--no-planner", is_flag=True, help="No planner: the bundle encodes and forecasts.")
 @click.option(
     "--planner-settings",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="TOML file whose table [planner] sets elites, iterations, weights and so on.",
 )
 @click.option("--tar", is_flag=True, help="Write one .tar instead of a folder.")
@@ -94,35 +94,32 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
     presets, settings = _planners(**{name: options.pop(name) for name in _PLANNERS})
     options["methods"] = options["methods"] or METHODS
     request = CompileRequest(checkpoint, calib, out, **options, planners=presets, settings=settings)
-    made = compile_checkpoint(request, lambda stage: click.echo(f"  {stage}", err=True))
+    compiled = compile_checkpoint(request, lambda stage: click.echo(f"  {stage}", err=True))
     if as_json:
-        click.echo(json.dumps(_summary(made)))
+        click.echo(json.dumps(_summary(compiled)))
         return
-    for family, trials in made.trials.items():
+    for family, trials in compiled.trials.items():
         _print_trials(family, trials)
-    _print_table(made.bundle)
+    _print_table(compiled.bundle)
 
 
 def _planners(
     planners: Sequence[str], no_planner: bool, planner_settings: Path | None
 ) -> tuple[Any, Any]:
-    """The planners to compile, and their settings."""
-    from jetsight_compile.planner_graph.settings import (
-        DEFAULT,
-        PlannerSettings,
-        load_settings,
-        parse,
-    )
+    """Parse the planners to compile, and their settings."""
+    from jetsight_compile.planner_graph import settings
 
     if no_planner and (planners or planner_settings):
         raise UsageError("--no-planner is given together with planners; leave out one of them")
-    presets = () if no_planner else tuple(map(parse, planners)) or DEFAULT
-    return presets, load_settings(planner_settings) if planner_settings else PlannerSettings()
+    presets = () if no_planner else tuple(map(settings.parse, planners)) or settings.DEFAULT
+    if planner_settings is None:
+        return presets, settings.PlannerSettings()
+    return presets, settings.load_settings(planner_settings)
 
 
-def _summary(made: Any) -> dict[str, Any]:
-    """The bundle just written, as one JSON object."""
-    bundle, facts = made.bundle, made.bundle.manifest
+def _summary(compiled: Any) -> dict[str, Any]:
+    """Describe the new bundle as one JSON object."""
+    bundle, facts = compiled.bundle, compiled.bundle.manifest
     return {
         "path": str(bundle.path),
         "name": facts.name,
@@ -140,7 +137,7 @@ def _summary(made: Any) -> dict[str, Any]:
         ],
         "search": {
             family: [dataclasses.asdict(trial) for trial in trials]
-            for family, trials in made.trials.items()
+            for family, trials in compiled.trials.items()
         },
     }
 
@@ -156,43 +153,21 @@ def _size(facts: Any, family: str) -> int:
 
 
 def _print_trials(family: str, trials: Any) -> None:
-    """Print what the search measured, the chosen row of each graph marked."""
+    """Print the measurements of the search, with the chosen row of each graph marked."""
     from jetsight.cli.table import table
 
-    click.echo(f"{family}: what was tried on the calibration episodes")
-    head = (
-        "graph",
-        "precision",
-        "kept float",
-        "products",
-        "SQNR",
-        "plan rank",
-        "elites",
-        "same first action",
-        "floor",
-        "",
-    )
+    click.echo(f"{family}: precisions tried on the calibration episodes")
+    agreement = ("plan rank", "elites", "same first action")
+    head = ("graph", "precision", "kept float", "products", "SQNR", *agreement, "floor", "")
     rows = []
     for trial in trials:
-        plan = trial.plan
-        agree = (
-            ("-", "-", "-")
-            if plan is None
-            else (f"{plan.rank:.4f}", f"{plan.elites:.0%}", f"{plan.first_action:.0%}")
-        )
+        kept, plan, agree = ", ".join(trial.kept) or "-", trial.plan, ("-", "-", "-")
+        if plan is not None:
+            agree = (f"{plan.rank:.4f}", f"{plan.elites:.0%}", f"{plan.first_action:.0%}")
+        loss = (f"{trial.share:.0%}", f"{trial.sqnr_db:.1f} dB", *agree)
         verdict = "chosen" if trial.chosen else "good" if trial.passed else "loses too much"
-        rows.append(
-            (
-                trial.graph,
-                trial.precision,
-                ", ".join(trial.kept) or "-",
-                f"{trial.share:.0%}",
-                f"{trial.sqnr_db:.1f} dB",
-                *agree,
-                f"{trial.floor_ms:.3f} ms",
-                verdict,
-            )
-        )
+        floor = f"{trial.floor_ms:.3f} ms"
+        rows.append((trial.graph, trial.precision, kept, *loss, floor, verdict))
     for line in table(head, rows):
         click.echo(line)
     module = trials[0].module
@@ -209,23 +184,13 @@ def _print_table(bundle: Any) -> None:
         size = human_bytes(_size(facts, family.name))
         first = (family.name, str(family.opset), size, str(family.tensors or "-"))
         for gate in (gate for gate in facts.gates if gate.family == family.name):
-            sign = ">=" if gate.direction == "min" else "<="
-            rows.append(
-                (
-                    *first,
-                    gate.name,
-                    f"{gate.value:.6g}",
-                    f"{sign} {gate.limit:g}",
-                    f"{gate.control_value:.3g} fails",
-                )
-            )
+            limit = f"{'>=' if gate.direction == 'min' else '<='} {gate.limit:g}"
+            control = f"{gate.control_value:.3g} fails"
+            rows.append((*first, gate.name, f"{gate.value:.6g}", limit, control))
             first = ("", "", "", "")
     for line in table(head, rows):
         click.echo(line)
-    engines = all(family.name.startswith("trt-") for family in facts.families)
-    then = (
-        f"next, on the robot: jetsight build {bundle.path}"
-        if engines
-        else f"next: jetsight run {bundle.path} --source SRC"
-    )
+    then = f"next: jetsight run {bundle.path} --source SRC"
+    if all(family.name.startswith("trt-") for family in facts.families):
+        then = f"next, on the robot: jetsight build {bundle.path}"
     click.echo(f"\n{bundle.path}: written; {then}")

@@ -1,28 +1,29 @@
-"""`jetsight demo`: compile the shipped model, stream what it never saw, report."""
+"""`jetsight demo`: compile the shipped model, stream held-out episodes, report."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import click
+
+_PATH = click.Path(path_type=Path)
 
 
 @click.command(short_help="Compile, stream and report, in one go.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     default=Path("build/demo"),
     show_default=True,
     help="Folder for report.html, report.json and the bundle.",
 )
 @click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    help="Checkpoint folder.  [default: the shipped pusht-nano]",
+    "--checkpoint", type=_PATH, help="Checkpoint folder.  [default: the shipped pusht-nano]"
 )
 @click.option(
     "--data",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="LeRobot dataset to calibrate on and to stream.  [default: calib_data/pusht]",
 )
 @click.option("--backend", help="onnxruntime or openvino.  [default: the fastest installed]")
@@ -31,7 +32,7 @@ import click
     type=click.IntRange(min=1),
     default=270,
     show_default=True,
-    help="Frames to stream, the planted change included.",
+    help="Frames to stream, including the planted change of scene.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print report.json instead of a summary.")
 def demo(
@@ -44,20 +45,14 @@ def demo(
 ) -> None:
     """Compile pusht-nano to cpu-int8, stream held-out episodes at camera rate, and report.
 
-    One change of scene is planted and not announced; surprise has to detect it. Every measurement
-    has its negative control in the report. Takes about a minute.
+    One unannounced change of scene is planted; surprise has to detect it. Every measurement has its
+    negative control in the report. Takes about a minute.
     """
     import json
 
     from jetsight_compile.demo.run import summary_lines, tour
 
-    report = tour(
-        out,
-        checkpoint,
-        data,
-        backend=backend,
-        frames=frames,
-        say=lambda line: click.echo(line, err=True),
-    )
+    say = functools.partial(click.echo, err=True)
+    report = tour(out, checkpoint, data, backend=backend, frames=frames, say=say)
     text = json.dumps(report, indent=2) if as_json else "\n".join(summary_lines(report, out))
     click.echo(text)

@@ -1,4 +1,4 @@
-"""`jetsight eval`: what a bundle does in closed loop, beside PyTorch and baselines."""
+"""`jetsight eval`: measure a bundle in closed loop, beside PyTorch and baselines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from jetsight_compile.closed_loop.rollout import EpisodeResult
     from jetsight_compile.closed_loop.runner import Evaluated
 
-_FILMS = 4
+_FILMS = 4  # episodes in the video
+_PATH = click.Path(path_type=Path)
 
 
 @click.command("eval", short_help="Let a bundle act in a simulator.")
@@ -30,7 +31,7 @@ _FILMS = 4
 @click.option("--baselines/--no-baselines", default=True, help="No-op, random, replay; on.")
 @click.option("--keep-out", is_flag=True, help="Measure violations with and without constraint.")
 @click.option(
-    "--constrain/--no-constrain", default=None, help="Heed hazards.  [default: with --keep-out]"
+    "--constrain/--no-constrain", default=None, help="Respect hazards.  [default: with --keep-out]"
 )
 @click.option("--region", metavar="X,Y,RADIUS", help="Of the hazard, in px of the state.")
 @click.option("--planner", metavar="NAME", help="Graph to plan with.  [default: the first]")
@@ -42,7 +43,7 @@ _FILMS = 4
     default=1,
     show_default=True,
     metavar="TICKS",
-    help="How much of a plan is executed before the next one.",
+    help="Ticks of a plan that are executed before the next one.",
 )
 @click.option(
     "--arrive",
@@ -50,21 +51,21 @@ _FILMS = 4
     show_default=True,
     metavar="TICKS",
     type=click.IntRange(min=0),
-    help="When to be at the goal, counted down over plans, then at once; 0: a horizon after each.",
+    help="Ticks until the goal is due, counted over plans, then at once; 0: a horizon after each.",
 )
 @click.option("--workers", default=1, show_default=True, help="Processes that share episodes.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each engine.")
 @click.option("--backend", help="As in `jetsight run`.")
 @click.option("--family", help="As in `jetsight run`.")
-@click.option("--data", type=click.Path(path_type=Path), help="LeRobot dataset for --video.")
-@click.option("--video", type=click.Path(path_type=Path), help="MP4 of the first episodes.")
-@click.option("--out", type=click.Path(path_type=Path), help="Results as a JSON file.")
+@click.option("--data", type=_PATH, help="LeRobot dataset for --video.")
+@click.option("--video", type=_PATH, help="MP4 of the first episodes.")
+@click.option("--out", type=_PATH, help="Results as a JSON file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 def eval_(video: Path | None, out: Path | None, **options: Any) -> None:
     """Let BUNDLE act in a live simulator: camera frames in, plans out, success counted.
 
-    Each episode starts in a state that the scripted driver reached in an episode nobody trained on;
-    the goal is what the driver saw 25 ticks later, as a camera frame. Success is agent and block
+    Each episode starts in a state that the scripted driver reached in an episode outside the
+    training data; the goal is the driver's camera frame 25 ticks later. Success is agent and block
     within 20 px of it and the block's angle within 20 degrees, at any of 50 ticks. Every arm starts
     from the same states, bit for bit, and PyTorch draws the same noise.
     """
@@ -79,21 +80,23 @@ def eval_(video: Path | None, out: Path | None, **options: Any) -> None:
         _check_place(path, option)
     studio = None if video is None else Studio.open(settings, video, data)
     with _progress(settings.episodes) as progress:
-        found: Evaluated = evaluate(settings, progress)
-    file = strict_json.dump(found.results)
-    # Said before anything is written: a full disk must not cost an hour of simulation.
-    click.echo(file.decode() if as_json else "\n".join(report_lines(found.results)), nl=not as_json)
+        evaluation: Evaluated = evaluate(settings, progress)
+    file = strict_json.dump(evaluation.results)
+    # Printed before any file is written: a full disk must not cost an hour of simulation.
+    click.echo(
+        file.decode() if as_json else "\n".join(report_lines(evaluation.results)), nl=not as_json
+    )
     if out is not None:
         atomic.write_file(out, file)
     if studio is not None:
-        studio.publish(found.films, found.region)
+        studio.publish(evaluation.films, evaluation.region)
     for path in (out, video):
         if path is not None and not as_json:
             click.echo(f"look at {path}")
 
 
 def _check_place(path: Path | None, option: str) -> None:
-    """Refuse in a second what would otherwise fail at the end."""
+    """Refuse a path now that could not be written after the evaluation."""
     from jetsight.errors import StorageError
 
     if path is None:
@@ -103,7 +106,7 @@ def _check_place(path: Path | None, option: str) -> None:
     folder = next(place for place in path.absolute().parents if place.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise StorageError(
-            f"cannot write into {folder}; give a file in a folder of yours with {option}"
+            f"cannot write into {folder}; give a file in a writable folder with {option}"
         )
 
 
@@ -111,18 +114,14 @@ def _settings(options: dict[str, Any], films: int) -> EvalConfig:
     from jetsight_compile.closed_loop.config import EvalConfig, PlanOptions
     from jetsight_compile.closed_loop.task import Region
 
-    planner, iterations = options.pop("planner"), options.pop("iterations")
-    budget_ms, every = options.pop("budget_ms"), options.pop("replan_every")
-    constrain = options.pop("constrain")
-    # Without a region to keep out of there is nothing in the task that a hazard stands for.
-    constrain = options["keep_out"] if constrain is None else constrain
-    use = PlanOptions(
-        planner, iterations, budget_ms, every, constrain, arrive=options.pop("arrive")
-    )
-    region = options.pop("region")
-    return EvalConfig(
-        **options, films=films, use=use, region=None if region is None else Region.parse(region)
-    )
+    names = ("planner", "iterations", "budget_ms", "replan_every", "arrive", "constrain")
+    plan = {name: options.pop(name) for name in names}
+    # Without a keep-out region the task has nothing that a hazard represents.
+    if plan["constrain"] is None:
+        plan["constrain"] = options["keep_out"]
+    text = options.pop("region")
+    region = None if text is None else Region.parse(text)
+    return EvalConfig(**options, films=films, use=PlanOptions(**plan), region=region)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`jetsight targets`: what graphs can be compiled for, and the modules they run on."""
+"""`jetsight targets`: list the compile targets and the Jetson modules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print both tables as one JSON object.")
 def targets(as_json: bool) -> None:
-    """Show every target of `jetsight compile`, what it runs, and the Jetson modules.
+    """Show every target of `jetsight compile`, its precisions, and the Jetson modules.
 
     A precision that is not listed for a target is refused by `jetsight compile`; --json says why.
     """
@@ -40,20 +40,12 @@ def _targets() -> Iterator[str]:
     from jetsight_compile.config.targets import TARGETS
 
     head = ("target", "machine", "compiler", "opset", "attention", "precisions")
-    return table(
-        head,
-        (
-            (
-                t.name,
-                t.what,
-                t.compiler,
-                str(t.style.opset),
-                "one operator" if t.style.attention == "fused" else "decomposed",
-                " ".join(_marked(t, precision) for precision in t.allowed),
-            )
-            for t in TARGETS.values()
-        ),
-    )
+    rows = []
+    for t in TARGETS.values():
+        attention = "one operator" if t.style.attention == "fused" else "decomposed"
+        precisions = " ".join(_marked(t, precision) for precision in t.allowed)
+        rows.append((t.name, t.what, t.compiler, str(t.style.opset), attention, precisions))
+    return table(head, rows)
 
 
 def _marked(target: Target, precision: str) -> str:
@@ -72,32 +64,13 @@ def _features() -> Iterator[str]:
 def _modules() -> Iterator[str]:
     from jetsight_compile.config.hardware import MODULES
 
-    head = (
-        "module",
-        "SM",
-        "CUDA/tensor cores",
-        "INT8 TOPS",
-        "FP16 TFLOPS",
-        "memory",
-        "bandwidth",
-        "power W",
-        "targets",
-    )
-    rows = (
-        (
-            m.name,
-            m.sm,
-            f"{m.cores[0]}/{m.cores[1]}",
-            f"{m.int8_tops:g}",
-            f"{m.fp16_tflops:g}",
-            f"{m.memory_gb} GB",
-            f"{m.bandwidth_gb_s:g} GB/s",
-            m.power_w,
-            " ".join(m.targets),
-        )
-        for m in MODULES
-    )
-    yield from table(head, rows)
+    gpu, memory = ("SM", "CUDA/tensor cores", "INT8 TOPS", "FP16 TFLOPS"), ("memory", "bandwidth")
+    rows = []
+    for m in MODULES:
+        cores, int8, fp16 = "/".join(map(str, m.cores)), f"{m.int8_tops:g}", f"{m.fp16_tflops:g}"
+        memories = (f"{m.memory_gb} GB", f"{m.bandwidth_gb_s:g} GB/s")
+        rows.append((m.name, m.sm, cores, int8, fp16, *memories, m.power_w, " ".join(m.targets)))
+    yield from table(("module", *gpu, *memory, "power W", "targets"), rows)
     yield ""
     yield "* compiled by default, + run by the newer of its GPUs only"
     yield "rates are dense and of the GPU alone, in the fastest power mode"

@@ -1,1 +1,1 @@
-"""Closed loop: what a compiled planner does to a live simulator, beside PyTorch and baselines."""
+"""Closed-loop evaluation: a compiled planner in a live simulator, beside PyTorch and baselines."""

@@ -1,4 +1,4 @@
-"""Who drives: the baselines, and what every arm of an evaluation has to offer.
+"""Agents of an evaluation: the protocol, the baselines and the deployed session.
 
 Shapes: a size of one robot action, H horizon, D latent, B action block.
 """
@@ -21,23 +21,21 @@ from jetsight_compile.closed_loop.config import PlanOptions
 from jetsight_compile.closed_loop.episodes import EvalEpisode, random_stream
 from jetsight_train.record.policies import SmoothRandom
 
-_RANDOM_STREAM = 1
-
-
-_PLAN_STREAM = 2
+# Streams of an episode's randomness; the driver has stream 0.
+_RANDOM_STREAM, _PLAN_STREAM = 1, 2
 
 
 @dataclass
-class Log:
-    """What a pilot did in one episode; baselines plan nothing.
+class EpisodeLog:
+    """Counts and plans of an agent in one episode; baselines plan nothing.
 
     Args:
-        plans: how often it asked for a plan.
-        valid: how often it got one.
-        held: ticks it repeated the last action for want of a plan.
-        reasons: why it got none, counted.
-        plan_ms: time each plan took.
-        surprises: ticks whose frame was out of the ordinary for the model.
+        plans: number of requested plans.
+        valid: number of valid plans.
+        held: ticks on which it repeated the last action because it had no plan.
+        reasons: reasons of invalid plans, counted.
+        plan_ms: time of each plan.
+        surprises: ticks with a surprising frame.
         futures: for pictures, `(tick, [H,D])` of every valid plan.
         costs: for pictures, `(tick, cost)` of every valid plan.
     """
@@ -54,13 +52,13 @@ class Log:
 
 @dataclass(frozen=True)
 class AgentView:
-    """What a pilot is shown at one tick.
+    """Inputs of an agent at one tick.
 
     Args:
-        tick: since the reset of the environment.
+        tick: ticks since the reset of the environment.
         frame_hwc_u8: `[h,w,3]` camera frame.
         executed: `[a]` action of the tick before; None at the first one.
-        upcoming: `[n,a]` what is going to be done anyway (warm-up); None when the pilot decides.
+        upcoming: `[n,a]` fixed actions ahead (warm-up); None if the agent decides.
     """
 
     tick: int
@@ -70,75 +68,75 @@ class AgentView:
 
 
 class Agent(Protocol):
-    """One arm: watches the warm-up, then acts."""
+    """One arm: it watches the warm-up, then acts."""
 
-    log: Log
+    log: EpisodeLog
 
     def begin(self, episode: EvalEpisode) -> None:
-        """Forget everything and take on a new episode."""
+        """Reset, and start a new episode."""
         ...
 
-    def watch(self, glance: AgentView) -> None:
-        """See a frame without deciding anything."""
+    def watch(self, view: AgentView) -> None:
+        """Receive a frame of the warm-up."""
         ...
 
-    def act(self, glance: AgentView) -> NDArray:
-        """See a frame and return the action `[a]` for this tick."""
+    def act(self, view: AgentView) -> NDArray:
+        """Receive a frame, and return the action `[a]` of this tick."""
         ...
 
     def end(self) -> None:
-        """The episode is over."""
+        """End the episode."""
         ...
 
 
 class Baseline:
-    """A pilot without a model; subclasses say what `act` does."""
+    """An agent without a model; subclasses implement `act`."""
 
     def __init__(self) -> None:
-        self.log = Log()
+        self.log = EpisodeLog()
         self._episode: EvalEpisode | None = None
 
     def begin(self, episode: EvalEpisode) -> None:
-        """Take on a new episode."""
-        self.log, self._episode = Log(), episode
+        """Start a new episode."""
+        self.log, self._episode = EpisodeLog(), episode
 
-    def watch(self, glance: AgentView) -> None:
-        """Baselines look at nothing."""
+    def watch(self, view: AgentView) -> None:
+        """Ignore the frame."""
 
     def end(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     @property
     def episode(self) -> EvalEpisode:
         """The running episode."""
-        assert self._episode is not None, "begin comes first"
+        assert self._episode is not None, "begin() has to be called first"
         return self._episode
 
 
 class Hold(Baseline):
-    """No-op: goes on commanding what was commanded last."""
+    """No-op: repeats the last action."""
 
-    def act(self, glance: AgentView) -> NDArray:
-        """The last action again."""
-        assert glance.executed is not None
-        return glance.executed
+    def act(self, view: AgentView) -> NDArray:
+        """Return the last action."""
+        assert view.executed is not None
+        return view.executed
 
 
 class ReplayAgent(Baseline):
-    """What the driver really did from the start on, then its last action: the upper bound."""
+    """Replay of the driver's actions, then of its last one: the upper bound."""
 
-    def act(self, glance: AgentView) -> NDArray:
-        """The recorded action of this tick."""
+    def act(self, view: AgentView) -> NDArray:
+        """Return the recorded action of this tick."""
         actions = self.episode.actions
-        return np.asarray(actions[min(glance.tick, len(actions) - 1)])
+        return np.asarray(actions[min(view.tick, len(actions) - 1)])
 
 
 class Chance(Baseline):
-    """A smooth random walk through the action box; the same one whenever the episode is the same.
+    """A smooth random walk through the action box, the same in every run of an episode.
 
     Args:
-        low: `[a]` bounds of the environment.
-        high: `[a]` bounds of the environment.
+        low: `[a]` lower action bounds of the environment.
+        high: `[a]` upper action bounds of the environment.
         seed: of the evaluation.
     """
 
@@ -152,38 +150,38 @@ class Chance(Baseline):
         rng = random_stream(self._seed, episode.number, _RANDOM_STREAM)
         self._walk = SmoothRandom(self._low, self._high, rng)
 
-    def act(self, glance: AgentView) -> NDArray:
-        """The next step of the walk."""
+    def act(self, view: AgentView) -> NDArray:
+        """Return the next step of the walk."""
         return self._walk()
 
 
 def baselines(low: NDArray, high: NDArray, seed: int) -> Mapping[str, Agent]:
-    """The arms that need no model, by the names results use."""
+    """Build the arms without a model, by their names in the results."""
     return {"no-op": Hold(), "random": Chance(low, high, seed), "replay": ReplayAgent()}
 
 
 class TickClock:
-    """Time of a simulation: it stands still while anybody computes, one period per tick."""
+    """Simulated time: it does not advance during computation, only one period per tick."""
 
     def __init__(self) -> None:
         self._now_ns = 0
 
     def now_ns(self) -> int:
-        """The time it was moved to."""
+        """Return the simulated time."""
         return self._now_ns
 
     def sleep_ns(self, duration_ns: int) -> None:
-        """Let that much time pass, at once."""
+        """Advance the simulated time without waiting."""
         self._now_ns += max(duration_ns, 0)
 
 
 class SimulatorCamera:
-    """A camera that shows what it is handed, one frame for each `next`."""
+    """A camera that returns each frame of `show` once."""
 
     stamps = "replay"
-    period_ns = 0  # the simulator waits for the loop
+    period_ns = 0  # no pacing: the simulator waits for the loop
     ended = False
-    frozen = False  # a simulated scene may rest
+    frozen = False  # equal frames are no fault: a simulated scene may rest
     rejecting = False
 
     def __init__(self) -> None:
@@ -194,44 +192,43 @@ class SimulatorCamera:
         self._frame = frame
 
     def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:
-        """Begin; the size was checked when the simulator was opened."""
+        """Describe the source; the size was checked when the simulator was opened."""
         return SourceInfo("simulator", request.height_px, request.width_px, request.camera_hz)
 
     def next(self, timeout_ns: int) -> Frame | None:
-        """The frame that was handed over, once."""
+        """Return the newest frame, once."""
         frame, self._frame = self._frame, None
         return frame
 
     def raise_for_error(self) -> None:
-        """Nothing breaks here."""
+        """Do nothing: a simulator has no camera faults."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the camera owns no resources."""
 
 
 class Deployed:
-    """A pilot that is a session and nothing else.
+    """An agent that drives a session.
 
     Args:
         session: open, with planners; on a `TickClock` unless plans have a deadline.
-        use: how to ask for plans.
+        use: options of the plan requests.
         clock: real time, for `plan_ms`.
     """
 
     def __init__(self, session: Session, use: PlanOptions, clock: Clock | None = None) -> None:
-        self.log = Log()
+        self.log = EpisodeLog()
         self._session, self._use = session, use
         self._clock = clock or MonotonicClock()
-        self._every = use.replan_every
         self._stream: Generator[Forecast, None, None] | None = None
-        self._left: NDArray | None = None  # of the running plan, not yet executed
-        self._steps = 0  # of it that may be executed before the next plan is due
+        self._left: NDArray | None = None  # actions of the running plan, not yet executed
+        self._steps = 0  # actions to execute before the next plan is due
         self._acted = 0  # ticks since the warm-up
 
     def begin(self, episode: EvalEpisode) -> None:
         """Start a new stream, with empty histories."""
         self.end()
-        self.log = Log()
+        self.log = EpisodeLog()
         self._left, self._steps = None, 0
         self._acted = 0
         self._goal = episode.goal_frame
@@ -239,21 +236,21 @@ class Deployed:
         self._camera = SimulatorCamera()
         self._stream = self._session.stream(self._camera)
 
-    def watch(self, glance: AgentView) -> None:
-        """Feed a frame of the warm-up to the stream."""
-        self._see(glance, glance.upcoming)
+    def watch(self, view: AgentView) -> None:
+        """Pass a frame of the warm-up to the stream."""
+        self._see(view, view.upcoming)
 
-    def act(self, glance: AgentView) -> NDArray:
-        """Feed a frame; execute the plan, replan when it is due, hold when there is none."""
-        assert glance.executed is not None
-        held = glance.executed[None]
-        self._see(glance, held if self._left is None else self._left)
+    def act(self, view: AgentView) -> NDArray:
+        """Process a frame, replan if due, and return the plan's action or hold the last one."""
+        assert view.executed is not None
+        held = view.executed[None]
+        self._see(view, held if self._left is None else self._left)
         if self._steps == 0:
-            self._plan(glance.tick)
+            self._plan(view.tick)
         self._acted += 1
         if self._left is None:
             self.log.held += 1
-            return np.asarray(glance.executed)
+            return np.asarray(view.executed)
         action, self._left = self._left[0], self._left[1:]
         self._steps -= 1
         if len(self._left) == 0:
@@ -266,26 +263,29 @@ class Deployed:
             self._stream.close()
         self._stream = None
 
-    def _see(self, glance: AgentView, plan: NDArray | None) -> None:
-        assert self._stream is not None, "begin comes first"
+    def _see(self, view: AgentView, plan: NDArray | None) -> None:
+        assert self._stream is not None, "begin() has to be called first"
         clock = self._session.clock
+        # Before the frame is stamped: one period per frame, however long planning took.
         if isinstance(clock, TickClock):
             clock.sleep_ns(self._session.spec.period_ns)
-        executed = None if glance.executed is None else glance.executed[None]
+        executed = None if view.executed is None else view.executed[None]
         self._camera.show(
-            Frame(glance.frame_hwc_u8, glance.tick, glance.tick, clock.now_ns(), executed, plan)
+            Frame(view.frame_hwc_u8, view.tick, view.tick, clock.now_ns(), executed, plan)
         )
         forecast = next(self._stream)
-        self.log.surprises += forecast.surprising and glance.upcoming is None
+        # Only ticks on which the agent acted count, as for plans.
+        self.log.surprises += forecast.surprising and view.upcoming is None
 
     def _arrive_ticks(self) -> int | None:
-        """Ticks left until the goal should be reached; None for the end of the horizon."""
+        """Return the ticks until the goal is due; None for the end of the horizon."""
         if self._use.arrive == 0:
             return None
         return max(self._use.arrive - self._acted, 1)
 
     def _plan(self, tick: int) -> None:
         use, log = self._use, self.log
+        # One seed per plan from the episode's stream, so that arms draw equal noise.
         seed = int(self._seeds.integers(1 << 31))
         start_ns = self._clock.now_ns()
         plan = self._session.imagine(
@@ -307,5 +307,6 @@ class Deployed:
         log.costs.append((tick, plan.cost))
         if plan.z_future is not None:
             log.futures.append((tick, plan.z_future.copy()))
+        # A plan's arrays are views of the planner's buffers, valid until the next plan.
         self._left = plan.actions.copy()
-        self._steps = min(self._every, len(self._left))
+        self._steps = min(use.replan_every, len(self._left))

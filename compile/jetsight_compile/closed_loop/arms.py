@@ -1,4 +1,4 @@
-"""The planning arms: the deployed bundle, and beside it the PyTorch model it was compiled from."""
+"""Planning arms: the deployed bundle, and the PyTorch model it was compiled from."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ EAGER, EAGER_FREE = "torch eager", "torch eager unconstrained"
 
 @dataclass(frozen=True)
 class TorchModel:
-    """A model to run in PyTorch, and what its checkpoint says of it."""
+    """A PyTorch model and the description of its checkpoint."""
 
     model: WorldModel
     about: CheckpointDescription
 
 
 def check_planners(manifest: Manifest, settings: EvalConfig) -> None:
-    """Refuse what needs no engine to be refused.
+    """Check the planners of a bundle, before any engine is loaded.
 
     Raises:
         BundleError: the bundle has no planner.
-        UsageError: it has not the one that was asked for.
+        UsageError: the bundle lacks the chosen planner.
     """
     names = [planner.graph for planner in manifest.planners]
     if not names:
@@ -45,19 +45,19 @@ def check_planners(manifest: Manifest, settings: EvalConfig) -> None:
             f"{settings.bundle} has no planner, so there is nothing to evaluate; compile it again "
             "with --planner"
         )
-    wanted = settings.use.planner
-    if wanted is not None and wanted not in names:
+    chosen = settings.use.planner
+    if chosen is not None and chosen not in names:
         raise UsageError(
-            f"{settings.bundle} has no planner {wanted!r}; choose one of {', '.join(names)}"
+            f"{settings.bundle} has no planner {chosen!r}; choose one of {', '.join(names)}"
         )
 
 
 def load_reference(settings: EvalConfig, manifest: Manifest) -> TorchModel | None:
-    """The checkpoint of `--against`; None without one.
+    """Load the checkpoint of `--against`; None without one.
 
     Raises:
-        CheckpointError: it was refused.
-        UsageError: it is a model of other sizes than the bundle.
+        CheckpointError: the checkpoint was refused.
+        UsageError: its sizes differ from those of the bundle.
     """
     if settings.against is None:
         return None
@@ -65,21 +65,22 @@ def load_reference(settings: EvalConfig, manifest: Manifest) -> TorchModel | Non
 
     from jetsight_train import checkpoint
 
+    # As for every engine: by default the results would depend on the number of cores.
     torch.set_num_threads(settings.threads)
     model, about = checkpoint.load(Path(settings.against))
     config, facts = model.config, manifest.model
-    found = (config.latent_size, config.history, config.horizon, model.action_size)
-    wanted = (facts.latent_size, facts.history, facts.horizon, facts.action_size)
-    if found != wanted:
+    sizes = (config.latent_size, config.history, config.horizon, model.action_size)
+    expected = (facts.latent_size, facts.history, facts.horizon, facts.action_size)
+    if sizes != expected:
         raise UsageError(
-            f"{settings.against} has latent size, history, horizon and action size {found}, but "
-            f"{settings.bundle} has {wanted}; give the checkpoint the bundle was compiled from"
+            f"{settings.against} has latent size, history, horizon and action size {sizes}, but "
+            f"{settings.bundle} has {expected}; give the checkpoint the bundle was compiled from"
         )
     return TorchModel(model.eval(), about)
 
 
 def deployed_session(bundle: Bundle, settings: EvalConfig) -> Session:
-    """The session a robot would open.
+    """Open the session of a robot.
 
     Raises:
         EngineError: a graph cannot be loaded here, or computes something else than PyTorch.
@@ -92,9 +93,10 @@ def deployed_session(bundle: Bundle, settings: EvalConfig) -> Session:
 def eager_session(
     reference: TorchModel, manifest: Manifest, deployed: Session, settings: EvalConfig
 ) -> Session:
-    """The same session with PyTorch in its engines."""
+    """Build the same session with PyTorch engines."""
     from jetsight_compile.closed_loop import torch_engines
 
+    # `EagerBackend` builds a planner from its name, so `str.encode` replaces the bundle's graphs.
     spec = PlanSpec.from_manifest(manifest, deployed.family)
     session = Session(
         deployed.spec,
@@ -108,10 +110,10 @@ def eager_session(
 
 
 def resolve(settings: EvalConfig, deployed: Session) -> PlanOptions:
-    """What was asked for, with everything that was left open decided; equal for all arms.
+    """Resolve the open plan options; the result is equal for all arms.
 
     Raises:
-        UsageError: the family has not this planner, or its plans are shorter than `replan_every`.
+        UsageError: the family lacks this planner, or its plans are shorter than `replan_every`.
     """
     use, planner = settings.use, _planner(settings, deployed)
     most = planner.horizon * deployed.spec.action_block
@@ -121,15 +123,15 @@ def resolve(settings: EvalConfig, deployed: Session) -> PlanOptions:
         )
     iterations = use.iterations
     if use.budget_ms is None and iterations is None:
-        iterations = planner.iterations  # always as many: equal work in every arm
+        iterations = planner.iterations  # fixed, so that every arm does equal work
     return replace(use, planner=planner.graph, iterations=iterations, seed=settings.seed)
 
 
 def planning(
     name: str, free: str, session: Session, use: PlanOptions, settings: EvalConfig
 ) -> dict[str, Agent]:
-    """The arm of a session; on a keep-out run also without the constraint."""
-    session.load_planner(use.planner)  # so that the first plan takes no longer than the others
+    """Build the arm of a session; in a keep-out run also without the constraint."""
+    session.load_planner(use.planner)  # otherwise the first plan's time would include loading
     arms: dict[str, Agent] = {name: Deployed(session, use)}
     if settings.keep_out:
         arms[free] = Deployed(session, replace(use, constrain=False))
@@ -137,7 +139,7 @@ def planning(
 
 
 def bundle_facts(manifest: Manifest, session: Session, use: PlanOptions) -> dict[str, Any]:
-    """What results say of the bundle, and how plans were asked for in the end."""
+    """Describe the bundle and the plan options for the results."""
     planner = next(each for each in session.planners if each.graph == use.planner)
     return {
         "name": manifest.name,
@@ -152,7 +154,7 @@ def bundle_facts(manifest: Manifest, session: Session, use: PlanOptions) -> dict
 
 
 def reference_facts(manifest: Manifest, reference: TorchModel | None) -> dict[str, Any] | None:
-    """What results say of the checkpoint beside it."""
+    """Describe the checkpoint of `--against` for the results."""
     if reference is None:
         return None
     digest = reference.about.weights.sha256
@@ -165,15 +167,15 @@ def reference_facts(manifest: Manifest, reference: TorchModel | None) -> dict[st
 
 def _planner(settings: EvalConfig, session: Session) -> PlannerSpec:
     planners = {planner.graph: planner for planner in session.planners}
-    wanted = settings.use.planner or next(iter(planners), "")
-    if wanted not in planners:
+    chosen = settings.use.planner or next(iter(planners), "")
+    if chosen not in planners:
         raise UsageError(
-            f"family {session.family} of {settings.bundle} has not the planner {wanted!r}; "
+            f"family {session.family} of {settings.bundle} has no planner {chosen!r}; "
             "choose another --family"
         )
-    return planners[wanted]
+    return planners[chosen]
 
 
 def _clock(settings: EvalConfig) -> Clock | None:
-    """Simulated time where plans have no deadline, so that nothing depends on the machine."""
+    """Choose simulated time for plans without deadline, independent of the machine."""
     return None if settings.use.budget_ms is not None else TickClock()

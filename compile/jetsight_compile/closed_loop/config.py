@@ -1,4 +1,4 @@
-"""What an evaluation was asked for, checked before anything long begins."""
+"""Settings of an evaluation, checked before the simulation begins."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from jetsight_compile.closed_loop.task import Region
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """How an evaluation asks for plans.
+    """Options of an evaluation's plan requests.
 
     Args:
         planner: graph of the bundle; None for its first.
-        iterations: fixed number, so that results repeat; None for the planner's own.
-        budget_ms: plan until this deadline instead; results then depend on the machine.
+        iterations: fixed number, so that results repeat; None for the planner's default.
+        budget_ms: time limit of a plan instead of `iterations`; makes results machine-dependent.
         replan_every: ticks of a plan that are executed before the next one.
-        arrive: ticks after which to be at the goal, counted down from plan to plan, and as soon as
-            possible once they are over; 0 to be there one horizon after each plan.
-        constrain: heed the bundle's hazards.
+        arrive: ticks until the goal is due, counted down over the plans, then as soon as possible;
+            0: one horizon after each plan.
+        constrain: respect the bundle's hazards.
         seed: of the evaluation; arms with equal seeds draw equal noise.
     """
 
@@ -40,19 +40,19 @@ class EvalConfig:
     Args:
         bundle: path of the bundle.
         env_id: Gymnasium id.
-        episodes: how many.
-        seed: base seed of everything.
-        against: checkpoint to run as PyTorch eager beside it; None for no such arm.
+        episodes: number of episodes.
+        seed: base seed of all randomness.
+        against: checkpoint to run in PyTorch eager beside the bundle; None for no such arm.
         baselines: also run no-op, random and replay.
-        keep_out: choose episodes that a region lies in the way of, and also run the bundle without
-            its constraint.
+        keep_out: choose episodes with the region in the way, and also run the bundle without its
+            constraint.
         region: keep-out region; None to take it from the checkpoint of `against`.
-        use: how plans are asked for.
+        use: options of the plan requests.
         backend: as in `Session.open`.
         family: as in `Session.open`.
         threads: CPU threads of every engine and of torch; more make results depend on the machine.
         workers: processes that share the episodes.
-        films: how many of the first episodes are kept as pictures.
+        films: number of first episodes whose pictures are kept.
 
     Raises:
         UsageError: a number is out of range, or two settings exclude each other.
@@ -92,7 +92,7 @@ class EvalConfig:
             raise UsageError("--region is for a keep-out run; add --keep-out")
 
     def facts(self) -> dict[str, Any]:
-        """The settings as results keep them; paths by their last name, they mean nothing later."""
+        """Return the settings for the results, without paths, which have no meaning later."""
         region, use = self.region, self.use
         return {
             "env": self.env_id,

@@ -1,7 +1,7 @@
 """Held-out episodes: a start state reached by replay, and a goal the driver reached 25 ticks later.
 
-An episode is a function of the rules and its number. Its randomness comes from three words,
-`(seed, number, _STREAM)`, while recordings use two, so no recording can hold it whatever its seed.
+An episode is a function of the rules and its number. Its random generator is seeded with three
+words, `(seed, number, _STREAM)`, those of recordings with two, so no recording can contain it.
 
 Shapes: T ticks, h, w frame size, s state size, a action size.
 """
@@ -23,7 +23,7 @@ _STREAM = 0x6A73_6576  # any number; it keeps these draws apart from those of `j
 
 @dataclass(frozen=True)
 class Rules:
-    """How episodes are drawn and judged; equal rules draw equal episodes.
+    """Parameters of episodes; equal rules draw equal episodes.
 
     Args:
         env_id: Gymnasium id.
@@ -34,8 +34,8 @@ class Rules:
         budget: ticks an arm has to reach the goal.
         driver_ticks: length of the undisturbed episode.
         region: keep-out region; None without one.
-        clearance_px: start and goal are at least this far outside the region, so that no arm
-            violates it only because it could not brake.
+        clearance_px: distance of start and goal to the region, so that no arm violates it only
+            because it could not brake.
 
     Raises:
         UsageError: no start fits into the episode.
@@ -45,6 +45,7 @@ class Rules:
     seed: int
     size_hw: tuple[int, int]
     warm_up: int = 30
+    # Goal offset and budget are those of stable-worldmodel's PushT evaluation.
     goal_offset: int = 25
     budget: int = 50
     driver_ticks: int = 120
@@ -69,26 +70,26 @@ class Rules:
 
 @dataclass(frozen=True)
 class EvalEpisode:
-    """One start and goal; `actions` are those the driver really took, from reset to goal."""
+    """One start and goal; `actions` are the driver's, from reset to goal."""
 
     number: int
     reset_seed: int
     start: int
     actions: NDArray  # [start + goal_offset, a] float32
     start_state: NDArray  # [s]
-    start_bits: bytes  # everything the simulator goes on from, exactly
+    start_bits: bytes  # exact state of the simulator at the start
     goal_state: NDArray  # [s]
     goal_frame: NDArray  # [h,w,3] uint8
     moves_block: bool
 
 
 def random_stream(seed: int, number: int, purpose: int) -> np.random.Generator:
-    """Randomness of episode `number` for one purpose; 0 is the driver, arms take other numbers."""
+    """Random generator of episode `number` for one purpose: 0 for the driver, others for arms."""
     return np.random.default_rng(np.random.SeedSequence([seed, number, _STREAM, purpose + 1]))
 
 
 def exact_bits(environment: PixelEnvironment, observation: Observation) -> bytes:
-    """What an episode must share in every arm: the whole physics if known, else the state."""
+    """Serialize the start shared by all arms: the whole physics if known, else the state."""
     if isinstance(environment, PushT):
         return environment.physics().tobytes()
     return observation.state.tobytes()
@@ -111,24 +112,24 @@ def draw_episode(environment: PixelEnvironment, rules: Rules, number: int) -> Ev
     start = _choose_start(played, task, rules, rng)
     if start is None:
         return None
-    goal = played.seen[start + rules.goal_offset]
-    first = played.seen[start].state
+    end, first = start + rules.goal_offset, played.observations[start].state
+    goal = played.observations[end]
     return EvalEpisode(
-        number,
-        reset_seed,
-        start,
-        np.stack(played.actions[: start + rules.goal_offset]),
-        first,
-        played.bits[start],
-        goal.state,
-        goal.frame_hwc_u8,
-        task.moves_block(first, goal.state),
+        number=number,
+        reset_seed=reset_seed,
+        start=start,
+        actions=np.stack(played.actions[:end]),
+        start_state=first,
+        start_bits=played.bits[start],
+        goal_state=goal.state,
+        goal_frame=goal.frame_hwc_u8,
+        moves_block=task.moves_block(first, goal.state),
     )
 
 
 @dataclass(frozen=True)
 class _Played:
-    seen: list[Observation]
+    observations: list[Observation]
     bits: list[bytes]
     actions: list[NDArray]
 
@@ -140,7 +141,7 @@ def _play(
     observation = environment.reset(reset_seed)
     policy = make_policy("scripted", environment, rng)
     for tick in range(rules.driver_ticks):
-        played.seen.append(observation)
+        played.observations.append(observation)
         played.bits.append(exact_bits(environment, observation))
         played.actions.append(policy())
         observation, _, over = environment.step(played.actions[-1])
@@ -155,12 +156,12 @@ def _play(
 def _choose_start(
     played: _Played, task: PushingState, rules: Rules, rng: np.random.Generator
 ) -> int | None:
-    """A random tick with enough before and after it; with a region, one where it matters."""
+    """Draw a start with enough ticks around it; with a region, one with the region in the way."""
     region = rules.region
     order = rng.permutation(np.arange(rules.starts.start, rules.starts.stop))
     if region is None:
         return int(order[0])
-    agents = task.agent(np.stack([observation.state for observation in played.seen]))
+    agents = task.agent(np.stack([observation.state for observation in played.observations]))
     for start in map(int, order):
         end = start + rules.goal_offset
         if (region.distance(agents[[start, end]]) < rules.clearance_px).any():

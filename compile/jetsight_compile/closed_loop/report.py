@@ -1,4 +1,4 @@
-"""The results of an evaluation for a terminal."""
+"""Text report of an evaluation."""
 
 from __future__ import annotations
 
@@ -13,22 +13,11 @@ _NONE = "-"
 
 
 def report_lines(results: EvalResults) -> Iterator[str]:
-    """Success of every arm, what the planner did, and the bundle beside every other arm."""
-    arms = results.summary.arms
-    yield from table(
-        (
-            "arm",
-            "success %",
-            "95 %",
-            "joint %",
-            "block moves %",
-            "block rests %",
-            "agent px",
-            "block px",
-            "angle deg",
-        ),
-        ([name, *_success_cells(arm)] for name, arm in arms.items()),
-    )
+    """Format the success of every arm, the planners, the paired comparisons and violations."""
+    rates = ("success %", "95 %", "joint %", "block moves %", "block rests %")
+    head = ("arm", *rates, "agent px", "block px", "angle deg")
+    arms = results.summary.arms.items()
+    yield from table(head, ([name, *_success_cells(arm)] for name, arm in arms))
     yield from _planners(results)
     yield from _pairs(results)
     yield from _keep_out(results)
@@ -52,20 +41,9 @@ def _planners(results: EvalResults) -> Iterator[str]:
     if not planning:
         return
     yield ""
-    yield from table(
-        (
-            "planner",
-            "plans",
-            "valid %",
-            "p50 ms",
-            "p90 ms",
-            "p99 ms",
-            "max ms",
-            "ticks held",
-            "no plan because",
-        ),
-        ([name, *_planner_cells(arm)] for name, arm in planning.items()),
-    )
+    times = ("p50 ms", "p90 ms", "p99 ms", "max ms")
+    head = ("planner", "plans", "valid %", *times, "ticks held", "no plan because")
+    yield from table(head, ([name, *_planner_cells(arm)] for name, arm in planning.items()))
 
 
 def _planner_cells(arm: ArmSummary) -> list[str]:
@@ -88,16 +66,10 @@ def _pairs(results: EvalResults) -> Iterator[str]:
     yield ""
     rows = []
     for pair in results.summary.pairs:
-        found = pair.comparison
-        rows.append(
-            [
-                f"{pair.first} - {pair.second}",
-                f"{100 * found.difference:+.1f}",
-                _interval(found.low, found.high),
-                f"{found.only_first} : {found.only_second}",
-                f"{found.p_value:.2g}",
-            ]
-        )
+        c = pair.comparison
+        discordant = f"{c.only_first} : {c.only_second}"
+        change = (f"{100 * c.difference:+.1f}", _interval(c.low, c.high))
+        rows.append([f"{pair.first} - {pair.second}", *change, discordant, f"{c.p_value:.2g}"])
     yield from table(("success", "points", "95 %", "only one solved", "McNemar p"), rows)
 
 
@@ -110,21 +82,15 @@ def _keep_out(results: EvalResults) -> Iterator[str]:
     for name, arm in watched.items():
         assert arm.violation is not None
         assert arm.violation_ticks is not None
-        ticks = arm.violation_ticks
-        rows.append(
-            [
-                name,
-                _percent(arm.violation),
-                _interval(arm.violation.low, arm.violation.high),
-                f"{100 * ticks.rate:.2f}",
-                _interval(ticks.low, ticks.high),
-            ]
-        )
+        rate, ticks = arm.violation, arm.violation_ticks
+        episodes = (_percent(rate), _interval(rate.low, rate.high))
+        share = (f"{100 * ticks.rate:.2f}", _interval(ticks.low, ticks.high))
+        rows.append([name, *episodes, *share])
     yield from table(("violations", "episodes %", "95 %", "ticks %", "95 %"), rows)
-    found = results.summary.keep_out
-    if found is None:
+    keep_out = results.summary.keep_out
+    if keep_out is None:
         return
-    cut = found.episodes
+    cut = keep_out.episodes
     if cut.reduction is None or cut.low is None or cut.high is None:
         yield f"{FREE} never entered the region, so there is nothing to reduce"
         return

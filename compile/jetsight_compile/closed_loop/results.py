@@ -1,24 +1,24 @@
-"""What an evaluation found, as one JSON file.
+"""Results of an evaluation, written as one JSON file.
 
     format, version   "jetsight-eval", "1.0"
-    settings          what was asked for; with the same versions it gives the same rows
-    versions          of jetsight, the simulator and every library that computed
-    machine           what it ran on; latencies mean nothing without it
-    bundle, against   which artefacts: name, digest of the checkpoint, family, precision, backend
+    settings          the options; equal settings and versions give equal rows
+    versions          of jetsight, the simulator and every library used
+    machine           hardware and load, to interpret the latencies
+    bundle, against   the artefacts: name, digest of the checkpoint, family, precision, backend
     summary.arms      per arm: success and joint_success as {count, of, rate, low, high} (Wilson,
                       95 %), the same for episodes that need the block moved by 20 px or turned by
                       20 deg and for the others, mean distance to the goal at the end of a trial,
-                      plans, share of valid ones, why there were none, latency in ms, ticks on which
-                      an action was held for want of a plan; with a region also `violation`
+                      plans, share of valid ones, reasons of invalid ones, latency in ms, ticks on
+                      which an action was held without a plan; with a region also `violation`
                       (episodes with the agent inside at any tick) and `violation_ticks` (share of
                       ticks inside, bootstrap over episodes)
     summary.pairs     the bundle beside every other arm on the same episodes: difference of success
                       rates with its interval, discordant episodes, exact McNemar p-value
-    summary.keep_out  by how much the constraint reduces violations; null without a region
-    rows              one per episode and arm, see `jetsight_compile.closed_loop.rollout.Trial`:
-                      `start_sha256` is a digest of the exact physical state the arm started from,
-                      equal in every arm; distances are those of the last tick; `success_tick`
-                      counts from the start, null without success
+    summary.keep_out  reduction of violations by the constraint; null without a region
+    rows              one per episode and arm, see `rollout.EpisodeResult`: `start_sha256` is a
+                      digest of the exact physical start state, equal in every arm; distances are
+                      those of the last tick; `success_tick` counts from the start, null without
+                      success
 
 Success: at any tick after the start agent and block are each within 20 px and the block's angle
 within pi/9 of the goal. Joint success, as stable-worldmodel judges: one distance over both
@@ -51,7 +51,7 @@ BUNDLE, FREE = "bundle", "bundle unconstrained"
 
 @dataclass(frozen=True)
 class PlanLatency:
-    """Time of one plan in ms, call to return."""
+    """Latency of plans in ms, from call to return."""
 
     p50: float
     p90: float
@@ -70,7 +70,7 @@ class Share:
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One arm over all episodes; see the module."""
+    """One arm over all episodes; see the module's docstring."""
 
     success: Rate
     joint_success: Rate
@@ -110,7 +110,7 @@ class KeepOut:
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything that is said about the rows."""
+    """Statistics over the rows."""
 
     arms: Mapping[str, ArmSummary]
     pairs: tuple[Pair, ...]
@@ -133,12 +133,12 @@ class EvalResults:
 
 
 def summarize(rows: Sequence[EpisodeResult], *, seed: int, region: bool) -> Summary:
-    """Condense rows of paired arms.
+    """Summarize the rows of paired arms.
 
     Args:
         rows: every arm has the same episodes in the same order.
         seed: of bootstrap intervals.
-        region: a keep-out region was watched.
+        region: the evaluation had a keep-out region.
     """
     by_arm: dict[str, list[EpisodeResult]] = {}
     for row in rows:
@@ -164,6 +164,7 @@ def _arm(trials: Sequence[EpisodeResult], seed: int, region: bool) -> ArmSummary
     moving = [trial for trial in trials if trial.moves_block]
     resting = [trial for trial in trials if not trial.moves_block]
     reached = [trial.success_tick for trial in trials if trial.success_tick is not None]
+    inside, ticks = [trial.inside_ticks for trial in trials], [trial.ticks for trial in trials]
     reasons: Counter[str] = Counter()
     for trial in trials:
         reasons.update(trial.no_plan_reasons)
@@ -183,7 +184,7 @@ def _arm(trials: Sequence[EpisodeResult], seed: int, region: bool) -> ArmSummary
         surprising_ticks=sum(trial.surprising_ticks for trial in trials),
         plan_ms=_latency([value for trial in trials for value in trial.plan_ms]),
         violation=wilson(sum(_entered(trials)), len(trials)) if region else None,
-        violation_ticks=_ticks_inside(trials, seed) if region else None,
+        violation_ticks=Share(*clustered(inside, ticks, seed)) if region else None,
     )
 
 
@@ -193,11 +194,6 @@ def _success(trials: Sequence[EpisodeResult]) -> Rate:
 
 def _entered(trials: Sequence[EpisodeResult]) -> list[bool]:
     return [trial.inside_ticks > 0 for trial in trials]
-
-
-def _ticks_inside(trials: Sequence[EpisodeResult], seed: int) -> Share:
-    inside, ticks = [trial.inside_ticks for trial in trials], [trial.ticks for trial in trials]
-    return Share(*clustered(inside, ticks, seed))
 
 
 def _keep_out(
@@ -212,11 +208,8 @@ def _keep_out(
     if base.violation_ticks is not None and after.violation_ticks is not None:
         before = base.violation_ticks.rate
         ticks = 1.0 - after.violation_ticks.rate / before if before > 0 else None
-    return KeepOut(
-        reduction(base.violation, after.violation),
-        ticks,
-        paired(_entered(free), _entered(constrained)),
-    )
+    comparison = paired(_entered(free), _entered(constrained))
+    return KeepOut(reduction(base.violation, after.violation), ticks, comparison)
 
 
 def _mean(values: Sequence[float]) -> float:

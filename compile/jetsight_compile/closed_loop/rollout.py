@@ -1,4 +1,4 @@
-"""One arm in one episode: replay to the start, hand over, judge every tick.
+"""Rollout of one arm in one episode: replay to the start, let the agent act, judge every tick.
 
 Shapes: T ticks, s state size, a action size, h, w frame size, H horizon, D latent.
 """
@@ -18,12 +18,12 @@ from jetsight_compile.closed_loop.episodes import EvalEpisode, Rules, exact_bits
 from jetsight_compile.closed_loop.task import Miss, PushingState, Tolerance
 from jetsight_train.record.environments import Observation, PixelEnvironment
 
-_PLAN_VIEW = 64  # ticks of the future a pilot may be told of during the warm-up
+_PLAN_VIEW = 64  # most future actions that an agent gets during the warm-up
 
 
 @dataclass(frozen=True)
 class EpisodeResult:
-    """A row of the results; see `results` for what the fields mean."""
+    """A row of the results; `results` explains the fields."""
 
     episode: int
     arm: str
@@ -48,7 +48,7 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class EpisodeTrace:
-    """What a trial looked like; `futures` and `costs` are keyed by tick since the start."""
+    """Recording of an episode; `futures` and `costs` are keyed by tick since the start."""
 
     trial: EpisodeResult
     frames_u8: NDArray  # [T,h,w,3], one per tick acted on, and the last one seen
@@ -61,12 +61,12 @@ class EpisodeTrace:
 def run_episode(
     environment: PixelEnvironment,
     arm: str,
-    pilot: Agent,
+    agent: Agent,
     episode: EvalEpisode,
     rules: Rules,
     tolerance: Tolerance | None = None,
 ) -> EpisodeTrace:
-    """Let `pilot` drive from the start of `episode` until the goal is reached or the budget spent.
+    """Run `agent` from the start of `episode` until the goal is reached or the budget spent.
 
     A trial ends once the stricter criterion holds, because every other one does then as well.
 
@@ -75,47 +75,46 @@ def run_episode(
     """
     tolerance = tolerance or Tolerance()
     task = PushingState(environment.state_names, rules.env_id)
-    observation = _replay(environment, pilot, episode)
-    bits = exact_bits(environment, observation)
-    if bits != episode.start_bits:
+    observation = _replay(environment, agent, episode)
+    # A replay that is off by one bit may diverge later, and arms would start from different states.
+    if exact_bits(environment, observation) != episode.start_bits:
         raise DataError(
             f"environment {rules.env_id!r} is not repeatable: episode {episode.number} replayed "
             "to its start differs from the recorded one, so arms cannot be compared; use a "
             "deterministic simulator"
         )
-    seen, misses = [observation], [task.miss(observation.state, episode.goal_state)]
+    observations, misses = [observation], [task.miss(observation.state, episode.goal_state)]
     executed = episode.actions[episode.start - 1]
     for tick in range(episode.start, episode.start + rules.budget):
-        executed = pilot.act(AgentView(tick, observation.frame_hwc_u8, executed, None))
+        executed = agent.act(AgentView(tick, observation.frame_hwc_u8, executed, None))
         observation, _, over = environment.step(executed)
-        seen.append(observation)
+        observations.append(observation)
         misses.append(task.miss(observation.state, episode.goal_state))
         if over or misses[-1].jointly_within(tolerance):
             break
-    pilot.end()
+    agent.end()
     inside = 0
     if rules.region is not None:
-        agents = task.agent(np.stack([each.state for each in seen[1:]]))
-        inside = int(rules.region.contains(agents).sum())
-    trial = _row(arm, pilot, episode, misses, tolerance, inside, bits)
+        positions = task.agent(np.stack([each.state for each in observations[1:]]))
+        inside = int(rules.region.contains(positions).sum())
     return EpisodeTrace(
-        trial,
-        np.stack([each.frame_hwc_u8 for each in seen]),
-        episode.goal_frame,
-        tuple(misses),
-        {tick - episode.start: future for tick, future in pilot.log.futures},
-        {tick - episode.start: cost for tick, cost in pilot.log.costs},
+        trial=_row(arm, agent, episode, misses, tolerance, inside),
+        frames_u8=np.stack([each.frame_hwc_u8 for each in observations]),
+        goal_u8=episode.goal_frame,
+        misses=tuple(misses),
+        futures={tick - episode.start: future for tick, future in agent.log.futures},
+        costs={tick - episode.start: cost for tick, cost in agent.log.costs},
     )
 
 
-def _replay(environment: PixelEnvironment, pilot: Agent, episode: EvalEpisode) -> Observation:
-    """From the reset to the start under the driver's own actions, with the pilot looking on."""
+def _replay(environment: PixelEnvironment, agent: Agent, episode: EvalEpisode) -> Observation:
+    """Replay the driver's actions from reset to start, while the agent watches."""
     observation = environment.reset(episode.reset_seed)
-    pilot.begin(episode)
+    agent.begin(episode)
     executed = None
     for tick, action in enumerate(episode.actions[: episode.start]):
         upcoming = episode.actions[tick : min(tick + _PLAN_VIEW, episode.start)]
-        pilot.watch(AgentView(tick, observation.frame_hwc_u8, executed, upcoming))
+        agent.watch(AgentView(tick, observation.frame_hwc_u8, executed, upcoming))
         observation, _, _ = environment.step(action)
         executed = action
     return observation
@@ -123,19 +122,19 @@ def _replay(environment: PixelEnvironment, pilot: Agent, episode: EvalEpisode) -
 
 def _row(
     arm: str,
-    pilot: Agent,
+    agent: Agent,
     episode: EvalEpisode,
     misses: list[Miss],
     tolerance: Tolerance,
     inside: int,
-    bits: bytes,
 ) -> EpisodeResult:
-    acted, last, log = misses[1:], misses[-1], pilot.log
+    # Without the start: an episode whose start is already at the goal is no success yet.
+    acted, last, log = misses[1:], misses[-1], agent.log
     reached = [tick for tick, miss in enumerate(acted, 1) if miss.within(tolerance)]
     return EpisodeResult(
         episode=episode.number,
         arm=arm,
-        start_sha256=hashlib.sha256(bits).hexdigest(),
+        start_sha256=hashlib.sha256(episode.start_bits).hexdigest(),
         start_tick=episode.start,
         moves_block=episode.moves_block,
         success=bool(reached),

@@ -1,4 +1,4 @@
-"""An evaluation from start to finish: episodes shared by processes, rows in a fixed order."""
+"""Runner of an evaluation: episodes shared by processes, rows in a fixed order."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from importlib import metadata
-from types import TracebackType
 from typing import Any, Protocol
 
 from jetsight.bundle.bundle import Bundle
@@ -38,8 +36,9 @@ from jetsight_compile.closed_loop.task import PushingState, Region
 from jetsight_compile.pipeline.environment import machine_spec, versions
 from jetsight_train.record.environments import PixelEnvironment, open_environment
 
+# Libraries whose version can change the rows.
 _SIMULATORS = ("gymnasium", "gym-pusht", "pymunk", "scipy")
-_MOST_TRIED = 20  # episodes looked at for each that a keep-out run needs
+_MOST_TRIED = 20  # episodes tried per episode that a keep-out run needs
 Progress = Callable[[Sequence[EpisodeResult]], None]
 
 
@@ -56,9 +55,9 @@ def evaluate(settings: EvalConfig, progress: Progress = lambda rows: None) -> Ev
     """Run every arm on every episode.
 
     Args:
-        settings: what to do; equal ones give equal rows whatever the number of workers, unless
-            plans have a deadline.
-        progress: told the rows of each episode, in order.
+        settings: equal settings give equal rows with any number of workers, unless plans have a
+            deadline.
+        progress: called with the rows of each episode, in order.
 
     Raises:
         JetsightError: as `open_lab`.
@@ -67,6 +66,7 @@ def evaluate(settings: EvalConfig, progress: Progress = lambda rows: None) -> Ev
     check_scipy()
     with open_lab(settings) as lab:
         artefacts = lab.artefacts
+        # Also opened for worker processes: it refuses bad settings before the first one starts.
         if settings.workers == 1:
             return _results(settings, artefacts, run_all(_Here(lab), settings, progress))
     with _Pool(settings) as pool:
@@ -74,47 +74,50 @@ def evaluate(settings: EvalConfig, progress: Progress = lambda rows: None) -> Ev
 
 
 class EpisodeRunner(Protocol):
-    """Something that runs episodes."""
+    """Executor of episodes."""
 
     def submit(self, number: int) -> Callable[[], list[EpisodeTrace]]:
-        """Begin episode `number`, or remember it; the function returned waits for its films."""
+        """Schedule episode `number`; the returned function waits for its films."""
         ...
 
 
 def run_all(
     runner: EpisodeRunner, settings: EvalConfig, progress: Progress
 ) -> list[list[EpisodeTrace]]:
-    """Films of the first episodes that are of interest, in the order of their numbers.
+    """Collect the films of the first relevant episodes, in the order of their numbers.
 
     Raises:
-        DataError: there are too few of them.
+        DataError: too few episodes are relevant.
     """
-    found: list[list[EpisodeTrace]] = []
+    collected: list[list[EpisodeTrace]] = []
     waiting: deque[Callable[[], list[EpisodeTrace]]] = deque()
     number, most = 0, settings.episodes * (_MOST_TRIED if settings.keep_out else 1)
-    while len(found) < settings.episodes:
-        while len(found) + len(waiting) < settings.episodes and number < most:
+    while len(collected) < settings.episodes:
+        while len(collected) + len(waiting) < settings.episodes and number < most:
             waiting.append(runner.submit(number))
             number += 1
         if not waiting:
             raise DataError(
-                f"only {len(found)} of {most} episodes have the region in their way, "
-                f"{settings.episodes} were asked for; choose a larger or more central --region"
+                f"only {len(collected)} of {most} episodes have the region in their way, expected "
+                f"{settings.episodes}; choose a larger or more central --region"
             )
+        # In the order of submission, so that the rows do not depend on the speed of a worker.
         films = waiting.popleft()()
         if films:
-            found.append(films if len(found) < settings.films else [_bare(f) for f in films])
+            collected.append(
+                films if len(collected) < settings.films else [_bare(f) for f in films]
+            )
             progress([film.trial for film in films])
-    return found
+    return collected
 
 
 def _bare(film: EpisodeTrace) -> EpisodeTrace:
-    """A film without its pictures, which nobody will look at."""
+    """Drop the pictures of a film that is not published."""
     return EpisodeTrace(film.trial, film.frames_u8[:0], film.goal_u8[:0], film.misses, {}, {})
 
 
 class _Here:
-    """Runs in this process, when it is asked for the result."""
+    """Runs episodes in this process, when the result is read."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -124,7 +127,7 @@ class _Here:
 
 
 class _Pool:
-    """Runs in processes of their own, each with its own simulator and engines."""
+    """Runs episodes in worker processes, each with its own simulator and engines."""
 
     def __init__(self, settings: EvalConfig) -> None:
         self._settings = settings
@@ -161,18 +164,19 @@ class _Pool:
 
 
 def _begin_worker(threads: int) -> None:
-    """Ctrl-C reaches every process of the group: workers just end, the parent explains."""
+    """Let workers end on Ctrl-C, which every process of the group gets; the parent reports it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
+# One lab per worker process: opening loads the bundle and its engines.
 @functools.lru_cache(maxsize=1)
 def _own_lab(settings: EvalConfig) -> Lab:
     return open_lab(settings)
 
 
 def _run_one(settings: EvalConfig, number: int) -> list[EpisodeTrace] | JetsightError:
-    """One episode in a worker; an expected failure is returned, because it has to travel."""
+    """Run one episode in a worker; return an expected error, which the parent raises."""
     try:
         films = _own_lab(settings).run(number)
     except JetsightError as problem:
@@ -184,16 +188,14 @@ def _results(
     settings: EvalConfig, artefacts: Artefacts, films: list[list[EpisodeTrace]]
 ) -> Evaluated:
     rows = tuple(film.trial for episode in films for film in episode)
-    rules = artefacts.rules
-    region = rules.region
-    facts = asdict(rules)
+    region, facts = artefacts.rules.region, asdict(artefacts.rules)
     del facts["env_id"], facts["seed"]
     facts["region"] = None if region is None else [region.x, region.y, region.radius]
     results = EvalResults(
         format=FORMAT,
         version=VERSION,
         settings={**settings.facts(), **facts},
-        versions={**versions(), **dict(_simulator_versions())},
+        versions={**versions(), **versions(_SIMULATORS)},
         machine=machine_spec(),
         bundle=artefacts.bundle,
         against=artefacts.against,
@@ -203,19 +205,9 @@ def _results(
     return Evaluated(results, films[: settings.films], region)
 
 
-def _simulator_versions() -> list[tuple[str, str]]:
-    found = []
-    for package in _SIMULATORS:
-        try:
-            found.append((package, metadata.version(package)))
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 @dataclass(frozen=True)
 class Artefacts:
-    """What was opened, for results."""
+    """Opened artefacts, for the results."""
 
     bundle: Mapping[str, Any]
     against: Mapping[str, Any] | None
@@ -228,37 +220,37 @@ class Lab:
     Args:
         environment: open.
         rules: of the episodes.
-        pilots: arms by name, in the order they are reported.
+        agents: arms by name, in the order of the report.
         closing: sessions to close with it.
-        artefacts: what the pilots were made from.
+        artefacts: artefacts behind the agents.
     """
 
     def __init__(
         self,
         environment: PixelEnvironment,
         rules: Rules,
-        pilots: Mapping[str, Agent],
+        agents: Mapping[str, Agent],
         closing: Sequence[Session] = (),
         artefacts: Artefacts | None = None,
     ) -> None:
-        self._environment, self._rules, self._pilots = environment, rules, dict(pilots)
+        self._environment, self._rules, self._agents = environment, rules, dict(agents)
         self._closing = closing
         self.artefacts = artefacts or Artefacts({}, None, rules)
 
     def run(self, number: int) -> list[EpisodeTrace]:
-        """Every arm in episode `number`; nothing when it is of no interest for the region."""
+        """Run every arm in episode `number`; return nothing if the region is not in its way."""
         episode = draw_episode(self._environment, self._rules, number)
         if episode is None:
             return []
         return [
-            run_episode(self._environment, name, pilot, episode, self._rules)
-            for name, pilot in self._pilots.items()
+            run_episode(self._environment, name, agent, episode, self._rules)
+            for name, agent in self._agents.items()
         ]
 
     def close(self) -> None:
         """Release simulator and engines."""
-        for pilot in self._pilots.values():
-            pilot.end()
+        for agent in self._agents.values():
+            agent.end()
         for session in self._closing:
             session.close()
         self._environment.close()
@@ -266,21 +258,16 @@ class Lab:
     def __enter__(self) -> Lab:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
 def open_lab(settings: EvalConfig) -> Lab:
-    """Open bundle, checkpoint and simulator, and put the arms together.
+    """Open bundle, checkpoint and simulator, and build the arms.
 
     Raises:
         BundleError, CheckpointError: an artefact was refused.
-        UsageError: the bundle has no planners, or not this one; no such environment; no region.
+        UsageError: the bundle lacks the planner, there is no such environment, or no region.
         MissingDependency: a simulator, torch or backend is not installed.
         EngineError: a graph cannot be loaded here.
     """
@@ -289,39 +276,38 @@ def open_lab(settings: EvalConfig) -> Lab:
     arms.check_planners(manifest, settings)
     reference = arms.load_reference(settings, manifest)
     rules = _rules(settings, manifest, reference)
-    environment = open_environment(
-        settings.env_id, rules.size_hw, rules.driver_ticks + rules.budget
-    )
+    ticks = rules.driver_ticks + rules.budget
+    environment = open_environment(settings.env_id, rules.size_hw, ticks)
     sessions: list[Session] = []
     try:
         PushingState(environment.state_names, settings.env_id)
         _check_actions(environment, manifest)
         sessions.append(arms.deployed_session(bundle, settings))
         use = arms.resolve(settings, sessions[0])
-        pilots = arms.planning(BUNDLE, FREE, sessions[0], use, settings)
+        agents = arms.planning(BUNDLE, FREE, sessions[0], use, settings)
         if reference is not None:
             sessions.append(arms.eager_session(reference, manifest, sessions[0], settings))
             names = (arms.EAGER, arms.EAGER_FREE)
-            pilots |= arms.planning(*names, sessions[1], use, settings)
+            agents |= arms.planning(*names, sessions[1], use, settings)
         if settings.baselines:
             low, high = environment.action_low, environment.action_high
-            pilots |= baselines(low, high, settings.seed)
-    except BaseException:
+            agents |= baselines(low, high, settings.seed)
+    except BaseException:  # Ctrl-C while engines load must release the simulator as well
         for session in sessions:
             session.close()
         environment.close()
         raise
     facts = arms.bundle_facts(manifest, sessions[0], use)
     against = arms.reference_facts(manifest, reference)
-    return Lab(environment, rules, pilots, sessions, Artefacts(facts, against, rules))
+    return Lab(environment, rules, agents, sessions, Artefacts(facts, against, rules))
 
 
 def _rules(settings: EvalConfig, manifest: Manifest, reference: TorchModel | None) -> Rules:
     region = settings.region
     if settings.keep_out and not (manifest.heads and manifest.heads.hazards):
         raise BundleError(
-            f"{settings.bundle} knows no hazard, so it cannot keep out of anything; train one "
-            "with jetsight train --probe and compile again"
+            f"{settings.bundle} has no hazard head, so it cannot avoid a region; train one with "
+            "jetsight train --probe and compile again"
         )
     if settings.keep_out and region is None:
         region = _region_of(reference)
@@ -330,19 +316,20 @@ def _rules(settings: EvalConfig, manifest: Manifest, reference: TorchModel | Non
         settings.env_id,
         settings.seed,
         (manifest.frame.height_px, manifest.frame.width_px),
+        # Long enough to fill the history, and never shorter than the default.
         warm_up=max(30, (manifest.model.history + 1) * block),
         region=region,
     )
 
 
 def _region_of(reference: TorchModel | None) -> Region:
-    """The disc around the agent that a hazard of the checkpoint was trained on."""
+    """Find the disc around the agent that a hazard of the checkpoint was trained on."""
     for hazard in reference.model.heads.hazards if reference is not None else ():
         disc = hazard.rule.disc
         if disc is not None and disc.columns == ("agent_x", "agent_y"):
             return Region(disc.center[0], disc.center[1], disc.radius)
     raise UsageError(
-        "a bundle does not say where its hazard is; give the keep-out region with "
+        "a bundle does not contain the region of its hazard; give the keep-out region with "
         "--region x,y,radius in px, or the checkpoint with --against"
     )
 

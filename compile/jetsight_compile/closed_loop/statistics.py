@@ -1,4 +1,4 @@
-"""Rates with intervals, and paired comparison: what can be said from n episodes, and what cannot.
+"""Rates with confidence intervals, and paired comparison of arms.
 
 All intervals are 95 %. Wilson, JASA 22 (1927) for one rate; Newcombe, Statistics in Medicine 17
 (1998) 2635, square-and-add, for a paired difference; Donner and Zou, Statistical Methods in Medical
@@ -23,7 +23,7 @@ _RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Rate:
-    """`count` of `of`, as a share with its interval; an empty rate spans everything."""
+    """`count` of `of`, as a share with its interval; an empty rate has the interval 0 to 1."""
 
     count: int
     of: int
@@ -55,7 +55,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Reduction:
-    """By how much of itself a rate fell, 1 = to nothing; None where the base rate is 0."""
+    """Relative reduction of a rate, 1 = to zero; None if the base rate is 0."""
 
     reduction: float | None
     low: float | None
@@ -63,12 +63,12 @@ class Reduction:
 
 
 def check_scipy() -> None:
-    """Raise `MissingDependency` now rather than after an hour of simulation."""
+    """Raise `MissingDependency` now instead of after an hour of simulation."""
     _scipy_stats()
 
 
 def wilson(count: int, of: int) -> Rate:
-    """The share `count / of` with Wilson's interval."""
+    """Compute the share `count / of` with Wilson's interval."""
     if of == 0:
         return Rate(0, 0, 0.0, 0.0, 1.0)
     interval = _scipy_stats().binomtest(count, of).proportion_ci(0.95, method="wilson")
@@ -97,7 +97,7 @@ def paired(first: Sequence[bool], second: Sequence[bool]) -> Paired:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of the discordant pairs under a fair coin; 1 without any."""
+    """Return the two-sided p-value of the discordant pairs under a fair coin; 1 without any."""
     discordant = only_first + only_second
     if discordant == 0:
         return 1.0
@@ -105,10 +105,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def reduction(base: Rate, after: Rate) -> Reduction:
-    """How much smaller `after` is than `base`, as a share of `base`.
+    """Compute the reduction from `base` to `after`, as a share of `base`.
 
-    The interval is that of two independent rates, which is too wide for paired ones, never too
-    narrow as long as what is hard in one arm is hard in the other.
+    The interval is that of two independent rates: too wide for paired ones, and not too narrow if
+    the arms are positively correlated over episodes.
     """
     if base.count == 0 or after.of == 0:
         return Reduction(None, None, None)
@@ -119,7 +119,7 @@ def reduction(base: Rate, after: Rate) -> Reduction:
 def clustered(hits: Sequence[int], ticks: Sequence[int], seed: int) -> tuple[float, float, float]:
     """Share `sum(hits) / sum(ticks)` with a percentile bootstrap over episodes.
 
-    Ticks of one episode are alike, so Wilson over ticks would claim far too much.
+    Ticks of one episode are correlated, so Wilson over ticks would be far too narrow.
 
     Returns:
         Share, low, high; all 0 without ticks.
@@ -138,6 +138,7 @@ def _newcombe(both: int, only_x: int, only_y: int, neither: int) -> tuple[float,
     n = both + only_x + only_y + neither
     x, y = wilson(both + only_x, n), wilson(both + only_y, n)
     margins = (both + only_x) * (only_y + neither) * (both + only_y) * (only_x + neither)
+    # Correlation of the two arms over the episodes; 0 if a margin is empty.
     phi = (both * neither - only_x * only_y) / math.sqrt(margins) if margins else 0.0
     difference = x.rate - y.rate
 
@@ -150,11 +151,12 @@ def _newcombe(both: int, only_x: int, only_y: int, neither: int) -> tuple[float,
 
 
 def _ratio_interval(top: Rate, bottom: Rate) -> tuple[float, float]:
-    """Interval of `top.rate / bottom.rate`; `bottom.low` is above 0 because its count is."""
+    """Compute the interval of `top.rate / bottom.rate`; `bottom.low` has to be above 0."""
     a, b = top, bottom
     product = a.rate * b.rate
 
     def bound(mine: float, other: float, sign: float) -> float:
+        # Rounding can make a discriminant of zero negative.
         inner = product**2 - mine * other * (2 * a.rate - mine) * (2 * b.rate - other)
         return (product + sign * math.sqrt(max(inner, 0.0))) / (other * (2 * b.rate - other))
 

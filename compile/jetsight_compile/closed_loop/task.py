@@ -1,4 +1,4 @@
-"""What a pushing task is and when it is solved: an agent and a block at a goal pose, or not yet.
+"""The pushing task and its success criterion: agent and block at a goal pose.
 
 Shapes: s state size, n points.
 """
@@ -19,9 +19,9 @@ _NEEDED = ("agent_x", "agent_y", "block_x", "block_y", "block_angle")
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How near is near enough: agent and block each within `position_px`, angle within `angle_rad`.
+    """Success limits: agent and block each within `position_px`, angle within `angle_rad`.
 
-    The strict form is stable-worldmodel's: one distance over all four coordinates together.
+    The strict form is that of stable-worldmodel: one distance over all four coordinates.
     """
 
     position_px: float = 20.0
@@ -42,7 +42,7 @@ class Miss:
         return math.hypot(self.agent_px, self.block_px)
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Agent, block and angle are each near enough; false for anything not finite."""
+        """Return whether agent, block and angle are within their limits; False if not finite."""
         return (
             self.agent_px < tolerance.position_px
             and self.block_px < tolerance.position_px
@@ -50,12 +50,12 @@ class Miss:
         )
 
     def jointly_within(self, tolerance: Tolerance) -> bool:
-        """stable-worldmodel's criterion, which implies `within`."""
+        """Return whether stable-worldmodel's criterion is met, which implies `within`."""
         return self.joint_px < tolerance.position_px and self.angle_rad < tolerance.angle_rad
 
 
 class PushingState:
-    """Where agent and block are in the state vector of an environment.
+    """Indices of agent and block in the state vector of an environment.
 
     Args:
         names: of the state, in order.
@@ -69,20 +69,20 @@ class PushingState:
         missing = [name for name in _NEEDED if name not in names]
         if missing:
             raise UsageError(
-                f"environment {env_id!r} has no {', '.join(missing)} in its state, so nobody can "
-                "say when its block is where it should be; expected a pushing task such as "
-                "gym_pusht/PushT-v0"
+                f"environment {env_id!r} has no {', '.join(missing)} in its state, so success "
+                "cannot be judged; expected a pushing task such as gym_pusht/PushT-v0"
             )
         places = [list(names).index(name) for name in _NEEDED]
         self._agent, self._block, self._angle = places[:2], places[2:4], places[4]
 
     def agent(self, states: NDArray) -> NDArray:
-        """Agent positions of states `[..., s] -> [..., 2]` px."""
+        """Select the agent positions of states, `[..., s] -> [..., 2]` px."""
         return np.asarray(states[..., self._agent], np.float64)
 
     def miss(self, state: NDArray, goal: NDArray) -> Miss:
-        """How far `state [s]` is from `goal [s]`."""
+        """Measure the distance of `state [s]` to `goal [s]`."""
         gap = np.asarray(state, np.float64) - np.asarray(goal, np.float64)
+        # The remainder is the angle the short way round.
         return Miss(
             agent_px=float(np.hypot(*gap[self._agent])),
             block_px=float(np.hypot(*gap[self._block])),
@@ -90,7 +90,7 @@ class PushingState:
         )
 
     def moves_block(self, start: NDArray, goal: NDArray) -> bool:
-        """Whether reaching `goal` needs the block moved by 20 px or turned by 20 degrees."""
+        """Return whether `goal` needs the block moved by 20 px or turned by 20 degrees."""
         miss = self.miss(start, goal)
         return miss.block_px >= 20.0 or miss.angle_rad >= math.radians(20.0)
 
@@ -112,10 +112,10 @@ class Region:
 
     @classmethod
     def parse(cls, text: str) -> Region:
-        """`"256,256,60"`: centre x, y and radius in px.
+        """Parse centre x, y and radius in px, like `"256,256,60"`.
 
         Raises:
-            UsageError: it is something else.
+            UsageError: the text has another form.
         """
         try:
             x, y, radius = (float(part) for part in text.split(","))
@@ -126,18 +126,19 @@ class Region:
         return cls(x, y, radius)
 
     def distance(self, points: NDArray) -> NDArray:
-        """Of points `[..., 2]` to the rim in px, 0 or less inside."""
+        """Compute the distance of points `[..., 2]` to the rim in px, 0 or less inside."""
         gap = np.asarray(points, np.float64) - (self.x, self.y)
         return np.asarray(np.hypot(gap[..., 0], gap[..., 1]) - self.radius)
 
     def contains(self, points: NDArray) -> NDArray:
-        """Per point `[..., 2]`: inside."""
+        """Return for each point `[..., 2]` whether it is inside."""
         return np.asarray(self.distance(points) <= 0.0)
 
     def crosses(self, start: NDArray, end: NDArray) -> bool:
-        """Whether the straight way from `start [2]` to `end [2]` enters it."""
-        way = np.asarray(end, np.float64) - start
+        """Return whether the segment from `start [2]` to `end [2]` enters the region."""
+        # Distance to the nearest point of the segment, which is a point if start equals end.
+        segment = np.asarray(end, np.float64) - start
         centre = np.array([self.x, self.y]) - start
-        length_2 = float(way @ way)
-        along = min(max(float(centre @ way) / length_2, 0.0), 1.0) if length_2 > 0 else 0.0
-        return bool(np.linalg.norm(centre - along * way) <= self.radius)
+        length_2 = float(segment @ segment)
+        along = min(max(float(centre @ segment) / length_2, 0.0), 1.0) if length_2 > 0 else 0.0
+        return bool(np.linalg.norm(centre - along * segment) <= self.radius)

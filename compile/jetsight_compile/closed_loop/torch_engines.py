@@ -1,7 +1,7 @@
-"""The PyTorch arm: the same session and planner, with engines that are the eager torch model.
+"""PyTorch arm: the same session and planner, with engines that run the eager torch model.
 
-Only what is inside an engine differs from the deployed arm, so a difference in success is one of
-compilation and quantization and of nothing else.
+Only the engines differ from the deployed arm, so a difference in success is caused by compilation
+and quantization alone.
 
 Shapes: K history, H horizon, C context, A action block size, D latent, N samples, Q kept elites.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from jetsight.backends.host_arrays import HostArray
 from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
-from jetsight.engine import Array, NDArray
+from jetsight.engine import Array
 from jetsight.errors import EngineError
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.planning import cem, icem, mppi
@@ -27,16 +27,19 @@ from jetsight_train.planning.problem import Problem, State
 Shapes = Mapping[str, tuple[int, ...]]
 Compute = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 _STEP = {"cem": cem.step, "icem": icem.step, "mppi": mppi.step}
+# Inputs that only some planners have, and outputs whose field of `State` has another name.
+_OPTIONAL = ("rate", "probe_target", "probe_given", "probe_weight", "hazard_limit", "temperature")
+_FIELDS = {"mean_next": "mean", "std_next": "std", "kept_next": "kept"}
 
 
 class EagerEngine:
-    """A function of torch tensors as an engine.
+    """Engine that runs a function of torch tensors.
 
     Args:
         inputs: name and shape.
         outputs: name and shape.
         compute: from tensors that share memory with the inputs to the outputs.
-        dtypes: of inputs that are not float32.
+        dtypes: types of the inputs that are not float32.
     """
 
     def __init__(
@@ -62,18 +65,18 @@ class EagerEngine:
         return self._out
 
     def bind(self, name: str, array: Array) -> None:
-        """Refused: eager engines are not chained."""
+        """Refuse: eager engines are not chained."""
         raise EngineError(f"{name!r} of an eager engine cannot be bound; copy with array.write")
 
     def run(self) -> None:
         """Compute every output."""
         with torch.inference_mode():
-            found = self._compute({name: array.handle for name, array in self._in.items()})
+            results = self._compute({name: array.handle for name, array in self._in.items()})
             for name, array in self._out.items():
-                array.handle.copy_(found[name].reshape(array.shape))
+                array.handle.copy_(results[name].reshape(array.shape))
 
     def close(self) -> None:
-        """Nothing is held that Python does not release."""
+        """Do nothing: Python releases the arrays."""
 
 
 def encode_engine(model: WorldModel, spec: StreamSpec) -> EagerEngine:
@@ -92,10 +95,10 @@ def forecast_engine(model: WorldModel, spec: StreamSpec) -> EagerEngine:
     inputs = {"z_hist": (spec.history, spec.latent_size), "actions": (spec.horizon, size)}
     if spec.history > 1:
         inputs["a_hist"] = (spec.history - 1, size)
-    none = torch.zeros(0, size)
+    no_actions = torch.zeros(0, size)
 
     def compute(x: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        a_hist = x.get("a_hist", none)
+        a_hist = x.get("a_hist", no_actions)
         future = model.rollout(x["z_hist"][None], a_hist[None], x["actions"][None])
         return {"z_future": future}
 
@@ -103,55 +106,37 @@ def forecast_engine(model: WorldModel, spec: StreamSpec) -> EagerEngine:
 
 
 def imagine_engine(model: WorldModel, spec: PlanSpec, planner: PlannerSpec) -> EagerEngine:
-    """One iteration of `planner`, by its readable reference."""
-    size = spec.stream.action_block * spec.stream.step_size
-    none = torch.zeros(0, size)
-    no_kept = torch.zeros(0, planner.horizon, size)
+    """Build an engine of one iteration of `planner`, from its PyTorch reference."""
+    tensors, size = spec.tensors[planner.graph], spec.stream.action_block * spec.stream.step_size
+    no_actions, no_kept = torch.zeros(0, size), torch.zeros(0, planner.horizon, size)
 
     def compute(x: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         problem = Problem(
             spec=planner,
             z_hist=x["z_hist"],
-            a_hist=x.get("a_hist", none),
+            a_hist=x.get("a_hist", no_actions),
             z_goal=x["z_goal"],
             low=x["low"],
             high=x["high"],
             weights=x["weights"],
             a_last=x["a_last"],
-            rate=x.get("rate"),
-            probe_target=x.get("probe_target"),
-            probe_given=x.get("probe_given"),
-            probe_weight=x.get("probe_weight"),
-            hazard_limit=x.get("hazard_limit"),
-            temperature=x.get("temperature"),
             when=x["when"],
+            **{name: x.get(name) for name in _OPTIONAL},
         )
         before = State.first(problem, x["mean"], x["std"], x["incumbent"])
         before = before.following(kept=x.get("kept", no_kept))
         after = _STEP[planner.kind](model, problem, before, x["noise"])
-        return {
-            "mean_next": after.mean,
-            "std_next": after.std,
-            "actions": after.actions,
-            "cost": after.cost,
-            "violation": after.violation,
-            "costs": after.costs,
-            "violations": after.violations,
-            "z_future": after.z_future,
-            "invalid": after.invalid,
-            "kept_next": after.kept,
-        }
+        return {name: getattr(after, _FIELDS.get(name, name)) for name in tensors.outputs}
 
-    tensors = spec.tensors[planner.graph]
     return EagerEngine(tensors.inputs, tensors.outputs, compute)
 
 
 class EagerBackend:
-    """Loads planners of a bundle as their references; the graph given is only the name.
+    """Backend that loads a bundle's planners as their PyTorch references; a graph is a name.
 
     Args:
-        model: with its heads.
-        spec: whose planners there are.
+        model: world model with its heads.
+        spec: plan spec with the planners.
     """
 
     name = "torch"
@@ -160,15 +145,11 @@ class EagerBackend:
         self._model, self._spec = model, spec
 
     def load(self, graph: bytes) -> EagerEngine:
-        """The planner called `graph`."""
+        """Load the planner named `graph`."""
         name = graph.decode()
         planner = next(each for each in self._spec.planners if each.graph == name)
         return imagine_engine(self._model, self._spec, planner)
 
 
 def _array(shape: tuple[int, ...], dtype: Any) -> HostArray:
-    return HostArray(shape, np.dtype(dtype or np.float32), _tensor)
-
-
-def _tensor(host: NDArray) -> Tensor:
-    return torch.from_numpy(host)
+    return HostArray(shape, np.dtype(dtype or np.float32), torch.from_numpy)

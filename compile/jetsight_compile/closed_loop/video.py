@@ -1,7 +1,7 @@
-"""A film of the first episodes: the camera's picture, the goal, and the imagined future.
+"""Video of the first episodes: camera frame, goal, and imagined future.
 
-A model of latents has no pictures of its own: each imagined latent is shown by the recorded frame
-whose latent is nearest, from a dataset that no episode of the evaluation is part of.
+The model predicts latents, not pictures: each imagined latent is shown as the recorded frame with
+the nearest latent, from a dataset that contains no episode of the evaluation.
 
 Shapes: h, w frame size, H horizon, D latent size.
 """
@@ -35,24 +35,24 @@ from jetsight_compile.closed_loop.task import Miss, Region, Tolerance
 from jetsight_compile.pipeline.shipped import find_data
 from jetsight_train.record.pusht import ARENA_PX
 
-_PURPOSE = "the film of an evaluation"
-_LAST_FRAME_S = 1.5  # how long the end of an episode stays
-Imagined = Mapping[int, Sequence[NDArray]]  # pictures of a plan, by the tick it was made at
+_PURPOSE = "the video of an evaluation"
+_LAST_FRAME_S = 1.5  # duration of the last frame of an episode
+Imagined = Mapping[int, Sequence[NDArray]]  # pictures of a plan, by the tick of the plan
 
-SIZE = (1008, 704)  # width, height; H.264 wants even numbers
+SIZE = (1008, 704)  # width, height; H.264 requires even numbers
 _LARGE, _SMALL, _GAP, _MARGIN = 360, 176, 20, 24
 _TOP, _STRIP = 88, 500
 
 
 @dataclass(frozen=True)
 class Studio:
-    """The inputs of a film, checked before the first episode is played.
+    """Inputs of a video, checked before the first episode runs.
 
     Args:
-        bundle: its encoder makes the library.
-        family: of the encoder; None for the first that runs here.
-        backend: of the encoder.
-        data: frames that stand for imagined latents.
+        bundle: its encoder indexes the frames.
+        family: of the encoder; None for the first CPU family, else the first.
+        backend: of the encoder; None for the preferred one.
+        data: frames that represent imagined latents.
         target: file to write.
     """
 
@@ -64,13 +64,13 @@ class Studio:
 
     @classmethod
     def open(cls, settings: EvalConfig, target: Path, data: Path | None) -> Studio:
-        """Check that everything a film needs is there.
+        """Check dataset and libraries of a video.
 
         Raises:
-            DataError: there is no dataset, or its frames are of another size than the model's.
+            DataError: there is no dataset, or its frame size is not the model's.
             MissingDependency: Pillow or PyAV is not installed.
         """
-        check_pillow()
+        _pillow()
         import_av(_PURPOSE)
         bundle = Bundle.open(settings.bundle)
         frame, dataset = bundle.manifest.frame, LeRobotDataset.open(find_data(data))
@@ -82,14 +82,14 @@ class Studio:
         return cls(bundle, settings.family, settings.backend, dataset, target)
 
     def publish(self, films: Sequence[Sequence[EpisodeTrace]], region: Region | None) -> None:
-        """Write the film.
+        """Write the video.
 
         Args:
-            films: arms of each episode; of the planning ones those of the bundle are shown.
-            region: drawn into the picture.
+            films: arms of each episode; `chosen` selects those to show.
+            region: drawn into the pictures.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: the file cannot be written.
         """
         shown = [film for arms in films for film in chosen(arms)]
         library = self._library() if any(film.futures for film in shown) else None
@@ -116,24 +116,24 @@ class Studio:
 
 
 def imagined_frames(film: EpisodeTrace, library: FrameIndex, data: LeRobotDataset) -> Imagined:
-    """Recorded frames nearest to the imagined latents of each plan, by the tick of the plan."""
+    """Find the recorded frames nearest to the imagined latents, by the tick of the plan."""
     near = {tick: library.nearest(z) for tick, z in film.futures.items()}
     frames = iter(pictures(data, [each for row in near.values() for each in row]))
     return {tick: [next(frames) for _ in row] for tick, row in near.items()}
 
 
 def chosen(arms: Sequence[EpisodeTrace]) -> list[EpisodeTrace]:
-    """The arms to show: the bundle, also without its constraint; else the first."""
+    """Select the arms to show: the bundle, also without its constraint; else the first."""
     planned = [film for film in arms if film.trial.arm in (BUNDLE, FREE)]
     return planned or list(arms[:1])
 
 
 def views(film: EpisodeTrace, imagined: Imagined, block: int, fps: int) -> Iterator[View]:
-    """The views of an episode, tick by tick; the last one is repeated for a while.
+    """Yield the views of an episode, tick by tick; the last one is repeated.
 
     Args:
         film: the episode.
-        imagined: pictures of the plan made at a tick.
+        imagined: pictures of each plan, by tick.
         block: ticks per action block.
         fps: frames per second.
     """
@@ -147,14 +147,16 @@ def views(film: EpisodeTrace, imagined: Imagined, block: int, fps: int) -> Itera
             running = tuple((tick + k * block, picture) for k, picture in blocks)
         cost = film.costs.get(tick, cost)
         reached = reached or (tick > 0 and miss.within(tolerance))
-        view = View(film.trial, tick, frame, film.goal_u8, miss, running, cost, reached)
+        view = View(
+            film.trial, tick, frame, film.goal_u8, miss, running, cost=cost, reached=reached
+        )
         last = tick == len(film.frames_u8) - 1
         for _ in range(round(_LAST_FRAME_S * fps) if last else 1):
             yield view
 
 
 def encode(pictures: Iterable[NDArray], fps: int) -> bytes:
-    """H.264 mp4 of `uint8 [h, w, 3]` pictures, all of `SIZE`, one at a time in memory."""
+    """Encode `uint8 [h, w, 3]` pictures of `SIZE` as H.264 mp4, one at a time in memory."""
     av = import_av(_PURPOSE)
     file = io.BytesIO()
     options = {"crf": "20", "preset": "medium"}
@@ -173,17 +175,17 @@ def encode(pictures: Iterable[NDArray], fps: int) -> bytes:
 
 @dataclass(frozen=True)
 class View:
-    """The content of one picture.
+    """Content of one picture.
 
     Args:
         trial: the episode and the arm.
-        tick: since the start.
+        tick: ticks since the start.
         frame_u8: `[h,w,3]` newest camera frame.
         goal_u8: `[h,w,3]` goal.
-        miss: distance to the goal now.
+        miss: distance to the goal at this tick.
         imagined: `(tick, [h,w,3])` per block of the running plan; empty without one.
-        cost: of the running plan.
-        reached: the goal was reached by now.
+        cost: cost of the running plan.
+        reached: the goal was reached at this tick or before.
     """
 
     trial: EpisodeResult
@@ -200,8 +202,8 @@ class Screen:
     """Draws views.
 
     Args:
-        title: stands above every picture.
-        region: keep-out region, drawn over the camera's picture.
+        title: text above every picture.
+        region: keep-out region, drawn over camera frame and goal.
     """
 
     def __init__(self, title: str, region: Region | None = None) -> None:
@@ -218,8 +220,8 @@ class Screen:
         right = SIZE[0] - _MARGIN
         self._text(pen, (right, 24), f"episode {trial.episode}", 18, GREY, "ra")
         goal_x = _MARGIN + _LARGE + _GAP
-        self._panel(canvas, pen, view.frame_u8, (_MARGIN, _TOP), _LARGE, label="camera")
-        self._panel(canvas, pen, view.goal_u8, (goal_x, _TOP), _LARGE, label="goal")
+        self._panel(canvas, pen, view.frame_u8, (_MARGIN, _TOP), _LARGE, "camera")
+        self._panel(canvas, pen, view.goal_u8, (goal_x, _TOP), _LARGE, "goal")
         if self._region is not None:
             self._disc(pen, self._region)
         self._numbers(pen, view, goal_x + _LARGE + _GAP + 4)
@@ -227,13 +229,7 @@ class Screen:
         return np.asarray(canvas, np.uint8)
 
     def _panel(
-        self,
-        canvas: Any,
-        pen: Any,
-        picture: NDArray,
-        at: tuple[int, int],
-        size: int,
-        label: str = "",
+        self, canvas: Any, pen: Any, picture: NDArray, at: tuple[int, int], size: int, label: str
     ) -> None:
         scaled = self._image.fromarray(picture).resize((size, size), self._image.BICUBIC)
         canvas.paste(scaled, at)
@@ -270,7 +266,7 @@ class Screen:
         for i, (tick, picture) in enumerate(view.imagined):
             at = (_MARGIN + i * step, _STRIP + 14)
             color = BLUE if tick >= view.tick else GREY
-            self._panel(canvas, pen, picture, at, step - _GAP)
+            self._panel(canvas, pen, picture, at, step - _GAP, "")
             self._text(pen, (at[0], at[1] - 21), f"tick {tick}", 15, color)
 
     def _disc(self, pen: Any, region: Region) -> None:
@@ -285,11 +281,6 @@ class Screen:
         self, pen: Any, at: tuple[int, int], text: str, size: int, color: str, anchor: str = "la"
     ) -> None:
         pen.text(at, text, fill=color, font=self._fonts[size], anchor=anchor)
-
-
-def check_pillow() -> None:
-    """Raise `MissingDependency` now rather than after the last episode."""
-    _pillow()
 
 
 def _pillow() -> tuple[Any, Any, Any]:

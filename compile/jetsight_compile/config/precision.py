@@ -1,4 +1,4 @@
-"""Number formats a graph can be in, and how a choice of them is written."""
+"""Number formats of graphs, and the notation that chooses them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ FLOATS = ("fp32", "fp16", "bf16")
 QUANTIZED = ("fp8", "int8", "int4", "nvfp4")
 PRECISIONS = (*FLOATS, *QUANTIZED)
 WEIGHT_ONLY = ("int4", "nvfp4")
-# Prefix of the planners' graphs, and their common name where precisions are written.
+# Prefix of the planners' graphs, and their common name in a choice of precisions.
 IMAGINE = "imagine"
-# Chosen by measurement: the cheapest that passes, block by block.
+# Precision chosen by measurement: the cheapest that passes, block by block.
 AUTO = "auto"
-# Ways to find the range of an activation: all, those of ONNX Runtime's quantizer, which makes the
-# CPU families, and those of `quantize.ranges`, which makes TensorRT's.
+# Methods that find the range of an activation: all, those of ONNX Runtime's quantizer (CPU
+# families), and those of `quantize.ranges` (TensorRT families).
 METHODS = ("max", "percentile", "entropy", "mse")
 CPU_METHODS = ("max", "percentile", "entropy")
 TENSORRT_METHODS = ("max", "percentile", "mse")
 
 
 def parse(text: str) -> dict[str, str]:
-    """A precision per graph.
+    """Parse a choice of precisions into one precision per graph.
 
     Args:
         text: one precision for all graphs, or one each: `encode=fp16,forecast=int8`. Planners'
-            graphs, which mostly consist of it, get that of `forecast` unless `imagine=` follows;
-            see `of_planners`.
+            graphs consist mostly of `forecast` and get its precision unless `imagine=` follows; see
+            `of_planners`.
 
     Raises:
         UsageError: a graph is unknown, missing or named twice, the precision is unknown, or
@@ -62,14 +62,14 @@ def parse(text: str) -> dict[str, str]:
 
 
 def of_planners(precision: Mapping[str, str], base: str) -> str:
-    """The precision of planners' graphs, once that of `forecast` is known.
+    """Return the precision of planners' graphs, given that of `forecast`.
 
-    Small weights pay where a weight is read for one row. A planner's products have hundreds of
-    rows, and TensorRT-RTX 1.7 does not compile them, so planners stay in the base beside them.
+    Small weights pay if a weight is read for one row. A planner's products have hundreds of rows,
+    and TensorRT-RTX 1.7 does not compile weight-only ones, so planners then stay in the base.
 
     Args:
         precision: of each graph.
-        base: float format of what a quantization leaves float.
+        base: float format of the layers that are not quantized.
 
     Example:
         >>> of_planners({"forecast": "int8"}, "fp16"), of_planners({"forecast": "int4"}, "fp16")
@@ -80,12 +80,12 @@ def of_planners(precision: Mapping[str, str], base: str) -> str:
 
 
 def family_suffix(precision: Mapping[str, str], base: str, usual: str) -> str:
-    """Last part of a family's name.
+    """Return the last part of a family's name.
 
     Args:
         precision: of each graph.
-        base: float format of what a quantization leaves float.
-        usual: the base that is not named.
+        base: float format of the layers that are not quantized.
+        usual: base that the name omits.
 
     Example:
         >>> family_suffix({"encode": "fp16", "forecast": "int8"}, "bf16", usual="fp16")

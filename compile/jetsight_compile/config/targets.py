@@ -1,14 +1,14 @@
-"""One table: what each target can run, and the families of graphs that are made for it.
+"""Table of the targets, the precisions each can run, and its families of graphs.
 
 A family is one set of graphs, named `<backend>-<opset where it matters>-<precision>`. Precision is
-in the graph (casts, Q/DQ), because builder flags no longer exist, and what a target cannot run is
-refused before any work. Sources: TensorRT release notes and support matrices per JetPack.
+in the graph (casts, Q/DQ), because builder flags no longer exist; a precision that a target cannot
+run is refused before any work. Sources: TensorRT release notes and support matrices per JetPack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jetsight.errors import UsageError
 from jetsight_compile.config.precision import AUTO, PRECISIONS, family_suffix, parse
@@ -42,18 +42,18 @@ class Target:
     """A machine graphs are compiled for.
 
     Attributes:
-        name: what `--target` calls it.
-        what: the machine and its compiler, for people.
-        compiler: `"TensorRT 10.3"` and so on; what is installed there.
+        name: value of `--target`.
+        what: description of the machine.
+        compiler: installed compiler and version, like `"TensorRT 10.3"`.
         prefix: first part of its families' names.
-        style: how its float32 graphs are written; other formats only add casts and Q/DQ.
+        style: form of its float32 graphs; other formats only add casts and Q/DQ.
         allowed: precisions it runs, the smallest float format last of the float ones.
-        default: precisions compiled when none is asked for.
+        default: precisions compiled without `--precision`.
         refused: reason per known precision that is not allowed.
-        features: what its compiler has beyond the common core.
+        features: features of its compiler beyond the common core.
+        some: precisions that only the newer of its GPUs run: compiled if named explicitly, never
+            chosen by a search; `jetsight build` refuses them on an older GPU.
         largest_topk: largest K of its compiler's TopK, None without a limit; the axis has none.
-        some: precisions that only the newer of its GPUs run: compiled when asked for by name, never
-            chosen by a search; `jetsight build` refuses them on an older one.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Target:
 
     @property
     def every(self) -> tuple[str, ...]:
-        """Precisions that each of its GPUs runs."""
+        """Precisions that all of its GPUs run."""
         return tuple(precision for precision in self.allowed if precision not in self.some)
 
 
@@ -175,14 +175,14 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class FamilyPlan:
-    """One family to make.
+    """One family to compile.
 
     Attributes:
         name: e.g. `"cpu-int8"`, `"trt-op20-fp16-int8"` (encoder in fp16, predictor in int8).
-        style: how its graphs are written, in the float format of what is not quantized.
-        precision: of each graph, out of `PRECISIONS`, or `AUTO`; `imagine` where the planners'
+        style: form of its graphs, in the float format of the layers that are not quantized.
+        precision: of each graph, out of `PRECISIONS`, or `AUTO`; has `imagine` if the planners'
             graphs do not get that of `forecast`.
-        targets: names of the targets that asked for it.
+        targets: names of the targets it serves.
         allowed: precisions that all GPUs of these targets run, for `AUTO` to choose from.
     """
 
@@ -201,16 +201,16 @@ class FamilyPlan:
 def plan(
     targets: Sequence[str], precisions: Sequence[str], base: Compute = "fp16"
 ) -> list[FamilyPlan]:
-    """Families that serve `targets`, each once.
+    """List the families that serve `targets`, each once.
 
     Args:
         targets: names out of `TARGETS`.
-        precisions: wanted on every target, as `precisions.parse` reads them; each target's default
-            if empty.
-        base: float format of what a quantization leaves float, on TensorRT targets.
+        precisions: for every target, in the notation of `precision.parse`; each target's default if
+            empty.
+        base: float format of the layers that are not quantized, on TensorRT targets.
 
     Raises:
-        UsageError: an unknown target or precision, or one that a target cannot run, and why.
+        UsageError: an unknown target or precision, or one that a target cannot run.
 
     Example:
         >>> [family.name for family in plan(["cpu", "orin-jp7", "thor-jp7"], [])]
@@ -218,19 +218,13 @@ def plan(
     """
     families: dict[str, FamilyPlan] = {}
     for target in (_target(name) for name in dict.fromkeys(targets)):
-        for asked in dict.fromkeys(_asked(target, precisions)):
-            wanted = _family(target, asked, base)
-            known = families.get(wanted.name)
+        for choice in dict.fromkeys(_choices(target, precisions)):
+            family = _family(target, choice, base)
+            known = families.get(family.name)
             if known is not None:
-                both = tuple(p for p in known.allowed if p in wanted.allowed)
-                wanted = FamilyPlan(
-                    known.name,
-                    known.style,
-                    known.precision,
-                    (*known.targets, *wanted.targets),
-                    both,
-                )
-            families[wanted.name] = wanted
+                allowed = tuple(p for p in known.allowed if p in family.allowed)
+                family = replace(known, targets=(*known.targets, target.name), allowed=allowed)
+            families[family.name] = family
     if not families:
         raise UsageError(f"no target was given; choose one or more of {', '.join(TARGETS)}")
     return list(families.values())
@@ -243,7 +237,7 @@ def check_planner(targets: Sequence[str], planner: str, elites: int) -> None:
 
     Args:
         targets: names out of `TARGETS`.
-        planner: as messages call it.
+        planner: name for messages.
         elites: E; 0 for a planner without.
 
     Raises:
@@ -258,8 +252,8 @@ def check_planner(targets: Sequence[str], planner: str, elites: int) -> None:
             )
 
 
-def _asked(target: Target, precisions: Sequence[str]) -> Iterator[str]:
-    """Precisions wanted on one target; the CPU has nothing to search, it compiles its two."""
+def _choices(target: Target, precisions: Sequence[str]) -> Iterator[str]:
+    """Yield the precisions for one target; `auto` on the CPU means its two."""
     for precision in precisions or target.default:
         if precision == AUTO and target.prefix == "cpu":
             yield from target.default
@@ -267,8 +261,8 @@ def _asked(target: Target, precisions: Sequence[str]) -> Iterator[str]:
             yield precision
 
 
-def _family(target: Target, asked: str, base: Compute) -> FamilyPlan:
-    precision = parse(asked)
+def _family(target: Target, choice: str, base: Compute) -> FamilyPlan:
+    precision = parse(choice)
     for each in precision.values():
         if each != AUTO:
             _check(target, each)

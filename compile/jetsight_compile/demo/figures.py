@@ -148,7 +148,7 @@ def _surprise_curves(axis: Any, watched: Watched, control: Watched, change: int)
 
 
 def _scene_marks(axis: Any, watched: Watched) -> None:
-    """A line where each scene begins; the last one is the planted change."""
+    """Draw a line at the start of each scene; the last one is the planted change."""
     *announced, change = (
         start / watched.spec.camera_hz for start in watched.replay.scenario.starts
     )
@@ -162,7 +162,7 @@ def _scene_marks(axis: Any, watched: Watched) -> None:
 
 
 def _svg(figure: Any) -> str:
-    """The `<svg>` element alone: no prolog, no metadata, nothing to load."""
+    """Extract the `<svg>` element: no prolog, no metadata, nothing to load."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=style.METADATA["svg"])
     text = buffer.getvalue()

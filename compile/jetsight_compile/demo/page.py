@@ -41,7 +41,7 @@ def check_tools() -> None:
 def page_facts(
     shown: StreamResult, report: Mapping[str, Any], imagined: Imagined | None = None
 ) -> dict[str, Any]:
-    """The values of `report.html.j2` beside those of `report.json`."""
+    """Compute the values of `report.html.j2` beyond those of `report.json`."""
     spec, manifest = shown.watched.spec, shown.bundle.manifest
     pieces = shown.watched.replay.scenario.pieces
     hz = shown.rate_hz or spec.camera_hz
@@ -121,7 +121,7 @@ def _listed(episodes: list[int]) -> str:
 
 
 def render(facts: Mapping[str, Any]) -> str:
-    """The page, from the values of `report.html.j2`."""
+    """Render the page from the values of `report.html.j2`."""
     import jinja2
 
     text = resources.files("jetsight_compile.demo").joinpath("report.html.j2").read_text("utf-8")
@@ -133,7 +133,7 @@ def render(facts: Mapping[str, Any]) -> str:
 
 
 def picture(frame_hwc_u8: NDArray) -> str:
-    """A frame as a `data:` URI that an `<img>` shows without loading anything."""
+    """Encode a frame as a `data:` URI, so that an `<img>` loads nothing."""
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()
@@ -142,12 +142,12 @@ def picture(frame_hwc_u8: NDArray) -> str:
 
 
 def embedded(svg: bytes) -> str:
-    """A drawing as a `data:` URI, so that its ids do not clash with those of other drawings."""
+    """Encode a drawing as a `data:` URI, so that its ids do not clash with other drawings."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with that many significant digits; a dash for none."""
+    """Format a number with that many significant digits; a dash for None."""
     if value is None or not math.isfinite(value):
         return "-"
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
@@ -157,5 +157,5 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """A time with its unit, e.g. `2.14 ms`."""
+    """Format a time with its unit, e.g. `2.14 ms`."""
     return f"{value:.2f} ms" if value < 10 else f"{value:.1f} ms"

@@ -41,7 +41,7 @@ class Imagined:
     recorded: float
 
     def facts(self) -> dict[str, Any]:
-        """The part of `report.json` about the plan."""
+        """Return the part of `report.json` about the plan."""
         found = as_json(self.report)
         kept = {name: value for name, value in found.items() if name not in _ARRAYS}
         return {

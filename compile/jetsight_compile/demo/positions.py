@@ -75,7 +75,7 @@ def located_things(state_names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def picture_marker(probe: Probe, state_names: Sequence[str], action: ActionSpec) -> Marker | None:
-    """A function that locates things in the picture, or None where that is not known.
+    """Return a function that locates objects in the picture, or None if none is known.
 
     Positions are places in the picture only if the robot is steered in pixels; the bounds of its
     actions are then the edges of the picture.

@@ -22,7 +22,7 @@ CHANGE_KIND = "cut to another episode, actions go on, nothing announced"
 def report_facts(
     shown: StreamResult, seconds: Mapping[str, float], imagined: Imagined | None = None
 ) -> dict[str, Any]:
-    """The content of `report.json`.
+    """Return the content of `report.json`.
 
     Args:
         shown: what was measured.

@@ -95,14 +95,14 @@ def check_request(
 
 
 def gates_line(gates: Sequence[Gate]) -> str:
-    """How many gates passed, and how many found the fault planted in their negative control."""
+    """Count the gates that passed, and those that detected the fault of their negative control."""
     count, passed = len(gates), sum(gate.passed for gate in gates)
     found = sum(gate.control_failed for gate in gates)
     return f"{passed} of {count} gates passed, {found} of {count} planted faults detected"
 
 
 def summary_lines(report: Mapping[str, Any], out: Path) -> Iterator[str]:
-    """The lines that the terminal shows at the end."""
+    """Yield the lines for the terminal."""
     yield (
         f"{report['frames']} frames of {report['source']} on {report['backend']} "
         f"{report['family']}, {report['drops']} dropped"

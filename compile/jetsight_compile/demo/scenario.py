@@ -65,7 +65,7 @@ class Scenario:
         return next((start for start, piece in starts if not piece.announced), None)
 
     def piece_of(self, index: int) -> int:
-        """Number of the piece that frame `index` belongs to."""
+        """Return the number of the piece that frame `index` belongs to."""
         return sum(start <= index for start in self.starts) - 1
 
     def place(self, index: int) -> tuple[int, int]:
@@ -75,7 +75,7 @@ class Scenario:
         return piece.episode, piece.first + index - self.starts[number]
 
     def unchanged(self) -> Scenario:
-        """The negative control: the last scene before the change, which simply goes on.
+        """Build the negative control: the last scene before the change continues.
 
         Frame i of the control is frame i of that piece, so the change would have come at frame
         `len(pieces[-2])`.
@@ -184,7 +184,7 @@ class Replay:
         return cls(scenario, episodes, data.fps, data.state_names, label)
 
     def unchanged(self) -> Replay:
-        """The negative control, see `Scenario.unchanged`."""
+        """Build the negative control, see `Scenario.unchanged`."""
         return replace(self, scenario=self.scenario.unchanged())
 
     def frame(self, index: int) -> NDArray:
@@ -193,7 +193,7 @@ class Replay:
         return np.asarray(self.episodes[episode].frames[row])
 
     def state(self, index: int) -> NDArray:
-        """Recorded state `[s]` beside frame `index`."""
+        """Return the recorded state `[s]` of frame `index`."""
         episode, row = self.scenario.place(index)
         return np.asarray(self.episodes[episode].states[row])
 

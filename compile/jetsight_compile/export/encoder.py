@@ -1,4 +1,4 @@
-"""`encode` as it is compiled: the camera's bytes in, one latent out, nothing computed twice.
+"""Compiled form of `encode`: the camera's bytes in, one latent out, nothing computed twice.
 
 The rewrites are exact (equal to `WorldModel.encode` up to float rounding; each has a test) and
 leave a chain of `Gemm`s, the form all backends run and quantize best:
@@ -44,11 +44,11 @@ from jetsight_train.model.encoder import (
 from jetsight_train.model.preprocess import Preprocess
 from jetsight_train.model.world_model import WorldModel
 
-_BFLOAT16_CONVOLUTION = 22  # the opset that allows it
+_BFLOAT16_CONVOLUTION = 22  # first ONNX opset whose Conv accepts bfloat16
 
 
 def why_no_form(model: WorldModel, style: Style) -> str | None:
-    """Why ONNX has no form of this encoder in that style; None if it has one."""
+    """Return the reason why ONNX cannot express this encoder in that style, or None."""
     if model.config.conv is None or style.compute != "bf16":
         return None
     if style.opset >= _BFLOAT16_CONVOLUTION:
@@ -61,11 +61,11 @@ def why_no_form(model: WorldModel, style: Style) -> str | None:
 
 
 def float_layers(model: WorldModel) -> tuple[str, ...]:
-    """Patterns of layers that no quantization takes, because the latent stands on them.
+    """Patterns of the layers that stay float because the latent depends on their precision.
 
-    A spatial softmax turns an error of a score into one of a place, and the first convolution's
-    error goes through all of it; the few products behind it are not worth one of their own. What
-    is left, the other convolutions, is nearly all of the work.
+    A spatial softmax turns an error of a score into an error of position, and the error of the
+    first convolution passes through all of it; the few products behind it gain too little. The
+    remaining layers, the other convolutions, are nearly all of the work.
     """
     if model.config.conv is None or not model.config.conv.points:
         return ()
@@ -76,7 +76,7 @@ class EncodeGraph(Layer):
     """`frame_hwc_u8 [h, w, 3] -> z [D]`, built from the weights of a `WorldModel`.
 
     Raises:
-        UsageError: the encoder is of a kind, or the style, that has no compiled form.
+        UsageError: the encoder has no compiled form, or none in this style.
     """
 
     def __init__(self, model: WorldModel, style: Style) -> None:
@@ -97,7 +97,7 @@ class EncodeGraph(Layer):
 
     def forward(self, frame_hwc_u8: Tensor) -> Tensor:
         """Cast, crop, resize, encode."""
-        # The cast comes first: TensorRT lets nothing else touch a uint8 input.
+        # TensorRT accepts no operator but Cast on a uint8 input.
         z = self.trunk(self.pixels(frame_hwc_u8.to(self.dtype)))
         return z.reshape(-1).float()
 
@@ -106,7 +106,7 @@ class Pixels(Layer):
     """Crop and antialiased resize in raw pixel units: `[h, w, 3] -> [H, W, 3]` or `[3, H, W]`.
 
     Attributes:
-        channels_last: which of the two; pixels are never moved only to please the next layer.
+        channels_last: the output is `[H, W, 3]`; no transpose is added for the next layer alone.
     """
 
     rows: Tensor
@@ -188,18 +188,12 @@ class EncoderBlock(Layer):
         return x + self.mlp(x)
 
 
-class LastEncoderBlock(Layer):
+class LastEncoderBlock(EncoderBlock):
     """The last block for the class token alone: `[P, S] -> [1, S]`."""
 
     def __init__(self, block: ViTBlock, style: Style) -> None:
-        super().__init__()
-        q, k, v = _query_key_value(block)
-        self.norm_attention = Norm(block.norm_attention.eps)
-        self.q, self.k, self.v = Dense(q), Dense(_unbiased(k)), Dense(_unbiased(v))
         # One query: TensorRT has no fused kernel for it and then refuses the graph.
-        self.attention = Attention(block.heads, replace(style, attention="parts"))
-        self.out = Dense(_absorb_value_bias(block, v))
-        self.mlp = EncoderMlp(block, style)
+        super().__init__(block, replace(style, attention="parts"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Keys and values of all tokens, everything else of the first."""
@@ -276,11 +270,11 @@ class Convolutions(Layer):
 
 
 class Centre(Layer):
-    """Pixels less the mean colour, `[3, H, W]`, in float32 whatever is computed in.
+    """Pixels minus the mean colour, `[3, H, W]`, subtracted in float32 in every style.
 
-    A background of one colour is wrong by the same amount at every pixel, and what thousands of
-    pixels agree on does not average out: on pusht-nano a mean rounded to float16 cost 12 dB of the
-    latent, more than everything else in float16 together.
+    Rounding the mean shifts every pixel of a plain background by the same amount, which does not
+    average out: on pusht-nano a mean rounded to float16 cost 12 dB of the latent, more than
+    everything else in float16 together.
     """
 
     def __init__(self, preprocess: Preprocess) -> None:
@@ -289,7 +283,7 @@ class Centre(Layer):
         self.mean_px = mean_px[0].float()  # [3, 1, 1]; a buffer would be rounded with the weights
 
     def forward(self, x: Tensor) -> Tensor:
-        """Subtract, and round the difference alone."""
+        """Subtract, and round only the difference."""
         return (x.float() - self.mean_px).to(x.dtype)
 
 
@@ -313,7 +307,7 @@ class PointsGraph(Layer):
 
 
 def _patch_embedding(embed: nn.Conv2d, preprocess: Preprocess, channels_last: bool) -> Affine:
-    """The embedding of one patch of raw pixels, laid out as `_patches` cuts it."""
+    """Embed one patch of raw pixels, in the pixel order of `_patches`."""
     weight = embed.weight.detach().double()
     bias = torch.zeros(len(weight)) if embed.bias is None else embed.bias.detach()
     bias = bias.double() + (weight * preprocess.offset.double()).sum(dim=(1, 2, 3))
@@ -323,7 +317,7 @@ def _patch_embedding(embed: nn.Conv2d, preprocess: Preprocess, channels_last: bo
 
 
 def _query_key_value(block: ViTBlock) -> tuple[Affine, Affine, Affine]:
-    """The three projections behind the bare norm; queries carry the attention scale."""
+    """Split the fused projection behind the bare norm; queries include the attention scale."""
     qkv = Affine.of(block.qkv).after_norm(block.norm_attention)
     size = qkv.weight.shape[0]
     q, k, v = (qkv.columns(i * size, (i + 1) * size) for i in range(3))
@@ -331,17 +325,18 @@ def _query_key_value(block: ViTBlock) -> tuple[Affine, Affine, Affine]:
 
 
 def _unbiased(affine: Affine) -> Affine:
+    # Exact for keys and values: see the module's docstring.
     return Affine(affine.weight, torch.zeros_like(affine.bias))
 
 
 def _absorb_value_bias(block: ViTBlock, v: Affine) -> Affine:
-    """The output projection, with the value bias sent through it."""
+    """Fold the value bias into the output projection."""
     out = Affine.of(block.out)
     return Affine(out.weight, out.bias + v.bias @ out.weight)
 
 
 def _folded_convolution(conv: nn.Conv2d, norm: nn.BatchNorm2d, input_gain: Tensor) -> nn.Conv2d:
-    """One convolution for `input gain -> conv -> BatchNorm`."""
+    """Fold `input gain -> conv -> BatchNorm` into one convolution."""
     gain, offset = batch_norm_affine(norm)
     weight = conv.weight.detach().double() * input_gain * gain[:, None, None, None]
     bias = offset if conv.bias is None else offset + conv.bias.detach().double() * gain

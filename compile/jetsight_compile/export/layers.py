@@ -1,4 +1,4 @@
-"""The pieces a compiled graph is made of, and the exact foldings that lead to them.
+"""Building blocks of a compiled graph, and the exact foldings that produce them.
 
 Everything is one frame or one window, so activations are matrices `[tokens, size]` and every
 linear layer becomes one ONNX `Gemm` with its weight stored `[in, out]`. Foldings are computed in
@@ -24,7 +24,7 @@ Compute = Literal["fp32", "fp16", "bf16"]
 
 
 class Layer(nn.Module):
-    """A module from tensors to one tensor; the base tells the type checker so."""
+    """A module from tensors to one tensor; the base class exists for the type checker."""
 
     if TYPE_CHECKING:
 
@@ -33,10 +33,10 @@ class Layer(nn.Module):
 
 
 def as_a(kind: type[M], module: nn.Module) -> M:
-    """`module`, which must be of `kind`; foldings are only exact for what they were derived for.
+    """Return `module`, checked to be of `kind`; a folding is exact only for its own layer type.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: the module is of another type.
     """
     if not isinstance(module, kind):
         raise UsageError(
@@ -48,13 +48,13 @@ def as_a(kind: type[M], module: nn.Module) -> M:
 
 @dataclass(frozen=True)
 class Style:
-    """How a family wants its graphs written.
+    """Form of a family's graphs: opset, operators and number format.
 
     Attributes:
         opset: ONNX opset of the graph.
         attention: `"fused"` for ONNX's `Attention` operator (opset 23), else its parts.
         gelu: `"op"` for ONNX's `Gelu` (opset 20), `"erf"` for its parts.
-        compute: number format inside; inputs and outputs stay as they are.
+        compute: number format inside; the formats of inputs and outputs do not change.
     """
 
     opset: int
@@ -63,12 +63,12 @@ class Style:
     compute: Compute = "fp32"
 
     def computing(self, compute: Compute) -> Style:
-        """The same graph in another number format."""
+        """Return this style with another number format."""
         return replace(self, compute=compute)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The number format as torch calls it."""
+        """Number format as a torch type."""
         return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.compute]
 
 
@@ -81,34 +81,34 @@ class Affine:
 
     @classmethod
     def of(cls, module: nn.Module) -> Affine:
-        """The numbers of a torch `Linear`."""
+        """Copy weight and bias of a torch `Linear`."""
         layer = as_a(nn.Linear, module)
         weight = layer.weight.detach().double().T
         bias = torch.zeros(weight.shape[1]) if layer.bias is None else layer.bias.detach()
         return cls(weight, bias.double())
 
     def after_norm(self, module: nn.Module) -> Affine:
-        """The same layer behind a LayerNorm that lost its affine part."""
+        """Fold in the affine part of the LayerNorm before this layer."""
         norm = as_a(nn.LayerNorm, module)
         gamma, beta = norm.weight.detach().double(), norm.bias.detach().double()
         return Affine(gamma[:, None] * self.weight, self.bias + beta @ self.weight)
 
     def before_batch_norm(self, module: nn.Module) -> Affine:
-        """This layer and the evaluation-mode BatchNorm that follows it, as one."""
+        """Fold in the evaluation-mode BatchNorm after this layer."""
         gain, offset = batch_norm_affine(as_a(nn.BatchNorm1d, module))
         return Affine(self.weight * gain, self.bias * gain + offset)
 
     def after_batch_norm(self, module: nn.Module) -> Affine:
-        """This layer and the evaluation-mode BatchNorm before it, as one."""
+        """Fold in the evaluation-mode BatchNorm before this layer."""
         gain, offset = batch_norm_affine(as_a(nn.BatchNorm1d, module))
         return Affine(gain[:, None] * self.weight, self.bias + offset @ self.weight)
 
     def scaled(self, factor: float) -> Affine:
-        """The output times `factor`."""
+        """Multiply the output by `factor`."""
         return Affine(self.weight * factor, self.bias * factor)
 
     def columns(self, start: int, stop: int) -> Affine:
-        """Outputs `start` to `stop` alone."""
+        """Keep only the outputs `start` to `stop`."""
         return Affine(self.weight[:, start:stop], self.bias[start:stop])
 
 
@@ -138,7 +138,7 @@ class Dense(Layer):
 
 
 class Product(Layer):
-    """One `MatMul`: `[P, I] -> [P, O]`, for where a bias has no effect or is added elsewhere."""
+    """One `MatMul`: `[P, I] -> [P, O]`, used if a bias has no effect or is added elsewhere."""
 
     weight: Tensor
 
@@ -147,7 +147,7 @@ class Product(Layer):
         self.register_buffer("weight", affine.weight.float().contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The product alone."""
+        """Multiply without a bias."""
         return x @ self.weight
 
 
@@ -166,7 +166,7 @@ class Gelu(Layer):
 
 
 class Norm(Layer):
-    """LayerNorm whose affine part lives in the layer after it.
+    """LayerNorm whose affine part is folded into the layer after it.
 
     It stays one operator, so that half-precision backends keep its statistics in float32.
     """
@@ -181,11 +181,11 @@ class Norm(Layer):
 
 
 class Attention(Layer):
-    """Multi-head attention over one window; the queries already carry the scale.
+    """Multi-head attention over one window; the queries already include the scale.
 
     Args:
         heads: number of heads.
-        style: how to write it.
+        style: decides between one operator and its parts.
         mask: `[P_query, P_key]` to add to the scores, or None.
     """
 
@@ -199,22 +199,14 @@ class Attention(Layer):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """`q [P_q, W], k v [P, W] -> [P_q, W]`."""
         if self.fused:
-            return self._one_operator(q, k, v)
+            heads, query, key, value = self.heads, q[None], k[None], v[None]
+            mixed, *_ = torch.onnx.ops.attention(
+                query, key, value, self.mask, scale=1.0, q_num_heads=heads, kv_num_heads=heads
+            )
+            return mixed.view(len(q), -1)
         q, k, v = (x.view(len(x), self.heads, -1).transpose(0, 1) for x in (q, k, v))
         scores = q @ k.transpose(1, 2)
         if self.mask is not None:
             scores = scores + self.mask
         mixed = torch.softmax(scores, dim=-1) @ v
         return mixed.transpose(0, 1).reshape(mixed.shape[1], -1)
-
-    def _one_operator(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        mixed, *_ = torch.onnx.ops.attention(
-            q[None],
-            k[None],
-            v[None],
-            self.mask,
-            scale=1.0,
-            q_num_heads=self.heads,
-            kv_num_heads=self.heads,
-        )
-        return mixed.view(len(q), -1)

@@ -1,9 +1,9 @@
-"""Two torch modules to two self-contained ONNX graphs, cleaned until every backend can read them.
+"""Export of `encode` and `forecast` to two self-contained ONNX graphs that every backend reads.
 
-`torch.onnx.export` writes them (static shapes, opset of the family); what it leaves behind is then
-removed: source paths in the metadata, names that change with the tracer, value infos. `forecast`
-is exported as one step and repeated here, sharing the weights. What remains is checked: no control
-flow, no shape arithmetic, no custom operator, no external data, the inputs and outputs promised.
+`torch.onnx.export` writes them (static shapes, opset of the family); its source paths, its names
+that change with the tracer and its value infos are then removed. `forecast` is exported as one step
+and repeated here, sharing the weights. The result is checked: no control flow, no shape arithmetic,
+no custom operator, no external data, the promised inputs and outputs.
 
 Shapes: h w camera, K history, H horizon, A action-block size, D latent size.
 """
@@ -32,31 +32,15 @@ from jetsight_train.model.world_model import WorldModel
 
 # JetPack 6's TensorRT 10.3 parses ONNX 1.16 files, whose IR version is 10.
 _IR_VERSION = 10
-# What a planner's ranking is made of; its graphs are named imagine_*.
+# Needed to rank a planner's candidates; only graphs named imagine_* may have them.
 _PLANNING = {"Where", "Expand", "Tile"}
 # Operators that make a graph dynamic, slow or unreadable for one of the backends.
-_REFUSED = {
-    "If",
-    "Loop",
-    "Scan",
-    "Shape",
-    "Size",
-    "NonZero",
-    "Range",
-    "ConstantOfShape",
-    "Identity",
-    "Dropout",
-    "BatchNormalization",
-    "Einsum",
-    "GatherND",
-    "ScatterND",
-    "Where",
-    "Expand",
-    "Tile",
-}
+_REFUSED = {"If", "Loop", "Scan", "Shape", "Size", "NonZero", "Range", "ConstantOfShape"}
+_REFUSED |= {"Identity", "Dropout", "BatchNormalization", "Einsum", "GatherND", "ScatterND"}
+_REFUSED |= _PLANNING
 Port = tuple[int, tuple[int, ...]]  # element type and shape
 _SCOPES = "pkg.torch.onnx.name_scopes"
-# It warns, once per operator and export, that torchvision is absent; nothing here wants it.
+# It warns, once per operator and export, that torchvision is absent; no model here uses it.
 logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 
@@ -75,17 +59,11 @@ class Sizes:
     def of(cls, model: WorldModel) -> Sizes:
         """Sizes of a model."""
         frame, config = model.frame, model.config
-        return cls(
-            frame.height_px,
-            frame.width_px,
-            config.history,
-            config.horizon,
-            model.action_size,
-            config.latent_size,
-        )
+        window = (config.history, config.horizon, model.action_size, config.latent_size)
+        return cls(frame.height_px, frame.width_px, *window)
 
     def signature(self, graph: str) -> tuple[dict[str, Port], dict[str, Port]]:
-        """Inputs and outputs of `encode` or `forecast`: name to element type and shape."""
+        """Return inputs and outputs of `encode` or `forecast`: name to element type and shape."""
         f32, u8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
         if graph == "encode":
             return {"frame_hwc_u8": (u8, (self.h, self.w, 3))}, {"z": (f32, (self.D,))}
@@ -97,10 +75,10 @@ class Sizes:
 
 
 class Ports(Protocol):
-    """Whatever knows the inputs and outputs of a graph."""
+    """Source of the inputs and outputs of a graph."""
 
     def signature(self, graph: str) -> tuple[dict[str, Port], dict[str, Port]]:
-        """Inputs and outputs of a graph: name to element type and shape."""
+        """Return inputs and outputs of a graph: name to element type and shape."""
         ...
 
 
@@ -138,17 +116,17 @@ def export_forecast(model: WorldModel, style: Style) -> onnx.ModelProto:
 
 
 def operator_counts(model: onnx.ModelProto) -> Counter[str]:
-    """How many nodes of each operator a graph has."""
+    """Count the nodes of a graph by operator."""
     return Counter(node.op_type for node in model.graph.node)
 
 
 def export_part(
     module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], opset: int
 ) -> onnx.ModelProto:
-    """One module as a graph of its own, its nodes named after its modules.
+    """Export one module as a separate graph, its nodes named after its modules.
 
     Raises:
-        EngineError: the exporter wrote something else than it was asked for.
+        EngineError: the exporter wrote no graph, or another opset.
     """
     with warnings.catch_warnings(), torch.no_grad():
         # torch 2.13 calls its own deprecated helpers here.
@@ -187,7 +165,7 @@ def _name_after_modules(nodes: Iterable[onnx.NodeProto]) -> None:
 
 
 def _unrolled(modulation: onnx.ModelProto, step: onnx.ModelProto, sizes: Sizes) -> onnx.ModelProto:
-    """One graph of `modulation` and H copies of `step`, each fed by the one before it."""
+    """Join `modulation` and H copies of `step`, each fed by the one before it, into one graph."""
     graph = onnx.GraphProto(name="forecast")
     window = helper.make_tensor_value_info("z_hist", onnx.TensorProto.FLOAT, (sizes.K, sizes.D))
     graph.input.extend([window, *modulation.graph.input])
@@ -220,8 +198,8 @@ def splice(
     """Append the nodes of `part`, its weights once; `names` maps its inputs to values of `graph`.
 
     Args:
-        graph: where to.
-        part: what.
+        graph: destination, changed in place.
+        part: source.
         prefix: of the names of its nodes and values.
         names: every input of `part` to a value of `graph`; the other values are added.
         owner: prefix of its weights, the same for all copies.
@@ -249,7 +227,7 @@ def splice(
 
 
 def finished(model: onnx.ModelProto, graph: str, sizes: Ports) -> onnx.ModelProto:
-    """Strip what is not computation, then check what is.
+    """Strip metadata, then check the remaining computation.
 
     Raises:
         EngineError: the graph breaks a promise of this module.
@@ -262,7 +240,7 @@ def finished(model: onnx.ModelProto, graph: str, sizes: Ports) -> onnx.ModelProt
 
 
 def strip(model: onnx.ModelProto, graph: str) -> onnx.ModelProto:
-    """Remove paths, names and notes of whoever wrote the graph; equal graphs give equal bytes."""
+    """Remove the exporter's paths, names and notes, so that equal graphs give equal bytes."""
     del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
     model.graph.name, model.graph.doc_string, model.doc_string = graph, "", ""
     model.ir_version = _IR_VERSION
@@ -302,7 +280,7 @@ def _casts_pixels(node: onnx.NodeProto, to: int) -> bool:
 
 
 def _merge_equal_weights(graph: onnx.GraphProto) -> None:
-    """One initializer for equal constants, and none that nothing reads."""
+    """Store equal constants once, and drop those without a reader."""
     first: dict[tuple[object, ...], str] = {}
     names: dict[str, str] = {}
     for tensor in graph.initializer:
@@ -335,10 +313,10 @@ def _first_problem(model: onnx.ModelProto, graph: str, sizes: Ports) -> str | No
         return f"has a {refused[0]} node"
     if model.functions or any(tensor.external_data for tensor in model.graph.initializer):
         return "keeps local functions or external data"
-    for found, promised in zip(
+    for actual, promised in zip(
         (model.graph.input, model.graph.output), sizes.signature(graph), strict=True
     ):
-        ports = {value.name: _port(value) for value in found}
+        ports = {value.name: _port(value) for value in actual}
         if ports != promised:
             return f"has inputs or outputs {ports}, expected {promised}"
     readers = {n.op_type for n in nodes if "frame_hwc_u8" in n.input}

@@ -17,11 +17,11 @@ from jetsight.errors import EngineError, UsageError
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 # Never quantized: resizing is exact arithmetic on pixels, and the action embedding is a few
-# numbers through layers of ten columns, where rounding costs much and saves nothing. What judges
-# the candidates of a planner must not add an error of its own.
+# numbers through layers of ten columns, where rounding costs much and saves nothing. The layers
+# that score a planner's candidates must not add an error of their own.
 ALWAYS_FLOAT = ("pixels/*", "action_embedding.*", "judge/*")
-# Latents are what is compared and fed back, so their own layers stay float wherever they are few of
-# the products: of pusht-nano's int8 noise a third came from them. In planners always, because each
+# Latents are compared and fed back, so their own layers stay float if they are few of the
+# products: of pusht-nano's int8 noise a third came from them. In planners always, because each
 # of 300 candidates has its own rounding.
 _IMAGINE, _LATENTS, _FEW = "imagine_", "project[./]*", 0.02
 _STEP = re.compile(r"step\d+/")
@@ -55,7 +55,7 @@ def weighted(graph: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def matches_any(graph: onnx.ModelProto, pattern: str) -> bool:
-    """Tell whether a pattern of layer names fits any weighted node of a graph."""
+    """Return whether a pattern of layer names fits any weighted node of a graph."""
     return any(_matches(node.name, [pattern]) for node in weighted(graph))
 
 
@@ -99,7 +99,7 @@ def work(graph: onnx.ModelProto) -> dict[str, int]:
 def graph_flop(graph: bytes) -> int:
     """Count the multiplications and additions of the products and convolutions of a float graph.
 
-    Everything else (norms, softmax, activations) is left out, as is the custom.
+    Everything else (norms, softmax, activations) is left out, by convention.
 
     Raises:
         EngineError: a shape cannot be inferred.
@@ -118,12 +118,12 @@ def check_quantized(
 ) -> int:
     """Count quantized tensors, having proved that each of `layers` reads dequantized ones.
 
-    Quantizers have been seen to insert nothing and say nothing; so it is counted.
+    Quantizers have been seen to insert nothing without an error, hence the check.
 
     Args:
         model: the quantized graph.
         layers: names of the layers that were to be quantized.
-        activations: whether the first input is quantized too, or the weight alone.
+        activations: the first input is quantized too, not the weight alone.
 
     Raises:
         EngineError: a layer is missing, or an input of it is still float.
@@ -131,10 +131,10 @@ def check_quantized(
     nodes = {node.name: node for node in model.graph.node}
     dequantized = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
     for name in layers:
-        found = [value in dequantized for value in nodes[name].input[:2]] if name in nodes else []
-        if found != [activations, True]:
+        inputs = [value in dequantized for value in nodes[name].input[:2]] if name in nodes else []
+        if inputs != [activations, True]:
             raise EngineError(
-                f"the quantizer left layer {name!r} in float (inputs quantized: {found}); check "
+                f"the quantizer left layer {name!r} in float (inputs quantized: {inputs}); check "
                 "the installed onnxruntime and nvidia-modelopt against constraints.txt"
             )
     read = {value for node in map(nodes.get, layers) if node for value in node.input[:2]}
@@ -142,7 +142,7 @@ def check_quantized(
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a layer matches, with or without the prefix of its unrolled step."""
+    """Return whether a layer matches, with or without the prefix of its unrolled step."""
     plain = _STEP.sub("", name)
     return any(fnmatch.fnmatchcase(n, p) for n in (name, plain) for p in patterns)
 

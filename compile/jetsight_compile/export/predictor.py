@@ -1,4 +1,4 @@
-"""`forecast` as it is compiled: H autoregressive steps unrolled, nothing computed twice.
+"""Compiled form of `forecast`: H autoregressive steps unrolled, nothing computed twice.
 
 Exact rewrites of `WorldModel.rollout` (equal up to float rounding; each has a test):
 
@@ -8,7 +8,7 @@ Exact rewrites of `WorldModel.rollout` (equal up to float rounding; each has a t
 - of the last block, of the norm and of the head only the newest token is computed.
 
 The window slides one latent per step and its position embedding counts from the window's start, so
-every token of a window is new at every step: there is nothing a key/value cache could keep.
+every token of a window is new at every step: a key/value cache would have nothing to keep.
 
 Shapes: K history, H horizon, A action-block size, D latent size, S inner attention size.
 """
@@ -29,15 +29,15 @@ from jetsight_train.model.world_model import WorldModel
 
 PARTS = 6  # shift, scale, gate of the attention branch, then of the MLP branch
 _SCALES = (1, 4)
-# Added to scores that must not count: exp() of it is zero, and it is finite even in float16.
+# Added to masked scores: exp() of it is zero, and it is finite even in float16.
 _HIDDEN = -1e4
 
 
 class ForecastGraph(Layer):
     """`z_hist [K, D], a_hist [K-1, A], actions [H, A] -> z_future [H, D]`, in robot units.
 
-    It is exported as its two parts, and the step is repeated in ONNX: tracing 2 modules of one
-    step takes a third of the time of tracing H steps.
+    It is exported as its two parts, and the step is repeated in ONNX: tracing two modules takes a
+    third of the time of tracing H steps.
     """
 
     def __init__(self, model: WorldModel, style: Style) -> None:
@@ -60,7 +60,7 @@ class ForecastGraph(Layer):
 class Step(nn.Module):
     """One step: window `[K, D]` and its modulations to the next latent and the next window.
 
-    Latents stay in float32 between steps, whatever is computed in.
+    Latents stay in float32 between steps, in every style.
     """
 
     positions: Tensor
@@ -92,7 +92,7 @@ class Modulation(nn.Module):
     """All shifts, scales and gates of a forecast, in the order the steps need them.
 
     One Gemm for all blocks over the K-1+H action blocks; then one gather lays out each window's
-    rows, and one split hands them out: `[K, D]` each, `[1, D]` where the last block needs only its
+    rows, and one split returns them: `[K, D]` each, `[1, D]` if the last block needs only its
     newest token.
     """
 
@@ -136,7 +136,7 @@ class ActionEmbedding(Layer):
         self.down = Dense(Affine.of(embedder.embed[2]))
 
     def forward(self, a: Tensor) -> Tensor:
-        """Three layers over a handful of numbers."""
+        """Apply the three layers."""
         return self.down(functional.silu(self.up(self.squeeze(a))))
 
 
@@ -164,7 +164,7 @@ class PredictorBlock(Layer):
 
 
 class LastPredictorBlock(Layer):
-    """The last block, whose newest token alone is read: `[K, D] -> [1, D]`."""
+    """The last block, computed for the newest token alone: `[K, D] -> [1, D]`."""
 
     def __init__(self, block: ConditionalBlock, style: Style) -> None:
         super().__init__()
@@ -208,13 +208,13 @@ class PredictorMlp(Layer):
 
 
 def norms_of(bare: nn.Module, affine: nn.Module) -> nn.ModuleList:
-    """The two norms of a branch, without the affine part of the second."""
+    """Build the two norms of a branch, without the affine part of the second."""
     # Two norms in series with a modulation between: LeWM's structure, not to be merged.
     return nn.ModuleList(Norm(as_a(nn.LayerNorm, norm).eps) for norm in (bare, affine))
 
 
 def projection_of(predictor: Predictor, style: Style) -> Layer:
-    """What turns the last token into the next latent, the affine part of its norm included."""
+    """Build the projection of the last token to the next latent, its norm's affine part folded."""
     if isinstance(predictor.project, nn.Linear):
         return Dense(Affine.of(predictor.project).after_norm(predictor.norm))
     projector = as_a(Projector, predictor.project)
@@ -222,7 +222,7 @@ def projection_of(predictor: Predictor, style: Style) -> Layer:
 
 
 def query_key_value(block: ConditionalBlock) -> Affine:
-    """The fused projection behind the bare norm; queries carry the attention scale."""
+    """Fuse the projection behind the bare norm; queries include the attention scale."""
     qkv = Affine.of(block.attention.qkv).after_norm(block.attention.norm)
     size = qkv.weight.shape[1] // 3
     q, kv = qkv.columns(0, size), qkv.columns(size, 3 * size)
@@ -231,7 +231,7 @@ def query_key_value(block: ConditionalBlock) -> Affine:
 
 
 def modulation_of(block: ConditionalBlock) -> Affine:
-    """A block's modulation with `1 +` added to its two scales."""
+    """Fold the `1 +` of the two scales into the bias of a block's modulation."""
     affine = Affine.of(block.modulation[1])
     bias = affine.bias.reshape(PARTS, -1).clone()
     bias[list(_SCALES)] += 1.0
@@ -239,7 +239,7 @@ def modulation_of(block: ConditionalBlock) -> Affine:
 
 
 def _layout(blocks: int, history: int, horizon: int) -> tuple[list[int], list[int]]:
-    """Which rows of the modulations `[(K-1+H) * blocks * 6, D]` each piece takes, and how many.
+    """List the rows of the modulations `[(K-1+H) * blocks * 6, D]` by piece, and their counts.
 
     Row `(t * blocks + block) * 6 + part` is that part for the action block t.
     """

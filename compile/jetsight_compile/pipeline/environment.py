@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,15 @@ def machine_spec(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def cpu_features(root: Path = Path("/")) -> dict[str, bool]:
-    """Tell which of the instruction sets that matter here the processor has."""
+    """Return which of the relevant instruction sets the processor has."""
     flags = cpu_flags(root)
     return {name: not flags.isdisjoint(any_of) for name, any_of in _FEATURES.items()}
 
 
-def versions() -> dict[str, str]:
-    """Versions of jetsight and of the installed libraries that compute."""
+def versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
+    """Return the versions of jetsight and of those `packages` that are installed."""
     found = {"jetsight": __version__}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

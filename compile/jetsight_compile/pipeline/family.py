@@ -77,7 +77,7 @@ class FamilyGraphs:
     trials: tuple[PrecisionTrial, ...] = ()
 
     def describe(self) -> manifest.Family:
-        """The family's entry in the manifest."""
+        """Build the family's entry in the manifest."""
         tensors = sum(each.tensors for each in self.quantized.values())
         return manifest.Family(
             name=self.plan.name,
@@ -88,7 +88,7 @@ class FamilyGraphs:
         )
 
     def provenance(self) -> Iterator[tuple[str, str]]:
-        """The quantizer's version, and how each graph was quantized by `family/graph`."""
+        """Return the quantizer's version, and the quantization of each graph by `family/graph`."""
         recipes = [each.recipe for each in self.quantized.values()]
         if any(isinstance(r, qdq.QuantizationRecipe) and r.activations for r in recipes):
             yield "nvidia-modelopt", metadata.version("nvidia-modelopt")  # places the Q/DQ pairs
@@ -125,18 +125,18 @@ class FamilyBuilder:
         return (*EXPORTS, *self._specs)
 
     def exported(self, graph: str, style: Style) -> onnx.ModelProto:
-        """A float graph; not to be modified."""
+        """Return a float graph; not to be modified."""
         if (graph, style) not in self._exported:
             self.say(f"export {graph}, opset {style.opset}, {style.compute}")
             self._exported[graph, style] = self._export(graph, style)
         return self._exported[graph, style]
 
     def exact(self, plan: FamilyPlan) -> dict[str, onnx.ModelProto]:
-        """The float32 graphs of a family's structure, by name; not to be modified."""
+        """Return the float32 graphs of a family's structure, by name; not to be modified."""
         return {graph: self.exported(graph, plan.style.computing("fp32")) for graph in self.graphs}
 
     def quantized(self, plan: FamilyPlan, graph: str, precision: str) -> Quantized:
-        """A quantization of the float32 graph, by the scheme of the family's backend."""
+        """Quantize the float32 graph by the scheme of the family's backend."""
         # The CPU's scheme and TensorRT's INT8 differ, but so do the styles of their graphs.
         style = plan.style.computing("fp32")
         key = (graph, style, precision)
@@ -175,7 +175,7 @@ class FamilyBuilder:
         ]
 
     def ports(self, graph: str) -> Ports:
-        """The inputs and outputs of a graph."""
+        """Return the inputs and outputs of a graph."""
         spec = self._specs.get(graph)
         return Sizes.of(self.model) if spec is None else ImaginePorts.of(self.model, spec)
 
@@ -206,7 +206,7 @@ def check_form(plan: FamilyPlan, model: WorldModel) -> None:
 
 
 def samples_of(side: Side) -> dict[str, Samples]:
-    """Inputs of `encode` and `forecast` from the calibration episodes, evenly spread."""
+    """Select inputs of `encode` and `forecast` from the calibration episodes, evenly spread."""
     windows = side.windows.thinned(CALIBRATION_WINDOWS)
     frames = side.frames_u8[spread(len(side.frames_u8), CALIBRATION_FRAMES)]
     return {

@@ -40,7 +40,7 @@ from jetsight_compile.validate.runner import GateResult
 
 
 def export_family(builder: FamilyBuilder, family: FamilyPlan) -> FamilyGraphs:
-    """A family with its float32 graphs and nothing else.
+    """Export a family with its float32 graphs alone.
 
     Raises:
         UsageError: the float format has no form for this model.
@@ -50,7 +50,7 @@ def export_family(builder: FamilyBuilder, family: FamilyPlan) -> FamilyGraphs:
 
 
 def quantize_family(builder: FamilyBuilder, family: FamilyGraphs) -> FamilyGraphs:
-    """An exported family with the graphs that ship, in the precisions of its plan.
+    """Convert an exported family to the graphs that ship, in the precisions of its plan.
 
     Raises:
         UsageError: an option matches nothing, or a format has no form for this model.
@@ -87,7 +87,7 @@ def _of_planners(plan: FamilyPlan, chosen: Mapping[str, str]) -> str:
 
 
 def _search(builder: FamilyBuilder, plan: FamilyPlan, graph: str) -> mixed_precision.Task:
-    """The search for the precision of one graph, on calibration episodes."""
+    """Search the precision of one graph, on calibration episodes."""
     windows = builder.episodes.calibration.windows
     return mixed_precision.Task(
         graph=graph,
@@ -119,7 +119,7 @@ def gate_family(family: FamilyGraphs, expected: FloatReference) -> list[manifest
 def settle_planner(
     builder: FamilyBuilder, family: FamilyGraphs, truth: Truth
 ) -> tuple[FamilyGraphs, GateResult]:
-    """A family with as many blocks of a planner in float as its gates need, and their results.
+    """Keep as many blocks of a planner in float as its gates need; return their results too.
 
     Raises:
         EngineError: a backend cannot load a graph.
@@ -138,7 +138,7 @@ def settle_planner(
 def _fewer_quantized(
     builder: FamilyBuilder, family: FamilyGraphs, graph: str
 ) -> Iterator[FamilyGraphs]:
-    """The family with one block of a planner in float, with two, and so on."""
+    """Yield the family with one block of a planner in float, with two, and so on."""
     if graph not in family.quantized:
         return
     whole, exact = family.quantized[graph], family.exact[graph]
@@ -154,7 +154,7 @@ def _fewer_quantized(
 
 
 def _backends(family: FamilyPlan) -> list[Backend]:
-    """The backends that judge: those that would run it, and for TensorRT the graph as written."""
+    """List the gates' backends: those that would run it; for TensorRT the graph as written."""
     if family.backend != "cpu":
         return [OnnxRuntimeBackend(optimise=False)]
     judges: list[Backend] = [OnnxRuntimeBackend()]

@@ -18,7 +18,7 @@ _METHODS = ("max", "percentile")  # entropy takes longest and was never the best
 
 
 def find_checkpoint(given: Path | None) -> Path:
-    """The checkpoint to show: the one given, or the shipped one.
+    """Return the checkpoint: the one given, or the shipped one.
 
     Raises:
         CheckpointError: none was given and this installation ships none.
@@ -35,7 +35,7 @@ def find_checkpoint(given: Path | None) -> Path:
 
 
 def find_data(given: Path | None) -> Path:
-    """The dataset to show: the one given, else `calib_data/pusht` here or beside the sources.
+    """Return the dataset: the one given, else `calib_data/pusht` here or beside the sources.
 
     Raises:
         DataError: none was given and there is none in either place.

@@ -117,7 +117,7 @@ def _refuse_unfit(family: Family, graph: str, precision: str) -> None:
 
 
 def _torch_tensorrt(library: TensorRtModule, gpu: str | None) -> Any:
-    """The module, if it is installed, has a GPU, and uses the TensorRT of the runtime."""
+    """Import the module, if it is installed, has a GPU, and uses the TensorRT of the runtime."""
     if not _installed("torch_tensorrt"):
         raise MissingDependency("torch_tensorrt", "torch-tensorrt", "--via torch-tensorrt")
     if gpu is None:
@@ -141,14 +141,14 @@ def _torch_tensorrt(library: TensorRtModule, gpu: str | None) -> Any:
 
 
 def _installed(name: str) -> bool:
-    """True if a package is there; not imported, because without a GPU that can crash."""
+    """Return whether a package is installed; not imported, because without a GPU that can crash."""
     if name in sys.modules:
         return sys.modules[name] is not None
     return importlib.util.find_spec(name) is not None
 
 
 def _device() -> torch.device:
-    """The GPU that the engine is for, on which the model is exported."""
+    """Return the GPU of the engine, on which the model is exported."""
     if not torch.cuda.is_available():
         raise EngineError(
             f"the installed torch {torch.__version__} has no CUDA here, which torch-tensorrt "
@@ -170,7 +170,7 @@ def _converted(
     options: BuildOptions,
     log: Path,
 ) -> tuple[bytes, dict[str, str]]:
-    """The engine, and the names of its outputs that must be changed."""
+    """Build the engine; return it with the names of the outputs to rename."""
     convert = route.dynamo.convert_exported_program_to_serialized_trt_engine
     arguments: dict[str, Any] = {"require_full_compilation": True, "min_block_size": 1}
     # Its default reads every attention bias as causal, which is wrong for windows and images.

@@ -61,7 +61,7 @@ def fallbacks(
 
 
 def restore_float(made: Quantized, graph: onnx.ModelProto, blocks: Collection[str]) -> Quantized:
-    """The same quantization on `graph`, some blocks of it float again; its error is the old one.
+    """Apply the same quantization to `graph`, some blocks float again; its error is the old one.
 
     Raises:
         UsageError: it has no recipe, as that of `cpu_int8`.
@@ -85,5 +85,5 @@ def most_harmful(
 
 
 def without(layers: Sequence[str], blocks: Collection[str]) -> tuple[str, ...]:
-    """The layers that are in none of these blocks."""
+    """List the layers that are in none of these blocks."""
     return tuple(name for name in layers if block_of(name) not in blocks)

@@ -58,7 +58,7 @@ class RowsRecipe:
 
 
 def found(graph: onnx.ModelProto, layers: Sequence[str], samples: Sequence[Sample]) -> RowsRecipe:
-    """The recipe for some layers: their ranges reach over all values of the samples.
+    """Build the recipe for some layers: their ranges reach over all values of the samples.
 
     Clipping a few values for a finer grid makes ranks worse: the candidates at the ends of a range
     are those that differ most.
@@ -73,7 +73,7 @@ def found(graph: onnx.ModelProto, layers: Sequence[str], samples: Sequence[Sampl
 
 
 def written(graph: onnx.ModelProto, recipe: RowsRecipe) -> onnx.ModelProto:
-    """A copy of a float32 graph with the layers of the recipe as integer products."""
+    """Copy a float32 graph with the layers of the recipe as integer products."""
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
     wanted = set(recipe.layers)
@@ -114,7 +114,7 @@ class _GemmWriter:
         self._weights: dict[str, _Weight] = {}
 
     def quantized(self, node: onnx.NodeProto) -> onnx.NodeProto:
-        """A Gemm in place of a Gemm or MatMul."""
+        """Replace a Gemm or MatMul by a Gemm."""
         weight = self._weight(node.input[1])
         given = self._input(node.input[0], self._recipe.ranges[node.name], len(weight.stored))
         bias = np.zeros(len(weight.steps))

@@ -145,7 +145,7 @@ def choose(task: Task) -> PrecisionChoice:
 
 
 def smallest_module(targets: Collection[str]) -> Module:
-    """The module with the least bandwidth that these targets serve; the largest for a PC's GPU."""
+    """Return the module of least bandwidth among these targets; the largest for a PC's GPU."""
     served = [module for module in MODULES if set(module.targets) & set(targets)]
     return min(served, key=lambda m: (m.bandwidth_gb_s, m.int8_tops)) if served else MODULES[-1]
 

@@ -53,7 +53,7 @@ class QuantizationRecipe:
 
 
 def written(graph: onnx.ModelProto, recipe: QuantizationRecipe) -> onnx.ModelProto:
-    """A copy of a float graph with Q/DQ around the layers of the recipe.
+    """Copy a float graph with Q/DQ around the layers of the recipe.
 
     The recipe's factors must be folded in already; see `smoothquant.smoothed`.
     """

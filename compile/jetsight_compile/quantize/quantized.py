@@ -59,7 +59,7 @@ class Quantized:
 def applied(
     graph: onnx.ModelProto, recipe: Recipe, method: str, errors: Mapping[str, float]
 ) -> Quantized:
-    """A recipe written into a float graph of any format, and verified to be there."""
+    """Write a recipe into a float graph of any format, and verify the result."""
     model = written(graph, recipe)
     return Quantized(
         model=model,
@@ -74,14 +74,14 @@ def applied(
 
 
 def rebase(made: Quantized, graph: onnx.ModelProto) -> Quantized:
-    """The same quantization on another float format of the same graph."""
+    """Apply the same quantization to another float format of the same graph."""
     if made.recipe is None:
         raise UsageError("the CPU's quantization has no recipe; quantize the other graph itself")
     return applied(graph, made.recipe, made.method, made.tried)
 
 
 def written(graph: onnx.ModelProto, recipe: Recipe) -> onnx.ModelProto:
-    """A recipe written into a float graph."""
+    """Write a recipe into a float graph."""
     if isinstance(recipe, gemm_int8.RowsRecipe):
         return gemm_int8.written(graph, recipe)
     return qdq.written(smoothquant.smoothed(graph, recipe.factors), recipe)
@@ -95,14 +95,14 @@ def error_of(
 
 
 def parted(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """Samples that calibrate, and those that judge."""
+    """Split samples into those that calibrate and those that judge."""
     last = _JUDGE - 1
     calibrating = [sample for i, sample in enumerate(samples) if i % _JUDGE != last]
     return calibrating, list(samples[last::_JUDGE])
 
 
 def outputs(model: onnx.ModelProto, samples: Sequence[Sample]) -> F32:
-    """Outputs of a graph, run as it is written and stacked over the samples."""
+    """Run a graph as it is written, and stack its outputs over the samples."""
     backend = OnnxRuntimeBackend(optimise=False)
     return run_all(backend, runnable(model).SerializeToString(), samples)
 

@@ -93,7 +93,7 @@ def observe(
 
 
 def exposing(graph: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
-    """A copy of a graph that also returns values from inside it.
+    """Copy a graph and add internal values to its outputs.
 
     `onnx.utils` does the same only through files.
     """
@@ -107,7 +107,7 @@ def exposing(graph: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
 
 
 def find(seen: Seen, method: str, grid: Grid) -> float:
-    """The range by one of the `TENSORRT_METHODS`.
+    """Find the range by one of the `TENSORRT_METHODS`.
 
     Raises:
         UsageError: there is no such method.
@@ -140,7 +140,7 @@ def _percentile(seen: Seen, grid: Grid) -> float:
 
 
 def _mse(seen: Seen, grid: Grid) -> float:
-    """The smallest squared error of what was seen, by search over the whole range."""
+    """Find the range of smallest squared error, by search over the whole range."""
     candidates = seen.amax * np.linspace(1.0 / _MSE_STEPS, 1.0, _MSE_STEPS)
     centres = seen.centres
     errors = [

@@ -153,7 +153,7 @@ def cpu_int8(
     methods: Sequence[str] = CPU_METHODS,
     keep_float: Sequence[str] = (),
 ) -> Quantized:
-    """The scheme of `cpu-int8`: the method of `methods` with the smallest output error.
+    """Apply the scheme of `cpu-int8`: the method of `methods` with the smallest output error.
 
     ONNX Runtime's static quantizer, which both CPU backends turn into integer kernels.
 
@@ -189,7 +189,7 @@ def cpu_int8(
 def cpu_rows(
     graph: onnx.ModelProto, samples: Sequence[Sample], *, keep_float: Sequence[str] = ()
 ) -> Quantized:
-    """The scheme of `cpu-int8` for planners, whose products have many rows; see `gemm_int8`.
+    """Apply the scheme of `cpu-int8` for planners, whose products have many rows; see `gemm_int8`.
 
     Args:
         graph: float32 graph; not modified.
@@ -292,7 +292,7 @@ def _by_method(
     samples: Sequence[Sample],
     methods: Sequence[str],
 ) -> dict[str, qdq.QuantizationRecipe]:
-    """The recipe with the ranges each method finds."""
+    """Compute the recipe with the ranges of each method."""
     model = smoothquant.smoothed(graph, recipe.factors)
     reads = {n.name: n.input[0] for n in model.graph.node if n.name in set(recipe.layers)}
     seen = ranges.collect(model, reads.values(), samples)
@@ -307,7 +307,7 @@ def _by_method(
 
 
 def _known(backend: str, methods: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The methods that a backend's quantizer has."""
+    """Select the methods that a backend's quantizer has."""
     left = [method for method in methods if method in known]
     if not left:
         raise UsageError(

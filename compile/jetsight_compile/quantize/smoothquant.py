@@ -102,7 +102,7 @@ def factors(
 
 
 def smoothed(graph: onnx.ModelProto, factor: Mapping[str, F64]) -> onnx.ModelProto:
-    """A copy of a graph, in any float format, with the factors folded in."""
+    """Copy a graph, in any float format, with the factors folded in."""
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
     tensors = {tensor.name: tensor for tensor in copy.graph.initializer}

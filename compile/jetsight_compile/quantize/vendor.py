@@ -74,7 +74,7 @@ def onnxruntime_u8s8(
 def modelopt_placement(
     graph: onnx.ModelProto, kind: str, layers: Sequence[str], samples: Sequence[Sample]
 ) -> tuple[str, ...]:
-    """The layers of `layers` that ModelOpt puts Q/DQ pairs around, in the order they run.
+    """Select the layers that ModelOpt puts Q/DQ pairs around, in the order they run.
 
     It leaves out what TensorRT has no kernel for or loses with, such as FP8 convolutions of few
     channels.

@@ -140,7 +140,7 @@ def sqnr_db(found: F32, expected: F32) -> float:
 
 
 def drift(z_future: F32, truth: FloatReference) -> F64:
-    """Added squared error of each step `[H]`, relative to persistence; huge if not finite."""
+    """Compute the added squared error per step `[H]`, over persistence; huge if not finite."""
     if not np.isfinite(z_future).all():
         return np.full(z_future.shape[1], _NO_FORECAST)
     added = np.square(z_future.astype(np.float64) - truth.z_future).sum(-1).mean(0)

@@ -169,7 +169,7 @@ def _overlap(outputs: Mapping[str, F32], state: State, truth: Truth) -> float:
 
 
 def _best(outputs: Mapping[str, F32], count: int) -> set[int]:
-    """The best candidates as planners rank them; without hazards all are feasible."""
+    """Rank the best candidates as planners do; without hazards all are feasible."""
     costs = outputs["costs"]
     order = ranked(costs, outputs.get("violations", np.zeros_like(costs)))
     return set(order[:count].tolist())

@@ -70,7 +70,7 @@ class ReferencePlan:
     split_limits: SplitLimits | None
 
     def inputs(self, iteration: int) -> dict[str, F32]:
-        """Inputs of the graph for an iteration of this plan."""
+        """Return the inputs of the graph for an iteration of this plan."""
         return inputs_of(self.problem, self.states[iteration], self.draws[iteration])
 
 

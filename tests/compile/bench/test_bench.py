@@ -84,7 +84,7 @@ def test_nothing_after_the_warm_up_is_left_out(clock: FakeClock) -> None:
     assert timing.calls_ms.max == 500.0  # call 6 is the second timed one of the first turn
 
 
-def test_contestants_take_turns_and_nobody_is_always_first(clock: FakeClock) -> None:
+def test_contestants_take_turns_and_none_is_always_first(clock: FakeClock) -> None:
     log: list[str] = []
     runners = [Runner(clock, log, name, lambda call: 1.0) for name in "abc"]
     race([r.contestant() for r in runners], clock, rounds=3, calls=1, warmup=0)
@@ -155,7 +155,7 @@ def test_bars_are_for_our_engines_on_the_published_geometry(
     assert row.value == pytest.approx(2.0)
 
 
-def test_noise_that_hits_eager_alone_flatters_nobody() -> None:
+def test_noise_that_hits_eager_alone_favours_no_contestant() -> None:
     disturbed = timing(10.0, 90.0, 90.0)
     (row,) = encode_rows("lewm", {EAGER: disturbed, "onnxruntime cpu-int8": timing(5.0, 5.0, 5.0)})
     assert row.value == pytest.approx(2.0)

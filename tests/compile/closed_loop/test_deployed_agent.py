@@ -28,38 +28,38 @@ def episode_of(number: int = 0) -> EvalEpisode:
     return EvalEpisode(number, 1, 14, actions, state, b"", state, goal, True)
 
 
-def drive(pilot: Deployed, ticks: int = 6, number: int = 0) -> np.ndarray:
-    """Actions of the pilot in front of a grey camera, after a warm-up of 14 ticks."""
+def drive(agent: Deployed, ticks: int = 6, number: int = 0) -> np.ndarray:
+    """Actions of the agent in front of a grey camera, after a warm-up of 14 ticks."""
     episode, executed, chosen = episode_of(number), None, []
-    pilot.begin(episode)
+    agent.begin(episode)
     for tick in range(14 + ticks):
         frame = np.full((SIDE, SIDE, 3), 100 + tick % 2, np.uint8)
         if tick < 14:
-            pilot.watch(AgentView(tick, frame, executed, episode.actions[tick:14]))
+            agent.watch(AgentView(tick, frame, executed, episode.actions[tick:14]))
             executed = episode.actions[tick]
             continue
-        executed = pilot.act(AgentView(tick, frame, executed, None))
+        executed = agent.act(AgentView(tick, frame, executed, None))
         chosen.append(executed)
-    pilot.end()
+    agent.end()
     return np.stack(chosen)
 
 
 def test_it_plans_every_block_and_executes_what_was_planned() -> None:
-    pilot = Deployed(fake_session(), USE)
-    actions = drive(pilot)
-    assert (pilot.log.plans, pilot.log.valid, pilot.log.held) == (3, 3, 0)  # B is 2, 6 ticks
-    assert [tick for tick, _ in pilot.log.futures] == [14, 16, 18]
-    assert pilot.log.futures[0][1].shape == (SPEC.horizon, SPEC.latent_size)
-    assert len(pilot.log.plan_ms) == 3
+    agent = Deployed(fake_session(), USE)
+    actions = drive(agent)
+    assert (agent.log.plans, agent.log.valid, agent.log.held) == (3, 3, 0)  # B is 2, 6 ticks
+    assert [tick for tick, _ in agent.log.futures] == [14, 16, 18]
+    assert agent.log.futures[0][1].shape == (SPEC.horizon, SPEC.latent_size)
+    assert len(agent.log.plan_ms) == 3
     assert np.ptp(actions, axis=0).min() > 0
-    assert not pilot.log.reasons
+    assert not agent.log.reasons
 
 
 @pytest.mark.parametrize(("every", "plans"), [(1, 6), (4, 2)])
-def test_it_replans_as_often_as_it_is_told(every: int, plans: int) -> None:
-    pilot = Deployed(fake_session(), PlanOptions(GRAPH, 3, replan_every=every))
-    drive(pilot)
-    assert pilot.log.plans == plans
+def test_it_replans_every_n_ticks(every: int, plans: int) -> None:
+    agent = Deployed(fake_session(), PlanOptions(GRAPH, 3, replan_every=every))
+    drive(agent)
+    assert agent.log.plans == plans
 
 
 @pytest.mark.parametrize(("arrive", "due"), [(5, [5, 4, 3, 2, 1, 1]), (0, [None] * 6)])
@@ -79,8 +79,8 @@ def test_the_goal_is_due_ever_sooner(
 
 
 def test_equal_seeds_draw_equal_plans_and_others_do_not() -> None:
-    pilot = Deployed(fake_session(), USE)
-    first, again, other = drive(pilot), drive(pilot), drive(pilot, number=1)
+    agent = Deployed(fake_session(), USE)
+    first, again, other = drive(agent), drive(agent), drive(agent, number=1)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     np.testing.assert_array_equal(drive(Deployed(fake_session(), USE)), first)
@@ -88,26 +88,26 @@ def test_equal_seeds_draw_equal_plans_and_others_do_not() -> None:
 
 def test_latents_that_are_not_finite_hold_the_last_action_and_are_counted() -> None:
     blind = {"encode": {"nan_at": range(1, 10_000)}}
-    pilot = Deployed(fake_session(blind), USE)
-    actions = drive(pilot)
+    agent = Deployed(fake_session(blind), USE)
+    actions = drive(agent)
     np.testing.assert_array_equal(actions, np.full((6, 2), 100, np.float32))
-    assert (pilot.log.valid, pilot.log.held, pilot.log.plans) == (0, 6, 6)
-    assert sum(pilot.log.reasons.values()) == 6
+    assert (agent.log.valid, agent.log.held, agent.log.plans) == (0, 6, 6)
+    assert sum(agent.log.reasons.values()) == 6
 
 
 def test_costs_that_are_not_finite_end_as_no_plan() -> None:
-    pilot = Deployed(fake_session({GRAPH: {"nan_at": range(10_000)}}), USE)
-    drive(pilot)
-    assert pilot.log.valid == 0
-    assert pilot.log.held == 6
-    assert set(pilot.log.reasons) <= {"all_invalid", "plan_refused"}
+    agent = Deployed(fake_session({GRAPH: {"nan_at": range(10_000)}}), USE)
+    drive(agent)
+    assert agent.log.valid == 0
+    assert agent.log.held == 6
+    assert set(agent.log.reasons) <= {"all_invalid", "plan_refused"}
 
 
 def test_one_bad_plan_is_held_over_and_the_next_one_counts() -> None:
     """Runs 0 and 1 warm the engine up; a plan has three iterations."""
-    pilot = Deployed(fake_session({GRAPH: {"nan_at": range(2, 5)}}), USE)
-    actions = drive(pilot)
-    assert (pilot.log.plans, pilot.log.valid, pilot.log.held) == (4, 3, 1)
+    agent = Deployed(fake_session({GRAPH: {"nan_at": range(2, 5)}}), USE)
+    actions = drive(agent)
+    assert (agent.log.plans, agent.log.valid, agent.log.held) == (4, 3, 1)
     np.testing.assert_array_equal(actions[0], [100.0, 100.0])
     assert not np.array_equal(actions[1], actions[0])
 
@@ -116,10 +116,10 @@ def test_the_constraint_is_heeded_unless_it_is_switched_off() -> None:
     """Every candidate leads to a latent above -1, which the hazard head calls harm."""
     everywhere = HeadSpec(hazards=(HazardSpec("harm", -1.0, 0.05),))
     for constrain, valid in ((True, 0), (False, 3)):
-        pilot = Deployed(fake_session(heads=everywhere), replace(USE, constrain=constrain))
-        drive(pilot)
-        assert pilot.log.valid == valid
-        assert ("infeasible" in pilot.log.reasons) is constrain
+        agent = Deployed(fake_session(heads=everywhere), replace(USE, constrain=constrain))
+        drive(agent)
+        assert agent.log.valid == valid
+        assert ("infeasible" in agent.log.reasons) is constrain
 
 
 def test_the_session_sees_the_actions_that_were_executed() -> None:
@@ -129,7 +129,7 @@ def test_the_session_sees_the_actions_that_were_executed() -> None:
     assert set(counts) == {"ok", "warming_up"}, "an action or a plan was not reported"
 
 
-def test_simulated_time_stands_still_while_anybody_computes() -> None:
+def test_simulated_time_does_not_advance_during_computation() -> None:
     clock = TickClock()
     clock.sleep_ns(5)
     clock.sleep_ns(-3)
@@ -145,11 +145,11 @@ def test_the_simulators_camera_shows_a_frame_once() -> None:
 
 @needs_pusht
 def test_a_blind_planner_ends_an_episode_as_a_failure_and_not_as_a_crash() -> None:
-    pilot, rules = Deployed(fake_session({"encode": {"nan_at": range(9999)}}), USE), short_rules()
+    agent, rules = Deployed(fake_session({"encode": {"nan_at": range(9999)}}), USE), short_rules()
     with pusht() as environment:
         episode = draw_episode(environment, rules, 0)
         assert episode is not None
-        row = run_episode(environment, "bundle", pilot, episode, rules).trial
+        row = run_episode(environment, "bundle", agent, episode, rules).trial
     assert (row.success, row.valid_plans, row.held_ticks) == (False, 0, rules.budget)
     assert sum(row.no_plan_reasons.values()) == row.plans == rules.budget
 

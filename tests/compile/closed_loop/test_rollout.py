@@ -88,12 +88,12 @@ def test_standing_still_reaches_no_goal_that_lies_away() -> None:
 
 
 def test_a_pilot_watches_the_warm_up_and_acts_after_it() -> None:
-    episode, rules, pilot = drawn(2), short_rules(), Steady()
+    episode, rules, agent = drawn(2), short_rules(), Steady()
     with pusht() as environment:
-        film = run_episode(environment, "steady", pilot, episode, rules)
+        film = run_episode(environment, "steady", agent, episode, rules)
     ticks = range(episode.start + film.trial.ticks)
-    assert pilot.seen == [(tick, tick >= episode.start) for tick in ticks]
-    assert pilot.ended
+    assert agent.seen == [(tick, tick >= episode.start) for tick in ticks]
+    assert agent.ended
     assert len(film.frames_u8) == len(film.misses) == film.trial.ticks + 1
 
 

@@ -37,7 +37,7 @@ def film_of(number: int, arm: str = BUNDLE, ticks: int = 3) -> EpisodeTrace:
 
 
 class Scripted:
-    """Has films only of the numbers in `known`; remembers what it was asked for."""
+    """Has films only of the numbers in `known`; records the submitted numbers."""
 
     def __init__(self, *known: int) -> None:
         self.known, self.asked = known, []  # type: tuple[int, ...], list[int]
@@ -48,11 +48,11 @@ class Scripted:
 
 
 def test_episodes_come_in_the_order_of_their_numbers() -> None:
-    told: list[int] = []
+    reported: list[int] = []
     runner = Scripted(*range(9))
-    films = run_all(runner, SETTINGS, lambda rows: told.append(rows[0].episode))
-    assert [arms[0].trial.episode for arms in films] == told == runner.asked == [0, 1, 2, 3]
-    assert all(len(arms[0].frames_u8) == 0 for arms in films), "pictures nobody asked for"
+    films = run_all(runner, SETTINGS, lambda rows: reported.append(rows[0].episode))
+    assert [arms[0].trial.episode for arms in films] == reported == runner.asked == [0, 1, 2, 3]
+    assert all(len(arms[0].frames_u8) == 0 for arms in films), "pictures without a use"
 
 
 def test_episodes_of_no_interest_are_replaced_by_later_ones() -> None:
@@ -75,8 +75,8 @@ def test_arms_are_paired_and_repeat_exactly() -> None:
     for _ in range(2):
         with pusht() as environment:
             arms = baselines(environment.action_low, environment.action_high, 3)
-            pilot = Deployed(fake_session(), PlanOptions(GRAPH, 2, seed=3))
-            lab = Lab(environment, rules, {BUNDLE: pilot, **arms})
+            agent = Deployed(fake_session(), PlanOptions(GRAPH, 2, seed=3))
+            lab = Lab(environment, rules, {BUNDLE: agent, **arms})
             films = run_all(_Here(lab), settings, lambda rows: None)
         rows.append([replace(film.trial, plan_ms=()) for arms in films for film in arms])
     assert rows[0] == rows[1]

@@ -174,11 +174,8 @@ def test_bytes_reach_bfloat16_by_way_of_float32(shop, opset) -> None:
     """TensorRT documents casts of uint8 to float32 and float16 alone; exporters join two casts."""
     graph = onnx.ModelProto()
     graph.CopyFrom(shop.graph("vit", "encode", Style(opset, gelu="erf", compute="bf16")))
-    sizes, single, bfloat = (
-        Sizes.of(shop.model("vit")),
-        onnx.TensorProto.FLOAT,
-        onnx.TensorProto.BFLOAT16,
-    )
+    sizes = Sizes.of(shop.model("vit"))
+    single, bfloat = onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16
     casts = [node.attribute[0].i for node in graph.graph.node if node.op_type == "Cast"]
     assert casts == [single, bfloat, single]
     wide = next(node for node in graph.graph.node if node.input[0] == "frame_hwc_u8")
@@ -193,16 +190,9 @@ def test_bytes_reach_bfloat16_by_way_of_float32(shop, opset) -> None:
 
 def test_what_the_exporter_makes_is_pinned(shop) -> None:
     """A change here is a change of speed on some backend: look before you update it."""
-    assert operator_counts(shop.graph("conv", "encode")) == {
-        "Cast": 1,
-        "Transpose": 1,
-        "Sub": 1,
-        "Unsqueeze": 1,
-        "Conv": 2,
-        "Relu": 3,
-        "Reshape": 2,
-        "Gemm": 2,
-    }
+    once = dict.fromkeys(("Cast", "Transpose", "Sub", "Unsqueeze"), 1)
+    counts = {**once, "Conv": 2, "Relu": 3, "Reshape": 2, "Gemm": 2}
+    assert operator_counts(shop.graph("conv", "encode")) == counts
     vit = operator_counts(shop.graph("vit", "encode"))
     # 1 embedding, 6 per block (q, k, v, out, up, down), 2 of the projector
     assert vit["Gemm"] == 1 + 2 * 6 + 2

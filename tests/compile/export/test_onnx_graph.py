@@ -1,4 +1,4 @@
-"""Which layers there are, which block each falls back with, and how much work it is."""
+"""Layers of a graph, their fallback blocks, and their arithmetic."""
 
 from __future__ import annotations
 
@@ -104,9 +104,7 @@ def test_work_is_what_one_counts_by_hand() -> None:
 def test_a_graph_of_unknown_shapes_is_refused() -> None:
     """A dynamic size reads as 0, and so would the work."""
     nodes = [
-        helper.make_node(
-            "NonZero", ["x"], ["where"], name="where"
-        ),  # as many as there happen to be
+        helper.make_node("NonZero", ["x"], ["where"], name="where"),  # its size depends on x
         helper.make_node("Cast", ["where"], ["h"], name="cast", to=1),
         helper.make_node("MatMul", ["w", "h"], ["y"], name="product"),
     ]

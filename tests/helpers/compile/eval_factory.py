@@ -12,7 +12,7 @@ from jetsight.bundle.planner_spec import HeadSpec
 from jetsight.planning.imagine import Planning
 from jetsight.session import Session
 from jetsight.testing import FakeBackend, tiny_plan_spec, tiny_planner, tiny_spec
-from jetsight_compile.closed_loop.agents import Log, TickClock
+from jetsight_compile.closed_loop.agents import EpisodeLog, TickClock
 from jetsight_compile.closed_loop.episodes import Rules
 from jetsight_compile.closed_loop.rollout import EpisodeResult
 from jetsight_train.record.environments import PUSHT, PixelEnvironment, open_environment
@@ -91,22 +91,22 @@ def trial(episode: int, arm: str, success: bool, **changes: Any) -> EpisodeResul
 
 
 class Steady:
-    """A pilot that always commands the same; remembers what it saw."""
+    """An agent that always commands the same; remembers what it saw."""
 
     def __init__(self, action: tuple[float, float] = (256.0, 256.0)) -> None:
-        self.log = Log()
+        self.log = EpisodeLog()
         self._action = np.asarray(action, np.float32)
         self.seen: list[tuple[int, bool]] = []
         self.ended = False
 
     def begin(self, episode: object) -> None:
-        self.log, self.seen, self.ended = Log(), [], False
+        self.log, self.seen, self.ended = EpisodeLog(), [], False
 
-    def watch(self, glance: Any) -> None:
-        self.seen.append((glance.tick, False))
+    def watch(self, view: Any) -> None:
+        self.seen.append((view.tick, False))
 
-    def act(self, glance: Any) -> Any:
-        self.seen.append((glance.tick, True))
+    def act(self, view: Any) -> Any:
+        self.seen.append((view.tick, True))
         return self._action
 
     def end(self) -> None:
