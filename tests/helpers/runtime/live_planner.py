@@ -35,6 +35,43 @@ PLANNER = PlannerSpec(
     iterations=8,
     std_start=(60.0, 60.0),
 )
+# One iteration of CEM: operator, inputs, outputs, attributes.
+STEPS: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
+    ("Mul", ["std", "noise"], ["off"], {}),
+    ("Add", ["mean", "off"], ["drawn"], {}),
+    ("Reshape", ["incumbent", "one"], ["inc"], {}),
+    ("Concat", ["drawn", "inc"], ["all"], {"axis": 0}),
+    ("Reshape", ["all", "N"], ["ticks"], {}),
+    ("Max", ["ticks", "low"], ["above"], {}),
+    ("Min", ["above", "high"], ["inside"], {}),
+    ("Reshape", ["inside", "flat"], ["plans"], {}),
+    ("MatMul", ["plans", "M"], ["moves"], {}),
+    ("MatMul", ["sum", "moves"], ["way"], {}),
+    ("Add", ["way", "z_hist"], ["z"], {}),
+    ("Sub", ["z", "z_goal"], ["far"], {}),
+    ("Mul", ["far", "far"], ["square"], {}),
+    ("ReduceSum", ["square", "by_step"], ["each"], {"keepdims": 0}),
+    ("MatMul", ["each", "when"], ["distance"], {}),
+    ("Slice", ["weights", "a0", "last", "a0"], ["terminal"], {}),
+    ("Mul", ["distance", "terminal"], ["weighed"], {}),
+    ("Mul", ["weighed", "two"], ["every"], {}),
+    ("Slice", ["every", "a0", "samples", "a0"], ["costs"], {}),
+    ("TopK", ["costs", "k"], ["low_costs", "places"], {"largest": 0}),
+    ("Gather", ["plans", "places"], ["elites"], {"axis": 0}),
+    ("ReduceMean", ["elites", "a0"], ["mean_next"], {"keepdims": 0}),
+    ("Sub", ["elites", "mean_next"], ["apart"], {}),
+    ("Mul", ["apart", "apart"], ["apart2"], {}),
+    ("ReduceMean", ["apart2", "a0"], ["biased"], {"keepdims": 0}),
+    ("Mul", ["biased", "unbias"], ["variance"], {}),
+    ("Sqrt", ["variance"], ["std_next"], {}),
+    ("TopK", ["every", "last"], ["cost", "best"], {"largest": 0}),
+    ("Gather", ["plans", "best"], ["bests"], {"axis": 0}),
+    ("Reshape", ["bests", "plan"], ["actions"], {}),
+    ("Gather", ["z", "best"], ["bestz"], {"axis": 0}),
+    ("Reshape", ["bestz", "latents"], ["z_future"], {}),
+    ("Mul", ["cost", "zero"], ["violation"], {}),
+    ("Mul", ["cost", "zero"], ["invalid"], {}),
+]
 
 
 def planner_graph(scale: float = 1.0, planner: PlannerSpec = PLANNER) -> bytes:
@@ -58,44 +95,8 @@ def planner_graph(scale: float = 1.0, planner: PlannerSpec = PLANNER) -> bytes:
         "latents": np.array([H, D], np.int64),
         "a0": np.array([0], np.int64),
     }
-    steps: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
-        ("Mul", ["std", "noise"], ["off"], {}),
-        ("Add", ["mean", "off"], ["drawn"], {}),
-        ("Reshape", ["incumbent", "one"], ["inc"], {}),
-        ("Concat", ["drawn", "inc"], ["all"], {"axis": 0}),
-        ("Reshape", ["all", "N"], ["ticks"], {}),
-        ("Max", ["ticks", "low"], ["above"], {}),
-        ("Min", ["above", "high"], ["inside"], {}),
-        ("Reshape", ["inside", "flat"], ["plans"], {}),
-        ("MatMul", ["plans", "M"], ["moves"], {}),
-        ("MatMul", ["sum", "moves"], ["way"], {}),
-        ("Add", ["way", "z_hist"], ["z"], {}),
-        ("Sub", ["z", "z_goal"], ["far"], {}),
-        ("Mul", ["far", "far"], ["square"], {}),
-        ("ReduceSum", ["square", "by_step"], ["each"], {"keepdims": 0}),
-        ("MatMul", ["each", "when"], ["distance"], {}),
-        ("Slice", ["weights", "a0", "last", "a0"], ["terminal"], {}),
-        ("Mul", ["distance", "terminal"], ["weighed"], {}),
-        ("Mul", ["weighed", "two"], ["every"], {}),
-        ("Slice", ["every", "a0", "samples", "a0"], ["costs"], {}),
-        ("TopK", ["costs", "k"], ["low_costs", "places"], {"largest": 0}),
-        ("Gather", ["plans", "places"], ["elites"], {"axis": 0}),
-        ("ReduceMean", ["elites", "a0"], ["mean_next"], {"keepdims": 0}),
-        ("Sub", ["elites", "mean_next"], ["apart"], {}),
-        ("Mul", ["apart", "apart"], ["apart2"], {}),
-        ("ReduceMean", ["apart2", "a0"], ["biased"], {"keepdims": 0}),
-        ("Mul", ["biased", "unbias"], ["variance"], {}),
-        ("Sqrt", ["variance"], ["std_next"], {}),
-        ("TopK", ["every", "last"], ["cost", "best"], {"largest": 0}),
-        ("Gather", ["plans", "best"], ["bests"], {"axis": 0}),
-        ("Reshape", ["bests", "plan"], ["actions"], {}),
-        ("Gather", ["z", "best"], ["bestz"], {"axis": 0}),
-        ("Reshape", ["bestz", "latents"], ["z_future"], {}),
-        ("Mul", ["cost", "zero"], ["violation"], {}),
-        ("Mul", ["cost", "zero"], ["invalid"], {}),
-    ]
     constants.update(sum=SUM)
-    nodes = [helper.make_node(kind, given, out, **options) for kind, given, out, options in steps]
+    nodes = [helper.make_node(kind, given, out, **options) for kind, given, out, options in STEPS]
     spec = PlanSpec.from_manifest(make_manifest(planners=(planner,), families=families(planner)))
     inputs, outputs = (
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in ports.items()]
