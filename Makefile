@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# A worker per core; one that is done takes over half of what another has not begun. Without
+# arguments pytest runs in one process, which is how to debug.
+PYTEST := $(BIN)/pytest -n auto --dist worksteal
 READY  := $(VENV)/.jetsight-ready
 SLIM   := $(VENV)/.jetsight-demo-ready
 # On a Jetson, TensorRT is a package of the system and of nothing else.
@@ -35,11 +38,12 @@ test: lint
 	@$(BIN)/python -c 'import cv2' || { \
 	  echo "OpenCV, which the PushT simulator draws with, lacks a system library; run: sudo apt install libgl1 libglib2.0-0" >&2; \
 	  exit 1; }
-	$(BIN)/pytest
+	$(PYTEST)
 
-# What the default tests leave out for time: the large recipe, and every unrolled forecast.
+# What the default tests leave out for time: the large recipe, and every unrolled forecast. Graphs
+# of one recipe and opset stay on one worker, which exports them once.
 test-engines: $(READY)
-	$(BIN)/pytest -m "not gpu and not jetson" tests/compile/pipeline/test_pinned_engines.py
+	$(PYTEST) --dist loadgroup -m "not gpu and not jetson" tests/compile/pipeline/test_pinned_engines.py
 
 # Wheels for aarch64, Python 3.10 and 3.12: what an installation on a board would find.
 test-wheels: $(READY)

@@ -24,28 +24,17 @@ BANNED = (
     "wish",
     "wishes",
     "moment",
-    "moments",
     "lies",
 )
 WORDS = "|".join(BANNED).replace(" ", r"\s+")  # a phrase may be broken over lines
 REGISTER = re.compile(rf"\b({WORDS})\b", re.IGNORECASE)
 OPENING = re.compile(r"(what|whether|where|which|how|when)\b", re.IGNORECASE)
-# To be emptied: what was there when the rules came. A number may only go down.
-KNOWN_WORDS = {
-    "runtime": 87,
-    "compile": 80,
-    "train": 10,
-    "tests": 14,
-    "benchmarks": 1,
-    "docs": 6,
-    ".": 2,
-}
-KNOWN_OPENINGS = {"runtime": 145, "compile": 102, "train": 51}
+TOPS = ("runtime", "compile", "train", "tests", "benchmarks", "docs", ".")
 
 
 def folder(path: Path) -> str:
     top = path.relative_to(ROOT).parts[0]
-    return top if top in KNOWN_WORDS else "."
+    return top if top in TOPS else "."
 
 
 def prose(path: Path, text: str) -> Iterable[str]:
@@ -70,20 +59,18 @@ def pages(top: str, *suffixes: str) -> list[Path]:
     return [path for path in files if folder(path) == top]
 
 
-@pytest.mark.parametrize("top", KNOWN_WORDS)
+@pytest.mark.parametrize("top", TOPS)
 def test_words_are_plain(top: str) -> None:
     found = {path: banned(path, path.read_text()) for path in pages(top, ".py", ".md")}
     listed = [f"{path.relative_to(ROOT)}: {words}" for path, words in found.items() if words]
-    count = sum(map(len, found.values()))
-    assert count <= KNOWN_WORDS[top], f"{count} words:\n" + "\n".join(listed)
+    assert not listed, "\n".join(listed)
 
 
-@pytest.mark.parametrize("top", KNOWN_OPENINGS)
+@pytest.mark.parametrize("top", ("runtime", "compile", "train"))
 def test_docstrings_say_what_a_thing_is_or_does(top: str) -> None:
     found = {path: questions(path.read_text()) for path in pages(top, ".py")}
     listed = [f"{path.relative_to(ROOT)}: {lines}" for path, lines in found.items() if lines]
-    count = sum(map(len, found.values()))
-    assert count <= KNOWN_OPENINGS[top], f"{count} openings:\n" + "\n".join(listed)
+    assert not listed, "\n".join(listed)
 
 
 def test_a_banned_word_would_be_seen() -> None:

@@ -143,7 +143,7 @@ def _reader(quantization: Any, samples: Sequence[Sample]) -> Any:
         def rewind(self) -> None:
             self._left = iter(samples)
 
-    return Reader()
+    return CalibrationReader()
 
 
 def _onnxruntime_quantization() -> Any:

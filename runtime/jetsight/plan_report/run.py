@@ -23,7 +23,7 @@ from jetsight.errors import CameraError, UsageError
 from jetsight.plan_report.figure import FigureImages
 from jetsight.plan_report.nearest_frames import build_library, library_episodes, pictures
 from jetsight.plan_report.report import PlanReport, RanOn
-from jetsight.plan_report.start import EpisodeTick, Reader, Slides, Start, parse
+from jetsight.plan_report.start import EpisodeTick, Slides, Start, StartReader, parse
 from jetsight.planning.goal import Goal, PlanRequest
 from jetsight.planning.limits import Limits
 from jetsight.session import Session
@@ -102,7 +102,7 @@ def plan_once(
         JetsightError: the options are wrong, or something cannot be read or loaded.
     """
     spec = PlanSpec.from_manifest(bundle.manifest)
-    reader = Reader(spec.stream, args.resize)
+    reader = StartReader(spec.stream, args.resize)
     request, start = _read(args, spec, reader)
     library = _library(args, spec)
     with Session.open(bundle, args.backend, args.family, threads=args.threads) as session:
@@ -130,7 +130,7 @@ def plan_once(
     return report, FigureImages(start.frames_u8[-1], request.goal.image_hwc_u8, seen)
 
 
-def _read(args: OfflinePlanArgs, spec: PlanSpec, reader: Reader) -> tuple[PlanRequest, Start]:
+def _read(args: OfflinePlanArgs, spec: PlanSpec, reader: StartReader) -> tuple[PlanRequest, Start]:
     """Parse the options, and read the frames that they name."""
     if args.budget_ms is not None and not 0 <= args.budget_ms < math.inf:
         raise UsageError(f"--budget-ms is {args.budget_ms}, expected milliseconds from 0")
@@ -154,7 +154,7 @@ def _read(args: OfflinePlanArgs, spec: PlanSpec, reader: Reader) -> tuple[PlanRe
     return request, start
 
 
-def _start(args: OfflinePlanArgs, spec: PlanSpec, reader: Reader) -> Start:
+def _start(args: OfflinePlanArgs, spec: PlanSpec, reader: StartReader) -> Start:
     place = parse(args.frame)
     last = _vector(args.last_action, spec.names, "--last-action")
     if isinstance(place, EpisodeTick):

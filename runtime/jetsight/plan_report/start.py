@@ -82,7 +82,7 @@ class Resized:
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class StartReader:
     """Reader of frames for one model.
 
     Args:

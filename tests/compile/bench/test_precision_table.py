@@ -28,11 +28,13 @@ def inputs(shop, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(inputs) -> precision_table.PrecisionTable:
+def found(shop, inputs) -> precision_table.PrecisionTable:
     said: list[str] = []
-    made = precision_table.measure(
-        inputs / "ckpt", inputs / "calib", ["orin-jp6"], ["max"], said.append
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        shop.stand_in(patch)
+        made = precision_table.measure(
+            inputs / "ckpt", inputs / "calib", ["orin-jp6"], ["max"], said.append
+        )
     assert "build forecast of trt-op20-int8" in said
     return made
 

@@ -197,6 +197,12 @@ def graphs_of(recipe: str, family: str) -> tuple[str, ...]:
     return (*EXPORTS, PLANNER)
 
 
+def marks(recipe: str, name: str, family: str) -> list:
+    """Families of one opset share their exports, so one worker has them all."""
+    group = pytest.mark.xdist_group(f"{recipe}-{name}-{FAMILIES[family].style.opset}")
+    return [group] if is_quick(recipe, name, family) else [group, pytest.mark.slow]
+
+
 def cases() -> list:
     return [
         pytest.param(
@@ -204,7 +210,7 @@ def cases() -> list:
             name,
             family,
             id=f"{recipe}-{name}-{family}",
-            marks=() if is_quick(recipe, name, family) else pytest.mark.slow,
+            marks=marks(recipe, name, family),
         )
         for recipe in RECIPES
         for family in FAMILIES

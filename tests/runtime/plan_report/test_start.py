@@ -14,18 +14,11 @@ from helpers.runtime.imagine_factory import HEIGHT, WIDTH, actions_of, make_imag
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.source import StreamRequest
 from jetsight.errors import CameraError, JetsightError, UsageError
-from jetsight.plan_report.start import (
-    EpisodeTick,
-    Reader,
-    Resized,
-    Slides,
-    StartKind,
-    parse,
-)
+from jetsight.plan_report.start import EpisodeTick, Resized, Slides, StartKind, StartReader, parse
 from jetsight.testing import FakeClock
 
 SPEC = StreamSpec.from_manifest(make_manifest())  # K=3, B=2
-READER = Reader(SPEC)
+READER = StartReader(SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +89,10 @@ def test_a_recording_of_another_rate_or_robot_is_no_start(recording: Path) -> No
     robot = make_manifest()
     faster = StreamSpec.from_manifest(make_manifest(timing=type(robot.timing)(20.0, 2)))
     with pytest.raises(CameraError, match="recorded at 10 Hz, but the model steps at 20 Hz"):
-        Reader(faster).recorded(EpisodeTick(recording, 0, 9))
+        StartReader(faster).recorded(EpisodeTick(recording, 0, 9))
     three = dataclasses.replace(SPEC, neutral=np.zeros(3, np.float32), action_names=())
     with pytest.raises(CameraError, match=r"but the model takes \[.*, .*, .*\] in this order"):
-        Reader(three).recorded(EpisodeTick(recording, 0, 9))
+        StartReader(three).recorded(EpisodeTick(recording, 0, 9))
 
 
 def test_another_size_is_refused_or_resized_as_asked(tmp_path: Path) -> None:
@@ -107,7 +100,7 @@ def test_another_size_is_refused_or_resized_as_asked(tmp_path: Path) -> None:
     image = make_image(tmp_path / "big.png", height=2 * HEIGHT, width=2 * WIDTH)
     with pytest.raises(CameraError, match=r"24x16 px, but the model takes 12x8 .*--resize"):
         READER.frame(path)
-    reader = Reader(SPEC, resize=True)
+    reader = StartReader(SPEC, resize=True)
     small = reader.frame(path)
     assert small.shape == (HEIGHT, WIDTH, 3)
     averaged = image.reshape(HEIGHT, 2, WIDTH, 2, 3).mean(axis=(1, 3))
