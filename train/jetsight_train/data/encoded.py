@@ -162,8 +162,8 @@ def _check_finite(where: str, columns: Mapping[str, FloatArray]) -> None:
 
 
 @torch.no_grad()
-def encode_recording(model: WorldModel, recording: Recording) -> Tensor:
+def encode_recording(model: WorldModel, recording: Recording, batch: int = BATCH) -> Tensor:
     """Encode every frame of a recording, in order: `[F, D]`; sets the model to evaluation mode."""
     model.eval()
-    parts = torch.from_numpy(recording.frames_u8).split(BATCH)
+    parts = torch.from_numpy(recording.frames_u8).split(batch)
     return torch.cat([model.encode(part) for part in parts])
