@@ -115,7 +115,7 @@ def _kernel(folder: Path) -> None:
 @CASES.row(
     *("weights outside the bundle", "build", TINY),
     code=10,
-    says=["trt-op23-fp16 encode", "weight 'w' lies outside the bundle", "jetsight compile"],
+    says=["trt-op23-fp16 encode", "weight 'w' is outside the bundle", "jetsight compile"],
 )
 def _external(folder: Path) -> None:
     model = encode()

@@ -1,4 +1,4 @@
-"""Live latent forecasts from a compiled world model: what a robot imports.
+"""Live latent forecasts from a compiled world model: the package a robot imports.
 
     from jetsight import Bundle, Camera, Session
 
@@ -6,10 +6,10 @@
     for forecast in Session.open(bundle).stream(Camera.open("/dev/video0")):
         print(forecast.frame_index, forecast.surprise, forecast.z_future.shape)
 
-Between two frames, `session.imagine(goal, deadline_ms=...)` plans: it imagines what many sequences
-of actions would lead to, and returns the best as a `Plan`.
+Between two frames, `session.imagine(goal, deadline_ms=...)` predicts the outcome of many sequences
+of actions and returns the best as a `Plan`.
 
-Names are imported when first used, so `import jetsight` costs next to nothing.
+Names are imported on first use, so that `import jetsight` stays fast.
 """
 
 from __future__ import annotations

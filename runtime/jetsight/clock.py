@@ -1,4 +1,4 @@
-"""The one clock of a running session; injected, so that tests drive time themselves."""
+"""Clock of a session; injected, so that tests drive time themselves."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class Clock(Protocol):
     """Monotonic time in integer nanoseconds."""
 
     def now_ns(self) -> int:
-        """Nanoseconds since an arbitrary start; never goes backwards."""
+        """Return nanoseconds since an arbitrary start; never goes backwards."""
         ...
 
     def sleep_ns(self, duration_ns: int) -> None:
-        """Wait at least `duration_ns`; returns at once for zero or less."""
+        """Wait at least `duration_ns`; return at once for zero or less."""
         ...
 
 
@@ -22,7 +22,7 @@ class MonotonicClock:
     """The machine's monotonic clock, the one V4L2 drivers stamp frames with."""
 
     def now_ns(self) -> int:
-        """Nanoseconds of CLOCK_MONOTONIC."""
+        """Return nanoseconds of CLOCK_MONOTONIC."""
         return time.monotonic_ns()  # noqa: TID251 - the only place that may
 
     def sleep_ns(self, duration_ns: int) -> None:

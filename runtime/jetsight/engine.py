@@ -1,8 +1,7 @@
-"""The seam between what jetsight computes and what computes it: `Backend -> Engine -> Array`.
+"""Interface between jetsight and inference libraries: `Backend -> Engine -> Array`.
 
-The forecaster, the gate and the benchmarks are written once, against these protocols; nothing
-here knows a backend. Implementations live in `jetsight.backends.registry`, the public fake in
-`jetsight.testing`.
+The forecaster, the gates and the benchmarks are written once, against these protocols.
+`jetsight.backends.registry` lists the implementations; `jetsight.testing` has the public fakes.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class Engine(Protocol):
         ...
 
     def run(self) -> None:
-        """Compute every output from the inputs as they are now; returns when they are ready."""
+        """Compute every output from the current inputs; return when they are ready."""
         ...
 
     def close(self) -> None:
@@ -67,11 +66,11 @@ class Engine(Protocol):
 
 
 class Backend(Protocol):
-    """Something that can load a graph; `name` is what reports and `--backend` call it."""
+    """Loader of graphs."""
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name in reports and in `--backend`."""
         ...
 
     def load(self, graph: bytes) -> Engine:
@@ -80,7 +79,7 @@ class Backend(Protocol):
 
 
 def static_shape(name: str, shape: list[Any]) -> tuple[int, ...]:
-    """`shape` as integers.
+    """Return `shape` as integers.
 
     Raises:
         EngineError: a dimension is symbolic; jetsight graphs are static.

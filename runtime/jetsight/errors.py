@@ -1,4 +1,4 @@
-"""Every error jetsight raises on purpose, and the exit code each one ends a command with.
+"""Errors that jetsight raises on purpose, and the exit code of a command for each.
 
     JetsightError (1)
     +-- UsageError (2)            the call is wrong: an option, a recipe key, a requested shape
@@ -46,7 +46,7 @@ EXTRA_OF = {
 
 
 class JetsightError(Exception):
-    """Base of all errors raised on purpose; `exit_code` is what a command ends with."""
+    """Base of all errors raised on purpose; `exit_code` is the exit status of a command."""
 
     exit_code = 1
 
@@ -82,8 +82,8 @@ class MissingDependency(JetsightError):
 
     Args:
         module: import name that failed, e.g. `"av"`.
-        extra: extra of this distribution that brings it, e.g. `"camera"`.
-        purpose: what it was needed for, as a noun phrase.
+        extra: extra of this distribution that installs it, e.g. `"camera"`.
+        purpose: noun phrase for its use, e.g. `"reading a LeRobot dataset"`.
     """
 
     exit_code = 5
@@ -98,13 +98,13 @@ class MissingDependency(JetsightError):
 
 
 class GateError(JetsightError):
-    """A compiled graph does not do what the float model does, so no bundle was written."""
+    """A compiled graph deviates from the float model, so no bundle was written."""
 
     exit_code = 6
 
 
 class CameraError(JetsightError):
-    """A frame source cannot be opened, or delivers frames the model cannot take."""
+    """A frame source cannot be opened, or delivers frames the model cannot use."""
 
     exit_code = 7
 
@@ -149,28 +149,28 @@ def did_you_mean(name: str, known: Iterable[str], listing: str = "known") -> str
     """Suggest the nearest known name, or list them all.
 
     Args:
-        name: one that does not exist; only its first 100 characters are compared, since the time
-            of the comparison grows with the square of the length.
-        known: the names that do.
+        name: name that does not exist.
+        known: names that exist.
         listing: words in front of the list.
     """
     names = list(known)
+    # difflib's time grows with the square of the length, and the name may come from a hostile file.
     near = difflib.get_close_matches(name[:100], names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"{listing}: {', '.join(names) or 'none'}"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Describe a name that does not exist, with the nearest one that does."""
+    """Make the error for a name that does not exist, with the nearest one that does."""
     text = str(name)[:100]
     return UsageError(f"there is no {kind} {text!r}; {did_you_mean(text, known)}")
 
 
 def missing(error: ImportError, purpose: str) -> MissingDependency | None:
-    """Make the `MissingDependency` of a failed import; None if the module is no optional one.
+    """Make the `MissingDependency` of a failed import; None if the module is not optional.
 
     Args:
-        error: what the import raised.
-        purpose: what it was needed for, as a noun phrase.
+        error: exception of the import.
+        purpose: noun phrase for the use of the module.
     """
     module = (error.name or "").partition(".")[0]
     extra = EXTRA_OF.get(module)

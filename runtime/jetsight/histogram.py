@@ -1,4 +1,4 @@
-"""Percentiles of everything that was measured: constant memory, nothing trimmed, exact extremes."""
+"""Percentiles in constant memory, with exact extremes and no trimming."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _SCALE = _BINS_PER_DECADE / math.log(10.0)
 
 
 class Histogram:
-    """A histogram on a logarithmic scale: every sample of an endless run in 40 kB.
+    """Histogram on a logarithmic scale: every sample of an endless run in 40 kB.
 
     `count`, `max`, `min` and `mean` are exact; percentiles are within 0.25 % of the sample. Values
-    must not be negative; NaN is refused by counting it in `not_finite` and nowhere else.
+    must not be negative; NaN and infinities are counted in `not_finite` only.
 
     Example:
-        >>> times = Recorder()
+        >>> times = Histogram()
         >>> for value in range(1, 101):
         ...     times.add(value)
         >>> times.count, times.max, round(times.percentile(50))
@@ -32,7 +32,7 @@ class Histogram:
         self.clear()
 
     def clear(self) -> None:
-        """Forget every sample, keep the memory."""
+        """Discard every sample, keep the memory."""
         for i in range(len(self._bins)):
             self._bins[i] = 0
         self.count = 0
@@ -42,7 +42,7 @@ class Histogram:
         self._sum = 0.0
 
     def add(self, value: float) -> None:
-        """Count one sample; allocates nothing that stays."""
+        """Count one sample, without retaining memory."""
         if not math.isfinite(value):
             self.not_finite += 1
             return
@@ -65,14 +65,14 @@ class Histogram:
         rank = max(1, math.ceil(self.count * percent / 100.0))
         if rank >= self.count:
             return self.max
-        seen = 0
+        cumulative = 0
         for place, number in enumerate(self._bins):
-            seen += number
-            if seen >= rank:
-                value = _LOW * math.exp(place / _SCALE)
-                return min(max(value, self.min), self.max)
+            cumulative += number
+            if cumulative >= rank:
+                # The bin's centre may lie outside the exact extremes.
+                return min(max(_LOW * math.exp(place / _SCALE), self.min), self.max)
         return self.max
 
     def summary(self) -> dict[str, float]:
-        """`{"p50", "p99", "max"}`, the three numbers reports show."""
+        """Return `{"p50", "p99", "max"}`, the three numbers of reports."""
         return {"p50": self.percentile(50), "p99": self.percentile(99), "max": self.max}

@@ -1,4 +1,4 @@
-"""Signals around calls into libraries that would lose them."""
+"""Deferral of signals during calls into libraries that would lose them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from types import FrameType
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[Callable[[], bool]]:
-    """Hold back Ctrl-C and SIGTERM inside the block, and deliver the first one at its end.
+    """Defer Ctrl-C and SIGTERM inside the block, and deliver the first one at its end.
 
-    Libraries swallow what is raised in their callbacks, so a signal that arrives there would be
-    lost. Yields a function that says whether one is waiting; a second signal ends at once. In other
-    threads than the main one there is nothing to hold back.
+    Libraries swallow exceptions of their callbacks, so a signal that arrives there would be lost.
+    A second signal ends the process at once.
+
+    Yields:
+        A function that returns whether a signal is pending.
     """
-    waiting: list[int] = []
+    pending: list[int] = []
+    # Python runs signal handlers in the main thread only, so other threads have none to defer.
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
 
     def remember(number: int, _: FrameType | None) -> None:
-        if waiting:
+        if pending:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        waiting.append(number)
+        pending.append(number)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        if handler is not None:  # else it was installed outside Python, which cannot put it back
-            signal.signal(number, remember)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # None: installed outside Python, which could not restore it.
+    before = {number: handler for number, handler in handlers.items() if handler is not None}
+    for number in before:
+        signal.signal(number, remember)
     try:
-        yield lambda: bool(waiting)
+        yield lambda: bool(pending)
     finally:
         for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
-        if waiting:
-            signal.raise_signal(waiting[0])
+            signal.signal(number, handler)
+        if pending:
+            signal.raise_signal(pending[0])

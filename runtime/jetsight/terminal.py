@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 class TerminalLine:
-    """Writer that never fails, because progress must not end what it reports on.
+    """Writer that never fails: a progress display must not end the work.
 
     Args:
         stream: usually stderr.
@@ -23,11 +23,11 @@ class TerminalLine:
 
     def rewrite(self, text: str) -> None:
         """Replace the line by `text`, cut to the width of the terminal."""
-        # A line that wraps could not be erased again, hence one column less.
+        # One column less than the width: a line that wraps could not be erased again.
         self.write(f"\r\x1b[2K{text[: shutil.get_terminal_size().columns - 1]}")
 
     def write(self, text: str) -> None:
-        """Write `text` as it is."""
-        with contextlib.suppress(OSError, ValueError):  # the terminal went away
+        """Write `text` unchanged."""
+        with contextlib.suppress(OSError, ValueError):  # the terminal was closed
             self._stream.write(text)
             self._stream.flush()

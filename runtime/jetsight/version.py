@@ -1,4 +1,4 @@
-"""Version of the distribution, where every room may read it; a test holds pyproject.toml to it."""
+"""Version of the distribution; a test compares it with pyproject.toml."""
 
 from __future__ import annotations
 

@@ -105,5 +105,5 @@ def test_reference_data_of_another_model_fails_parity(bundle, tmp_path, capfd) -
     command = ["build", str(tmp_path / "wrong.jetsight"), "--graph", "encode", "--force"]
     code, _, err = here(command, capfd)
     assert code == 10
-    assert "does not compute what PyTorch did" in err
+    assert "does not agree with PyTorch" in err
     assert EngineStore().records() == before

@@ -104,7 +104,7 @@ def test_nan_weights_are_refused(copy: Path) -> None:
 
 
 def rewrite(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """New weights with a description that vouches for them."""
+    """Replace the weights, and their digest in the description."""
     import hashlib
 
     save_file(tensors, folder / checkpoint.WEIGHTS)

@@ -121,7 +121,7 @@ def test_objectives_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_anchor_term_looks_at_the_first_dimensions_only() -> None:
-    wanted = torch.randn(5, 2, 3)
-    z = torch.cat([wanted, torch.randn(5, 2, 4)], dim=-1)
-    assert anchor_term(z, wanted).item() == 0.0
-    assert anchor_term(z.flip(-1), wanted).item() > 0.1
+    anchors = torch.randn(5, 2, 3)
+    z = torch.cat([anchors, torch.randn(5, 2, 4)], dim=-1)
+    assert anchor_term(z, anchors).item() == 0.0
+    assert anchor_term(z.flip(-1), anchors).item() > 0.1

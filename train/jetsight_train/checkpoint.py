@@ -1,7 +1,7 @@
-"""Checkpoints: a folder with `model.safetensors` and `model.json`; nothing that can execute.
+"""Checkpoints: a folder with `model.safetensors` and `model.json`.
 
-The folder is written under a temporary name and renamed, so a checkpoint is absent or whole.
-Reading never unpickles: a file that looks like a pickle is refused with the way to convert it.
+The folder is written under a temporary name and renamed, so a checkpoint is absent or complete.
+Reading never unpickles and so never runs code: a pickle is refused with a hint to convert it.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class LatentSpec:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are none, and vectors of different lengths."""
+        """Refuse NaN and infinity, and vectors of different lengths."""
         vector("mean", self.mean, len(self.mean))
         vector("std", self.std, len(self.mean))
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How the weights came to be."""
+    """Training of the world model."""
 
     steps: int
     data_sha256: str
@@ -70,12 +70,17 @@ class WeightsFile:
     bytes: int
     sha256: str
 
+    @classmethod
+    def of(cls, content: bytes) -> WeightsFile:
+        """Measure the content of a file."""
+        return cls(len(content), hashlib.sha256(content).hexdigest())
+
 
 @dataclass(frozen=True)
 class CheckpointDescription:
-    """`model.json`: all that is needed to rebuild the model around its weights.
+    """Content of `model.json`, with which the model is rebuilt around its weights.
 
-    `heads` is None for a model without any, as in files of version 1.0.
+    `heads` is None for a model without heads, as in files of version 1.0.
     """
 
     format: str
@@ -95,10 +100,10 @@ class CheckpointDescription:
         identifier("name", self.name)
         length("latent.mean", self.latent.mean, self.recipe.model.latent_size)
         for key in ("names", "units", "low", "high"):
-            own, planned = getattr(self.action, key), getattr(self.recipe.action, key)
-            if own != planned:
+            own, expected = getattr(self.action, key), getattr(self.recipe.action, key)
+            if own != expected:
                 raise ValueError(
-                    f"action.{key} is {list(own)}, but recipe.action.{key} is {list(planned)}; "
+                    f"action.{key} is {list(own)}, but recipe.action.{key} is {list(expected)}; "
                     "expected the same, so copy the checkpoint again or train again"
                 )
 
@@ -108,29 +113,40 @@ def save(
     model: WorldModel,
     recipe: Recipe,
     latent: LatentSpec,
-    how: Trained,
+    trained: Trained,
     heads: HeadsDescription | None = None,
 ) -> None:
-    """Write a checkpoint folder atomically; `heads` describes the heads that `model` has, if any.
+    """Write a checkpoint folder atomically.
+
+    Args:
+        target: folder to write; absent or empty.
+        model: the trained model.
+        recipe: its recipe.
+        latent: distribution of its latents over the training set.
+        trained: its training.
+        heads: description of its heads; None if it has none.
 
     Raises:
         StorageError: `target` exists and is not empty, or cannot be written.
     """
     if model.heads.is_empty != (heads is None):
-        raise ValueError("a model with heads is saved with their description, one without is not")
+        raise ValueError(
+            "heads are saved with their description, and a model without heads has none"
+        )
+    # safetensors refuses tensors that are not contiguous.
     weights = save_tensors({k: v.contiguous() for k, v in model.state_dict().items()})
     description = CheckpointDescription(
-        FORMAT,
-        VERSION,
-        recipe.name,
-        recipe,
-        model.frame,
-        model.timing,
-        model.action,
-        latent,
-        how,
-        WeightsFile(len(weights), hashlib.sha256(weights).hexdigest()),
-        heads,
+        format=FORMAT,
+        version=VERSION,
+        name=recipe.name,
+        recipe=recipe,
+        frame=model.frame,
+        timing=model.timing,
+        action=model.action,
+        latent=latent,
+        trained=trained,
+        weights=WeightsFile.of(weights),
+        heads=heads,
     )
     with new_directory(target) as folder:
         (folder / WEIGHTS).write_bytes(weights)
@@ -146,12 +162,13 @@ def load(path: Path) -> tuple[WorldModel, CheckpointDescription]:
     folder = _folder_of(path)
     description = _read_description(folder / DESCRIPTION)
     weights = _read(folder / WEIGHTS)
-    found = WeightsFile(len(weights), hashlib.sha256(weights).hexdigest())
-    if found != description.weights:
+    # Compared before parsing, so that a damaged file is reported as one.
+    file, expected = WeightsFile.of(weights), description.weights
+    if file != expected:
         raise CheckpointError(
-            f"{folder / WEIGHTS}: {found.bytes} bytes with SHA-256 {found.sha256[:12]}, but "
-            f"{DESCRIPTION} promises {description.weights.bytes} bytes with "
-            f"{description.weights.sha256[:12]}; the file is damaged, copy the checkpoint again"
+            f"{folder / WEIGHTS}: {file.bytes} bytes with SHA-256 {file.sha256[:12]}, but "
+            f"{DESCRIPTION} expects {expected.bytes} bytes with {expected.sha256[:12]}; the file "
+            "is damaged, copy the checkpoint again"
         )
     model = WorldModel(
         description.recipe.model, description.frame, description.timing, description.action

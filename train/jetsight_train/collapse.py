@@ -1,4 +1,4 @@
-"""Is the representation still alive? Three numbers per check, and a rule that stops a dead run.
+"""Measures of representation collapse, and a monitor that stops a collapsed run.
 
 Shapes: N latents, D latent size.
 """
@@ -13,16 +13,16 @@ from torch import Tensor
 from jetsight.errors import CollapseError
 from jetsight_train.objectives import off_diagonal
 
-_TINY = 1e-12
+_TINY = 1e-12  # against division by zero and log(0) for constant latents
 
 
 @dataclass(frozen=True)
 class LatentHealth:
-    """How latents `[N, D]` are spread.
+    """Distribution of latents `[N, D]`.
 
     Attributes:
         std_mean: standard deviation, mean over dimensions.
-        std_min: standard deviation of the flattest dimension.
+        std_min: standard deviation, smallest over dimensions.
         correlation: mean absolute correlation between different dimensions.
         effective_rank: exp of the entropy of the normalised singular values of the centred
             latents (Roy & Vetterli, EUSIPCO 2007), between 1 and D.
@@ -34,7 +34,7 @@ class LatentHealth:
     effective_rank: float
 
     def as_dict(self) -> dict[str, float]:
-        """The four numbers by name."""
+        """Return the four numbers by name."""
         return asdict(self)
 
 
@@ -57,13 +57,13 @@ def latent_health(z: Tensor) -> LatentHealth:
 
 @dataclass(frozen=True)
 class MonitorConfig:
-    """When a run counts as collapsed.
+    """Criterion of a collapsed run.
 
     Attributes:
-        warmup_steps: checks before this step never count.
+        warmup_steps: step before which checks are ignored.
         every_steps: steps between checks.
-        patience: bad checks in a row that stop the run.
-        min_std: smallest mean standard deviation; VICReg holds it near 1.
+        patience: consecutive failed checks that stop the run.
+        min_std: smallest mean standard deviation; VICReg keeps it near 1.
         min_rank_share: smallest effective rank as a share of the latent size.
     """
 
@@ -75,7 +75,7 @@ class MonitorConfig:
 
 
 class CollapseMonitor:
-    """Counts bad checks in a row and raises `CollapseError` when patience is used up."""
+    """Counter of consecutive failed checks that raises `CollapseError` at the limit."""
 
     def __init__(self, config: MonitorConfig, latent_size: int) -> None:
         self.config = config
@@ -83,12 +83,12 @@ class CollapseMonitor:
         self.bad_checks = 0
 
     def check(self, step: int, health: LatentHealth) -> None:
-        """Judge one measurement; a good one forgives all before it."""
+        """Check one measurement; one that passes resets the count."""
         if step < self.config.warmup_steps:
             return
-        # Written so that NaN, which compares false with everything, counts as bad.
-        alive = health.std_mean >= self.config.min_std and health.effective_rank >= self.min_rank
-        self.bad_checks = 0 if alive else self.bad_checks + 1
+        # NaN compares false with everything, so it fails this check.
+        passed = health.std_mean >= self.config.min_std and health.effective_rank >= self.min_rank
+        self.bad_checks = 0 if passed else self.bad_checks + 1
         if self.bad_checks >= self.config.patience:
             raise CollapseError(
                 f"training stopped at step {step}: the latents collapsed "

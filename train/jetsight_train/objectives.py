@@ -1,4 +1,4 @@
-"""Objectives against collapse, each a plain function of latents, with the field's constants.
+"""Training objectives against collapse: functions of latents with the constants of their papers.
 
 Shapes: N samples, D latent size, K prediction steps; `predicted` and `target` are `[N, D]`.
 """
@@ -35,8 +35,8 @@ def covariance_term(z: Tensor) -> Tensor:
 def temporal_term(z: Tensor) -> Tensor:
     """Squared change from one frame to the next, mean over D; `z [N, T, D]`.
 
-    The slowness prior of PLDM (arXiv 2502.14819) and EB-JEPA (arXiv 2602.03604): without it the
-    dimensions that variance and covariance ask for go to whatever moves fastest.
+    The slowness prior of PLDM (arXiv 2502.14819) and EB-JEPA (arXiv 2602.03604): without it,
+    variance and covariance fill the dimensions with the fastest-moving content.
     """
     return (z[:, 1:] - z[:, :-1]).square().mean()
 
@@ -44,10 +44,10 @@ def temporal_term(z: Tensor) -> Tensor:
 def motion_term(z: Tensor, margin: float = VICREG_MARGIN) -> Tensor:
     """VICReg's variance term on the change from one frame to the next; `z [N, T, D]`.
 
-    PLDM's variance over time (arXiv 2502.14819), per step: dimensions that have to change keep what
-    moves, and leave what stays to the others. Two independent draws differ by sqrt(2) times their
-    spread, so the change is scaled by that.
+    PLDM's variance over time (arXiv 2502.14819), per step: dimensions that are made to change hold
+    moving content and leave static content to the others.
     """
+    # Two independent draws differ by sqrt(2) times their standard deviation.
     change = (z[:, 1:] - z[:, :-1]).flatten(0, 1) / math.sqrt(2.0)
     return variance_term(change, margin)
 
@@ -55,14 +55,14 @@ def motion_term(z: Tensor, margin: float = VICREG_MARGIN) -> Tensor:
 def anchor_term(z: Tensor, anchors: Tensor) -> Tensor:
     """Squared distance of the first dimensions from recorded quantities; `z [..., D]`, `[..., P]`.
 
-    Where a robot records what its task is about (its own pose, a tracked object's), that much of
-    the latent need not be found without labels; the other dimensions still are.
+    Supervises part of the latent where a robot records the pose of itself or of an object; the
+    other dimensions are trained without labels.
     """
     return functional.mse_loss(z[..., : anchors.shape[-1]], anchors)
 
 
 def cross_correlation(first: Tensor, second: Tensor, eps: float = BARLOW_EPS) -> Tensor:
-    """Correlation of every dimension of `first` with every one of `second`: `[D, D]`."""
+    """Correlate every dimension of `first` with every one of `second`: `[D, D]`."""
 
     def standardised(z: Tensor) -> Tensor:
         return (z - z.mean(dim=0)) / torch.sqrt(z.var(dim=0, unbiased=False) + eps)
@@ -71,24 +71,31 @@ def cross_correlation(first: Tensor, second: Tensor, eps: float = BARLOW_EPS) ->
 
 
 def off_diagonal(matrix: Tensor) -> Tensor:
-    """Everything but the diagonal of a square matrix, flattened."""
+    """Return everything but the diagonal of a square matrix, flattened."""
     n = matrix.shape[0]
+    # Without its last entry, rows of n + 1 entries put the whole diagonal into the first column.
     return matrix.flatten()[:-1].view(n - 1, n + 1)[:, 1:].flatten()
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """Which objective, and the weight of each of its terms.
+    """Objective and the weight of each of its terms.
 
-    The defaults of `prediction`, `variance`, `covariance` are VICReg's 25, 25, 1; `redundancy`
-    is Barlow Twins' lambda, and `barlow` the weight of its whole loss. `temporal` weighs the
-    slowness prior, which either objective may add, and `slow_share` is the share of the dimensions
-    it acts on: those keep what stays, the others are free for what moves; `motion` makes them keep
-    it. `rollout_steps` is how
-    far training rolls the predictor out; two serve simulated robots best (arXiv 2512.24497).
-    `context` is how many frames a rollout starts from, 0 for all K of the model: with one, a window
-    is a pair of frames, and a batch of the same cost shows several times as many scenes.
-    `anchor` weighs the recipe's anchors: recorded quantities that the first dimensions have to be.
+    Attributes:
+        kind: anti-collapse objective; `"none"` trains on the prediction error alone.
+        prediction: weight of the prediction error; VICReg's 25.
+        variance: weight of VICReg's variance term; VICReg's 25.
+        covariance: weight of VICReg's covariance term; VICReg's 1.
+        barlow: weight of the whole Barlow Twins loss.
+        redundancy: lambda of Barlow Twins.
+        temporal: weight of the slowness prior, for either objective.
+        slow_share: share of the dimensions that the slowness prior acts on.
+        motion: weight of the motion term, which acts on the other dimensions.
+        rollout_steps: length of training rollouts; 2 is best for simulated robots (arXiv
+            2512.24497).
+        context: frames a rollout starts from, 0 for the model's K; with 1 and one rollout step, a
+            batch of the same cost holds several times as many scenes.
+        anchor: weight of the recipe's anchors, see `anchor_term`.
     """
 
     kind: Literal["vicreg", "barlow", "none"]
@@ -105,22 +112,24 @@ class ObjectiveConfig:
     anchor: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse windows without a frame to start from, or to predict."""
+        """Refuse windows without frames, and a motion term without dimensions."""
         if self.rollout_steps < 1 or self.context < 0:
             raise ValueError("rollout_steps must be at least 1, and context at least 0")
         if self.motion and not 0.0 <= self.slow_share < 1.0:
-            raise ValueError("motion acts on the share slow_share leaves over: make that below 1")
+            raise ValueError(
+                "motion acts on the dimensions outside slow_share, which must be below 1"
+            )
 
 
 def vicreg(
     predicted: Tensor, target: Tensor, latents: Tensor, config: ObjectiveConfig
 ) -> dict[str, Tensor]:
-    """VICReg with prediction in place of invariance (arXiv 2105.04906).
+    """Compute VICReg with prediction in place of invariance (arXiv 2105.04906).
 
     Args:
-        predicted: `[N, D]` latents the predictor expects.
-        target: `[N, D]` latents the encoder gives for the same frames.
-        latents: `[M, D]` all encoded latents of the batch, which variance and covariance act on.
+        predicted: `[N, D]` predicted latents.
+        target: `[N, D]` encoded latents of the same frames.
+        latents: `[M, D]` all encoded latents of the batch, for variance and covariance.
         config: weights of the three terms.
 
     Returns:
@@ -134,10 +143,10 @@ def vicreg(
 
 
 def barlow_twins(predicted: Tensor, target: Tensor, config: ObjectiveConfig) -> dict[str, Tensor]:
-    """Barlow Twins between what was predicted and what was encoded (arXiv 2103.03230).
+    """Compute Barlow Twins between predicted and encoded latents (arXiv 2103.03230).
 
-    The cross-correlation is blind to scale and offset, which a rollout is not, so a prediction
-    error measured in units of the target's own spread is added.
+    The cross-correlation ignores scale and offset, which a rollout needs, so a prediction error in
+    units of the target's own standard deviation is added.
     """
     correlation = cross_correlation(predicted, target)
     on_diagonal = (1.0 - correlation.diagonal()).square().sum()
@@ -153,13 +162,13 @@ def barlow_twins(predicted: Tensor, target: Tensor, config: ObjectiveConfig) -> 
 def objective_terms(
     predicted: Tensor, target: Tensor, windows: Tensor, config: ObjectiveConfig
 ) -> dict[str, Tensor]:
-    """The weighted terms of the configured objective; `"none"` is prediction error alone.
+    """Compute the weighted terms of the configured objective; their sum is the loss.
 
     Args:
-        predicted: `[N, D]` latents the predictor expects.
-        target: `[N, D]` latents the encoder gives for the same frames.
+        predicted: `[N, D]` predicted latents.
+        target: `[N, D]` encoded latents of the same frames.
         windows: `[M, T, D]` all encoded latents of the batch, window by window.
-        config: which objective, and the weights of its terms.
+        config: objective and weights.
     """
     if config.kind == "none":
         return {"prediction": config.prediction * functional.mse_loss(predicted, target)}

@@ -1,7 +1,4 @@
-"""Progress bars on long work: shown on a terminal, silent in pipes and tests.
-
-With `disable=None` tqdm writes to terminals only.
-"""
+"""Progress bars of long work: shown on a terminal, silent in pipes and tests."""
 
 from __future__ import annotations
 
@@ -14,13 +11,10 @@ T = TypeVar("T")
 
 
 def progress(items: Iterable[T], title: str, **options: Any) -> Iterable[T]:
-    """Iterate over `items` behind a bar titled `title`; `options` go to tqdm.
-
-    Returns:
-        A `tqdm` bar, so callers may call `set_postfix` on it.
-    """
+    """Iterate over `items` with a `tqdm` bar titled `title`; `options` are passed to tqdm."""
     from tqdm import tqdm
 
+    # `disable=None` makes tqdm write to terminals only.
     return tqdm(items, desc=title, disable=None, leave=False, **options)
 
 
@@ -28,9 +22,9 @@ def episode_bar(episodes: int, extra: str, purpose: str) -> Any:
     """Make a `tqdm` bar that counts episodes.
 
     Args:
-        episodes: how many there will be.
-        extra: of the distribution, to install if tqdm is missing.
-        purpose: what is counted, as a noun phrase for that message.
+        episodes: total of the bar.
+        extra: extra of the distribution that installs tqdm, for the message.
+        purpose: work that needs tqdm, as a noun phrase for the message.
 
     Raises:
         MissingDependency: tqdm is not installed.

@@ -1,6 +1,6 @@
-"""A training recipe: one TOML file that maps one to one to frozen dataclasses.
+"""Training recipes: one TOML file that maps one to one to frozen dataclasses.
 
-`jetsight train NAME` finds the recipes shipped in `jetsight_train/recipes`; a path works too.
+`jetsight train` takes the name of a recipe in `jetsight_train/recipes`, or a path.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ class FrameRecipe:
     resize: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        """Refuse sizes that are none."""
+        """Refuse sizes out of range."""
         image_size("camera", self.camera)
         image_size("resize", self.resize)
 
     @property
     def spec(self) -> FrameSpec:
-        """The whole camera frame, resized."""
+        """Frame spec: the whole camera frame, resized."""
         return whole_frame(self.camera, self.resize)
 
 
 @dataclass(frozen=True)
 class ActionRecipe:
-    """The robot's action, per dimension; the normaliser is measured on the training set.
+    """The robot's action, one value per dimension; the normaliser is measured on the training set.
 
-    Leave `neutral` out to take the mean of the training set.
+    Without `neutral`, the mean of the training set is the neutral action.
     """
 
     names: tuple[str, ...]
@@ -72,17 +72,17 @@ class ActionRecipe:
     neutral: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what the spec refuses, before there is a training set to measure."""
+        """Refuse what `ActionSpec` refuses, before there is a training set to measure."""
+        # Any normaliser within the limits will do for these checks.
         ones = (1.0,) * len(self.names)
         middle = tuple((a + b) / 2 for a, b in zip(self.low, self.high, strict=False))
         self.spec(middle if len(middle) == len(ones) else ones, ones)
 
     def spec(self, mean: tuple[float, ...], std: tuple[float, ...]) -> ActionSpec:
-        """The spec with the normaliser of a training set: `mean` and `std`, one per dimension.
+        """Make the spec with the normaliser of a training set: `mean` and `std`, one per dimension.
 
         Raises:
-            ArtefactError: see `ActionSpec`; also if `neutral` is left out and `mean` is outside of
-                the limits.
+            ArtefactError: see `ActionSpec`; also without `neutral` for a `mean` outside the limits.
         """
         return ActionSpec(
             names=self.names,
@@ -100,11 +100,19 @@ class ActionRecipe:
 class OptimiserConfig:
     """AdamW with linear warm-up and cosine decay to zero.
 
-    `stop_step` ends the run before its schedule does, for a model that another recipe goes on with.
-    `frozen_encoder` trains the predictor alone, on latents that are encoded once: frames then cost
-    nothing, so it can roll out far and see every window many times. It needs `--init`.
-    `compute` is what the encoder's convolutions and products are trained in; with AMX or on a GPU,
-    bfloat16 is several times as fast.
+    Attributes:
+        steps: length of the schedule.
+        batch: windows per step.
+        learning_rate: peak, after the warm-up.
+        weight_decay: weight decay of AdamW.
+        warmup_steps: steps of the linear warm-up.
+        grad_clip: largest norm of the gradient.
+        seed: seed of weights, batches and dropout.
+        stop_step: last step of a run that another recipe continues; None for `steps`.
+        frozen_encoder: train the predictor alone, on latents that are encoded once, which makes
+            long rollouts cheap; needs `--init`.
+        compute: number format of the encoder in training; with AMX or on a GPU, bfloat16 is several
+            times as fast.
     """
 
     steps: int
@@ -120,16 +128,16 @@ class OptimiserConfig:
 
     @property
     def last_step(self) -> int:
-        """Steps that are really taken."""
+        """Number of steps of the run."""
         return self.steps if self.stop_step is None else min(self.steps, self.stop_step)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a training run produces, apart from the data.
+    """Settings of a training run; with the data they determine its result.
 
-    `anchors` are state columns which the first latent dimensions have to be, standardised; an angle
-    takes two, its cosine and sine.
+    `anchors` are state columns that supervise the first latent dimensions, standardised; an angle
+    takes two dimensions, its cosine and sine.
     """
 
     name: str
@@ -144,7 +152,7 @@ class Recipe:
     anchors: tuple[ProbeColumn, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what no bundle could carry, and sections that contradict each other."""
+        """Refuse sizes that no bundle may have, and sections that contradict each other."""
         identifier("name", self.name)
         within("timing.action_block * action.names", self.action_size, 1, MOST_ACTION)
         self.model.check_input(self.frame.resize)
@@ -161,7 +169,7 @@ class Recipe:
 
     @property
     def action_size(self) -> int:
-        """A: numbers in one action block."""
+        """Numbers in one action block, A."""
         return self.timing.action_block * len(self.action.names)
 
     @property
@@ -177,7 +185,7 @@ class Recipe:
 
 
 def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:
-    """The file of a recipe in the folder `shipped`, or of the user's own.
+    """Find a recipe by its path, or by its name in the folder `shipped`.
 
     Raises:
         UsageError: neither exists; the message lists the shipped names.
@@ -200,13 +208,13 @@ def read_recipe(path: Path, kind: type[T]) -> T:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a readable TOML recipe: {error}; fix the file") from error
     _refuse_infinite(plain, path, ())
-    # One strict reader serves recipes, checkpoints and manifests.
+    # Through JSON, so that one strict reader serves recipes, checkpoints and manifests.
     text = json.dumps(plain, default=str).encode()
     return parse(text, kind, str(path), error=UsageError)
 
 
 def _refuse_infinite(value: object, path: Path, keys: tuple[str, ...]) -> None:
-    """TOML knows `inf` and `nan`, JSON does not: refuse them here, where the key is known."""
+    """Refuse `inf` and `nan`, which TOML has and JSON lacks, here where their key is known."""
     if isinstance(value, dict):
         for key, inner in value.items():
             _refuse_infinite(inner, path, (*keys, key))
@@ -215,8 +223,7 @@ def _refuse_infinite(value: object, path: Path, keys: tuple[str, ...]) -> None:
             _refuse_infinite(inner, path, keys)
     elif isinstance(value, float) and not math.isfinite(value):
         raise UsageError(
-            f"{path}: {'.'.join(keys)} holds {value}, expected finite numbers; give the range "
-            "that is meant"
+            f"{path}: {'.'.join(keys)} holds {value}, expected finite numbers; give a finite range"
         )
 
 

@@ -1,7 +1,8 @@
-"""Common parts of the CPU backends: arrays in host memory and checks of names."""
+"""Common parts of the CPU backends: arrays in host memory, and engines bound to them."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from jetsight.engine import Array, NDArray
 from jetsight.errors import EngineError
 
-_ALIGNMENT = 64  # a cache line; inference libraries copy what is aligned worse
+_ALIGNMENT = 64  # a cache line; inference libraries copy input of a smaller alignment
 
 
 class HostArray:
@@ -19,7 +20,7 @@ class HostArray:
     Args:
         shape: its shape, static.
         dtype: its element type.
-        wrap: makes the library's tensor over that memory, kept as `handle`.
+        wrap: returns the library's tensor over that memory, kept as `handle`.
     """
 
     __slots__ = ("_host", "_view", "handle")
@@ -63,7 +64,7 @@ class HostArray:
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray:
-    """Zeros on a 64-byte boundary; owns its memory through `.base`."""
+    """Allocate zeros on a 64-byte boundary; the array owns its memory through `.base`."""
     count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     raw: NDArray = np.zeros(count + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
@@ -71,26 +72,53 @@ def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray:
     return aligned
 
 
-def matching(
-    name: str, array: Array, inputs: Mapping[str, HostArray], outputs: Mapping[str, HostArray]
-) -> HostArray:
-    """`array`, if it can stand in for input or output `name` of a graph.
+class HostEngine(ABC):
+    """Base of an engine whose inputs and outputs stay bound to the same memory between runs.
 
-    Raises:
-        EngineError: no such name, another shape or dtype, or an array of another kind.
+    Args:
+        inputs: input arrays by the graph's names.
+        outputs: output arrays by the graph's names.
     """
-    own = inputs.get(name) or outputs.get(name)
-    if own is None:
-        names = ", ".join([*inputs, *outputs])
-        raise EngineError(f"the graph has no input or output {name!r}; it has {names}")
-    if array.shape != own.shape or array.dtype != own.dtype:
-        raise EngineError(
-            f"{name!r} is {own.dtype} {list(own.shape)}; an array {array.dtype} "
-            f"{list(array.shape)} cannot be bound to it"
-        )
-    if not isinstance(array, HostArray) or type(array.handle) is not type(own.handle):
-        raise EngineError(
-            f"{name!r} can only be bound to an array of an engine of the same backend; "
-            "copy with array.write(other.read())"
-        )
-    return array
+
+    def __init__(self, inputs: dict[str, HostArray], outputs: dict[str, HostArray]) -> None:
+        self._inputs, self._outputs = inputs, outputs
+        for name, array in [*inputs.items(), *outputs.items()]:
+            self.bind(name, array)
+
+    @property
+    def inputs(self) -> Mapping[str, HostArray]:
+        """Input arrays by name."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> Mapping[str, HostArray]:
+        """Output arrays by name."""
+        return self._outputs
+
+    def bind(self, name: str, array: Array) -> None:
+        """Use `array` as input or output `name`, without a copy.
+
+        Raises:
+            EngineError: no such name, another shape or dtype, or an array of another backend.
+        """
+        side = self._inputs if name in self._inputs else self._outputs
+        own = side.get(name)
+        if own is None:
+            names = ", ".join([*self._inputs, *self._outputs])
+            raise EngineError(f"the graph has no input or output {name!r}; it has {names}")
+        if array.shape != own.shape or array.dtype != own.dtype:
+            raise EngineError(
+                f"{name!r} is {own.dtype} {list(own.shape)}; an array {array.dtype} "
+                f"{list(array.shape)} cannot be bound to it"
+            )
+        if not isinstance(array, HostArray) or type(array.handle) is not type(own.handle):
+            raise EngineError(
+                f"{name!r} can only be bound to an array of an engine of the same backend; "
+                "copy with array.write(other.read())"
+            )
+        side[name] = array
+        self._point(name, array)
+
+    @abstractmethod
+    def _point(self, name: str, array: HostArray) -> None:
+        """Let the library read or write `array` as `name`."""

@@ -1,4 +1,4 @@
-"""Engines of a verified bundle: choice of the family, loading, and proof on its reference data.
+"""Engines of a verified bundle: choice of the family, loading, and parity with its reference data.
 
 Shapes: n golden samples, D latent, H horizon.
 """
@@ -16,7 +16,7 @@ from jetsight.bundle.parity import rank_agreement, smallest_agreement, smallest_
 from jetsight.engine import Backend, Engine
 from jetsight.errors import EngineError, JetsightError, UsageError
 
-_NEEDS_ENGINES = "tensorrt"  # this backend runs only engines that were built before
+_NEEDS_ENGINES = "tensorrt"  # the backend that only runs engines built before
 _LOGGER = logging.getLogger("jetsight")
 
 
@@ -76,7 +76,7 @@ def load(
 
 
 def read_graph(bundle: Bundle, family: str, graph: str) -> bytes:
-    """Read a graph whose weights are all inside it: libraries follow references to other files.
+    """Read a graph, and refuse references to weights in other files.
 
     Raises:
         UsageError: there is no such graph.
@@ -103,8 +103,8 @@ def _choose_family(bundle: Bundle, backend: str | None, name: str | None) -> Fam
         if built is not None:
             return families[built]
         usable = [info for info in usable if info.name != _NEEDS_ENGINES]
-    # Opening the backend of a family that cannot run here raises what is missing, so that family
-    # is better than none.
+    # A family that cannot run here is better than none: opening its backend raises an error that
+    # names the missing package.
     for infos in (usable, known):
         for family in families.values():
             if any(info.runs(family.name) for info in infos):
@@ -122,17 +122,17 @@ def _built_here(bundle: Bundle) -> str | None:
     from jetsight.tensorrt.fingerprint import host_spec
 
     try:
-        found = fastest_family(bundle, EngineStore(), host_spec(open_library()))
+        family = fastest_family(bundle, EngineStore(), host_spec(open_library()))
     except JetsightError as error:
         _LOGGER.warning("no engines of this machine are used: %s", error)
         return None
-    if found is None:
+    if family is None:
         _LOGGER.warning("no engines of %s were built here; run: jetsight build", bundle.path)
-    return found
+    return family
 
 
 def parity(bundle: Bundle, loaded: Loaded) -> dict[str, float]:
-    """Compare the outputs of both engines with PyTorch's, on the golden samples; warms them up.
+    """Compare the outputs of both engines with PyTorch's on the golden samples.
 
     Returns:
         Smallest cosine by graph, `encode` and `forecast`.
@@ -141,32 +141,32 @@ def parity(bundle: Bundle, loaded: Loaded) -> dict[str, float]:
         EngineError: an output is not finite, or points elsewhere than the reference.
     """
     golden = bundle.golden()
-    found = {
+    cosines = {
         "encode": worst_cosine(loaded.encode, golden, "z"),
         "forecast": worst_cosine(loaded.forecast, golden, "z_future"),
     }
-    for graph, cosine in found.items():
+    for graph, cosine in cosines.items():
         smallest = smallest_cosine(loaded.family.precision[graph])
         if not cosine >= smallest:  # also when it is NaN
             raise EngineError(
-                f"graph {graph!r} of {loaded.family.name} on {loaded.backend} does not compute "
-                f"what PyTorch did: cosine {cosine:.4f} on the bundle's reference data, expected "
+                f"graph {graph!r} of {loaded.family.name} on {loaded.backend} does not agree with "
+                f"PyTorch: cosine {cosine:.4f} on the bundle's reference data, expected "
                 f"at least {smallest}; try another --backend or --family"
             )
-    return found
+    return cosines
 
 
 def prove_planner(bundle: Bundle, loaded: Loaded, graph: str, engine: Engine) -> None:
-    """Compare how a planner's engine ranks candidates with PyTorch, on the golden problems.
+    """Compare the ranks of candidates of a planner's engine with PyTorch's on the golden problems.
 
     Raises:
-        EngineError: their ranks differ by more than the precision of the graph explains.
+        EngineError: the ranks differ by more than the precision of the graph explains.
     """
     agreement = rank_agreement(engine, bundle.golden(), graph)
     limit = smallest_agreement(loaded.family.precision[graph])
     if agreement is not None and not agreement >= limit:
         raise EngineError(
-            f"graph {graph!r} of {loaded.family.name} on {loaded.backend} does not rank plans as "
-            f"PyTorch did: rank correlation {agreement:.4f} on the bundle's reference data, "
+            f"graph {graph!r} of {loaded.family.name} on {loaded.backend} does not rank plans like "
+            f"PyTorch: rank correlation {agreement:.4f} on the bundle's reference data, "
             f"expected at least {limit}; try another --backend or --family"
         )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jetsight.backends.host_arrays import HostArray, matching
-from jetsight.engine import Array, static_shape
+from jetsight.backends.host_arrays import HostArray, HostEngine
+from jetsight.engine import static_shape
 from jetsight.errors import EngineError, MissingDependency, first_line
 from jetsight.machine.cpu import default_threads, has_vnni
 
@@ -27,10 +26,10 @@ class OnnxRuntimeBackend:
 
     Args:
         threads: threads inside one operator; None for one per physical core.
-        spin: let worker threads wait actively between operators: lower latency, but it burns the
-            cores; off where a camera decoder and a planner share them.
-        optimise: let the library rewrite the graph; off to compute exactly what is written, which
-            is how graphs made for another compiler are judged.
+        spin: let worker threads wait actively between operators: lower latency, but the cores stay
+            busy; off by default, because camera decoder and planner share them.
+        optimise: let the library rewrite the graph; off to compute its exact operators, as in the
+            gates of graphs that are meant for another compiler.
 
     Raises:
         MissingDependency: onnxruntime is not installed.
@@ -70,7 +69,7 @@ class OnnxRuntimeBackend:
         options = self._options()
         if not has_vnni():
             # u8s8 kernels would saturate in 16 bits. The rewrite to u8u8 that avoids it costs no
-            # time, but fails on graphs whose weights share one zero point: those do without.
+            # time, but fails on graphs whose weights share one zero point: they run as they are.
             options.add_session_config_entry("session.x64quantprecision", "1")
             with contextlib.suppress(Exception):
                 return self._library.InferenceSession(graph, options, providers=providers)
@@ -81,7 +80,7 @@ class OnnxRuntimeBackend:
         options = self._library.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # failures arrive as exceptions; stderr is the user's
+        options.log_severity_level = 4  # nothing on stderr; failures are raised as exceptions
         if not self._optimise:
             # onnxruntime 1.32 turns float16 and FP8 Q/DQ pairs around a ReLU into something else.
             off = self._library.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -90,17 +89,17 @@ class OnnxRuntimeBackend:
         return options
 
 
-class OnnxRuntimeEngine:
-    """One loaded graph; inputs and outputs stay bound to the same memory between runs."""
+class OnnxRuntimeEngine(HostEngine):
+    """One loaded graph with its binding to the arrays."""
 
     def __init__(self, library: Any, session: Any) -> None:
         self._library = library
         self._session = session
-        self._inputs = {n.name: self._array(n) for n in session.get_inputs()}
-        self._outputs = {n.name: self._array(n) for n in session.get_outputs()}
         self._binding = session.io_binding()
-        for name, array in [*self._inputs.items(), *self._outputs.items()]:
-            self.bind(name, array)
+        super().__init__(
+            {node.name: self._array(node) for node in session.get_inputs()},
+            {node.name: self._array(node) for node in session.get_outputs()},
+        )
 
     def _array(self, node: Any) -> HostArray:
         dtype = _DTYPES.get(node.type)
@@ -109,25 +108,10 @@ class OnnxRuntimeEngine:
         wrap = self._library.OrtValue.ortvalue_from_numpy  # shares the memory on the CPU
         return HostArray(static_shape(node.name, node.shape), np.dtype(dtype), wrap)
 
-    @property
-    def inputs(self) -> Mapping[str, HostArray]:
-        """Input arrays by name."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> Mapping[str, HostArray]:
-        """Output arrays by name."""
-        return self._outputs
-
-    def bind(self, name: str, array: Array) -> None:
-        """Use `array` as input or output `name`, without a copy."""
-        host = matching(name, array, self._inputs, self._outputs)
-        if name in self._inputs:
-            self._inputs[name] = host
-            self._binding.bind_ortvalue_input(name, host.handle)
-        else:
-            self._outputs[name] = host
-            self._binding.bind_ortvalue_output(name, host.handle)
+    def _point(self, name: str, array: HostArray) -> None:
+        binding = self._binding
+        bind = binding.bind_ortvalue_input if name in self._inputs else binding.bind_ortvalue_output
+        bind(name, array.handle)
 
     def run(self) -> None:
         """Compute the outputs.

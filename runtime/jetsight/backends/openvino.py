@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jetsight.backends.host_arrays import HostArray, matching
-from jetsight.engine import Array, static_shape
+from jetsight.backends.host_arrays import HostArray, HostEngine
+from jetsight.engine import static_shape
 from jetsight.errors import EngineError, MissingDependency, first_line
 from jetsight.machine.cpu import default_threads
 
@@ -26,9 +25,7 @@ _DTYPES = {
 class OpenVinoBackend:
     """Loads graphs into OpenVINO's CPU plugin.
 
-    Precision is what the graph says: inference precision is pinned to float32, because the plugin
-    otherwise turns float graphs into bfloat16 on CPUs that have it, and parity with the reference
-    would depend on the machine. Q/DQ graphs still run in INT8.
+    Graphs run in their own precision; Q/DQ graphs run in INT8.
 
     Args:
         threads: inference threads; None for one per physical core.
@@ -49,6 +46,8 @@ class OpenVinoBackend:
         self._core = _core()
         self._options = {
             "PERFORMANCE_HINT": "LATENCY",
+            # Else the plugin turns float graphs into bfloat16 on CPUs that have it, and parity with
+            # the reference would depend on the machine.
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": "1",
             # A pinned thread waits for other programs on its core, like a camera's decoder.
@@ -65,7 +64,7 @@ class OpenVinoBackend:
         try:
             model = self._core.read_model(graph)
             compiled = self._core.compile_model(model, "CPU", self._options)
-        except Exception as error:  # RuntimeError mostly; anything it throws means the same here
+        except Exception as error:  # mostly RuntimeError; the library's errors share no base
             version = self._library.__version__.split("-")[0]
             raise EngineError(
                 f"openvino {version} cannot load the graph: {first_line(error)}"
@@ -75,38 +74,34 @@ class OpenVinoBackend:
 
 @functools.cache
 def _core() -> Any:
-    """Return the one core of this process, which is never released.
-
-    On CPUs with AMX its plugin gives the thread that loads it a stack for signal handlers, and
-    takes it away again when it is unloaded. With a second core, or when another thread unloads it,
-    the wrong one is left behind, and the next signal ends the process (openvino 2026.4).
-    """
+    """Return the one core of this process, which is never released."""
     import openvino
 
+    # On CPUs with AMX the plugin installs a stack for signal handlers in the thread that loads it,
+    # and removes it when it is unloaded. With a second core, or when another thread unloads it, the
+    # wrong stack is left behind, and the next signal ends the process (openvino 2026.4).
     return openvino.Core()
 
 
 def _silence_telemetry() -> None:
-    """Keep `import openvino` from reporting to an analytics service.
-
-    It would start a thread and fork this process to do so, and hold up its end for seconds where
-    there is no network. OpenVINO has a stub for when the package does not import.
-    """
+    """Keep `import openvino` from reporting to an analytics service."""
+    # To report it starts a thread, forks this process, and without a network delays the exit by
+    # seconds. OpenVINO has a stub for the case that the package cannot be imported.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(HostEngine):
     """One compiled graph with one inference request over preallocated tensors."""
 
     def __init__(self, library: Any, compiled: Any) -> None:
         self._library = library
         self._compiled = compiled
         self._ports = {port.get_any_name(): port for port in [*compiled.inputs, *compiled.outputs]}
-        self._inputs = {p.get_any_name(): self._array(p) for p in compiled.inputs}
-        self._outputs = {p.get_any_name(): self._array(p) for p in compiled.outputs}
         self._request = compiled.create_infer_request()
-        for name, array in [*self._inputs.items(), *self._outputs.items()]:
-            self.bind(name, array)
+        super().__init__(
+            {port.get_any_name(): self._array(port) for port in compiled.inputs},
+            {port.get_any_name(): self._array(port) for port in compiled.outputs},
+        )
 
     def _array(self, port: Any) -> HostArray:
         name, kind = port.get_any_name(), port.get_element_type().get_type_name()
@@ -120,21 +115,8 @@ class OpenVinoEngine:
             lambda host: self._library.Tensor(host, shared_memory=True),
         )
 
-    @property
-    def inputs(self) -> Mapping[str, HostArray]:
-        """Input arrays by name."""
-        return self._inputs
-
-    @property
-    def outputs(self) -> Mapping[str, HostArray]:
-        """Output arrays by name."""
-        return self._outputs
-
-    def bind(self, name: str, array: Array) -> None:
-        """Use `array` as input or output `name`, without a copy."""
-        host = matching(name, array, self._inputs, self._outputs)
-        (self._inputs if name in self._inputs else self._outputs)[name] = host
-        self._request.set_tensor(self._ports[name], host.handle)
+    def _point(self, name: str, array: HostArray) -> None:
+        self._request.set_tensor(self._ports[name], array.handle)
 
     def run(self) -> None:
         """Compute the outputs.
@@ -145,7 +127,7 @@ class OpenVinoEngine:
         if self._request is None:
             raise EngineError("the engine was closed and cannot run; load the graph again")
         try:
-            self._request.infer(share_outputs=True)  # the results are read through our tensors
+            self._request.infer(share_outputs=True)  # no copy: results are read from our tensors
         except Exception as error:
             raise EngineError(f"openvino failed to run: {first_line(error)}") from error
 

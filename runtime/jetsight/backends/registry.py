@@ -1,10 +1,8 @@
 """Registry of the backends, and the choice of one for a family of graphs.
 
-`openvino` is the default where it is fastest: on x86 with AVX-512, and for INT8 with VNNI. Without,
-`onnxruntime` is up to twice as fast, and its INT8 kernels stay exact where OpenVINO's saturate. It
-is the default everywhere else too, and the reference the others are compared with. `tensorrt` runs
-what was compiled for NVIDIA GPUs, on engines that `jetsight build` made. `--backend`, or the
-environment variable `JETSIGHT_BACKEND`, overrides.
+`openvino` is the default on x86 with AVX-512, and for INT8 with VNNI. `onnxruntime` is the default
+everywhere else, and the reference for the others. `tensorrt` runs graphs for NVIDIA GPUs, on
+engines of `jetsight build`. `--backend`, or the environment variable `JETSIGHT_BACKEND`, overrides.
 """
 
 from __future__ import annotations
@@ -28,13 +26,13 @@ VARIABLE = "JETSIGHT_BACKEND"
 
 @dataclass(frozen=True, slots=True)
 class BackendInfo:
-    """One backend this version knows.
+    """One backend of this version.
 
     Args:
-        name: what `--backend` calls it.
-        version: version of the installed library; None when it is not installed.
+        name: value of `--backend`.
+        version: version of the installed library; None if it is not installed.
         families: prefixes of the graph families it runs, e.g. `("cpu-",)`.
-        reason: why it cannot be used here; None when it can.
+        reason: why it cannot be used here; None if it can.
     """
 
     name: str
@@ -43,17 +41,18 @@ class BackendInfo:
     reason: str | None
 
     def runs(self, family: str) -> bool:
-        """Tell whether this backend is for graphs of `family`, installed or not."""
+        """Return whether this backend is for graphs of `family`, installed or not."""
         return family.startswith(self.families)
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    packages: tuple[str, ...]  # one of them must be there
+    packages: tuple[str, ...]  # one of them must be installed
     families: tuple[str, ...]
     open: Callable[[int | None], Backend]
-    bringer: Callable[[], tuple[str, str]] | None = None  # of a missing package: it, and how
-    also: Callable[[], str | None] = lambda: None  # why it cannot be used although it is there
+    # Missing package, and the command that installs it.
+    install: Callable[[], tuple[str, str]] | None = None
+    problem: Callable[[], str | None] = lambda: None  # why an installed one cannot be used
 
 
 def _open_onnxruntime(threads: int | None) -> Backend:
@@ -74,17 +73,17 @@ def _open_tensorrt(threads: int | None) -> Backend:
     return TensorRtBackend()
 
 
-def _tensorrt_bringer() -> tuple[str, str]:
+def _install_tensorrt() -> tuple[str, str]:
     if jetson(Path("/")) is not None:
         return "tensorrt", "sudo apt install python3-libnvinfer"
     return "tensorrt_rtx", "pip install 'jetsight[rtx]'"
 
 
-def _tensorrt_needs() -> str | None:
+def _tensorrt_problem() -> str | None:
     gpus = system.cuda(Path("/"))
     if not gpus.devices:
         return gpus.problem or "no CUDA device"
-    if not _is_there("pycuda"):
+    if not _is_installed("pycuda"):
         return "Python package 'pycuda' is not installed; run: pip install 'jetsight[jetson]'"
     return None
 
@@ -93,13 +92,17 @@ _KINDS = {
     "openvino": _Kind(("openvino",), ("cpu-",), _open_openvino),
     "onnxruntime": _Kind(("onnxruntime",), ("cpu-",), _open_onnxruntime),
     "tensorrt": _Kind(
-        ("tensorrt", "tensorrt_rtx"), ("trt-",), _open_tensorrt, _tensorrt_bringer, _tensorrt_needs
+        packages=("tensorrt", "tensorrt_rtx"),
+        families=("trt-",),
+        open=_open_tensorrt,
+        install=_install_tensorrt,
+        problem=_tensorrt_problem,
     ),
 }
 
 
 def available() -> list[BackendInfo]:
-    """Every backend this version knows, installed or not, the one for float graphs here first.
+    """List every backend, installed or not, the default for float graphs first.
 
     Example:
         >>> [info.name for info in available()]
@@ -109,15 +112,17 @@ def available() -> list[BackendInfo]:
 
 
 def _preferred(family: str) -> list[str]:
-    """Names of all backends, the fastest for `family` on this CPU first."""
+    """Order the names of all backends, the fastest for `family` on this CPU first."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
+    # Without AVX-512 onnxruntime is up to twice as fast as OpenVINO, and without VNNI its INT8
+    # kernels stay exact where OpenVINO's saturate.
     wide = has_vnni() if "int8" in family else "avx512f" in cpu_flags()
     first = "openvino" if x86 and wide else "onnxruntime"
     return sorted(_KINDS, key=lambda name: name != first)
 
 
-def _is_there(package: str) -> bool:
-    # Finding does not import: `doctor` and `--help` must not load 100 MB of libraries.
+def _is_installed(package: str) -> bool:
+    # Not imported: `doctor` and `--help` must not load 100 MB of libraries.
     try:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):  # ValueError: hidden through sys.modules[name] = None
@@ -125,22 +130,22 @@ def _is_there(package: str) -> bool:
 
 
 def _info(name: str, kind: _Kind) -> BackendInfo:
-    package = next(filter(_is_there, kind.packages), None)
+    package = next(filter(_is_installed, kind.packages), None)
     if package is None:
-        wanted, command = name, "pip install 'jetsight[cpu]'"
-        if kind.bringer is not None:
-            wanted, command = kind.bringer()
-        reason = f"Python package {wanted!r} is not installed; run: {command}"
+        missing, command = name, "pip install 'jetsight[cpu]'"
+        if kind.install is not None:
+            missing, command = kind.install()
+        reason = f"Python package {missing!r} is not installed; run: {command}"
         return BackendInfo(name, None, kind.families, reason)
     try:
         version = metadata.version(package)
     except metadata.PackageNotFoundError:
-        version = "unknown"  # found as a module, e.g. from the vendor's own wheel name
-    return BackendInfo(name, version, kind.families, kind.also())
+        version = "unknown"  # e.g. a wheel whose name differs from the module's
+    return BackendInfo(name, version, kind.families, kind.problem())
 
 
 def choose(family: str) -> str | None:
-    """Name of the preferred installed backend for `family`; None when there is none."""
+    """Return the name of the preferred installed backend for `family`; None if there is none."""
     for name in _preferred(family):
         info = _info(name, _KINDS[name])
         if info.reason is None and info.runs(family):
@@ -180,11 +185,12 @@ def open_backend(name: str | None, family: str, *, threads: int | None = None) -
     if name is None:
         known = [info for info in available() if info.runs(family)]
         if not known:
+            prefixes = ", ".join(sorted({repr(p) for k in _KINDS.values() for p in k.families}))
             raise EngineError(
                 f"no backend of this version runs family {family!r}; known families start with "
-                f"{_prefixes()}: choose one of them with --family"
+                f"{prefixes}: choose one of them with --family"
             )
-        name = known[0].name  # opening it says what is missing
+        name = known[0].name  # opening it raises an error that names the missing package
     kind = _KINDS[name]
     if not family.startswith(kind.families):
         raise UsageError(
@@ -192,7 +198,3 @@ def open_backend(name: str | None, family: str, *, threads: int | None = None) -
             f"{', '.join(map(repr, kind.families))}"
         )
     return kind.open(threads)
-
-
-def _prefixes() -> str:
-    return ", ".join(sorted({repr(p) for kind in _KINDS.values() for p in kind.families}))

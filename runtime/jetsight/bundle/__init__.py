@@ -1,4 +1,4 @@
-"""The bundle: its format, how it is checked, and the specs of the model inside."""
+"""Bundles: their format, their verification, and the specs of the model inside."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The bundle: the only thing that travels from the workstation to the robot.
+"""Bundles: the only artefact that is copied from the workstation to the robot.
 
-A folder `NAME.jetsight/` or the same tree in one uncompressed `.tar`, holding `manifest.json`,
-`golden.npz` and `graphs/<family>/<graph>.onnx`. A bundle is opened only if it holds exactly the
-files its manifest lists, each with the listed size and SHA-256. Bytes are hashed again whenever
-they are handed out, so what a backend loads is what was verified, whoever writes to the disk.
+A bundle is a folder `NAME.jetsight/` or the same tree in one uncompressed `.tar`, with
+`manifest.json`, `golden.npz` and `graphs/<family>/<graph>.onnx`. It is opened only if it holds
+exactly the files of its manifest, each with the listed size and SHA-256. Bytes are hashed again on
+every read, so that a backend loads what was verified even if the disk has changed since.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Bundle:
         return cls(where, facts, store)
 
     def graph(self, family: str, name: str) -> bytes:
-        """The ONNX bytes of graph `name` of `family`, hashed as they are read.
+        """Read the ONNX bytes of graph `name` of `family`, hashed as they are read.
 
         Raises:
             UsageError: the bundle has no such family or graph.
@@ -73,13 +73,13 @@ class Bundle:
         families = [known.name for known in self.manifest.families]
         if family not in families:
             raise UsageError(f"{self.path} has no family {family!r}; it has: {', '.join(families)}")
-        wanted = manifest.graph_path(family, name)
-        if wanted not in self.manifest.files:
+        path = manifest.graph_path(family, name)
+        if path not in self.manifest.files:
             raise UsageError(f"{self.path} has no graph {name!r} in family {family!r}")
-        return self._read(wanted)
+        return self._read(path)
 
     def golden(self) -> dict[str, npt.NDArray[Any]]:
-        """Reference inputs and outputs in float32, keyed like the graphs' inputs and outputs.
+        """Read reference inputs and outputs in float32, keyed like those of the graphs.
 
         Arrays are read-only: `frame_hwc_u8 [n,h,w,3]`, `z [n,D]`, `z_hist [n,K,D]`,
         `a_hist [n,K-1,A]`, `actions [n,H,A]`, `z_future [n,H,D]`, and perhaps iterations of the
@@ -106,9 +106,9 @@ def write_bundle(
     *,
     tar: bool = False,
 ) -> Bundle:
-    """Write a bundle in one step and return it opened: complete under `target`, or nothing.
+    """Write a bundle atomically and return it opened.
 
-    What was written is read back and checked before it gets its name.
+    The written bytes are read back and checked before the rename to `target`.
 
     Args:
         target: folder `NAME.jetsight`, or a file `NAME.jetsight.tar` with `tar=True`.
@@ -146,16 +146,18 @@ def _write_tar(target: Path, tree: Mapping[str, bytes]) -> None:
     with atomic.new_file(target) as stream:
         tarfmt.write(stream, {f"{top}/{name}": data for name, data in tree.items()})
         stream.flush()
-        Bundle.open(f"/proc/self/fd/{stream.fileno()}")  # the temp, whatever its name
+        Bundle.open(
+            f"/proc/self/fd/{stream.fileno()}"
+        )  # `new_file` does not reveal the temp's name
 
 
 class _Store(Protocol):
-    """Where a bundle's files lie; names use forward slashes."""
+    """Files of a bundle; names use forward slashes."""
 
     def names(self) -> list[str]: ...
 
     def open(self, name: str) -> tuple[BinaryIO, int]:
-        """A stream at the file's first byte, and how many bytes it has."""
+        """Open a stream at the file's first byte; also return the size in bytes."""
         ...
 
 
@@ -180,18 +182,19 @@ class _Folder:
         return [name.replace(os.sep, "/") for name in found]
 
     def open(self, name: str) -> tuple[BinaryIO, int]:
-        path = self._top / name
+        # The entry may have been replaced since `names`: a link is not followed, a pipe not waited
+        # for, and the type is that of the open file.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        stream = os.fdopen(os.open(path, flags), "rb")
-        found = os.fstat(stream.fileno())
-        if not stat.S_ISREG(found.st_mode):
+        stream = os.fdopen(os.open(self._top / name, flags), "rb")
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
             stream.close()
             raise BundleError(f"{self._top}: {name} is not a regular file")
-        return stream, found.st_size
+        return stream, status.st_size
 
 
 class _Tar:
-    """A bundle in one tar, read in place; all files lie under one common folder or none."""
+    """A bundle in one tar, read in place; all files are under one common folder or none."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -238,7 +241,7 @@ def _check_listing(store: _Store, facts: Manifest, where: Path) -> None:
 
 
 def _verified(store: _Store, name: str, entry: FileEntry, where: Path) -> Iterator[bytes]:
-    """Yield the file in pieces; raises after the last one unless size and digest are as listed."""
+    """Yield the file in pieces; raise after the last one unless size and digest are as listed."""
     stream, size = store.open(name)
     with stream:
         if size != entry.bytes:

@@ -1,6 +1,6 @@
-"""Explanations of the gates of a bundle: what each measures, and its negative control.
+"""Explanations of the gates of a bundle, for `jetsight inspect` and reports.
 
-`jetsight_compile.validate` measures them; `jetsight inspect` and reports show these texts.
+`jetsight_compile.validate` measures the gates.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
     },
     "rollout_drift": ("error added to forecasts, worst step, as a share of persistence's", _LAST),
     "history_age_steps": (
-        "staleness of the history as seen inside forecast, in steps",
+        "age of the history that forecast computes with, in steps",
         "a history one step old",
     ),
     "inputs_matter": (

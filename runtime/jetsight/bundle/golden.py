@@ -1,9 +1,9 @@
-"""`golden.npz`: float32 inputs and outputs of the PyTorch model, so a robot proves parity alone.
+"""Reference data of a bundle, `golden.npz`: float32 inputs and outputs of the PyTorch model.
 
-n samples, h x w camera pixels, D latent size, K history, H horizon, A model action size.
-Since manifest 1.2 there may also be planner iterations: for a planner's graph either nothing, or
-`<graph>__<tensor>` for each of its inputs, for `mean_next` and for `costs`, with a first axis that
-counts problems, e.g. `imagine_icem_256x5__noise [problems, N, H, A]`.
+Shapes: n samples, h x w camera pixels, D latent size, K history, H horizon, A model action size.
+Since manifest 1.2 it may also hold planner iterations: for a planner's graph either nothing, or
+`<graph>__<tensor>` for each of its inputs, for `mean_next` and for `costs`, with problems as the
+first axis, e.g. `imagine_icem_256x5__noise [problems, N, H, A]`.
 Headers are checked before any array is allocated; nothing is ever unpickled.
 """
 
@@ -30,7 +30,7 @@ NDArray = npt.NDArray[Any]
 _MAX_BYTES = 1 << 30
 _MAX_HEADER = 512  # bytes; NumPy pads these headers to 128
 PLANNER_OUTPUTS = ("mean_next", "costs")  # the float model's, of a planner's iteration
-# What the standard library raises when a zip is not what it says.
+# Errors of the standard library for a damaged or forged zip.
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError),
     *(ValueError, KeyError, OverflowError, MemoryError, NotImplementedError),
@@ -42,7 +42,7 @@ def dump(arrays: Mapping[str, NDArray]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy")  # its date is a constant
+            entry = zipfile.ZipInfo(f"{name}.npy")  # its default date is a constant
             entry.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(entry, "w") as stream:
                 contiguous = np.ascontiguousarray(array)
@@ -51,7 +51,7 @@ def dump(arrays: Mapping[str, NDArray]) -> bytes:
 
 
 def layout(manifest: Manifest) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    """Dtype and shape (without the leading n) of every array a golden file holds."""
+    """List dtype and shape (without the leading n) of every array of a golden file."""
     model, frame = manifest.model, manifest.frame
     latent, action = model.latent_size, model.action_size
     f32 = np.dtype(np.float32)
@@ -67,7 +67,7 @@ def layout(manifest: Manifest) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]
 
 
 def planner_layout(manifest: Manifest) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Name and shape (without the leading axis) of every array of each planner, all float32."""
+    """List name and shape (without the leading axis) of each planner's arrays, all float32."""
     found = {}
     for graph, tensors in PlanSpec.from_manifest(manifest).tensors.items():
         shapes = {**tensors.inputs, **{name: tensors.outputs[name] for name in PLANNER_OUTPUTS}}
@@ -76,12 +76,12 @@ def planner_layout(manifest: Manifest) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def planner_key(graph: str, tensor: str) -> str:
-    """Name of a tensor of a planner's graph."""
+    """Return the key of a tensor of a planner's graph."""
     return f"{graph}__{tensor}"
 
 
 def load(data: bytes, manifest: Manifest, what: str) -> dict[str, NDArray]:
-    """Arrays of a golden file, each checked against the sizes in the manifest.
+    """Read the arrays of a golden file, each checked against the sizes in the manifest.
 
     Raises:
         BundleError: arrays are missing, unexpected, of another dtype or shape, not finite,
@@ -96,9 +96,7 @@ def load(data: bytes, manifest: Manifest, what: str) -> dict[str, NDArray]:
 
 def _load_all(archive: zipfile.ZipFile, manifest: Manifest, what: str) -> dict[str, NDArray]:
     expected = layout(manifest)
-    if any(
-        e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for e in archive.filelist
-    ):
+    if {e.compress_type for e in archive.filelist} - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         raise BundleError(f"{what}: compressed in a way that is not supported; use deflate")
     names = archive.namelist()
     groups = [list(expected)]
@@ -138,7 +136,7 @@ def _load_one(
         size = math.prod(shape) * dtype.itemsize
         if size > _MAX_BYTES:
             raise BundleError(f"{what}: {name} declares {size} bytes, at most {_MAX_BYTES} allowed")
-        # A zip member never gives more than its own size, so this bounds what is read below.
+        # A zip member never yields more than its own size, so this bounds the read below.
         if member.file_size != stream.tell() + size:
             raise BundleError(f"{what}: {name} has another length than its header says")
         return np.frombuffer(stream.read(size), dtype=dtype).reshape(shape)
@@ -147,15 +145,15 @@ def _load_one(
 def _read_header(
     stream: IO[bytes], name: str, what: str
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read shape, whether the order is Fortran's, and dtype; no memory is taken for the array."""
+    """Read shape, Fortran order and dtype, without allocating the array."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # NumPy warns of headers that only Python 2 wrote
+            warnings.simplefilter("error")  # NumPy warns of headers written by Python 2
             version = np.lib.format.read_magic(stream)
             header = np.lib.format.read_array_header_1_0(stream, max_header_size=_MAX_HEADER)
         if version != (1, 0) or any(type(size) is not int or size < 0 for size in header[0]):
             raise ValueError
-    except Exception:  # tokenizer, parser, dtype: the reader raises errors of a dozen classes
+    except Exception:  # the reader raises errors of many classes: tokenizer, parser, dtype
         raise BundleError(
             f"{what}: {name} has an unreadable header; write it with numpy.savez"
         ) from None

@@ -1,7 +1,7 @@
 """The manifest of a bundle (version 1): frozen dataclasses, one to one with `manifest.json`.
 
-Constructing one checks it, whoever does so: lengths agree, numbers are finite and in range, gates
-say what their values say, paths stay inside the bundle. Shapes are those of `model_spec`.
+The constructors check: lengths agree, numbers are finite and in range, verdicts of gates follow
+from their values, paths stay inside the bundle. Shapes are those of `model_spec`.
 
 A newer minor version only adds keys, which are ignored; a newer major version is refused.
 """
@@ -30,8 +30,8 @@ from jetsight.storage import strict_json
 FORMAT = "jetsight-bundle"
 VERSION = "1.2"
 GOLDEN = "golden.npz"
-GRAPHS = ("encode", "forecast")  # every family has these; planners may come with them
-IMAGINE = "imagine_"  # how their graphs are called (since version 1.2)
+GRAPHS = ("encode", "forecast")  # in every family; planners' graphs are optional
+IMAGINE = "imagine_"  # prefix of planners' graphs (since version 1.2)
 
 FILE_NAME = "manifest.json"
 _MAX_FILES = 256
@@ -76,8 +76,8 @@ class LatentStats:
 class Family:
     """One set of graphs: opset, precision of each graph, and the targets it is for.
 
-    Of the planners' graphs it has those that `precision` names.
-    `tensors` counts the tensors that are quantized (have Q/DQ); None if that was not recorded.
+    Of the planners' graphs it has those in `precision`.
+    `tensors` is the number of quantized tensors (with Q/DQ); None if it was not recorded.
     """
 
     name: str
@@ -100,10 +100,10 @@ class Family:
 
 @dataclass(frozen=True)
 class Gate:
-    """One measured promise about a family, beside a negative control that had to fail.
+    """One measurement of a family against a limit, with a negative control that had to fail.
 
-    `direction` "min" means the value must be at least `limit`, "max" at most; `detail` says where
-    inside the graphs, or at which step, the value was found (since version 1.1).
+    `direction` "min" means the value must be at least `limit`, "max" at most; `detail` is the place
+    inside the graphs, or the step, of the value (since version 1.1).
     """
 
     family: str
@@ -130,13 +130,13 @@ class Gate:
             )
 
     def holds(self, value: float) -> bool:
-        """Whether `value` is on the good side of the limit."""
+        """Return whether `value` meets the limit."""
         return value >= self.limit if self.direction == "min" else value <= self.limit
 
 
 @dataclass(frozen=True)
 class DataDigest:
-    """Which recorded frames were used: digest of the data set, frames and episode numbers."""
+    """Recorded frames in use: digest of the data set, number of frames, and episode numbers."""
 
     sha256: str
     frames: int
@@ -152,7 +152,7 @@ class DataDigest:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the bundle comes from: time, tool versions, checkpoint digest, data used, license."""
+    """Origin of the bundle: time, tool versions, checkpoint digest, data used, license."""
 
     created_utc: str
     tool: Mapping[str, str]
@@ -183,7 +183,7 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything a robot must know about a bundle before it opens any other file of it.
+    """Description of a bundle, read before any other file of it.
 
     `files` lists every other file, keyed by path with forward slashes; empty until
     `jetsight.bundle.bundle.write_bundle` fills it in. `heads` and `planners` came with version 1.2.
@@ -234,6 +234,15 @@ class Manifest:
                 f"{self.model.latent_size}"
             )
 
+    def graphs(self, family: str) -> dict[str, FileEntry]:
+        """List the files of a family by the names of their graphs."""
+        prefix = f"graphs/{family}/"
+        return {
+            path.removeprefix(prefix).removesuffix(".onnx"): entry
+            for path, entry in self.files.items()
+            if path.startswith(prefix)
+        }
+
     def check_files(self) -> None:
         """Raise `BundleError` unless exactly the files of the listed families are listed."""
         families = [family.name for family in self.families]
@@ -253,15 +262,10 @@ class Manifest:
         self._check_planner_files()
 
     def _check_planner_files(self) -> None:
-        """Raise unless every planner can run in some family, and each is said to be what it is."""
+        """Raise unless every planner's graph has a file, a precision and a planner."""
         known = {planner.graph for planner in self.planners}
         for family in self.families:
-            prefix = f"graphs/{family.name}/"
-            listed = {
-                path.removeprefix(prefix).removesuffix(".onnx")
-                for path in self.files
-                if path.startswith(prefix + IMAGINE)
-            }
+            listed = {graph for graph in self.graphs(family.name) if graph.startswith(IMAGINE)}
             named = {graph for graph in family.precision if graph.startswith(IMAGINE)}
             if odd := sorted(listed ^ named) or sorted(named - known):
                 raise BundleError(
@@ -273,16 +277,16 @@ class Manifest:
 
 
 def graph_path(family: str, graph: str) -> str:
-    """Path of a graph inside the bundle."""
+    """Return the path of a graph inside the bundle."""
     return f"graphs/{family}/{graph}.onnx"
 
 
 def parse(data: bytes, what: str = FILE_NAME) -> Manifest:
-    """Read `manifest.json`; believes nothing.
+    """Read `manifest.json`, and check all of it.
 
     Args:
         data: the file's bytes.
-        what: how messages call the file, e.g. "nano.jetsight/manifest.json".
+        what: name of the file in messages, e.g. "nano.jetsight/manifest.json".
 
     Raises:
         BundleError: anything is wrong; one line that names the key.
@@ -300,7 +304,7 @@ def parse(data: bytes, what: str = FILE_NAME) -> Manifest:
 
 
 def dump(manifest: Manifest) -> bytes:
-    """Canonical `manifest.json`: equal manifests give equal bytes."""
+    """Write `manifest.json`: equal manifests give equal bytes."""
     return strict_json.dump(manifest)
 
 

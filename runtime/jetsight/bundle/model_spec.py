@@ -1,8 +1,10 @@
 """Model, frame, timing and action specs: one set for recipes, checkpoints and bundles.
 
-Constructing one checks it, so a recipe that training accepts is one that a bundle accepts. A reader
-of files puts the file and the key in front of the message. Letters: D latent size, K history,
-H horizon, B action block, a per-step action size, A = B * a model action size.
+The constructors check, so a bundle accepts every recipe that training accepts. A reader of files
+puts the file and the key in front of the message.
+
+Shapes: D latent size, K history, H horizon, B action block, a per-step action size, A = B * a model
+action size.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ MOST_NAME = 64
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What the network is: architecture name, parameter count and the sizes D, K, H, A."""
+    """Network: architecture name, parameter count and the sizes D, K, H, A."""
 
     architecture: str
     parameters: int
@@ -43,7 +45,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class FrameSpec:
-    """The camera frame `encode` takes, and what the graph does with it.
+    """Camera frame that `encode` takes, and its preprocessing inside the graph.
 
     Args:
         height_px: camera frame height.
@@ -86,7 +88,7 @@ class FrameSpec:
 
 @dataclass(frozen=True)
 class TimingSpec:
-    """Camera rate in Hz, and how many camera frames one model step (action block) spans.
+    """Camera rate in Hz, and camera frames per model step (action block).
 
     Raises:
         ArtefactError: the rate is not a number from 0.01 to 1000, or the block not 1 to 1000.
@@ -188,9 +190,9 @@ def vector(key: str, values: Sequence[float], size: int, *, positive: bool = Fal
 
 
 def labels(key: str, names: Sequence[str]) -> None:
-    """Raise `ArtefactError` unless the names can be shown, typed and told apart.
+    """Raise `ArtefactError` unless the names are distinct, printable and without `=`.
 
-    They stand in messages, tables and options like `--target NAME=VALUE`.
+    They are used in messages, tables and options like `--target NAME=VALUE`.
     """
     for name in names:
         usable = name.isprintable() and name == name.strip() and 0 < len(name) <= MOST_NAME

@@ -1,9 +1,9 @@
-"""Refuse ONNX bytes whose weights lie in other files, without the `onnx` package.
+"""Refusal of ONNX bytes whose weights are in other files, without the `onnx` package.
 
-TensorRT, ONNX Runtime and OpenVINO follow external data even when they are given bytes and no path,
-relative to the working directory (measured: TensorRT-RTX 1.7.1, onnxruntime 1.32, openvino 2026.4),
-so a graph could make them read any file. The graphs of a bundle are self-contained; this walks the
-protobuf, skips the weights, and proves it in some milliseconds.
+Given bytes and no path, TensorRT, ONNX Runtime and OpenVINO still follow external data, relative to
+the working directory (measured: TensorRT-RTX 1.7.1, onnxruntime 1.32, openvino 2026.4), so a graph
+could make them read any file. The scan walks the protobuf and skips the weights, which takes
+milliseconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from jetsight.errors import EngineError
 
-# Field numbers of onnx.proto: where tensors can be, per message.
+# Field numbers of onnx.proto that can hold tensors, per message.
 _GRAPH_OF_MODEL, _FUNCTIONS_OF_MODEL = 7, 25
 _NODES_OF_GRAPH, _TENSORS_OF_GRAPH, _SPARSE_OF_GRAPH = 1, 5, 15
 _NODES_OF_FUNCTION = 7
@@ -29,7 +29,7 @@ def refuse_external_data(graph: bytes, what: str) -> None:
 
     Args:
         graph: ONNX bytes.
-        what: how messages call it.
+        what: name of the graph in messages.
 
     Raises:
         EngineError: a weight is elsewhere, or the bytes are no protobuf.
@@ -42,7 +42,7 @@ def refuse_external_data(graph: bytes, what: str) -> None:
         ) from None
     if found is not None:
         raise EngineError(
-            f"{what}: weight {found} lies outside the bundle (ONNX external data), which is never "
+            f"{what}: weight {found} is outside the bundle (ONNX external data), which is never "
             "read; compile the bundle again: jetsight compile"
         )
 
@@ -100,18 +100,18 @@ def _in_tensor(tensor: memoryview) -> Iterator[str]:
 
 
 def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Fields that have a length; numbers are passed over."""
+    """Iterate over the fields that have a length; numbers are skipped."""
     for number, value in _fields(data):
         if isinstance(value, memoryview):
             yield number, value
 
 
 def _fields(data: memoryview) -> Iterator[_Field]:
-    """Field numbers and values of one message, in order; nothing is copied."""
+    """Iterate over field numbers and values of one message, without copying."""
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
-        kind = tag & 7
+        kind = tag & 7  # 0 varint, 1 eight bytes, 2 length-prefixed, 5 four bytes
         if kind == 0:
             number, at = _varint(data, at)
             yield tag >> 3, number

@@ -1,6 +1,6 @@
-"""Specification of planners and heads: the one that training, compiler, manifest and robot share.
+"""Specs of planners and heads, shared by training, compiler, manifest and robot.
 
-Constructing a spec checks it, so no other module repeats its rules.
+The constructors check, so no other module repeats the rules.
 
 Shapes: N samples, E elites, Q kept elites, H horizon in action blocks, C context, a size of one
 robot action.
@@ -25,10 +25,10 @@ MOST_ITERATIONS = 1000
 
 @dataclass(frozen=True)
 class HazardSpec:
-    """One hazard head: a logit above `threshold` predicts that a block of actions does harm.
+    """One hazard head: a logit above `threshold` predicts harm by a block of actions.
 
-    The threshold is conformal: of held-out blocks that did harm, at most the share `miss_rate` had
-    a lower logit.
+    The threshold is conformal: at most the share `miss_rate` of the held-out blocks with harm had a
+    lower logit.
     """
 
     name: str
@@ -66,8 +66,8 @@ class HeadSpec:
 class CostWeights:
     """Weights of a plan's costs: distance at its end, along it, and from the training data.
 
-    Distances are squared and summed over the latent; `support` weighs how much farther than usual
-    the imagined latents are from the training data.
+    Distances are squared and summed over the latent; `support` weighs the excess distance of the
+    imagined latents from the training data.
     """
 
     terminal: float = 1.0
@@ -88,11 +88,11 @@ class PlannerSpec:
     The fields up to `rate_limited` are compiled into the graph; the others apply when it runs.
 
     Args:
-        graph: name of the graph, `imagine_icem_256x5`; `graph_name` makes it.
+        graph: name of the graph, `imagine_icem_256x5`; see `graph_name`.
         kind: optimiser that the graph is an iteration of.
         samples: N, 2 to 65536.
         horizon: H, 1 to 1024.
-        elites: E, 2 to N; `mppi` weighs all candidates and does not read it.
+        elites: E, 2 to N; `mppi` weighs all candidates and ignores it.
         kept: Q elites that take part in the next iteration, 0 to E; 0 unless `icem`.
         momentum: share of the old mean and std that stays, 0 to below 1; 0 unless `icem`.
         context: C latents that a plan starts from, 1 to 1024.
@@ -101,7 +101,7 @@ class PlannerSpec:
         noise_beta: exponent of the noise's power law over time (arXiv 2008.06389); 0 is white.
         iterations: largest number, 1 to 1000; a plan that has converged ends earlier.
         weights: of the latent costs.
-        probe_weight: of the quantities of the probe; one without a weight costs nothing.
+        probe_weight: weights of the probe's quantities; 0 for those not listed.
         std_start: `[a]` standard deviation of the first iteration, in robot units.
         temperature: of `mppi`, in units of cost.
     """
@@ -147,7 +147,7 @@ class PlannerSpec:
 
 
 def graph_name(kind: Kind, samples: int, horizon: int) -> str:
-    """Name of a planner's graph, such as `imagine_icem_256x5`."""
+    """Return the name of a planner's graph, such as `imagine_icem_256x5`."""
     return f"imagine_{kind}_{samples}x{horizon}"
 
 
@@ -164,7 +164,7 @@ def check_planners(
     Args:
         planners: of one model.
         heads: that the graphs contain.
-        history: K, latents the model looks back on.
+        history: K, latents in the model's input.
         horizon: H it was trained for.
         step_size: a, numbers in one robot action.
     """

@@ -1,4 +1,4 @@
-"""Tensors of a planner's graph: the one table that exporter, manifest, robot and fakes read.
+"""Tensors of a planner's graph, for exporter, manifest, robot and fakes.
 
 Shapes: N samples, Q kept elites, H horizon, C context, D latent size, a size of one robot action,
 A size of an action block, P probe quantities, G hazards.
@@ -20,7 +20,7 @@ INVALID_COST = 3e38
 class PlannerTensors:
     """Name and shape of each input and output, in the order of the graph; all are float32.
 
-    A tensor of size 0 does not exist: backends differ in what they do with an empty one.
+    A tensor of size 0 is left out: backends differ in their treatment of empty ones.
     """
 
     inputs: Mapping[str, Shape]
@@ -37,10 +37,10 @@ class PlannerTensors:
         quantities: int = 0,
         hazards: int = 0,
     ) -> PlannerTensors:
-        """Tensors of a planner of a model.
+        """List the tensors of a planner of a model.
 
         Args:
-            planner: whose graph it is.
+            planner: spec of the planner.
             latent_size: D.
             action_size: A.
             step_size: a.

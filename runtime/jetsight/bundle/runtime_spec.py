@@ -1,4 +1,4 @@
-"""Facts that a stream and its planners run by, taken from a manifest once.
+"""Parameters of a stream and its planners, taken from a manifest once.
 
 Shapes: K history, H horizon, B action block, a size of one robot action, D latent size.
 """
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """Frame size, time grid, action and latent facts of one model.
+    """Frame size, time grid, actions and latents of one model.
 
     Args:
         height_px: camera frame height the model was trained on.
         width_px: camera frame width.
         camera_hz: rate of the time grid; one tick is one period.
-        history: K, latents the predictor looks back on.
-        horizon: H, action blocks it looks ahead.
+        history: K, latents in the predictor's input.
+        horizon: H, action blocks it predicts.
         action_block: B, ticks between two latents of a history, and actions in a block.
         latent_size: D.
         neutral: `[a]` action assumed where the executed one is not known.
@@ -53,7 +53,7 @@ class StreamSpec:
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> StreamSpec:
-        """Take the facts of `manifest` that a running stream needs."""
+        """Take the parameters of a stream from `manifest`."""
         return cls(
             height_px=manifest.frame.height_px,
             width_px=manifest.frame.width_px,
@@ -76,7 +76,7 @@ class StreamSpec:
 
     @property
     def step_size(self) -> int:
-        """a: numbers in one robot action."""
+        """Numbers in one robot action (a)."""
         return int(self.neutral.shape[0])
 
     @property
@@ -86,13 +86,13 @@ class StreamSpec:
 
     @property
     def plan_ticks(self) -> int:
-        """Ticks one forecast looks ahead."""
+        """Ticks that one forecast predicts."""
         return self.horizon * self.action_block
 
 
 @dataclass(frozen=True, slots=True)
 class PlanSpec:
-    """Facts of planning beside those of the stream: the robot's limits, heads and planners.
+    """Parameters of planning beside those of the stream: limits, heads and planners.
 
     Args:
         stream: of the same model.
@@ -133,7 +133,7 @@ class PlanSpec:
 
     @classmethod
     def from_manifest(cls, manifest: Manifest, family: str | None = None) -> PlanSpec:
-        """Take the facts of `manifest`; with a `family`, only the planners whose graphs it has."""
+        """Take them from `manifest`; with a `family`, only the planners whose graphs it has."""
         action = manifest.action
         rate = action.rate_limit_per_s
         hz = manifest.timing.camera_hz

@@ -1,4 +1,4 @@
-"""The camera thread: read, check, place on the time grid, pace, stamp, hand over the newest."""
+"""Camera thread: read, check, place on the time grid, pace, stamp, and deliver the newest frame."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from jetsight.cameras import source as sources
 from jetsight.cameras.latest_slot import LatestSlot
-from jetsight.cameras.source import (
-    Reading,
-    Source,
-    SourceInfo,
-    StreamRequest,
-    check_start,
-    defect,
-)
+from jetsight.cameras.source import Reading, Source, SourceInfo, StreamRequest
 from jetsight.cameras.source_uri import open_source
 from jetsight.cameras.tick_grid import TickGrid
 from jetsight.clock import Clock, MonotonicClock
@@ -26,26 +20,26 @@ if TYPE_CHECKING:
     from jetsight.cameras.gym import Policy
 
 _log = logging.getLogger("jetsight")
-_JOIN_S = 0.5  # a reader that blocks longer than this is abandoned; shutdown must stay under 1 s
-_NAP_NS = 50_000_000  # a pacing camera checks this often whether to stop
+_JOIN_S = 0.5  # a reader that blocks for longer is abandoned; shutdown must stay under 1 s
+_NAP_NS = 50_000_000  # longest sleep of a pacing camera between two checks for `close`
 _BACKOFF_NS = (500_000_000, 5_000_000_000)  # first and longest wait before reconnecting
 
 
 class Camera:
-    """A frame source with its own thread, of which the loop only ever sees the newest frame.
+    """Frame source with its own thread, which provides the newest frame to the loop.
 
-    Use `Camera.open`; the constructor takes a `Source` for cameras jetsight does not know.
+    Use `Camera.open`; the constructor takes a `Source` for other kinds of cameras.
 
     Args:
-        source: where frames come from.
+        source: source of the frames.
         clock: the session's clock; frames are stamped with it.
         rate_hz: frames per second to replay a recording at; None for its own rate, 0 for as fast
             as they are taken, with nothing dropped. A physical camera is set to this rate.
 
     Attributes:
-        info: what the source said of itself when it started.
-        stamps: where capture times come from: "driver", "arrival" or "replay".
-        rejected: frames the model cannot take; `last_defect` says what was wrong with the last.
+        info: description of the source, once started.
+        stamps: origin of the capture times: "driver", "arrival" or "replay".
+        rejected: frames the model cannot use; `last_defect` describes the last one.
 
     Example:
         >>> camera = Camera.open("episode.mp4", rate_hz=0)
@@ -82,7 +76,7 @@ class Camera:
         seed: int = 0,
         policy: Policy | None = None,
     ) -> Camera:
-        """Open the camera `src` stands for; it starts when a session streams it.
+        """Open the camera of `src`; it starts when a session streams it.
 
         Args:
             src: a video file, a folder of images, `/dev/videoN`, `rtsp://...`,
@@ -104,7 +98,7 @@ class Camera:
         """Open the source for a model and start reading; a camera starts once.
 
         Args:
-            request: what the model wants.
+            request: requirements of the model.
             rate_hz: overrides the rate the camera was opened with.
 
         Raises:
@@ -114,7 +108,7 @@ class Camera:
             raise UsageError("the camera was already streamed; open it again")
         try:
             info = self._source.start(request)
-            check_start(info, request)
+            sources.check_start(info, request)
         except BaseException:
             self._source.close()
             raise
@@ -135,13 +129,13 @@ class Camera:
 
     @property
     def period_ns(self) -> int:
-        """Time between two frames of the model's grid as they arrive; 0 when nothing is paced."""
+        """Time between two frames of the model's grid on arrival; 0 without pacing."""
         if not self._paced and not self.info.physical:
             return 0
         return round(1e9 / (self._request.camera_hz * self._speed))
 
     def next(self, timeout_ns: int) -> Frame | None:
-        """Take the newest frame not seen yet, waiting up to `timeout_ns`; None if there is none.
+        """Take the newest frame not taken yet, waiting up to `timeout_ns`; None if there is none.
 
         The frame is valid until the next call.
         """
@@ -154,32 +148,32 @@ class Camera:
 
     @property
     def ended(self) -> bool:
-        """The source is at its end (or broke) and its last frame was taken."""
+        """True once the source has ended or failed and its last frame was taken."""
         return self._slot.exhausted
 
     @property
     def frozen(self) -> bool:
-        """A physical camera has delivered the same pixels for too long."""
+        """True if a physical camera has delivered the same pixels for too long."""
         return self._frozen
 
     @property
     def rejecting(self) -> bool:
-        """The newest frame was one the model cannot take; `last_defect` says why."""
+        """True if the model cannot use the newest frame; `last_defect` describes it."""
         return self._rejecting
 
     def raise_for_error(self) -> None:
-        """Raise what ended the source before its time, if anything did.
+        """Raise the error that ended the source, if there was one.
 
         Raises:
-            CameraError: the recording is truncated, the reader broke, or no frame was usable.
+            CameraError: the recording is truncated, the reader failed, or no frame was usable.
         """
         if self._error is not None:
             raise self._error
         if self.ended and self._index - self.rejected < 0:
             why = f": {self.last_defect}" if self.rejected else ""
             raise CameraError(
-                f"{self.info.label} ended without a frame the model can take{why}; "
-                "look at it with another program, or give another source"
+                f"{self.info.label} ended without a frame the model can use{why}; "
+                "check it with another program, or give another source"
             )
 
     def close(self) -> None:
@@ -203,14 +197,14 @@ class Camera:
                 self._deliver(reading)
         except JetsightError as error:
             self._error = error
-        except Exception as error:  # a driver binding may raise anything, and the loop reports it
-            self._error = CameraError(f"{self.info.label}: the reader broke: {error!r}")
+        except Exception as error:  # a driver binding may raise anything; the loop reports it
+            self._error = CameraError(f"{self.info.label}: the reader failed: {error!r}")
         finally:
             self._slot.close()
             self._source.close()
 
     def _read(self) -> Reading | None:
-        """Next reading; a physical camera that is gone is waited for."""
+        """Take the next reading; reconnect a physical camera that was lost."""
         if not self.info.physical:
             return self._source.read()
         try:
@@ -228,7 +222,7 @@ class Camera:
             self._wait_until(self._clock.now_ns() + delay_ns)
             delay_ns = min(2 * delay_ns, longest_ns)
             try:
-                check_start(self._source.start(self._request), self._request)
+                sources.check_start(self._source.start(self._request), self._request)
                 reading = self._source.read()
             except CameraError as error:
                 self.last_defect = str(error)
@@ -240,15 +234,17 @@ class Camera:
         return None
 
     def _deliver(self, reading: Reading) -> None:
-        """Place one reading on the grid, and hand it over if the model can take it."""
+        """Place one reading on the grid, and deliver it if the model can use it."""
+        tick: int | None
         if reading.cut:
-            tick: int | None = self._grid.cut(reading.media_ns, self._request.action_block + 1)
+            # More than a block, so that no history reaches over the cut.
+            tick = self._grid.cut(reading.media_ns, self._request.action_block + 1)
         else:
             tick = self._grid.place(reading.media_ns)
         if tick is None:
-            return  # a faster camera than the model's: this tick has its frame
+            return  # the camera is faster than the model's: another frame is nearer to the tick
         self._index += 1
-        why = defect(reading.image_hwc_u8, self._request)
+        why = sources.defect(reading.image_hwc_u8, self._request)
         self._rejecting = why is not None
         if self._paced:
             self._wait_until(self._due_ns(reading.media_ns))
@@ -268,13 +264,14 @@ class Camera:
         return self._clock.now_ns() if reading.stamp_ns is None else reading.stamp_ns
 
     def _due_ns(self, media_ns: int) -> int:
-        """Compute when to deliver a recorded frame; a late reader shifts all that follow."""
+        """Compute the time to deliver a recorded frame; a late reader shifts all later ones."""
         now_ns = self._clock.now_ns()
         if self._base_ns is None:
             self._base_ns = now_ns - round(media_ns / self._speed)
         due_ns = self._base_ns + round(media_ns / self._speed)
         late_ns = now_ns - due_ns
-        if late_ns > self.period_ns or late_ns < -10 * self.period_ns:  # stalled, or a jump in time
+        # The reader has stalled, or the recording's times jump.
+        if late_ns > self.period_ns or late_ns < -10 * self.period_ns:
             self._base_ns += late_ns
             return now_ns
         return due_ns

@@ -21,8 +21,9 @@ from jetsight.engine import NDArray
 from jetsight.errors import CameraError, MissingDependency, first_line
 
 Policy = Callable[[Any, int], NDArray]
-"""`policy(environment, n) -> float32 [m, a]`, 1 <= m <= n: the actions it means to execute from now
-on, first one first. Only the first is executed; then it is asked again."""
+"""`policy(environment, n) -> float32 [m, a]`, 1 <= m <= n: the planned actions from now on.
+
+Only the first one is executed before the next call."""
 
 
 class HeldRandom:
@@ -43,7 +44,7 @@ class HeldRandom:
         self._queue = np.zeros((0, len(low)), np.float32)
 
     def __call__(self, environment: Any, n: int) -> NDArray:
-        """Plan the next `n` actions; every call moves on by one."""
+        """Plan the next `n` actions; every call advances by one step."""
         self._queue = self._queue[1:]
         while len(self._queue) < n:
             drawn = self._rng.uniform(self._low, self._high).astype(np.float32)
@@ -52,12 +53,12 @@ class HeldRandom:
 
 
 class GymSource:
-    """Steps an environment once per frame; the frame is its picture, the action is known.
+    """Environment that is stepped once per frame; its actions are known.
 
     Args:
         env_id: Gymnasium id, e.g. `gym_pusht/PushT-v0`, or `module:id` to import one first.
         seed: of the environment and of the random policy.
-        policy: drives it; held random actions by default.
+        policy: chooses the actions; held random ones by default.
     """
 
     def __init__(self, env_id: str, *, seed: int = 0, policy: Policy | None = None) -> None:
@@ -71,7 +72,7 @@ class GymSource:
 
         Raises:
             MissingDependency: gymnasium or the environment's package is not installed.
-            CameraError: it is unknown, shows no picture, or does not fit the model.
+            CameraError: it is unknown, has no picture, or does not fit the model.
         """
         self._request = request
         self._period_ns = round(1e9 / request.camera_hz)
@@ -87,13 +88,12 @@ class GymSource:
                 f"{self._id} takes actions {space}, but the model's actions are "
                 f"{request.step_size} numbers; use the environment the model was trained in"
             )
-        self._drive = self._policy or HeldRandom(
-            space.low, space.high, request.action_block, self._seed
-        )
+        hold = request.action_block
+        self._drive = self._policy or HeldRandom(space.low, space.high, hold, self._seed)
         fps = self._env.metadata.get("render_fps")
         if fps is not None and not rates_agree(fps, request.camera_hz):
             raise CameraError(
-                f"{self._id} makes {fps:g} steps per second, but the model runs at "
+                f"{self._id} runs at {fps:g} steps per second, but the model at "
                 f"{request.camera_hz:g}; use the environment the model was trained in"
             )
         height, width = self._image.shape[:2]
@@ -105,13 +105,8 @@ class GymSource:
         if cut:
             self._restart()
         plan = np.asarray(self._drive(self._env, self._request.plan_ticks), np.float32)
-        reading = Reading(
-            self._image,
-            self._ticks * self._period_ns,
-            actions=None if cut else self._executed,
-            plan=plan,
-            cut=cut,
-        )
+        executed, media_ns = None if cut else self._executed, self._ticks * self._period_ns
+        reading = Reading(self._image, media_ns, actions=executed, plan=plan, cut=cut)
         self._execute(plan[0])
         return reading
 
@@ -131,6 +126,7 @@ class GymSource:
 
     def _restart(self) -> None:
         self._resets += 1
+        # Another seed, or every episode would be the first one again.
         observation, _ = self._env.reset(seed=self._seed + self._resets)
         self._image = self._picture(observation)
 
@@ -142,14 +138,14 @@ class GymSource:
         image = self._env.render()
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
             raise CameraError(
-                f"{self._id} shows no picture; choose an environment with pixel observations or "
+                f"{self._id} has no picture; choose an environment with pixel observations or "
                 "render_mode 'rgb_array'"
             )
         return np.ascontiguousarray(image)
 
 
 def _make(env_id: str, request: StreamRequest) -> Any:
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not open a window
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # simulators warn about their own dependencies
         gymnasium = _import("gymnasium")
@@ -158,7 +154,7 @@ def _make(env_id: str, request: StreamRequest) -> Any:
             _import("gym_pusht")
         try:
             _register(module, name)
-            # A time limit would cut the scene; -1 takes it away.
+            # A time limit would cut the scene; -1 removes it.
             options = _options(gymnasium, name, request)
             return gymnasium.make(name, disable_env_checker=True, max_episode_steps=-1, **options)
         except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
@@ -169,28 +165,22 @@ def _make(env_id: str, request: StreamRequest) -> Any:
 
 
 def _register(module: str, name: str) -> None:
-    """Import what registers `name`: the module in front of it, or the package of its namespace."""
+    """Import the module that registers `name`: `module`, or the package of its namespace."""
     if module:
         importlib.import_module(module)
     elif "/" in name:
-        with contextlib.suppress(ImportError):  # then it may be registered already
+        with contextlib.suppress(ImportError):  # a namespace need not be a package
             importlib.import_module(name.split("/")[0])
 
 
 def _options(gymnasium: Any, env_id: str, request: StreamRequest) -> dict[str, Any]:
-    """Ask for pixels of the model's size where the environment has the words for it."""
-    options: dict[str, Any] = {"render_mode": "rgb_array"}
+    """Choose pixels of the model's size if the environment has PushT's options for them."""
     entry = gymnasium.spec(env_id).entry_point
     maker = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
-    known = inspect.signature(maker).parameters
-    wanted = {
-        "obs_type": "pixels",
-        "observation_height": request.height_px,
-        "observation_width": request.width_px,
-    }
-    if wanted.keys() <= known.keys():
-        options |= wanted
-    return options
+    size = {"observation_height": request.height_px, "observation_width": request.width_px}
+    pixels = {"obs_type": "pixels", **size}
+    supported = pixels.keys() <= inspect.signature(maker).parameters.keys()
+    return {"render_mode": "rgb_array", **(pixels if supported else {})}
 
 
 def _import(module: str) -> Any:

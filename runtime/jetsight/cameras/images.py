@@ -1,4 +1,4 @@
-"""A folder of numbered images as a camera: one image per tick."""
+"""Folders of numbered images as cameras: one image per tick."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 class ImageFolderSource(ReadingsSource):
-    """The images of a folder in natural order: `frame2.png` comes before `frame10.png`.
+    """Images of a folder in natural order: `frame2.png` before `frame10.png`.
 
     Args:
-        folder: holds png, jpg, bmp or webp files; anything else in it is ignored.
+        folder: folder of png, jpg, bmp or webp files; other files are ignored.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,7 +28,7 @@ class ImageFolderSource(ReadingsSource):
         self._folder = folder
 
     def start(self, request: StreamRequest) -> SourceInfo:
-        """List the folder and look at the first image.
+        """List the folder and read the first image.
 
         Raises:
             CameraError: there are no images, or the first one cannot be read.
@@ -42,7 +42,7 @@ class ImageFolderSource(ReadingsSource):
         files.sort(key=natural_key)
         first = read_image(files[0])
         period_ns, av = round(1e9 / request.camera_hz), import_av()
-        # An image that cannot be read still takes its tick.
+        # An image that cannot be read still counts as a tick, or all later ones would be early.
         self._readings = (
             Reading(_decoded(av, path)[0], index * period_ns) for index, path in enumerate(files)
         )
@@ -50,10 +50,10 @@ class ImageFolderSource(ReadingsSource):
 
 
 def read_image(path: Path) -> NDArray:
-    """One image file as `uint8 [h, w, 3]`, RGB.
+    """Read an image file as `uint8 [h, w, 3]`, RGB.
 
     Raises:
-        CameraError: it is no image, or not a whole one.
+        CameraError: it is no image, or truncated.
         MissingDependency: PyAV is not installed.
     """
     image, problem = _decoded(import_av(), path)
@@ -66,20 +66,20 @@ def read_image(path: Path) -> NDArray:
 
 
 def _decoded(av: Any, path: Path) -> tuple[NDArray | None, str]:
-    """Decode the image in `path`; else None, and why it cannot be read whole."""
+    """Decode the image in `path`; else None, and the reason."""
     try:
-        # From memory: given a path, FFmpeg would take a % in it for a number pattern.
+        # From memory: in a path, FFmpeg would read a % as a number pattern.
         with av.open(io.BytesIO(path.read_bytes())) as container:
             whole_only(container.streams.video[0])
             picture = next(container.decode(video=0), None)
             if picture is not None and not picture.is_corrupt:
                 return rgb(picture), ""
-            return None, "it holds no whole picture"
+            return None, "it holds no intact picture"
     except (av.error.FFmpegError, OSError, IndexError) as error:
         return None, first_line(error)
 
 
 def natural_key(path: Path) -> tuple[list[Any], str]:
-    """Sort key that orders the numbers in a name by value."""
+    """Make a sort key that orders the numbers in a name by value."""
     parts = re.split(r"(\d+)", path.name.lower())
     return [int(p) if p.isdecimal() else p for p in parts], path.name

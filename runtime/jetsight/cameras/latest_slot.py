@@ -1,4 +1,4 @@
-"""The one place where the camera thread and the loop meet: bounded, newest wins, drops counted.
+"""Exchange of frames between camera thread and loop: bounded, newest wins, drops counted.
 
 Shapes: h, w frame size; n steps; a size of one robot action.
 """
@@ -34,7 +34,7 @@ class LatestSlot:
 
     The writer never waits for the reader, unless `lossless`: then it waits until the ready frame
     was taken and nothing is ever dropped. Actions of frames that were overwritten unread are
-    handed out with the next frame, so a dropped frame loses no action.
+    delivered with the next frame, so a dropped frame loses no action.
 
     Args:
         request: frame and action sizes to preallocate for.
@@ -52,7 +52,7 @@ class LatestSlot:
         self.dropped = 0
 
     def put(self, reading: Reading, index: int, tick: int, captured_ns: int) -> bool:
-        """Copy a checked reading in; False when the slot was closed."""
+        """Copy a checked reading in; return False if the slot was closed."""
         back = self._back
         frame = back.frame
         if reading.image_hwc_u8 is not None:
@@ -103,7 +103,7 @@ class LatestSlot:
 
     @property
     def exhausted(self) -> bool:
-        """Closed, and the last frame was taken."""
+        """True if the slot is closed and the last frame was taken."""
         with self._changed:
             return self._closed and not self._fresh
 

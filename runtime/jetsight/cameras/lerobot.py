@@ -1,4 +1,4 @@
-"""Recorded robot episodes as a camera that also knows past and upcoming actions.
+"""Recorded robot episodes as a camera with past and upcoming actions.
 
 Shapes: T ticks of an episode, n steps, a size of one robot action.
 """
@@ -17,13 +17,13 @@ from jetsight.errors import CameraError, DataError
 
 
 class EpisodeSource(ReadingsSource):
-    """Plays one episode of a LeRobot v3 dataset, or all of them with a cut between.
+    """Replay of one episode of a LeRobot v3 dataset, or of all of them with cuts between.
 
-    Frame t is given with the action taken at t - 1, and the recorded actions from t on as its plan.
+    Frame t has the action taken at t - 1, and the recorded actions from t on as its plan.
 
     Args:
         folder: the dataset.
-        episode: which one; None for all in order.
+        episode: number of the episode; None for all in order.
     """
 
     def __init__(self, folder: Path, episode: int | None) -> None:
@@ -48,7 +48,7 @@ class EpisodeSource(ReadingsSource):
         except DataError as error:
             raise CameraError(str(error)) from None
         if self._episode is not None:
-            data.rows(self._episode)  # so that a missing episode is an error before the first frame
+            data.rows(self._episode)  # a missing episode is an error here, not at the first frame
         self._readings = self._play(data, request)
         return SourceInfo(self._label, data.height, data.width, data.fps)
 

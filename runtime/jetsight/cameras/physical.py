@@ -14,17 +14,16 @@ from jetsight.clock import Clock
 from jetsight.datasets.pyav import import_av, rgb
 from jetsight.errors import CameraError, first_line
 
-_PLAUSIBLE_NS = 1_000_000_000  # a driver stamp is at most this old when its frame arrives
-_OPEN_S, _READ_S = 5.0, 2.0  # how long a network camera may take before it counts as gone
+_PLAUSIBLE_NS = 1_000_000_000  # largest age of a driver stamp when its frame arrives
+_OPEN_S, _READ_S = 5.0, 2.0  # time-outs after which a network camera counts as lost
 _RATES_HZ = (1.0, 1000.0)  # containers without a rate report nonsense like 90000
 
 
 class DriverStamps:
-    """Decides whether a driver's stamps are on our clock, and turns them into capture times.
+    """Conversion of a driver's stamps into capture times, as long as they are plausible.
 
     V4L2 stamps frames with CLOCK_MONOTONIC, the session's clock; but some drivers leave them zero,
-    and some use the wall clock. A stamp is believed if it is in the last second; one that is not
-    ends belief for good, because a stamp that is sometimes wrong is worse than none.
+    and some use the wall clock. A stamp is trusted if it is in the last second.
 
     Args:
         clock: the session's clock.
@@ -35,9 +34,9 @@ class DriverStamps:
         self.trusted = True
 
     def capture_ns(self, driver_ns: int | None) -> int | None:
-        """`driver_ns` as a time on the session's clock; None when arrival time must do."""
+        """Convert `driver_ns` to the session's clock; None to use the time of arrival."""
         if driver_ns is None or not 0 <= self._clock.now_ns() - driver_ns < _PLAUSIBLE_NS:
-            self.trusted = False
+            self.trusted = False  # for good: a stamp that is sometimes wrong is worse than none
         return driver_ns if self.trusted else None
 
 
@@ -91,8 +90,8 @@ class DeviceSource(_LiveSource):
 
     Args:
         path: e.g. `/dev/video0`.
-        clock: the session's clock, which the driver's stamps are compared with.
-        rate_hz: rate to ask for; None for the model's.
+        clock: the session's clock, to check the driver's stamps.
+        rate_hz: frames per second to set; None for the model's.
     """
 
     def __init__(self, path: str, *, clock: Clock, rate_hz: float | None = None) -> None:
@@ -104,18 +103,14 @@ class DeviceSource(_LiveSource):
         """Open the device.
 
         Raises:
-            CameraError: there is no such device, it may not be read, is busy, or cannot do this.
+            CameraError: there is no such device, it may not be read, is busy, or has no such mode.
         """
         _check_device(self._label)
-        rate_hz = self._rate_hz or request.camera_hz
-        options = {
-            "video_size": f"{request.width_px}x{request.height_px}",
-            "framerate": f"{rate_hz:g}",
-        }
+        size, rate = f"{request.width_px}x{request.height_px}", self._rate_hz or request.camera_hz
+        options = {"video_size": size, "framerate": f"{rate:g}"}
         hint = (
-            "it is in use by another program, or cannot deliver "
-            f"{options['video_size']} at {options['framerate']} Hz: see v4l2-ctl "
-            f"--device {self._label} --list-formats-ext"
+            f"it is in use by another program, or cannot deliver {size} at {rate:g} Hz: see "
+            f"v4l2-ctl --device {self._label} --list-formats-ext"
         )
         return self._begin(lambda av: av.open(self._label, format="v4l2", options=options), hint)
 
@@ -126,33 +121,31 @@ class DeviceSource(_LiveSource):
 
 
 class RtspSource(_LiveSource):
-    """An RTSP stream over TCP with the buffers of FFmpeg turned down.
+    """RTSP stream over TCP with the smallest buffers of FFmpeg.
 
-    The tick is taken from the sender's time stamps, the capture time from arrival: nothing in RTSP
-    says how long a frame was on its way.
+    The tick is taken from the sender's time stamps, the capture time from arrival: RTSP does not
+    report the time a frame spent in transit.
 
     Args:
         url: `rtsp://...`.
         clock: the session's clock.
-        options: more options for FFmpeg's RTSP demuxer.
     """
 
-    def __init__(self, url: str, *, clock: Clock, options: dict[str, str] | None = None) -> None:
+    def __init__(self, url: str, *, clock: Clock) -> None:
         super().__init__(url, clock)
         self._options = {
             "rtsp_transport": "tcp",
             "fflags": "nobuffer",
             "flags": "low_delay",
             "reorder_queue_size": "0",
-            "timeout": str(round(_OPEN_S * 1e6)),
-            **(options or {}),
+            "timeout": str(round(_OPEN_S * 1e6)),  # us
         }
 
     def start(self, request: StreamRequest) -> SourceInfo:
         """Connect.
 
         Raises:
-            CameraError: nothing answers, or there is no video.
+            CameraError: the camera does not respond, or has no video.
         """
         return self._begin(
             lambda av: av.open(self._label, options=self._options, timeout=(_OPEN_S, _READ_S)),

@@ -1,4 +1,4 @@
-"""Base of the sources that are one generator of readings, and how they open an FFmpeg input."""
+"""Base of the sources that are one generator of readings, with their FFmpeg input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jetsight.errors import CameraError, first_line
 
 
 class ReadingsSource:
-    """Base of a source: `start` of a subclass sets `_readings`, which `read` takes from.
+    """Base of a source: `start` of a subclass sets `_readings`, the generator behind `read`.
 
     Args:
         label: name of the source in messages and reports.
@@ -27,14 +27,14 @@ class ReadingsSource:
         """Take the next reading; None at the end.
 
         Raises:
-            CameraError: the device or stream is gone, or the recording ends too early.
+            CameraError: the device or stream was lost, or the recording ends too early.
             DataError: a dataset is damaged.
         """
         return next(self._readings, None)
 
     def close(self) -> None:
-        """Release what is open."""
-        self._readings = iter(())  # first: dropping a generator closes what it has open itself
+        """Release all inputs."""
+        self._readings = iter(())  # first: dropping a generator closes its own inputs
         self._opened.close()
 
     def _open_video(
@@ -43,13 +43,13 @@ class ReadingsSource:
         """Open an FFmpeg input until `close`.
 
         Args:
-            open_input: given PyAV, returns a container.
-            cannot: start of the message when it fails, e.g. `"cannot open /dev/video0"`.
+            open_input: opens a container with PyAV, its argument.
+            cannot: start of the message of a failure, e.g. `"cannot open /dev/video0"`.
             advice: end of that message.
-            no_video: end of the message when the input has no video stream.
+            no_video: end of the message for an input without a video stream.
 
         Returns:
-            Its first video stream, of PyAV.
+            Its first video stream (PyAV's).
 
         Raises:
             CameraError: it cannot be opened, or has no video.
@@ -69,5 +69,5 @@ class ReadingsSource:
 
 
 def pts_ns(picture: Any, stream: Any) -> int | None:
-    """Convert the time stamp of a decoded picture to ns; None if it has none."""
+    """Convert the time stamp of a decoded picture to ns; None if there is no stamp."""
     return None if picture.pts is None else round(picture.pts * stream.time_base * 1_000_000_000)

@@ -27,9 +27,9 @@ class StreamRequest:
         width_px: frame width.
         camera_hz: rate of the model's time grid.
         action_block: B, ticks per action block.
-        plan_ticks: how many upcoming actions a forecast looks at.
+        plan_ticks: upcoming actions that a forecast uses.
         step_size: a, numbers in one robot action.
-        action_names: of its dimensions; empty if they are not known, then they are only counted.
+        action_names: of its dimensions; if empty, only their number is compared.
     """
 
     height_px: int
@@ -62,15 +62,15 @@ class StreamRequest:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """Description a source gives of itself once started.
+    """Description of a source that was started.
 
     Args:
-        label: how messages and reports call it.
+        label: name in messages and reports.
         height_px: height of its frames.
         width_px: width of its frames.
-        fps: its own rate; None when it has none (a folder of images).
-        physical: a real sensor: it paces itself, may vanish and come back, and never shows exactly
-            the same pixels twice.
+        fps: its own rate; None without one (a folder of images).
+        physical: a real sensor: it paces itself, may be lost and reconnected, and its noise never
+            repeats exactly the same pixels.
     """
 
     label: str
@@ -82,16 +82,16 @@ class SourceInfo:
 
 @dataclass(slots=True)
 class Reading:
-    """One thing a source delivered.
+    """One frame of a source, with its actions.
 
     Args:
-        image_hwc_u8: `uint8 [h, w, 3]` RGB, not changed by the source afterwards until the next
-            `read`; None when it could not be decoded.
+        image_hwc_u8: `uint8 [h, w, 3]` RGB, unchanged by the source until the next `read`; None if
+            it could not be decoded.
         media_ns: position on the source's own time line; decides the tick.
-        stamp_ns: when it was captured, on the session's clock; None to use the time of delivery.
-        actions: `float32 [n, a]` executed since the previous reading; None when unknown.
-        plan: `float32 [n, a]` that will be executed next; None when unknown.
-        cut: the scene before has nothing to do with this one (another episode).
+        stamp_ns: time of capture on the session's clock; None to use the time of delivery.
+        actions: `float32 [n, a]` executed since the previous reading; None if unknown.
+        plan: `float32 [n, a]` that will be executed next; None if unknown.
+        cut: the scene is unrelated to the one before (another episode).
     """
 
     image_hwc_u8: NDArray | None
@@ -103,31 +103,31 @@ class Reading:
 
 
 class Source(Protocol):
-    """A frame source, used by one thread at a time; `start` is called again to reconnect."""
+    """Frame source, used by one thread at a time; `start` is called again to reconnect."""
 
     def start(self, request: StreamRequest) -> SourceInfo:
         """Open it for `request`.
 
         Raises:
-            CameraError: it cannot be opened; one line with what to do.
+            CameraError: it cannot be opened; one line with the next step.
         """
         ...
 
     def read(self) -> Reading | None:
-        """Next reading, or None at the end; may block for as long as the device likes.
+        """Take the next reading, or None at the end; may block without limit.
 
         Raises:
-            CameraError: it broke.
+            CameraError: it failed.
         """
         ...
 
     def close(self) -> None:
-        """Release it; harmless when it was never started."""
+        """Release it; allowed if it was never started."""
         ...
 
 
 class FrameStream(FrameFeed, Protocol):
-    """A camera as a session uses it: `jetsight.Camera`, or `jetsight.testing.ScriptedCamera`."""
+    """Interface of a camera to a session: `jetsight.Camera`, `jetsight.testing.ScriptedCamera`."""
 
     def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:
         """Begin to deliver frames for `request`."""
@@ -138,7 +138,7 @@ def check_start(info: SourceInfo, request: StreamRequest) -> None:
     """Refuse a source whose size or rate the model was not trained for.
 
     Raises:
-        CameraError: with both values and what to do.
+        CameraError: with both values and the next step.
     """
     if (info.height_px, info.width_px) != (request.height_px, request.width_px):
         raise CameraError(
@@ -147,23 +147,24 @@ def check_start(info: SourceInfo, request: StreamRequest) -> None:
             "set the camera to that size, convert the recording with ffmpeg -vf scale="
             f"{request.width_px}:{request.height_px}, or train for this camera"
         )
+    # A faster source is fine: the time grid takes the frame nearest to each tick.
     if info.fps is not None and info.fps < 0.95 * request.camera_hz:
         raise CameraError(
-            f"{info.label} delivers {info.fps:g} frames per second, but the model looks every "
+            f"{info.label} delivers {info.fps:g} frames per second, but the model takes one every "
             f"1/{request.camera_hz:g} s; use a source of at least {request.camera_hz:g} frames "
             "per second, or train for this rate"
         )
 
 
 def defect(image: NDArray | None, request: StreamRequest) -> str | None:
-    """Say why a frame must not reach the encoder; None for a good one."""
+    """Describe why a frame must not reach the encoder; None for a valid one."""
     if image is None:
         return "could not be decoded"
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         return f"is {getattr(image, 'dtype', type(image).__name__)}, expected uint8"
-    wanted = (request.height_px, request.width_px, 3)
-    if image.shape != wanted:
-        return f"is {list(image.shape)}, expected {list(wanted)}"
+    expected = (request.height_px, request.width_px, 3)
+    if image.shape != expected:
+        return f"is {list(image.shape)}, expected {list(expected)}"
     if int(image.max()) == 0:
         return "is all black, as from a covered lens or a lost cable"
     return None

@@ -1,4 +1,4 @@
-"""Grammar of `--source`: from its text to a source."""
+"""Grammar of `--source`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_source(
     seed: int = 0,
     policy: Policy | None = None,
 ) -> Source:
-    """Make the source `src` stands for, not started; see `Camera.open`.
+    """Make the source of `src` without starting it; see `Camera.open`.
 
     Raises:
         CameraError: there is no such file, folder or device.
@@ -55,11 +55,8 @@ def _path(src: str, clock: Clock, rate_hz: float | None) -> Source:
         from jetsight.cameras.physical import DeviceSource
 
         return DeviceSource(src, clock=clock, rate_hz=rate_hz)
-    folder, _, episode = src.rpartition("#")
-    if episode.isdecimal() and _is_dataset(Path(folder)):
-        return _episodes(src)
-    path = Path(src)
-    if _is_dataset(path):
+    path, (folder, _, episode) = Path(src), src.rpartition("#")
+    if _is_dataset(path) or (episode.isdecimal() and _is_dataset(Path(folder))):
         return _episodes(src)
     if path.is_dir():
         from jetsight.cameras.images import ImageFolderSource

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-_GAIN = 0.1  # share of each frame's offset the grid follows: it forgets jitter in about ten frames
+_GAIN = 0.1  # share of each frame's offset that the grid follows: jitter decays in about ten frames
 
 
 class TickGrid:
-    """Numbers frames by the model's period, following a camera that is a little fast or slow.
+    """Time grid of the model's period that tracks the phase of the camera.
 
-    A frame belongs to the nearest tick. Where a camera has several frames per tick, the one nearest
-    to the tick is used. The phase is tracked, so that a camera of 29.97 frames per second on a grid
-    of 30 Hz never slips, and a clock that drifts does no harm.
+    A frame belongs to the nearest tick; of several frames the one nearest to the tick is used. The
+    phase is tracked, so that a camera of 29.97 frames per second never slips on a grid of 30 Hz,
+    and a clock may drift.
 
     Args:
-        period_ns: of the model's camera rate.
-        spacing_ns: of the source's frames, where it is known; measured from then on.
+        period_ns: period of the model's camera rate.
+        spacing_ns: initial spacing of the source's frames; the period if None.
 
     Example:
         >>> grid = TickGrid(period_ns=100)
@@ -30,10 +30,10 @@ class TickGrid:
         self._tick = -1
 
     def place(self, media_ns: int) -> int | None:
-        """Assign a tick to a frame at `media_ns`; None when another frame is nearer to its tick.
+        """Assign a tick to a frame at `media_ns`; None if another frame is nearer to its tick.
 
-        A frame that is not newer than the last one gets a tick that is not newer either: the
-        history refuses it.
+        A frame that is not newer than the last one gets a tick that is not newer either, which the
+        history refuses.
         """
         if self._origin_ns is None:
             self._origin_ns, self._media_ns = float(media_ns), media_ns - self._period_ns
@@ -49,7 +49,7 @@ class TickGrid:
         return tick
 
     def cut(self, media_ns: int, skip_ticks: int) -> int:
-        """Start over with a frame at `media_ns`, `skip_ticks` after the last tick."""
+        """Restart with a frame at `media_ns`, `skip_ticks` after the last tick."""
         self._tick = self._tick + skip_ticks if self._tick >= 0 else 0
         self._origin_ns = float(media_ns - self._tick * self._period_ns)
         self._media_ns = media_ns
@@ -61,6 +61,6 @@ class TickGrid:
         self._media_ns = media_ns
 
     def _earliest(self) -> float:
-        """Share of a period a frame may come before its tick: later the next one is nearer."""
+        """Return the lower limit of a frame's offset from its tick, in periods."""
         spacing = self._spacing_ns / self._period_ns
         return -0.5 if spacing > 0.8 else -0.5 * spacing  # above 0.8 it is jitter, not a rate

@@ -1,4 +1,4 @@
-"""Frames of a video file, at the times the file gives them."""
+"""Frames of a video file, at the times in the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SLACK = 0.05  # containers round durations, and edit lists hide a few frames
 
 
 class VideoSource(ReadingsSource):
-    """Decodes a file once from its start; a recording knows no actions.
+    """Video file, decoded once from its start, without actions.
 
     Args:
         path: any container FFmpeg reads.
@@ -28,7 +28,7 @@ class VideoSource(ReadingsSource):
         """Open the file.
 
         Raises:
-            CameraError: it is no video, or cut off before anything can be read.
+            CameraError: it is no video, or truncated before its first frame.
         """
         stream = self._open_video(
             lambda av: av.open(self._label),
@@ -66,7 +66,7 @@ def _pictures(stream: Any) -> Iterator[Any]:
         try:
             packet = next(packets, None)
         except av.error.FFmpegError:
-            return  # the container itself is cut off, which the count of frames shows
+            return  # the container is truncated; the number of frames reveals that
         if packet is None:
             return
         try:
@@ -76,7 +76,7 @@ def _pictures(stream: Any) -> Iterator[Any]:
 
 
 def _expected(stream: Any, fps: float) -> int:
-    """Estimate how many frames the file has, from its header; 0 when that does not say."""
+    """Estimate the number of frames from the file's header; 0 if it is not recorded."""
     if stream.frames:
         return int(stream.frames)
     if stream.duration:

@@ -1,4 +1,4 @@
-"""The `jetsight` command: one edge where errors become one line and an exit code."""
+"""The `jetsight` command; errors become one line on stderr and an exit code here."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from typing import Any
 
 from jetsight.errors import JetsightError
 
-NO_PLAN = 11  # no error: the command did its work, and the answer is that there is none
+NO_PLAN = 11  # not an error: planning succeeded, with the result that there is no valid plan
 INTERRUPTED, TERMINATED = 130, 143
 
-
-# The handlers that were there before ours. A child that a library forks gets them back: it must die
-# of its signals as that library expects, without our message.
+# Handlers before ours. They are restored in a child that a library forks: it must end by its
+# signals as that library expects, without our message.
 _before: dict[int, Any] = {}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code; `sys.argv` if no arguments are given."""
+    """Run one command line (`sys.argv` if None) and return its exit code."""
     with _signals():
         try:
             from jetsight.cli.group import run
@@ -47,7 +46,7 @@ def _say(text: str, code: int) -> int:
 
 
 def _known(error: ImportError | OSError) -> JetsightError | None:
-    """Translate an unexpected error for the user; None if it is our own bug."""
+    """Translate an unexpected error for the user; None if it is a bug of jetsight."""
     if isinstance(error, ImportError):
         from jetsight import errors
 
@@ -66,7 +65,7 @@ def _known(error: ImportError | OSError) -> JetsightError | None:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C does; a second signal of either kind ends at once."""
+    """Unwind the stack on SIGTERM as on Ctrl-C; a second signal ends the process at once."""
     handled = (signal.SIGINT, signal.SIGTERM)
     _before.update({number: signal.getsignal(number) for number in handled})
 
@@ -86,7 +85,7 @@ def _signals() -> Iterator[None]:
 
 def _install(handlers: dict[int, Any]) -> None:
     for number, handler in handlers.items():
-        if handler is None:  # installed outside Python, which cannot put it back
+        if handler is None:  # installed outside Python, which cannot restore it
             continue
         with contextlib.suppress(ValueError):  # not the main thread: its owner handles signals
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""`jetsight build BUNDLE`: engines for this machine, each proven before it is kept."""
+"""`jetsight build BUNDLE`: build engines for this machine, and keep those that are proven."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from jetsight.errors import UsageError
 @click.option(
     "--level",
     type=click.IntRange(0, 5),
-    help="How long to look for faster kernels.  [default: TensorRT's, 3]",
+    help="Effort of the search for faster kernels.  [default: TensorRT's, 3]",
 )
 @click.option(
     "--via",
     type=click.Choice(("onnx", "torch-tensorrt")),
     default="onnx",
     show_default=True,
-    help="What reads the model.",
+    help="Compiler front end.",
 )
 @click.option(
     "--checkpoint",
@@ -54,7 +54,7 @@ from jetsight.errors import UsageError
     help="The PyTorch model of the bundle, for --via torch-tensorrt.",
 )
 @click.option("--no-measure", is_flag=True, help="Do not measure latency.")
-@click.option("--force", is_flag=True, help="Build again what is there.")
+@click.option("--force", is_flag=True, help="Rebuild existing engines.")
 @click.option("--list", "listing", is_flag=True, help="Show the engines of this machine instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print the build records as JSON.")
 def build(bundle: Path | None, listing: bool, as_json: bool, **options: Any) -> None:
@@ -62,7 +62,7 @@ def build(bundle: Path | None, listing: bool, as_json: bool, **options: Any) -> 
 
     Each is compiled, its precision is proven layer by layer, its outputs are compared with the
     bundle's reference data, and its latency is measured. Engines are kept in
-    $XDG_CACHE_HOME/jetsight/engines; an engine that is there already is not built again.
+    $XDG_CACHE_HOME/jetsight/engines; an existing engine is not built again.
     """
     from jetsight.tensorrt.engine_cache import EngineStore
 
@@ -71,17 +71,16 @@ def build(bundle: Path | None, listing: bool, as_json: bool, **options: Any) -> 
         return
     if bundle is None:
         raise UsageError("Missing argument 'BUNDLE'; see: jetsight build --help")
-    made = _build(bundle, options)
-    records = [item.record for item in made]
+    engines = _build(bundle, options)
+    records = [engine.record for engine in engines]
     if as_json:
-        reused = [item.reused for item in made]
-        click.echo(_json(records, [{"reused": flag} for flag in reused]))
+        click.echo(_json(records, [{"reused": engine.reused} for engine in engines]))
         return
     for line in describe(records):
         click.echo(line)
-    again = sum(item.reused for item in made)
-    old = f", {again} there before (--force builds again)" if again else ""
-    click.echo(f"\nengines: {len(made)}{old}; kept in {EngineStore().root}")
+    reused = sum(engine.reused for engine in engines)
+    old = f", {reused} there before (--force builds again)" if reused else ""
+    click.echo(f"\nengines: {len(engines)}{old}; kept in {EngineStore().root}")
 
 
 def _build(bundle: Path, options: dict[str, Any]) -> list[Any]:
@@ -106,14 +105,15 @@ def _build(bundle: Path, options: dict[str, Any]) -> list[Any]:
 
 
 def describe(records: Sequence[Any]) -> Iterator[str]:
-    """Format the table of build records, and below it what was not checked."""
+    """Format the table of build records, and below it the checks that were skipped."""
     head = ("family", "graph", "engine", "build", "precision", "attention", "cosine", "p50", "p99")
     yield from table(head, map(_row, records))
     reasons: dict[str, list[str]] = {}
     for check in ("proof", "parity", "latency"):
-        for record in (record for record in records if check in record.skipped):
-            text = f"{check}: skipped, {record.skipped[check]}"
-            reasons.setdefault(text, []).append(record.graph)
+        for record in records:
+            if check in record.skipped:
+                text = f"{check}: skipped, {record.skipped[check]}"
+                reasons.setdefault(text, []).append(record.graph)
     if reasons:
         yield ""
     for text, graphs in reasons.items():
@@ -138,7 +138,7 @@ def _row(record: Any) -> tuple[str, ...]:
 
 
 def _show(store: Any, as_json: bool) -> None:
-    """List the store: built for which machine, when, proven how."""
+    """List the engines of the store."""
     store.sweep()
     records = store.records()
     if as_json:
@@ -169,8 +169,5 @@ def _listed(record: Any) -> tuple[str, ...]:
 def _json(records: Sequence[Any], more: Sequence[dict[str, bool]]) -> str:
     from jetsight.tensorrt import record as build_record
 
-    values = [
-        json.loads(build_record.dump(item)) | extra
-        for item, extra in zip(records, more, strict=True)
-    ]
+    values = [json.loads(build_record.dump(r)) | m for r, m in zip(records, more, strict=True)]
     return json.dumps({"engines": values})

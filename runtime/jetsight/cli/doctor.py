@@ -1,4 +1,4 @@
-"""`jetsight doctor`: what this machine can run, and what would bring the rest."""
+"""`jetsight doctor`: report the abilities of this machine and the missing packages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jetsight.machine.jetson import Jetson
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def doctor(as_json: bool) -> None:
-    """Show what this machine can run, what is missing and which package brings it."""
+    """Show what this machine can run, what is missing and which package installs it."""
     report = examine()
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report), indent=2))
@@ -94,7 +94,7 @@ def _engines(engines: Engines) -> str:
 
 
 def _state(report: Report) -> Iterator[tuple[str, str]]:
-    """Clocks, temperatures and what slowed the machine down; a line only for what is known."""
+    """List clocks, temperatures and throttling, as far as they are known."""
     rates = [_rate(rate) for rate in report.clocks.all()]
     yield from [("clocks" if row == 0 else "", rate) for row, rate in enumerate(rates)]
     zones = [

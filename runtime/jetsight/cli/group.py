@@ -1,4 +1,4 @@
-"""The command group; a subcommand's module is imported when that subcommand is called."""
+"""Command group; the module of a subcommand is imported when it is called."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in `COMMANDS` until they are needed."""
+    """Group that imports its commands on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of work."""
+        """List the names in the order of work."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -80,23 +80,19 @@ class LazyGroup(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One line per command, without importing any."""
+        """Write one line per command, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.help) for name, lazy in COMMANDS.items()])
 
 
-@click.group(
-    cls=LazyGroup,
-    epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="jetsight")
 def cli() -> None:
     """From a PyTorch JEPA world model to live latent forecasts on a robot."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; returns its exit code, raises everything `jetsight.cli.main` maps."""
+    """Run one command line and return its exit code; `jetsight.cli.main` maps the exceptions."""
     try:
         code = cli.main(list(arguments), prog_name="jetsight", standalone_mode=False)
     except click.exceptions.Abort:
@@ -110,7 +106,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _usage(error: click.ClickException) -> str:
-    """Click's message, and the help page that answers it."""
+    """Add the command of the help page to Click's message."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "jetsight"
     return f"{error.format_message().rstrip('.')}; see: {path} --help"

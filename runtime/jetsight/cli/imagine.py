@@ -1,4 +1,4 @@
-"""`jetsight imagine BUNDLE`: one plan, how the planner found it, and a picture of it."""
+"""`jetsight imagine BUNDLE`: make one plan, and show its iterations and a picture."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _WHY = {
     PlanReason.ALL_INVALID: "no candidate has a finite cost; try another --family",
     PlanReason.GOAL_NOT_FINITE: "the goal's latent is not finite; try another --family",
     PlanReason.LATENT_NOT_FINITE: "a latent of the frames is not finite; try another --family",
-    PlanReason.ACTIONS_UNKNOWN: "nothing is recorded of what the robot did before this moment",
+    PlanReason.ACTIONS_UNKNOWN: "the actions before this frame were not recorded",
     PlanReason.ENGINE_FAILED: "the engine failed; see: jetsight doctor",
-    PlanReason.PLAN_REFUSED: "what came out is not finite or breaks the limits",
+    PlanReason.PLAN_REFUSED: "the result is not finite or violates the limits",
 }
-_MOMENT = "an image, or DATASET#EPISODE:TICK for a recorded moment"
+_FRAME = "an image, or DATASET#EPISODE:TICK for a recorded tick"
 
 
 @click.command(short_help="Plan actions towards a goal, once.")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--frame", required=True, metavar="IMG", help=f"What the camera sees: {_MOMENT}.")
-@click.option("--goal", metavar="IMG", help=f"What it should see at the end: {_MOMENT}.")
+@click.option("--frame", required=True, metavar="IMG", help=f"Current camera frame: {_FRAME}.")
+@click.option("--goal", metavar="IMG", help=f"Camera frame at the end: {_FRAME}.")
 @click.option(
     "--probe-goal",
     "targets",
@@ -58,16 +58,16 @@ _MOMENT = "an image, or DATASET#EPISODE:TICK for a recorded moment"
 @click.option(
     "--iterations",
     type=click.IntRange(1, MOST_ITERATIONS),
-    help="Exactly so many.  [default: until the search has converged]",
+    help="Number of iterations.  [default: until the search has converged]",
 )
 @click.option("--budget-ms", type=float, help="Plan until this deadline.")
 @click.option(
     "--arrive",
     type=click.IntRange(min=1),
     metavar="TICKS",
-    help="When to be at the goal, and to stay from then on.  [default: the end of the horizon]",
+    help="Time at which to be at the goal, and to stay.  [default: the end of the horizon]",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of draws.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise.")
 @click.option("--low", metavar="X,Y", help="Smallest action, inside the robot's own bounds.")
 @click.option("--high", metavar="X,Y", help="Largest action.")
 @click.option("--no-constraint", is_flag=True, help="Plan without the bundle's hazards.")
@@ -86,10 +86,10 @@ _MOMENT = "an image, or DATASET#EPISODE:TICK for a recorded moment"
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option("--json", "json_wanted", is_flag=True, help="Print everything as one JSON object.")
 def imagine(bundle: Path, picture: Path | None, json_wanted: bool, **options: Any) -> None:
-    """Plan from a camera frame towards a goal, once, and show how the planner got there.
+    """Plan from a camera frame towards a goal, once, and show the planner's iterations.
 
-    A frame alone means a scene at rest; a recorded moment brings its history and the actions
-    that were really executed. Exit code 11 means that there is no plan, for the reason printed.
+    A frame alone means a scene at rest; a recorded tick has its history and the actions that were
+    really executed. Exit code 11 means that there is no plan, for the reason printed.
     """
     from jetsight.bundle.bundle import Bundle
     from jetsight.cli import NO_PLAN
@@ -142,7 +142,7 @@ def describe(report: PlanReport) -> Iterator[str]:
 
 
 def _blocks(report: PlanReport, actions: Any) -> Iterator[str]:
-    """Tabulate first and last action of each block, and its distance to the goal."""
+    """Format first and last action of each block, and its distance to the goal."""
     block, action = report.block, report.action
     far, near = report.distances, report.neighbours
     named = zip(action.names, action.units, strict=True)
@@ -213,5 +213,5 @@ def _cost(value: float) -> str:
 
 
 def _number(value: float, span: float) -> str:
-    """Format with as many decimals as distinguish a thousandth of the span."""
+    """Format with the decimals of a thousandth of the span."""
     return f"{value:.{max(0, 3 - math.floor(math.log10(span)))}f}"

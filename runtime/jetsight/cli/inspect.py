@@ -1,4 +1,4 @@
-"""`jetsight inspect BUNDLE`: verify every byte, then show what the bundle says about itself."""
+"""`jetsight inspect BUNDLE`: verify every byte, then show the content of the manifest."""
 
 from __future__ import annotations
 
@@ -78,10 +78,8 @@ def _camera(facts: Manifest) -> Iterator[tuple[str, str]]:
     frame, (rows, columns) = facts.frame, facts.frame.resize
     top, left, height, width = frame.crop
     order = frame.channel_order
-    yield (
-        "frame",
-        f"{frame.height_px} x {frame.width_px} px, {order}, {facts.timing.camera_hz:g} Hz",
-    )
+    hz = facts.timing.camera_hz
+    yield "frame", f"{frame.height_px} x {frame.width_px} px, {order}, {hz:g} Hz"
     yield "in graph", f"crop {height} x {width} at ({top}, {left}), resize {rows} x {columns}"
 
 
@@ -96,13 +94,9 @@ def _actions(facts: Manifest) -> Iterator[str]:
 def _surprise(facts: Manifest) -> Iterator[tuple[str, str]]:
     quantiles = facts.latent.surprise_quantiles
     yield "typical", "1.0 (median one-step error on held-out frames)"
-    yield (
-        "held-out",
-        (
-            f"p50 {quantiles.p50:.2f}, p90 {quantiles.p90:.2f}, p99 {quantiles.p99:.2f}, "
-            f"p99.9 {quantiles.p999:.2f}"
-        ),
-    )
+    shown = {"p50": quantiles.p50, "p90": quantiles.p90, "p99": quantiles.p99}
+    shown["p99.9"] = quantiles.p999
+    yield "held-out", ", ".join(f"{name} {value:.2f}" for name, value in shown.items())
 
 
 def _heads(heads: HeadSpec) -> Iterator[tuple[str, str]]:
@@ -136,15 +130,9 @@ def _planners(facts: Manifest) -> Iterator[str]:
 def _families(facts: Manifest) -> Iterator[str]:
     rows = []
     for family in facts.families:
-        prefix = f"graphs/{family.name}/"
-        sizes = {
-            path.removeprefix(prefix).removesuffix(".onnx"): entry.bytes
-            for path, entry in facts.files.items()
-            if path.startswith(prefix)
-        }
         graphs = ", ".join(
-            f"{name} {family.precision.get(name, '?')} {human_bytes(size)}"
-            for name, size in sizes.items()
+            f"{name} {family.precision.get(name, '?')} {human_bytes(entry.bytes)}"
+            for name, entry in facts.graphs(family.name).items()
         )
         quantized = "-" if family.tensors is None else str(family.tensors)
         rows.append((family.name, str(family.opset), quantized, ", ".join(family.targets), graphs))
@@ -189,11 +177,8 @@ def _provenance(facts: Manifest) -> Iterator[tuple[str, str]]:
 def _digest(data: DataDigest | None) -> str:
     if data is None:
         return "none"
-    episodes = len(data.episodes)
-    return (
-        f"{data.path_name}: {data.frames} frames of {episodes} episodes, "
-        f"sha256 {data.sha256[:16]}..."
-    )
+    episodes, digest = len(data.episodes), data.sha256[:16]
+    return f"{data.path_name}: {data.frames} frames of {episodes} episodes, sha256 {digest}..."
 
 
 def _plain(value: Any) -> str:

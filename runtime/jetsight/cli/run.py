@@ -1,4 +1,4 @@
-"""`jetsight run BUNDLE --source SRC`: forecasts from a camera, live."""
+"""`jetsight run BUNDLE --source SRC`: make live forecasts from a camera."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def run(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Forecast every frame of a source with BUNDLE, and say how it went.
+    """Forecast every frame of a source with BUNDLE, and print a summary.
 
-    A summary is printed at the end, also after Ctrl-C. What is written with --out takes its name
-    then, complete; read it with jetsight.stream.jsonl.read.
+    The summary is printed at the end, also after Ctrl-C. The file of --out is complete only then;
+    read it with jetsight.stream.jsonl.read.
     """
     from jetsight.cameras import Camera
     from jetsight.session import Session
@@ -101,7 +101,7 @@ def describe(summary: dict[str, Any]) -> Iterator[str]:
 
 
 def status_line(forecast: Forecast) -> str:
-    """One line that says how the stream is doing right now."""
+    """Format the current state of the stream as one line."""
     surprise = "    -" if forecast.surprise is None else f"{forecast.surprise:5.2f}"
     mark = "!" if forecast.surprising else " "
     return (
@@ -112,12 +112,12 @@ def status_line(forecast: Forecast) -> str:
 
 
 class StatusLine:
-    """Rewrites one line of a terminal a few times per second, from a thread of its own.
+    """Line of a terminal, rewritten a few times per second from a thread of its own.
 
-    A terminal may block its writer for as long as it likes; the loop must not wait for it.
+    A terminal may block its writer without limit; the loop must not wait for it.
 
     Args:
-        stream: nothing is ever written unless it is a terminal.
+        stream: written to only if it is a terminal.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -130,11 +130,11 @@ class StatusLine:
             self._thread.start()
 
     def show(self, forecast: Forecast) -> None:
-        """Let the next refresh show this forecast."""
+        """Show this forecast at the next refresh."""
         self._newest = forecast
 
     def close(self) -> None:
-        """Leave the cursor on a fresh line."""
+        """Clear the line."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(_REFRESH_S)

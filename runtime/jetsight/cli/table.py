@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Lines with aligned columns, two spaces apart; the last column is not padded."""
+    """Format lines with aligned columns, two spaces apart; the last column is not padded."""
     lines = [list(head), *(list(row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head) - 1)]
     for line in lines:
@@ -15,7 +15,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Lines of aligned `name  value`."""
+    """Format lines of aligned `name  value`."""
     known = list(pairs)
     width = max((len(name) for name, _ in known), default=0)
     for name, value in known:
@@ -23,7 +23,7 @@ def fields(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def human_bytes(size: int) -> str:
-    """Format a size in the unit that keeps it short: 640 B, 1.2 MB, 3.4 GB (powers of ten)."""
+    """Format a size in the shortest unit: 640 B, 1.2 MB, 3.4 GB (powers of ten)."""
     for limit, unit in ((1e3, "B"), (1e6, "kB"), (1e9, "MB")):
         if size < limit:
             return f"{size} B" if unit == "B" else f"{size * 1000 / limit:.1f} {unit}"

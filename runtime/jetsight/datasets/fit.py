@@ -1,4 +1,4 @@
-"""The one check that recorded data fits a model: camera frame, rate, and actions."""
+"""Check that recorded data fits a model: camera frame, rate, and actions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ RATE_TOLERANCE = 0.005
 
 @dataclass(frozen=True, slots=True)
 class RecordingSpec:
-    """Frame size, rate and actions: what a recording has, or what a model takes.
+    """Frame size, rate and actions of a recording, or of the recordings a model takes.
 
     Args:
         height_px: frame height.
         width_px: frame width.
         hz: frames per second.
-        action_names: in order; empty if no action was recorded.
+        action_names: in order; empty without recorded actions.
     """
 
     height_px: int
@@ -31,7 +31,7 @@ class RecordingSpec:
 
     @classmethod
     def taken_by(cls, frame: FrameSpec, timing: TimingSpec, action: ActionSpec) -> RecordingSpec:
-        """Derive what a model of these specs takes."""
+        """Derive the recordings that a model of these specs takes."""
         return cls(frame.height_px, frame.width_px, timing.camera_hz, action.names)
 
 
@@ -40,11 +40,11 @@ def check_dataset_fits(where: object, found: RecordingSpec, wanted: RecordingSpe
 
     Args:
         where: the recording, first words of the message.
-        found: of the recording.
-        wanted: of the model. Where either has no names, dimensions are only counted.
+        found: spec of the recording.
+        wanted: spec of the model. Where either has no names, actions are only counted.
 
     Raises:
-        DataError: it does not fit; one line with both values and the mend.
+        DataError: it does not fit; one line with both values and the next step.
     """
     if (found.height_px, found.width_px) != (wanted.height_px, wanted.width_px):
         raise DataError(
@@ -67,5 +67,5 @@ def check_dataset_fits(where: object, found: RecordingSpec, wanted: RecordingSpe
 
 
 def rates_agree(found_hz: float, wanted_hz: float) -> bool:
-    """Tell whether two rates differ by less than a stream would notice."""
+    """Return whether two rates agree within `RATE_TOLERANCE`."""
     return abs(found_hz - wanted_hz) <= RATE_TOLERANCE * wanted_hz

@@ -1,8 +1,8 @@
 """Reading recorded robots: LeRobot v3 datasets (parquet rows, mp4 or embedded pictures, `meta/`).
 
 One camera of a dataset is read, as whole episodes or frame by frame. Row t of an episode holds
-observation t and the action taken *at* t, the one that leads to observation t+1. PyAV and PyArrow
-(extra `camera`) are imported when something is read.
+observation t and the action taken *at* t, which leads to observation t+1. PyAV and PyArrow (extra
+`camera`) are imported on first use.
 
 Shapes: T ticks of an episode, h, w frame size, s state size, a action size of one tick.
 """
@@ -30,7 +30,7 @@ _RECORDED = ("meta", "data", "videos", "images")  # folders that `digest` covers
 
 @dataclass(frozen=True)
 class Rows:
-    """The numbers of one episode, without its frames; the arrays belong to the caller."""
+    """Actions, states and times of one episode; the arrays belong to the caller."""
 
     actions: NDArray[np.float32]  # [T,a]
     states: NDArray[np.float32]  # [T,s]; s = 0 where the dataset records none
@@ -95,7 +95,7 @@ class LeRobotDataset:
 
     @property
     def spec(self) -> RecordingSpec:
-        """Frame size, rate and actions, to compare with what a model takes."""
+        """Frame size, rate and actions, to compare with those of a model."""
         return RecordingSpec(self.height, self.width, self.fps, self.action_names)
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class LeRobotDataset:
         return len(self._places)
 
     def episode(self, index: int) -> Episode:
-        """Everything of episode `index`, decoded into memory.
+        """Read all of episode `index`, decoded into memory.
 
         Raises:
             UsageError: there is no such episode.
@@ -117,7 +117,7 @@ class LeRobotDataset:
         return Episode(rows.actions, rows.states, rows.timestamps_s, frames)
 
     def frames(self, index: int) -> Iterator[NDArray[np.uint8]]:
-        """Frames [h,w,3] of episode `index` one by one, as a camera would give them.
+        """Iterate over the frames [h,w,3] of episode `index`.
 
         Exactly `episode_lengths[index]` frames are yielded, or an error is raised; each is a new
         array that belongs to the caller.
@@ -137,7 +137,7 @@ class LeRobotDataset:
         return clip.frames()
 
     def rows(self, index: int) -> Rows:
-        """Actions, states and timestamps of episode `index`, without decoding a frame.
+        """Read actions, states and timestamps of episode `index`, without decoding a frame.
 
         Raises:
             UsageError: there is no such episode.
@@ -157,18 +157,15 @@ class LeRobotDataset:
         return Rows(actions, states, stamps.astype(np.float64))
 
     def digest(self) -> str:
-        """SHA-256 in hex over name, size and content of every recorded file.
+        """Compute the SHA-256 in hex over name, size and content of every recorded file.
 
         Raises:
             DataError: a file cannot be read.
         """
         total = hashlib.sha256()
-        for name in sorted(
-            file.relative_to(self.path).as_posix()
-            for top in _RECORDED
-            for file in (self.path / top).rglob("*")
-            if file.is_file()
-        ):
+        files = [file for top in _RECORDED for file in (self.path / top).rglob("*")]
+        # In the order of names, because folders list their files in any order.
+        for name in sorted(f.relative_to(self.path).as_posix() for f in files if f.is_file()):
             size, content = _file_digest(self.path / name)
             total.update(f"{name}\0{size}\0{content}\n".encode())
         return total.hexdigest()
@@ -181,7 +178,7 @@ class LeRobotDataset:
         return self._places[index]
 
     def _columns(self, index: int, wanted: list[str]) -> Any:
-        """Rows of one episode in recorded order, as a PyArrow table with the `wanted` columns."""
+        """Read the rows of one episode, as a PyArrow table with the `wanted` columns."""
         place = self._place(index)
         keys = ["episode_index", "frame_index", *wanted]
         table = lerobot_meta.read_parquet(place.data_file, keys, index)

@@ -23,7 +23,7 @@ _CONVERT = "convert it with LeRobot's convert_dataset_v21_to_v30 script"
 
 @dataclass(frozen=True)
 class Info:
-    """The part of `meta/info.json` that reading needs."""
+    """Fields of `meta/info.json` that reading needs."""
 
     codebase_version: str
     fps: float
@@ -75,11 +75,11 @@ def read_info(folder: Path) -> Info:
 
 
 def choose_camera(features: Mapping[str, Any], wanted: str | None, folder: Path) -> str:
-    """Choose the feature to read pictures from: `wanted`, or the only one there is.
+    """Choose the feature to read pictures from: `wanted`, or the only camera.
 
     Raises:
         DataError: the dataset has no pictures.
-        UsageError: there is no camera `wanted`, or there are several and none was named.
+        UsageError: there is no camera `wanted`, or `wanted` is None and there are several.
     """
     cameras = [
         key
@@ -99,7 +99,8 @@ def choose_camera(features: Mapping[str, Any], wanted: str | None, folder: Path)
 
 
 def frame_size(key: str, feature: Mapping[str, Any], folder: Path) -> tuple[int, int]:
-    """Height and width of camera `key`; LeRobot writes [h,w,3] or [3,h,w] and names the axes."""
+    """Read height and width of camera `key`."""
+    # LeRobot writes [h,w,3] or [3,h,w] and names the axes.
     shape, names = feature.get("shape"), feature.get("names")
     sizes = [n for n in shape if type(n) is int and n > 0] if isinstance(shape, list) else []
     if len(sizes) != 3 or sizes != shape:
@@ -112,9 +113,7 @@ def frame_size(key: str, feature: Mapping[str, Any], folder: Path) -> tuple[int,
 
 
 def dimension_names(key: str, features: Mapping[str, Any], folder: Path) -> list[str]:
-    """Names of the dimensions of the numeric feature `key`; empty if there is none.
-
-    LeRobot writes a list, a mapping such as `{"motors": [...]}`, or nothing.
+    """Read the names of the dimensions of the numeric feature `key`; empty without that feature.
 
     Raises:
         DataError: the feature is not a vector of numbers.
@@ -128,6 +127,7 @@ def dimension_names(key: str, features: Mapping[str, Any], folder: Path) -> list
             f"{folder / INFO}: feature {key!r} has shape {shape!r}, expected one number; correct it"
         )
     names = feature.get("names")
+    # LeRobot writes a list, a mapping such as {"motors": [...]}, or nothing.
     if isinstance(names, dict):
         names = next((v for v in names.values() if isinstance(v, list)), None)
     if isinstance(names, list) and len(names) == shape[0]:
@@ -136,7 +136,7 @@ def dimension_names(key: str, features: Mapping[str, Any], folder: Path) -> list
 
 
 def unnamed(key: str, size: int) -> list[str]:
-    """Names for the dimensions of a feature that has none of its own."""
+    """Make names for the dimensions of a feature without names."""
     return [f"{key}_{i}" for i in range(size)]
 
 
@@ -172,9 +172,10 @@ def _place(folder: Path, info: Info, camera: str, row: Sequence[Any]) -> Episode
 
 
 def _inside(folder: Path, template: str, **values: Any) -> Path:
-    """Resolve the file `template` names; a dataset must not reach out of its own folder."""
+    """Resolve the file of `template`; a dataset must not reach out of its own folder."""
     try:
         name = template.format(**values)
+    # A template of another producer may have any format string; these are the errors it can raise.
     except (KeyError, IndexError, ValueError, AttributeError) as problem:
         raise DataError(
             f"{folder / INFO} has the unusable path {template!r}; correct it"
@@ -200,12 +201,12 @@ def _episode_table(folder: Path, columns: list[str]) -> dict[str, list[Any]]:
 
 
 def read_parquet(file: Path, columns: Sequence[str], episode: int | None = None) -> Any:
-    """Columns of a parquet file as a PyArrow table.
+    """Read columns of a parquet file as a PyArrow table.
 
     Args:
-        file: what to read.
-        columns: names of the columns to read.
-        episode: keep to the row groups that can hold this episode; all if None.
+        file: path of the file.
+        columns: names of the columns.
+        episode: read only row groups that can hold this episode; all if None.
 
     Raises:
         DataError: the file is missing or damaged, or has no such column.
@@ -228,7 +229,7 @@ def read_parquet(file: Path, columns: Sequence[str], episode: int | None = None)
 
 
 def _may_hold(group: Any, episode: int) -> bool:
-    """Tell whether the statistics of a row group, where it has some, allow for `episode`."""
+    """Return whether a row group can hold `episode`; True if it has no statistics."""
     for i in range(group.num_columns):
         column = group.column(i)
         if column.path_in_schema == "episode_index" and column.is_stats_set:

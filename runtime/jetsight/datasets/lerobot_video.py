@@ -1,6 +1,6 @@
-"""Decoding the pictures of one episode: from an mp4 shared by many episodes, or embedded in rows.
+"""Decoding of the pictures of one episode: from an mp4 with many episodes, or embedded in rows.
 
-Training, calibration and the running robot all decode here, so they see the same pixels.
+Training, calibration and the running robot all decode here, so they get the same pixels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Clip:
     width: int
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """Exactly `length` RGB frames [h,w,3], each a new array.
+        """Iterate over exactly `length` RGB frames [h,w,3], each a new array.
 
         Raises:
             DataError: the video is missing, truncated, damaged, or of another size or rate.
@@ -54,16 +54,18 @@ class Clip:
         )
 
     def _from_start(self, container: Any) -> Iterator[Any]:
-        """Decode pictures from `start_s` on; seeking lands on the key frame before it."""
+        """Decode pictures from `start_s` on."""
         if not container.streams.video:
             raise DataError(f"{self.path} has no video stream; {_AGAIN}")
         stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1  # small pictures: threads cost more than they give
+        stream.codec_context.thread_count = 1  # small pictures: threads cost more than they save
         half_s = 0.5 / self.fps
         if self.start_s > 0:
+            # A quarter period late, so that rounding cannot end one key frame too early.
             ticks = int((self.start_s + half_s / 2) / float(stream.time_base))
             container.seek(ticks, stream=stream, backward=True)
         for picture in container.decode(stream):
+            # Seeking ends at a key frame, which may be of the episode before.
             if picture.time is not None and picture.time >= self.start_s - half_s:
                 yield picture
 
@@ -76,7 +78,7 @@ class Clip:
         due_s = self.start_s + count / self.fps
         if picture.is_corrupt or abs(picture.time - due_s) > 0.5 / self.fps:
             raise DataError(
-                f"{self.path} has no sound frame at {due_s:g} s (frame {count} of an episode); "
+                f"{self.path} has no intact frame at {due_s:g} s (frame {count} of an episode); "
                 f"the video is damaged or not {self.fps:g} frames per second: {_AGAIN}"
             )
 
@@ -84,7 +86,7 @@ class Clip:
 def embedded(
     cells: Iterable[Any], path: Path, height: int, width: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """RGB frames [h,w,3] of pictures stored in parquet `cells` as `{"bytes": ..., "path": ...}`.
+    """Decode pictures in parquet `cells`, `{"bytes": ..., "path": ...}`, to RGB frames [h,w,3].
 
     Raises:
         DataError: a cell holds no picture, or one of another size.

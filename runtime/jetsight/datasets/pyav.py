@@ -1,4 +1,4 @@
-"""PyAV, used one way everywhere: RGB frames, one-line errors, no library text on stderr."""
+"""PyAV, used one way everywhere: import, conversion to RGB, and resizing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def import_av(purpose: str = "reading a camera or video") -> Any:
     """Import PyAV, an optional library.
 
     Args:
-        purpose: what it is needed for, as a noun phrase.
+        purpose: noun phrase for its use, in the message.
 
     Raises:
         MissingDependency: it is not installed.
@@ -35,10 +35,22 @@ def rgb(picture: Any) -> NDArray:
     return np.asarray(picture.to_ndarray(format="rgb24"))
 
 
-def whole_only(stream: Any) -> None:
-    """Make the decoder of JPEG pictures refuse a broken one instead of filling it up with grey.
+def resize(image: NDArray, height: int, width: int) -> NDArray:
+    """Resize an image `uint8 [h, w, 3]` by area averaging; unchanged if it has that size.
 
-    Video codecs flag a damaged picture themselves, and asked to be strict they refuse good ones.
+    Raises:
+        MissingDependency: PyAV is not installed.
     """
+    image = np.ascontiguousarray(image)
+    if image.shape[:2] == (height, width):
+        return image
+    picture = import_av("resizing a frame").VideoFrame.from_ndarray(image, format="rgb24")
+    return rgb(picture.reformat(width=width, height=height, interpolation="AREA"))
+
+
+def whole_only(stream: Any) -> None:
+    """Make the decoder of JPEG pictures refuse a damaged one instead of filling it with grey."""
+    # Only JPEG: video codecs flag a damaged picture themselves, and with this option they refuse
+    # good ones too.
     if stream.codec_context.name == "mjpeg":
         stream.codec_context.options = {"err_detect": "explode"}

@@ -1,4 +1,4 @@
-"""Traps that have cost people an afternoon: what the doctor sees, why it matters, what to run."""
+"""Advice for known problems of a machine: the finding, its effect, and the command to run."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from jetsight.doctor.report import Report
     from jetsight.machine.jetson import Jetson
 
-BUILD_MEMORY_BYTES = 1_500_000_000  # an engine of the ViT-L class asks for about this much
+BUILD_MEMORY_BYTES = 1_500_000_000  # about the need of an engine of the ViT-L class
 _SWAPPED_BYTES = 100_000_000  # a little is always swapped; more means pauses while measuring
 _NEAR_MILLIDEGREES = 5_000
 _VENV = "python3 -m venv --system-site-packages .venv"
 
 
 def advise(report: Report, loads: Callable[[str], bool], nvcc: bool) -> tuple[str, ...]:
-    """One line per trap this machine is in.
+    """List one line per problem of this machine.
 
     Args:
-        report: what was found; its own advice is not looked at.
-        loads: whether the system library of that file name is there.
-        nvcc: whether the CUDA toolkit's compiler is installed.
+        report: findings; its own advice is ignored.
+        loads: returns whether a system library of that file name can be loaded.
+        nvcc: the CUDA toolkit's compiler is installed.
     """
     lines = [*_cameras(report), *_drawing(report, loads)]
     board = report.jetson
@@ -44,7 +44,7 @@ def _cameras(report: Report) -> Iterator[str]:
 
 
 def _drawing(report: Report, loads: Callable[[str], bool]) -> Iterator[str]:
-    """System libraries that pip cannot bring: OpenCV, which draws PushT, links against two."""
+    # OpenCV, which draws PushT, links against both; pip cannot install them.
     absent = [name for name in ("libGL.so.1", "libgthread-2.0.so.0") if not loads(name)]
     if report.version("gym_pusht") and absent:
         yield (
@@ -76,7 +76,7 @@ def _tensorrt(report: Report, board: Jetson) -> Iterator[str]:
 
 
 def _hidden(report: Report) -> Iterator[str]:
-    """JetPack's TensorRT is there, but not for this Python."""
+    # JetPack's module is compiled for one Python, and a virtual environment hides it.
     folders = report.tensorrt.system_bindings
     names = [match[1] for path in folders if (match := re.search(r"/(python3\.\d+)/", path))]
     running = "python" + ".".join(report.system.python.split(".")[:2])
@@ -106,22 +106,17 @@ def _power(board: Jetson) -> Iterator[str]:
 
 
 def _speed(report: Report) -> Iterator[str]:
-    """Advise on what makes two timings of one board differ."""
     free = [rate.name for rate in report.clocks.all() if rate.locked is False]
     if free:
         yield (
             f"clocks are not locked ({', '.join(free)}), so benchmarks are not comparable; before "
             "measuring run: sudo jetson_clocks"
         )
-    yield from _slowed(report)
-
-
-def _slowed(report: Report) -> Iterator[str]:
     counted = [f"{sign.events} x {sign.reason}" for sign in report.throttles if sign.events]
     if counted:
         yield (
-            f"slowed down since boot by {', '.join(counted)}; look at the power supply and its "
-            "cable, or take a lower power mode"
+            f"slowed down since boot by {', '.join(counted)}; check the power supply and its "
+            "cable, or choose a lower power mode"
         )
     hot = [
         f"{zone.zone} {zone.millidegrees / 1000:.0f} of {zone.throttle_millidegrees / 1000:.0f} C"
@@ -136,7 +131,7 @@ def _slowed(report: Report) -> Iterator[str]:
 
 
 def _memory(report: Report) -> Iterator[str]:
-    """Advise on swap: the GPU shares the board's memory and cannot use what is swapped out."""
+    # The GPU of a board shares its memory, and cannot use what is swapped out.
     available = report.system.memory_available_bytes
     if available is not None and available < BUILD_MEMORY_BYTES:
         yield (
@@ -151,7 +146,7 @@ def _memory(report: Report) -> Iterator[str]:
         yield f"{gigabytes:.1f} GB is swapped out" + (
             f" to zram, which is memory itself; before a build run: {fix}"
             if any(area.zram for area in used)
-            else ", and what comes back pauses a measurement; stop what is not needed"
+            else ", and reading it back pauses a measurement; stop what is not needed"
         )
 
 

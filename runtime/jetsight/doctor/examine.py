@@ -1,13 +1,12 @@
-"""Examination of this machine: what it can run, what is missing, which package brings it.
+"""Examination of this machine: its abilities, and the packages that are missing for others.
 
-Packages are looked up, never imported: asking about torch must not cost a second or a gigabyte.
+Packages are looked up, never imported: importing torch takes a second and a gigabyte.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from jetsight.machine.jetson import Jetson, jetson
 from jetsight.machine.nvidia_packages import same_release
 from jetsight.machine.system import Cuda
 from jetsight.machine.thermal import temperatures, throttles
-from jetsight.tensorrt.bindings import RTX, TENSORRT, TensorRtModule
+from jetsight.tensorrt.bindings import RTX, TENSORRT, TensorRtModule, parse_version
 from jetsight.tensorrt.engine_cache import EngineStore
 from jetsight.tensorrt.fingerprint import HostSpec, host_spec
 from jetsight.version import __version__
@@ -36,13 +35,13 @@ _PC_ONLY = ("tensorrt_rtx", "torch_tensorrt")
 
 
 def installed_version(module: str) -> str | None:
-    """Version of an importable package, "unknown" if it does not say, None if absent."""
+    """Return the version of an importable package, "unknown" if not recorded, None if absent."""
     try:
         if importlib.util.find_spec(module) is None:
             return None
     except (ValueError, ImportError):  # ValueError: blocked by sys.modules[name] = None
         return None
-    # Distributions named after a CUDA version also bring the module `tensorrt`.
+    # Distributions named after a CUDA version also contain the module `tensorrt`.
     for name in (module.replace("_", "-"), f"{module}_cu13", f"{module}_cu12"):
         try:
             return importlib.metadata.version(name)
@@ -52,7 +51,7 @@ def installed_version(module: str) -> str | None:
 
 
 def installed_path(module: str) -> str | None:
-    """Folder of an importable package."""
+    """Return the folder of an importable package; None if it has none."""
     try:
         spec = importlib.util.find_spec(module)
     except (ValueError, ImportError):
@@ -70,16 +69,16 @@ def examine(
     loads: Callable[[str], bool] = machine.library_loads,
     store: EngineStore | None = None,
 ) -> Report:
-    """Look at this machine.
+    """Examine this machine.
 
     Args:
-        root: where `/etc`, `/proc`, `/sys` and `/dev` are found.
-        version_of: package lookup.
-        path_of: where a package is imported from.
+        root: parent of `/etc`, `/proc`, `/sys` and `/dev`.
+        version_of: returns the version of a package.
+        path_of: returns the folder of a package.
         cuda: driver probe.
-        infos: backends this version knows; `jetsight.backends.registry.available()` if None.
-        loads: whether the system library of that file name is there.
-        store: where engines are kept; this user's if None.
+        infos: known backends; `jetsight.backends.registry.available()` if None.
+        loads: returns whether a system library of that file name can be loaded.
+        store: the engines; this user's if None.
     """
     top = Path(root)
     board, driver = jetson(top), cuda(top)
@@ -90,7 +89,12 @@ def examine(
         system=machine.system(top),
         jetson=board,
         cuda=driver,
-        tensorrt=_tensorrt(top, versions["tensorrt"], path_of),
+        tensorrt=TensorRt(
+            system=nvidia_packages.tensorrt(top),
+            system_bindings=nvidia_packages.bindings(top),
+            binding=versions["tensorrt"],
+            binding_path=path_of("tensorrt") if versions["tensorrt"] else None,
+        ),
         clocks=clocks(top),
         temperatures=temperatures(top),
         throttles=throttles(top),
@@ -103,17 +107,8 @@ def examine(
     return replace(report, advice=advise(report, loads, nvidia_packages.has_compiler(top)))
 
 
-def _tensorrt(root: Path, binding: str | None, path_of: Lookup) -> TensorRt:
-    return TensorRt(
-        system=nvidia_packages.tensorrt(root),
-        system_bindings=nvidia_packages.bindings(root),
-        binding=binding,
-        binding_path=path_of("tensorrt") if binding else None,
-    )
-
-
 def _engines(root: Path, versions: dict[str, str | None], store: EngineStore) -> Engines:
-    """Count the engines in the store; their bytes are checked when one is loaded, not here."""
+    # Only the records are read; the engines' bytes are checked when one is loaded.
     folder, library = str(store.root), _library(root, versions)
     try:
         records = store.records()
@@ -127,21 +122,21 @@ def _engines(root: Path, versions: dict[str, str | None], store: EngineStore) ->
 
 
 def _fits(built: HostSpec, here: HostSpec) -> bool:
-    """Files may name fewer digits of a version than the library says of itself."""
+    # Package files may hold fewer digits of a version than the library reports.
     known = replace(here, version=built.version)
     return same_release(built.version, here.version) and not built.differences(known)
 
 
 def _library(root: Path, versions: dict[str, str | None]) -> TensorRtModule | None:
-    """Find the TensorRT that would run engines, as exact a version as files tell; not imported."""
+    """Describe, without importing it, the TensorRT that would run engines."""
     for name in (TENSORRT, RTX):
-        found = versions[name]
-        if found is None:
+        installed = versions[name]
+        if installed is None:
             continue
+        # The package record of the system has the build number, the Python module may not.
         system = nvidia_packages.tensorrt(root) if name == TENSORRT else None
-        exact = system if system and same_release(system, found) else found
-        numbers = (*(int(part[:9]) for part in re.findall(r"\d+", exact)[:4]), 0, 0, 0, 0)
-        return TensorRtModule(None, name, (numbers[0], numbers[1], numbers[2], numbers[3]))
+        exact = system if system and same_release(system, installed) else installed
+        return TensorRtModule(None, name, parse_version(exact))
     return None
 
 
@@ -152,7 +147,7 @@ def _bringer(module: str, board: Jetson | None) -> str:
         package = "python3-libnvinfer" if board.tensorrt else "nvidia-jetpack"
         return f"sudo apt install {package}"
     if board is not None and module in _PC_ONLY:
-        return "only on a PC: pip would bring a TensorRT that is not the board's"
+        return "only on a PC: pip would install a TensorRT that is not the board's"
     return f"pip install 'jetsight[{EXTRA_OF[module]}]'"
 
 
@@ -162,7 +157,7 @@ def _abilities(
     driver: Cuda,
     board: Jetson | None,
 ) -> tuple[Ability, ...]:
-    """List what is possible; a row that needs packages needs all of them."""
+    """List all abilities; a row that names packages needs all of them."""
     gpu = () if driver.devices else (driver.problem or "no CUDA device",)
 
     def needs(what: str, *modules: str, more: tuple[str, ...] = ()) -> Ability:
@@ -186,11 +181,11 @@ def _abilities(
 
 
 def _runs(prefix: str, infos: Sequence[BackendInfo], also: tuple[str, ...] = ()) -> Ability:
-    """Tell whether a backend for these graph families can be used, and which one would be."""
+    """Describe whether a backend for these graph families can be used, and which one."""
     known = [info for info in infos if info.runs(prefix)]
     ready = [f"{info.name} {info.version}" for info in known if info.reason is None]
     reasons = [] if ready else [info.reason or "" for info in known]
-    missing = tuple(dict.fromkeys([*reasons, *also]))  # both may say that there is no GPU
+    missing = tuple(dict.fromkeys([*reasons, *also]))  # both may report that there is no GPU
     if not known:
         missing = (f"jetsight {__version__} has no backend for them",)
     suffix = f" with {' or '.join(ready)}" if ready else ""

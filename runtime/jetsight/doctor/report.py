@@ -12,7 +12,7 @@ from jetsight.machine.thermal import Temperature, Throttle
 
 @dataclass(frozen=True)
 class Package:
-    """An optional package; `brought_by` is what to run when `version` is None."""
+    """An optional package; `brought_by` is the command that installs it."""
 
     module: str
     version: str | None
@@ -21,7 +21,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Ability:
-    """Something jetsight does, whether it can do it here, and if not, what is missing."""
+    """A function of jetsight, and the packages or devices it lacks on this machine."""
 
     what: str
     possible: bool
@@ -30,7 +30,7 @@ class Ability:
 
 @dataclass(frozen=True)
 class TensorRt:
-    """The system's TensorRT, and the one that `import tensorrt` gives here; they can differ."""
+    """The system's TensorRT, and the one that Python imports; they can differ."""
 
     system: str | None
     system_bindings: tuple[str, ...]
@@ -40,7 +40,7 @@ class TensorRt:
 
 @dataclass(frozen=True)
 class Engines:
-    """Engines built on this machine; usable are those proven here for this TensorRT and GPU."""
+    """Engines built on this machine; `usable` ones were proven here for this TensorRT and GPU."""
 
     folder: str
     stored: int
@@ -50,7 +50,7 @@ class Engines:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything `jetsight doctor` knows; `--json` prints exactly this."""
+    """Findings of `jetsight doctor`; `--json` prints exactly these fields."""
 
     jetsight: str
     system: System
@@ -67,5 +67,5 @@ class Report:
     advice: tuple[str, ...]
 
     def version(self, module: str) -> str | None:
-        """Installed version of an optional package, None if it is absent."""
+        """Return the installed version of an optional package, None if it is absent."""
         return next((p.version for p in self.packages if p.module == module), None)

@@ -1,13 +1,13 @@
-"""Clock limits of processor, GPU and memory, and whether they are pinned there.
+"""Clock rates of processor, GPU and memory, and whether each is locked at its ceiling.
 
-Two timings made at different clocks say nothing about each other: on one Orin NX the memory clock
-alone moved a median by 45 %. So every build record and benchmark carries a `Clocks`.
+Timings at different clocks cannot be compared: on one Orin NX the memory clock alone moved a
+median by 45 %. So every build record and benchmark carries a `Clocks`.
 
-Where the files are: processors are cpufreq policies everywhere. The GPU of Orin is a devfreq node
+Location of the files: processors are cpufreq policies everywhere. The GPU of Orin is a devfreq node
 named after its address (`17000000.gpu`, before JetPack 6 `17000000.ga10b`), that of Thor one node
 per clock domain (`gpu-gpc-0`, `gpu-nvd-0`). The memory clock (EMC) is the devfreq node `bwmgr` on
-JetPack 7; on JetPack 6 it is in debugfs, which only root can read, and other users see no more
-than the ceiling that the power mode sets.
+JetPack 7; on JetPack 6 it is in debugfs, which only root can read, and other users see only the
+ceiling of the power mode.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pathlib import Path
 from jetsight.machine import sysfs
 
 _GPU_NODE = re.compile(r"(?:[0-9a-f]+\.)?(?:gpu|g[abpv]1\db)|gpu-[a-z]+-\d+", flags=re.ASCII)
-_GPU_PLATFORM = ("17000000.gpu", "17000000.ga10b", "gpu.0")  # where sysfs has no class/devfreq
+_GPU_PLATFORM = ("17000000.gpu", "17000000.ga10b", "gpu.0")  # for kernels without class/devfreq
 _EMC_DEBUG = "sys/kernel/debug/bpmp/debug/clk/emc"
 _EMC_CEILINGS = ("sys/kernel/nvpmodel_clk_cap/emc", "sys/kernel/nvpmodel_emc_cap/emc_iso_cap")
 
 
 @dataclass(frozen=True)
 class ClockRate:
-    """One clock. `locked` says whether it can only run at its ceiling; None if files do not say."""
+    """One clock; `locked` if it can only run at its ceiling, None if that is not known."""
 
     name: str
     current_hz: int | None
@@ -47,12 +47,12 @@ class Clocks:
 
     @property
     def locked(self) -> bool | None:
-        """True if every clock that says so is locked, False if one is not, None if none says."""
+        """True if every known clock is locked, False if one is not, None if none is known."""
         known = [rate.locked for rate in self.all() if rate.locked is not None]
         return all(known) if known else None
 
     def all(self) -> tuple[ClockRate, ...]:
-        """Every clock, the memory's last."""
+        """List every clock, the memory's last."""
         return (*self.cpu, *self.gpu, *([self.emc] if self.emc else []))
 
 
@@ -63,30 +63,20 @@ def clocks(root: Path) -> Clocks:
 
 def _cpu(root: Path) -> Iterator[ClockRate]:
     for policy in sysfs.nodes(root / "sys/devices/system/cpu/cpufreq", "policy[0-9]*"):
-        read = _kilohertz(policy)
-        if read != (None, None, None):
+        files = (policy / f"scaling_{what}_freq" for what in ("cur", "min", "max"))
+        current, low, high = (
+            None if kHz is None else kHz * 1000 for kHz in map(sysfs.integer, files)
+        )
+        if (current, low, high) != (None, None, None):
             governor = sysfs.text(policy / "scaling_governor")
             cores = sysfs.text(policy / "affected_cpus") or policy.name.removeprefix("policy")
-            name = f"cpu {cores}"
-            yield ClockRate(name, *read, governor, locked=_pinned(read[1], read[2]))
-
-
-def _kilohertz(policy: Path) -> tuple[int | None, int | None, int | None]:
-    current, low, high = (
-        sysfs.integer(policy / f"scaling_{what}_freq") for what in ("cur", "min", "max")
-    )
-    return _times(current, 1000), _times(low, 1000), _times(high, 1000)
+            yield ClockRate(f"cpu {cores}", current, low, high, governor, _pinned(low, high))
 
 
 def _gpu(root: Path) -> Iterator[ClockRate]:
-    found = [
-        node
-        for node in sysfs.nodes(root / "sys/class/devfreq", "*")
-        if _GPU_NODE.fullmatch(node.name)
-    ]
-    platform = root / "sys/devices/platform"
-    for node in found or [platform / name / "devfreq_dev" for name in _GPU_PLATFORM]:
-        name = node.parent.name if node.name == "devfreq_dev" else node.name
+    devfreq, platform = sysfs.nodes(root / "sys/class/devfreq", "*"), root / "sys/devices/platform"
+    nodes = [(node, node.name) for node in devfreq if _GPU_NODE.fullmatch(node.name)]
+    for node, name in nodes or [(platform / n / "devfreq_dev", n) for n in _GPU_PLATFORM]:
         rate = _devfreq(node, name)
         if rate is not None:
             yield rate
@@ -105,10 +95,10 @@ def _devfreq(node: Path, name: str) -> ClockRate | None:
 
 def _emc(root: Path) -> ClockRate | None:
     rate = _devfreq(root / "sys/class/devfreq/bwmgr", "emc") or _emc_debug(root / _EMC_DEBUG)
-    ceilings = [sysfs.integer(root / path) for path in _EMC_CEILINGS]
-    ceiling = min((cap for cap in ceilings if cap), default=None)  # 0 stands for none
     if rate is not None:
         return rate
+    ceilings = [sysfs.integer(root / path) for path in _EMC_CEILINGS]
+    ceiling = min((cap for cap in ceilings if cap), default=None)  # 0 means no ceiling
     return ClockRate("emc", None, None, ceiling, None, None) if ceiling else None
 
 
@@ -122,7 +112,3 @@ def _emc_debug(node: Path) -> ClockRate | None:
 
 def _pinned(low: int | None, high: int | None) -> bool | None:
     return None if low is None or high is None else low == high
-
-
-def _times(value: int | None, factor: int) -> int | None:
-    return None if value is None else value * factor

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jetsight.machine import nvidia_packages, sysfs
 
-# L4T, as exactly as needed -> (JetPack, its TensorRT). JetPack 6.0 and older ship TensorRT 8.
+# L4T release, as long as needed -> (JetPack, its TensorRT). JetPack 6.0 and older ship TensorRT 8.
 _JETPACK = {
     "35": ("5.1", "8.5"),
     "36.3": ("6.0", "8.6"),
@@ -36,10 +36,10 @@ class PowerMode:
 
 @dataclass(frozen=True)
 class Jetson:
-    """A Jetson board; JetPack and its TensorRT are known for the L4T releases we know.
+    """A Jetson board.
 
-    `jetpack_tensorrt` is what that JetPack ships, `tensorrt` what is installed; `fastest_mode` is
-    the power mode with the highest ceiling among those the board has.
+    `jetpack_tensorrt` is the version in that JetPack, `tensorrt` the installed one; `fastest_mode`
+    is the board's power mode with the highest ceiling.
     """
 
     model: str | None
@@ -85,7 +85,7 @@ def power_modes(root: Path) -> tuple[PowerMode, ...]:
 
 
 def _ceiling(mode: PowerMode) -> tuple[int, int]:
-    """Order of modes: MAXN_SUPER, MAXN, then by watts. Numbers differ from board to board."""
+    """Sort key of modes: MAXN_SUPER, MAXN, then by watts. Numbers differ from board to board."""
     watts = re.search(r"(\d{1,4})W", mode.name, flags=re.ASCII)
     unlimited = 2 if "MAXN_SUPER" in mode.name else int("MAXN" in mode.name)
     return unlimited, int(watts[1]) if watts else 0
@@ -98,7 +98,7 @@ def _power_mode(root: Path) -> str | None:
 
 
 def _l4t(root: Path, package: str) -> str | None:
-    """Read the release file; inside a container, where it may be missing, the package record."""
+    """Read the release file, or the package record: containers may lack the file."""
     first = (sysfs.text(root / "etc/nv_tegra_release") or "")[:200]
     match = re.search(r"R(\d{1,3}) \(release\), REVISION: (\d{1,3}\.\d{1,3})", first)
     if match:

@@ -1,7 +1,7 @@
-"""NVIDIA's software of the system, not of pip: read from package records and files.
+"""NVIDIA's system software (not pip's), read from package records and files.
 
-The system's TensorRT is the one whose driver is on the board. What Python imports may be another
-one, so the two are distinguished here and compared by the doctor.
+The system's TensorRT matches the driver of the board. Python may import another one, so the two
+are distinguished here and compared by the doctor.
 """
 
 from __future__ import annotations
@@ -30,25 +30,24 @@ class _CudaRelease:
 
 
 def packages(root: Path, names: Collection[str]) -> dict[str, str]:
-    """Versions of installed Debian packages, epoch and revision included."""
-    found = {}
-    wanted = frozenset(names)
+    """Read the versions of installed Debian packages, epoch and revision included."""
+    versions = {}
     name, installed = "", False
     for line in sysfs.lines(root / "var/lib/dpkg/status", max_bytes=_STATUS_BYTES):
         key, _, value = line.partition(": ")
         if key == "Package":
             name, installed = value, False
-        elif name not in wanted:
+        elif name not in names:
             continue
         elif key == "Status":
             installed = value.endswith(" installed")
         elif key == "Version" and installed and value.isprintable():
-            found[name] = value
-    return found
+            versions[name] = value
+    return versions
 
 
 def tensorrt(root: Path) -> str | None:
-    """Version of the system's TensorRT, as long as its source says: 10.3.0.30 or 10.3.0."""
+    """Read the version of the system's TensorRT, with the digits known: 10.3.0.30 or 10.3.0."""
     records = packages(root, _TENSORRT_PACKAGES)
     for name in _TENSORRT_PACKAGES:
         match = re.match(r"\d+(?:\.\d+){1,3}", records.get(name, ""), flags=re.ASCII)
@@ -62,18 +61,17 @@ def tensorrt(root: Path) -> str | None:
 
 
 def cuda(root: Path) -> str | None:
-    """Version of the CUDA toolkit under /usr/local/cuda."""
+    """Read the version of the CUDA toolkit under /usr/local/cuda."""
     path = root / "usr/local/cuda/version.json"
     raw = "\n".join(sysfs.lines(path)).encode()
     try:
-        known = strict_json.parse(raw, _CudaRelease, str(path), allow_unknown=True)
+        return strict_json.parse(raw, _CudaRelease, str(path), allow_unknown=True).cuda.version
     except ArtefactError:
         return None
-    return known.cuda.version
 
 
 def has_compiler(root: Path) -> bool:
-    """Tell whether the CUDA toolkit has nvcc, which building PyCUDA needs."""
+    """Return whether the CUDA toolkit has nvcc, which building PyCUDA needs."""
     try:
         return (root / "usr/local/cuda/bin/nvcc").exists()
     except OSError:
@@ -81,12 +79,12 @@ def has_compiler(root: Path) -> bool:
 
 
 def bindings(root: Path) -> tuple[str, ...]:
-    """Folders where the system's own Python finds `tensorrt`."""
+    """List the folders where the system's own Python finds `tensorrt`."""
     found = sysfs.nodes(root, "usr/lib/python3*/dist-packages/tensorrt")
     return tuple(f"/{path.relative_to(root).as_posix()}" for path in found)
 
 
 def same_release(left: str, right: str) -> bool:
-    """Tell whether two versions agree as far as both go: 10.3.0 and 10.3.0.30 do, 10.16 not."""
+    """Return whether the digits that both versions have agree: 10.3.0 and 10.3.0.30, not 10.16."""
     pairs = zip(re.findall(r"\d+", left), re.findall(r"\d+", right), strict=False)
     return all(int(one) == int(other) for one, other in pairs)

@@ -1,7 +1,7 @@
-"""Small files of `/proc`, `/sys` and `/etc`, read so that nothing about them can raise.
+"""Small files of `/proc`, `/sys` and `/etc`; reading them never raises.
 
-A node may be missing, unreadable without root, say `N/A`, or vanish between `open` and `read`
-(a sensor of a part that is switched off answers EAGAIN). All of that is None here.
+A node may be missing, unreadable without root, hold `N/A`, or vanish between `open` and `read`
+(a sensor of a part that is switched off returns EAGAIN). All of that is None here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SMALL_BYTES = 4096  # sysfs nodes are at most a page
 
 
 def text(path: Path) -> str | None:
-    """One line of a small file, without the NUL that device-tree strings end in."""
+    """Read a small file as one line, without the NUL at the end of device-tree strings."""
     raw = _bytes(path, _SMALL_BYTES)
     if raw is None:
         return None
@@ -29,12 +29,12 @@ def integer(path: Path) -> int | None:
 
 
 def lines(path: Path, *, max_bytes: int = 1 << 20) -> list[str]:
-    """Lines of a text file; none if it cannot be read. Nothing behind `max_bytes` is seen."""
+    """Read the lines of the first `max_bytes` of a text file; empty if it cannot be read."""
     return (_bytes(path, max_bytes) or b"").decode(errors="replace").splitlines()
 
 
 def fields(path: Path, separator: str) -> dict[str, str]:
-    """`key<separator>value` lines; the first of several equal keys counts."""
+    """Read `key<separator>value` lines; the first of several equal keys counts."""
     found: dict[str, str] = {}
     for line in lines(path):
         key, _, value = line.partition(separator)
@@ -43,7 +43,7 @@ def fields(path: Path, separator: str) -> dict[str, str]:
 
 
 def nodes(folder: Path, pattern: str) -> Iterator[Path]:
-    """List what matches in a folder, `zone2` before `zone10`; nothing if it cannot be read."""
+    """List the matches in a folder, `zone2` before `zone10`; empty if it cannot be read."""
     try:
         found = list(folder.glob(pattern))
     except (OSError, ValueError):
@@ -54,10 +54,10 @@ def nodes(folder: Path, pattern: str) -> Iterator[Path]:
 def _bytes(path: Path, limit: int) -> bytes | None:
     try:
         with path.open("rb") as file:
-            # A node that answers EAGAIN is read as None, against the annotation of `read`.
-            found: bytes | None = file.read(limit)
-            return found
-    except (OSError, ValueError):  # ValueError: a NUL in a name that came from another file
+            # None on EAGAIN, against the annotation of `read`.
+            data: bytes | None = file.read(limit)
+            return data
+    except (OSError, ValueError):  # ValueError: a NUL in a name read from another file
         return None
 
 

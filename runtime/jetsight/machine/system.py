@@ -1,7 +1,7 @@
-"""Facts of this machine: board, memory, GPU driver and cameras, read without an import.
+"""Operating system, memory, GPU driver and cameras of this machine.
 
-Every probe answers None or nothing when the file or library it needs is absent, unreadable or
-odd; a machine is described by what it does say. `root` replaces `/` so that tests bring their own.
+Every probe returns None or nothing when the file or library it needs is absent, unreadable or
+malformed. `root` replaces `/` in tests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MULTIPROCESSORS, _INTEGRATED, _SM_MAJOR, _SM_MINOR = 16, 18, 75, 76
 
 @dataclass(frozen=True)
 class Swap:
-    """One swap area; `zram` is memory itself, compressed."""
+    """One swap area; `zram` is compressed memory, not a disk."""
 
     path: str
     zram: bool
@@ -58,7 +58,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Cuda:
-    """Answers of the NVIDIA driver; `problem` explains why there are no devices."""
+    """State of the NVIDIA driver; `problem` is the reason why there are no devices."""
 
     driver: str | None
     cuda: str | None
@@ -68,7 +68,7 @@ class Cuda:
 
 @dataclass(frozen=True)
 class VideoDevice:
-    """One V4L2 node and whether this user may open it."""
+    """One V4L2 node; `accessible` if this user may open it."""
 
     path: str
     name: str | None
@@ -93,31 +93,31 @@ def system(root: Path) -> System:
 
 
 def swaps(root: Path) -> tuple[Swap, ...]:
-    """Swap areas in use: `Filename Type Size Used Priority`, sizes in kilobytes."""
-    found = []
+    """List the swap areas in use."""
+    # Rows of /proc/swaps: Filename Type Size Used Priority, sizes in kilobytes.
     row = re.compile(r"(/\S+)\s+\w+\s+(\d{1,15})\s+(\d{1,15})\s", flags=re.ASCII)
-    for match in map(row.match, sysfs.lines(root / "proc/swaps")):
-        if match:
-            path, size, used = match[1], int(match[2]) * 1024, int(match[3]) * 1024
-            found.append(Swap(path, path.startswith("/dev/zram"), size, used))
-    return tuple(found)
+    matches = filter(None, map(row.match, sysfs.lines(root / "proc/swaps")))
+    return tuple(
+        Swap(m[1], m[1].startswith("/dev/zram"), int(m[2]) * 1024, int(m[3]) * 1024)
+        for m in matches
+    )
 
 
 def cuda(root: Path, load: Callable[[str], Any] = ctypes.CDLL) -> Cuda:
-    """Ask the driver for its devices; no context is created, no memory is taken."""
+    """List the driver's devices without creating a context or taking GPU memory."""
     driver = sysfs.text(root / "sys/module/nvidia/version")
     try:
         library = load("libcuda.so.1")
     except OSError:
         return Cuda(driver, None, (), "no NVIDIA driver (libcuda.so.1 is not installed)")
     try:
-        return _ask(library, driver)
+        return _probe(library, driver)
     except (AttributeError, ctypes.ArgumentError, ValueError) as error:
         return Cuda(driver, None, (), f"libcuda.so.1 is not usable ({error})")
 
 
 def library_loads(name: str) -> bool:
-    """Tell whether the dynamic linker finds the system library of that file name."""
+    """Return whether the dynamic linker can load the system library of that file name."""
     try:
         ctypes.CDLL(name)
     except OSError:
@@ -126,21 +126,22 @@ def library_loads(name: str) -> bool:
 
 
 def video_devices(root: Path) -> tuple[VideoDevice, ...]:
-    """V4L2 capture nodes in numeric order; metadata nodes of a camera are left out."""
-    found = []
+    """List V4L2 capture nodes in numeric order."""
+    devices = []
     for node in sysfs.nodes(root / "dev", "video[0-9]*"):
         about = root / "sys/class/video4linux" / node.name
         if (sysfs.text(about / "index") or "0") != "0":
-            continue
-        shown = "/" + node.relative_to(root).as_posix()
+            continue  # a metadata node of the same camera
+        path = "/" + node.relative_to(root).as_posix()
         accessible = os.access(node, os.R_OK | os.W_OK)
-        found.append(VideoDevice(shown, sysfs.text(about / "name"), accessible))
-    return tuple(found)
+        devices.append(VideoDevice(path, sysfs.text(about / "name"), accessible))
+    return tuple(devices)
 
 
-def _ask(library: Any, driver: str | None) -> Cuda:
+def _probe(library: Any, driver: str | None) -> Cuda:
     code = library.cuInit(0)
     if code != 0:
+        # 100 is CUDA_ERROR_NO_DEVICE.
         problem = "no CUDA device" if code == 100 else f"cuInit failed with CUDA error {code}"
         return Cuda(driver, None, (), problem)
     version, count = ctypes.c_int(0), ctypes.c_int(0)
@@ -158,7 +159,7 @@ def _device(library: Any, ordinal: int) -> Gpu:
     library.cuDeviceGetName(name, len(name), device)
     library.cuDeviceTotalMem_v2(ctypes.byref(size), device)
 
-    def ask(attribute: int) -> int:
+    def get(attribute: int) -> int:
         value = ctypes.c_int(0)
         library.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
         return value.value
@@ -166,9 +167,9 @@ def _device(library: Any, ordinal: int) -> Gpu:
     return Gpu(
         name=name.value.decode(errors="replace"),
         memory_bytes=size.value,
-        compute_capability=f"{ask(_SM_MAJOR)}.{ask(_SM_MINOR)}",
-        multiprocessors=ask(_MULTIPROCESSORS),
-        integrated=bool(ask(_INTEGRATED)),
+        compute_capability=f"{get(_SM_MAJOR)}.{get(_SM_MINOR)}",
+        multiprocessors=get(_MULTIPROCESSORS),
+        integrated=bool(get(_INTEGRATED)),
     )
 
 

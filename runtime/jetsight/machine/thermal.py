@@ -1,7 +1,7 @@
-"""Temperatures of the machine, and whether it was slowed down for them.
+"""Temperatures of the machine, and the reasons it was throttled for.
 
-A zone of a part that is switched off has a name and no temperature. Counters of over-current and
-under-voltage events count since boot; thermal alerts only say whether one is on right now.
+A zone of a part that is switched off has a name and no temperature. Over-current and under-voltage
+events are counted since boot; thermal alerts are only on or off.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from jetsight.machine import sysfs
 
-# What the three counters of the hwmon chip `soctherm_oc` count, the same on Orin and Thor.
+# Meaning of the three counters of the hwmon chip `soctherm_oc`, the same on Orin and Thor.
 _OVER_CURRENT = {
     "oc1": "under-voltage",
     "oc2": "average over-current",
     "oc3": "instantaneous over-current",
 }
-_POSSIBLE = range(-60_000, 200_001)  # -256000 stands for a part that is switched off
+_POSSIBLE = range(-60_000, 200_001)  # a part that is switched off reports -256000
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """One thermal zone; `throttle_millidegrees` is where the kernel starts to slow it down."""
+    """One thermal zone; from `throttle_millidegrees` on the kernel throttles it."""
 
     zone: str
     millidegrees: int | None
@@ -33,7 +33,7 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Throttle:
-    """A reason to run slower: how often since boot, or whether it holds now; None if unsaid."""
+    """A reason for throttling: `events` since boot, or `active` now; None if not reported."""
 
     reason: str
     events: int | None
@@ -41,7 +41,7 @@ class Throttle:
 
 
 def temperatures(root: Path) -> tuple[Temperature, ...]:
-    """Every thermal zone that has a name."""
+    """List every thermal zone that has a name."""
     found = []
     for zone in sysfs.nodes(root / "sys/class/thermal", "thermal_zone[0-9]*"):
         name = sysfs.text(zone / "type")
@@ -51,7 +51,7 @@ def temperatures(root: Path) -> tuple[Temperature, ...]:
 
 
 def throttles(root: Path) -> tuple[Throttle, ...]:
-    """Read the counters of everything that can slow this machine down."""
+    """List the state of everything that can throttle this machine."""
     return (*_over_current(root), *_alerts(root), *_processor(root))
 
 
@@ -87,7 +87,7 @@ def _alerts(root: Path) -> Iterator[Throttle]:
 
 
 def _processor(root: Path) -> Iterator[Throttle]:
-    """Intel and AMD processors count for themselves; one package's cores share its counter."""
+    # Of cpu0 alone: the cores of one package share its counter.
     counter = "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
     events = sysfs.integer(root / counter)
     if events is not None:

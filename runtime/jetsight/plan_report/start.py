@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from jetsight.cameras.source import SourceInfo, StreamRequest, defect
 from jetsight.clock import Clock
 from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
-from jetsight.datasets.pyav import import_av, rgb
+from jetsight.datasets.pyav import resize
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError, DataError, UsageError
 from jetsight.stream.frames import Frame
@@ -194,7 +193,7 @@ class Reader:
                     "of the model's camera, or add --resize"
                 )
             self.resized.append(Resized(label, width, height))
-            image = resized(image, *wanted)
+            image = resize(image, *wanted)
         problem = defect(image, StreamRequest.of(spec))
         if problem is not None:
             raise CameraError(f"{label} {problem}; give a frame that shows the scene")
@@ -239,17 +238,6 @@ def frames_at(data: LeRobotDataset, episode: int, ticks: Sequence[int]) -> list[
         if tick == ticks[-1]:
             break
     return found
-
-
-def resized(image: NDArray, height: int, width: int) -> NDArray:
-    """Resize an image `uint8 [h, w, 3]`, averaging its pixels.
-
-    Raises:
-        MissingDependency: PyAV is not installed.
-    """
-    av: Any = import_av()
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-    return rgb(picture.reformat(width=width, height=height, interpolation="AREA"))
 
 
 class Slides:

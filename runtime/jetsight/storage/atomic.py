@@ -1,4 +1,4 @@
-"""Writing files and folders so that a reader sees the old one or the new one, never a part.
+"""Atomic writes: a reader sees the old file or folder or the new one, never a part.
 
 The order is temp -> write -> fsync(file) -> rename -> fsync(folder); a kill at any step leaves the
 final name untouched and at most a hidden temp behind, which the next writer of that name sweeps.
@@ -23,7 +23,7 @@ from jetsight.errors import StorageError
 _SUFFIX = ".jetsight-tmp"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-# Names are at most 255 bytes on every file system we meet; the temp adds a dot, a nonce, a suffix.
+# Linux file systems allow names of 255 bytes; the temp adds a dot, a nonce and a suffix.
 _MAX_NAME_BYTES = 255 - len(_SUFFIX) - 16
 
 
@@ -39,10 +39,10 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 
 @contextlib.contextmanager
 def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Yield a binary stream whose content takes the name `path` when the block ends well.
+    """Yield a binary stream that is renamed to `path` when the block succeeds.
 
-    An exception in the block removes what was written and leaves an older `path` as it was.
-    A pipe or device (`/dev/stdout`) has no name to take and is written directly.
+    An exception in the block removes the new data and leaves an older `path` unchanged.
+    A pipe or device (`/dev/stdout`) cannot be replaced and is written directly.
 
     Raises:
         StorageError: the disk is full, the place is not writable, or `path` is a folder.
@@ -52,7 +52,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with _reported(target), open(path, "wb") as stream:
             yield stream
         return
-    if os.path.isdir(target):  # never raises, the open below says more
+    if os.path.isdir(target):  # never raises: the `open` below reports an unreadable parent
         raise StorageError(f"{target} is a folder, expected a file name; choose another path")
     temp, descriptor = _prepare(target, folder=False)
     stream = os.fdopen(descriptor, "wb")
@@ -76,11 +76,10 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def new_directory(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield an empty folder to fill, which takes the name `target` when the block ends well.
+    """Yield an empty folder to fill, which is renamed to `target` when the block succeeds.
 
-    Everything written below it is flushed to disk before the rename. An exception in the block
-    (also KeyboardInterrupt) removes the folder; `target` then does not exist, or is as empty as
-    it was.
+    Its content is flushed to disk before the rename. An exception in the block (also
+    KeyboardInterrupt) removes the folder; `target` then is absent or empty, as before.
 
     Example:
         >>> with new_directory("runs/nano") as folder:
@@ -109,7 +108,7 @@ def new_directory(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def refuse_used(target: str | os.PathLike[str]) -> None:
-    """Raise `StorageError` unless `target` is absent or an empty folder; ask before long work."""
+    """Raise `StorageError` unless `target` is absent or an empty folder; call before long work."""
     final = _resolve(target)
     with _reported(final):
         if final.is_dir():
@@ -124,11 +123,11 @@ def refuse_used(target: str | os.PathLike[str]) -> None:
 
 
 def sweep(parent: str | os.PathLike[str], name: str | None = None) -> list[Path]:
-    """Remove temps that a killed writer left in `parent`, and return what was removed.
+    """Remove temps that killed writers left in `parent`, and return their paths.
 
     Args:
-        parent: folder to look into; its subfolders are not visited.
-        name: sweep only leftovers of this final name; all names if None.
+        parent: folder to search, without its subfolders.
+        name: final name whose temps are removed; those of all names if None.
     """
     prefix = "." if name is None else _temp_prefix(name)
     with os.scandir(parent) as entries:
@@ -137,7 +136,7 @@ def sweep(parent: str | os.PathLike[str], name: str | None = None) -> list[Path]
 
 
 def _resolve(path: str | os.PathLike[str]) -> Path:
-    """Absolute path with links followed, so that the rename happens where the name really is."""
+    # Links are followed, so that the rename replaces the file, not a link to it.
     return Path(os.path.realpath(path))
 
 
@@ -150,7 +149,7 @@ def _is_special(path: str | os.PathLike[str]) -> bool:
 
 
 def _prepare(final: Path, *, folder: bool) -> tuple[Path, int]:
-    """Make the parents, sweep leftovers of that name, and return a fresh locked temp."""
+    """Make the parents, sweep old temps of that name, and return a new locked one."""
     with _reported(final):
         _make_parents(final.parent)
         sweep(final.parent, final.name)
@@ -163,7 +162,7 @@ def _temp_prefix(name: str) -> str:
 
 
 def _locked_temp(final: Path, *, folder: bool) -> tuple[Path, int]:
-    """Create a hidden sibling of `final` and lock it; returns its path and open descriptor."""
+    """Create and lock a hidden sibling of `final`; return its path and open descriptor."""
     while True:
         temp = final.parent / f"{_temp_prefix(final.name)}{secrets.token_hex(6)}{_SUFFIX}"
         if folder:
@@ -174,8 +173,8 @@ def _locked_temp(final: Path, *, folder: bool) -> tuple[Path, int]:
         try:
             descriptor = os.open(temp, flags | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
-            continue  # a sweep took the folder before it was locked
-        with contextlib.suppress(OSError):  # no locks here (some network mounts): sweeps skip it
+            continue  # a sweep removed the folder before it was locked
+        with contextlib.suppress(OSError):  # some network mounts have no locks: sweeps skip it
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # A sweep may also have locked and removed it between creation and our lock.
         if temp.exists():
@@ -187,8 +186,9 @@ def _remove_abandoned(path: str) -> bool:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return False  # already swept, or not ours to touch
+        return False  # already swept, or of another user
     try:
+        # The kernel releases the lock of a killed writer, so only abandoned temps can be locked.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             shutil.rmtree(path)
@@ -202,7 +202,7 @@ def _remove_abandoned(path: str) -> bool:
 
 
 def _make_parents(folder: Path) -> None:
-    """Create missing parents of a target, each entry flushed in the folder that holds it."""
+    """Create missing parents of a target, and flush the folder entry of each."""
     if folder.is_dir():
         return
     if folder.exists():
@@ -239,9 +239,9 @@ def _fsync_path(path: str | os.PathLike[str], flags: int) -> None:
 
 @contextlib.contextmanager
 def _reported(target: Path, only: frozenset[int] | None = None) -> Iterator[None]:
-    """Turn what the file system refused into one `StorageError` naming `target`.
+    """Translate errors of the file system into one `StorageError` naming `target`.
 
-    In a caller's block `only` keeps this to a full disk: other errors may be about its sources.
+    Around a caller's block `only` limits this to a full disk: other errors may concern its sources.
     """
     try:
         yield
@@ -252,12 +252,12 @@ def _reported(target: Path, only: frozenset[int] | None = None) -> Iterator[None
 
 
 def is_full(error: OSError) -> bool:
-    """Tell whether the disk, the quota or the file size limit stopped a write."""
+    """Return whether the disk, the quota or the file size limit stopped a write."""
     return error.errno in _FULL
 
 
 def storage_error(error: OSError, target: str | os.PathLike[str]) -> StorageError:
-    """Say in one line what `error` means for writing `target` and what to do next."""
+    """Describe in one line a failed write of `target`, with the next step."""
     where, why = os.fspath(target), error.strerror or str(error)
     if error.errno in _FULL:
         return StorageError(

@@ -13,15 +13,16 @@ from jetsight.storage.atomic import storage_error
 
 @contextlib.contextmanager
 def locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lock file `path` inside the block; the file stays, or a deleted one could be locked.
+    """Hold the lock file `path` inside the block.
 
     Args:
         path: the lock file; its folder exists.
         waiting: called once, with the holder's process id as text, before a wait.
 
     Raises:
-        StorageError: the file cannot be made.
+        StorageError: the file cannot be created.
     """
+    # The file is never removed: another process could hold the lock of a deleted one.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o600)
@@ -36,7 +37,9 @@ def locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:  # some network mounts have no locks
             raise storage_error(error, path) from error
-        with contextlib.suppress(OSError):  # only for the message above; a full disk is no reason
+        with contextlib.suppress(
+            OSError
+        ):  # the process id is only informative: a full disk is fine
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield

@@ -1,9 +1,9 @@
-"""Frozen dataclasses to JSON and back, believing nothing the file says.
+"""Frozen dataclasses to JSON and back, for files that are not trusted.
 
-Refused: bytes that are not UTF-8 JSON, duplicate keys, NaN and infinities, numbers too long to be
-honest, text with control or invisible characters, unknown keys (the nearest known one is named),
-missing keys, and values of another type than the field's annotation. It knows no schema of its
-own: limits that relate fields to one another belong in `__post_init__` of the dataclass.
+Refused: bytes that are not UTF-8 JSON, duplicate keys, NaN and infinities, overlong numbers, text
+with control or invisible characters, unknown keys (the nearest known one is named), missing keys,
+and values of another type than the field's annotation. Limits that relate fields to one another
+belong in `__post_init__` of the dataclass.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def parse(
         what: name of the file, first words of every message.
         error: exception class to raise.
         allow_unknown: ignore unknown keys, for files of a newer minor version.
-        max_bytes: refuse larger files before looking at them.
+        max_bytes: limit above which a file is refused unparsed.
 
     Raises:
         error: anything is wrong with `data`; one line that names the key.
@@ -94,9 +94,10 @@ def parse_object(
 
 
 def dump(value: object) -> bytes:
-    """JSON of a dataclass, the same bytes for equal values: fields as declared, keys sorted.
+    """Return the JSON of a dataclass, the same bytes for equal values.
 
-    Objects are indented and lists of plain values stay on one line, so a person can read it.
+    Fields are in the order of declaration, keys of mappings sorted. For readability objects are
+    indented and lists of plain values stay on one line.
 
     Raises:
         ValueError: a float is not finite; such a file could not be read back.
@@ -112,12 +113,12 @@ class _Wrong(Exception):
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in pairs:
-        if key in seen:
+        if key in found:
             raise _Wrong("", f"the key {_shown(key)} appears twice in one object")
-        seen[key] = value
-    return seen
+        found[key] = value
+    return found
 
 
 def _refuse_constant(text: str) -> Any:
@@ -125,6 +126,7 @@ def _refuse_constant(text: str) -> Any:
 
 
 def _parse_int(text: str) -> int:
+    # Before `int`, whose time grows with the square of the number of digits.
     if len(text) > _MAX_DIGITS:
         raise _Wrong("", f"a number has {len(text)} digits")
     return int(text)
@@ -138,7 +140,7 @@ def _parse_float(text: str) -> float:
 
 
 def _check_text(value: Any, depth: int) -> None:
-    """Every string must be printable: a newline or an escape code could forge a message."""
+    """Refuse strings that are not printable: a newline or an escape code could forge a message."""
     if depth > _MAX_DEPTH:
         raise _Wrong("", f"nested deeper than {_MAX_DEPTH} levels")
     if isinstance(value, str):
@@ -159,8 +161,9 @@ def _convert(hint: Any, value: Any, path: str, allow_unknown: bool) -> Any:
         return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _build(hint, value, path, allow_unknown)
-    if origin in (Union, types.UnionType):
-        return _convert_optional(args, value, path, allow_unknown)
+    if origin in (Union, types.UnionType):  # X | None, nothing else
+        (inner,) = [arg for arg in args if arg is not type(None)]
+        return None if value is None else _convert(inner, value, path, allow_unknown)
     if origin is Literal:
         if not any(value == known and type(value) is type(known) for known in args):
             raise _Wrong(path, f"is {_shown(value)}, expected {' or '.join(map(repr, args))}")
@@ -176,17 +179,6 @@ def _convert(hint: Any, value: Any, path: str, allow_unknown: bool) -> Any:
             key: _convert(args[1], item, _join(path, key), allow_unknown)
             for key, item in value.items()
         }
-    return _convert_scalar(hint, value, path)
-
-
-def _convert_optional(args: tuple[Any, ...], value: Any, path: str, allow_unknown: bool) -> Any:
-    if value is None and type(None) in args:
-        return None
-    (hint,) = [arg for arg in args if arg is not type(None)]
-    return _convert(hint, value, path, allow_unknown)
-
-
-def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     _expect(hint, value, path)
@@ -194,7 +186,7 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
 
 
 def _expect(hint: type, value: Any, path: str) -> None:
-    if type(value) is not hint:  # not isinstance: True is no number here
+    if type(value) is not hint:  # not isinstance: a bool is an int for Python
         raise _Wrong(path, f"is {_kind(value)} {_shown(value)}, expected {_NAMES[hint]}")
 
 
@@ -210,7 +202,7 @@ def _build(cls: type[T], value: Any, path: str, allow_unknown: bool) -> T:
         if field.name in value:
             where = _join(path, field.name)
             built[field.name] = _convert(hints[field.name], value[field.name], where, allow_unknown)
-        elif _required(field):
+        elif field.default is dataclasses.MISSING is field.default_factory:
             raise _Wrong(path, f"the key {field.name!r} is missing")
     try:
         return cls(**built)
@@ -223,11 +215,6 @@ def _refuse_unknown(value: Mapping[str, Any], names: list[str], path: str) -> No
         if key not in names:
             hint = did_you_mean(key, names, "known keys")
             raise _Wrong(path, f"unknown key {_shown(key)}; {hint}")
-
-
-def _required(field: dataclasses.Field[Any]) -> bool:
-    missing = dataclasses.MISSING
-    return field.default is missing and field.default_factory is missing
 
 
 @functools.cache
@@ -251,7 +238,7 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Format a value as one short line, however long or odd it is."""
+    """Format any value as one short line."""
     text = ascii(value) if isinstance(value, (str, int, float, bool)) else ""
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -272,14 +259,10 @@ def _encode(value: Any, indent: str) -> str:
         return _bracket("{", items, "}", indent)
     if isinstance(value, (list, tuple)):
         items = [_encode(item, deeper) for item in value]
-        if any(isinstance(item, (Mapping, list, tuple)) or _is_record(item) for item in value):
+        if any(isinstance(i, (Mapping, list, tuple)) or dataclasses.is_dataclass(i) for i in value):
             return _bracket("[", items, "]", indent)
         return f"[{', '.join(items)}]"
     return json.dumps(value, allow_nan=False)
-
-
-def _is_record(value: Any) -> bool:
-    return dataclasses.is_dataclass(value)
 
 
 def _bracket(left: str, items: list[str], right: str, indent: str) -> str:

@@ -1,16 +1,16 @@
-"""A tar of plain files, read in place with every byte accounted for, and written reproducibly.
+"""Tar archives of plain files: strict reading in place, reproducible writing.
 
-The standard library's reader is built to be lenient: it skips damaged headers, stops at the first
-odd block, and follows a dozen extensions. A bundle needs none of that. Here each header matches
-its checksum, padding is zero, the archive ends in zeros, and only regular files and folders with
-relative, distinct names exist; anything else is refused, under any name.
+The standard library's reader is lenient: it skips damaged headers, stops at the first odd block,
+and follows a dozen extensions. Here each header must match its checksum, padding must be zero, the
+archive must end in zeros, and only regular files and folders with relative, distinct names may
+exist; anything else is refused.
 """
 
 from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -40,11 +40,11 @@ def index(stream: BinaryIO, what: str) -> list[Member]:
 
     Raises:
         BundleError: the archive holds anything but plain files and folders, or a byte of it
-            outside the files' contents is not what it must be.
+            outside the files' contents is invalid.
     """
     end = stream.seek(0, io.SEEK_END)
     members: list[Member] = []
-    seen: set[str] = set()
+    names: set[str] = set()  # without case: file systems of other machines may not distinguish it
     position = 0
     while True:
         stream.seek(position)
@@ -55,16 +55,16 @@ def index(stream: BinaryIO, what: str) -> list[Member]:
             _check_end(stream, position, end, what)
             return members
         member, kind = _parse_header(header, position, what)
-        if len(seen) >= _MAX_MEMBERS or member.name.casefold() in seen:
+        if len(names) >= _MAX_MEMBERS or member.name.casefold() in names:
             raise BundleError(f"{what}: {member.name!r} appears twice, or too many entries")
-        seen.add(member.name.casefold())
+        names.add(member.name.casefold())
         position = _check_padding(stream, member, end, what)
         if kind != _FOLDER:
             members.append(member)
 
 
 def write(stream: BinaryIO, files: Mapping[str, bytes]) -> None:
-    """Write `files` as a tar whose bytes depend on nothing else: no times, users or modes."""
+    """Write `files` as a tar without times, users or modes: equal files give equal bytes."""
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, data in files.items():
             entry = tarfile.TarInfo(name)
@@ -73,7 +73,7 @@ def write(stream: BinaryIO, files: Mapping[str, bytes]) -> None:
 
 
 def _parse_header(header: bytes, position: int, what: str) -> tuple[Member, bytes]:
-    plain = header[:148] + b" " * 8 + header[156:]
+    plain = header[:148] + b" " * 8 + header[156:]  # the checksum counts its own field as blanks
     if header[148:156] != b"%06o\0 " % sum(plain):
         raise BundleError(f"{what}: not a tar, or damaged: bad header checksum at byte {position}")
     kind = header[156:157]
@@ -94,10 +94,10 @@ def _parse_header(header: bytes, position: int, what: str) -> tuple[Member, byte
 
 
 def _member_name(header: bytes, what: str) -> str:
-    """Name with its ustar prefix, without the leading `./` that `tar -C DIR .` makes."""
-    raw = _text(header[0:100])
-    if header[257:263] == b"ustar\0" and header[345]:
-        raw = _text(header[345:500]) + b"/" + raw
+    """Return the name with its ustar prefix, without the leading `./` of `tar -C DIR .`."""
+    raw, prefix = (field.split(b"\0", 1)[0] for field in (header[0:100], header[345:500]))
+    if header[257:263] == b"ustar\0" and prefix:
+        raw = prefix + b"/" + raw
     try:
         name = raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -108,12 +108,8 @@ def _member_name(header: bytes, what: str) -> str:
     return "/".join(parts)
 
 
-def _text(field: bytes) -> bytes:
-    return field.split(b"\0", 1)[0]
-
-
 def _check_padding(stream: BinaryIO, member: Member, end: int, what: str) -> int:
-    """Return where the next header starts; the gap after the content must be zeros."""
+    """Return the position of the next header; the gap after the content must be zeros."""
     stop = member.offset + member.size
     following = -(-stop // _BLOCK) * _BLOCK
     if following > end:
@@ -128,10 +124,6 @@ def _check_end(stream: BinaryIO, position: int, end: int, what: str) -> None:
     if end - position < 2 * _BLOCK or end % _BLOCK:
         raise BundleError(f"{what}: truncated, expected two zero blocks at its end")
     stream.seek(position)
-    if any(any(piece) for piece in _pieces(stream)):
-        raise BundleError(f"{what}: bytes appended after the end of the archive")
-
-
-def _pieces(stream: BinaryIO) -> Iterator[bytes]:
     while piece := stream.read(1 << 20):
-        yield piece
+        if any(piece):
+            raise BundleError(f"{what}: bytes appended after the end of the archive")

@@ -1,7 +1,8 @@
-"""Engines built on this machine: compiled, proven, recorded, and kept where only their user writes.
+"""TensorRT engines of this machine: compiled, proven, recorded, and kept in a private folder.
 
-    bundle's ONNX -> builder -> inspector (precision proof) -> parity -> latency -> store
+    bundle's ONNX -> builder -> inspector (precision proof) -> parity -> latency -> engine_cache
 
-An engine is executable code that fits one TensorRT on one GPU, so it never travels: `store` hands
-out only what this user built here, and `plan` refuses foreign bytes before TensorRT sees them.
+An engine is executable code for one TensorRT on one GPU, so it is never copied between machines:
+`engine_cache` returns only engines that this user built here, and `plan_header` refuses foreign
+bytes before TensorRT deserializes them.
 """

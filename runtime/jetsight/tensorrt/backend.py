@@ -1,9 +1,9 @@
 """TensorRT on an NVIDIA GPU: engines that were built and proven on this machine, run as graphs.
 
-graph -> store -> plan -> SharedRuntime, Plan     tensorrt_plan.py: TensorRT's own objects
-                          CudaArray               cuda_array.py: inputs and outputs
-                          Runner                  cuda_queue.py: plain, captured or replayed
-                          Device                  cuda.py: the driver
+graph -> engine_cache -> SharedRuntime, EngineContext    execution.py: TensorRT's own objects
+                         CudaArray                       cuda/arrays.py: inputs and outputs
+                         Runner                          cuda/stream.py: plain, captured or replayed
+                         Device                          cuda/driver.py: the driver
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from jetsight.tensorrt.fingerprint import HostSpec, host_spec
 
 
 class TensorRtBackend:
-    """Loads the engines that `jetsight build` made for graphs.
+    """Loader of the engines that `jetsight build` made for graphs.
 
     Its engines run in turn, in one thread: they share a stream and a scratch block. Both, and the
     GPU if the backend opened it, are released with the last engine.
 
     Args:
-        device: the GPU, which stays the caller's; None for the first one, through PyCUDA.
-        store: where built engines are; None for this user's.
-        library: the TensorRT; None for the one that is installed.
-        sync: how to wait for the GPU, `"spin"`, `"block"` or `"hybrid"`; see `CudaQueue`.
+        device: the GPU, owned by the caller; None for the first one, through PyCUDA.
+        store: the built engines; None for this user's.
+        library: the TensorRT; None for the installed one.
+        sync: mode of waiting for the GPU, `"spin"`, `"block"` or `"hybrid"`; see `CudaQueue`.
         graphs: replay runs as CUDA graphs.
         timing: measure every run with events, for `device_ms`.
-        clock: what time is.
+        clock: clock of `sync`.
 
     Raises:
         EngineError: there is no GPU.
@@ -91,11 +91,11 @@ class TensorRtBackend:
         """Load a serialized engine that was checked: deserializing may run code that is in it.
 
         Args:
-            plan: its bytes.
-            renamed: its names of tensors to the graph's, where they differ.
+            plan: bytes of the engine.
+            renamed: the engine's names of tensors to the graph's, if they differ.
 
         Raises:
-            EngineError: TensorRT or the GPU refuses it; everything taken so far was released.
+            EngineError: TensorRT or the GPU refuses it; nothing stays allocated.
         """
         if self._closed:
             raise EngineError("the backend was closed and loads nothing; open it again")
@@ -107,7 +107,7 @@ class TensorRtBackend:
         return engine
 
     def _enter(self, owned: ExitStack) -> SharedRuntime:
-        """Parts the engines share, opened with the first one."""
+        """Count one more user of the parts that engines share; open them for the first one."""
         if self._shared is None or not self._shared.users:
             self._shared = SharedRuntime(self._library, self._device, self._sync, self._clock)
         self._shared.users += 1
@@ -115,10 +115,10 @@ class TensorRtBackend:
         return self._shared
 
     def capture(self, work: Sequence[Work]) -> TensorRtChain:
-        """Engines of this backend as one piece of work: one launch for all, in this order.
+        """Combine engines of this backend into one launch, in this order.
 
         Args:
-            work: engines, bound to one another as needed, and what `copy` and `fetch` return; each
+            work: engines, bound to one another as needed, and results of `copy` and `fetch`; each
                 may appear more than once.
 
         Example: encode and forecast of a frame as one graph.
@@ -153,7 +153,7 @@ class TensorRtBackend:
         return CudaCopy(_own(source), _own(target), source_row, target_row)
 
     def fetch(self, array: Array) -> Work:
-        """Make a copy of an array to the host for `capture`; reading it then need not wait.
+        """Make a copy of an array to the host for `capture`; reading it then does not wait.
 
         Raises:
             EngineError: it belongs to another backend.
@@ -161,20 +161,20 @@ class TensorRtBackend:
         return CudaFetch(_own(array))
 
     def close(self) -> None:
-        """Close every engine and release what they shared. Idempotent."""
+        """Close every engine and release the shared parts. Idempotent."""
         self._closed = True
         for engine in list(self._engines):
             engine.close()
 
 
 class _Replayed:
-    """Report of an engine and of a chain about their runs."""
+    """State of the runs of an engine or a chain."""
 
     _runner: Runner
 
     @property
     def graph_problem(self) -> str | None:
-        """Reason why runs are not replayed as a CUDA graph; None while there is none."""
+        """Reason why runs are not replayed as a CUDA graph; None without one."""
         return self._runner.problem
 
     @property
@@ -184,12 +184,12 @@ class _Replayed:
 
     @property
     def device_ms(self) -> float | None:
-        """Time the GPU took for the last run; None without `timing`."""
+        """GPU time of the last run; None without `timing`."""
         return self._runner.device_ms
 
 
 class TensorRtEngine(_Replayed):
-    """One loaded engine with its arrays on the GPU; `TensorRtBackend.load` makes it."""
+    """One loaded engine with its arrays on the GPU; see `TensorRtBackend.load`."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class TensorRtEngine(_Replayed):
         self._names: dict[str, str] = {}  # the graph's name of a tensor to the engine's
         self._inputs: dict[str, CudaArray] = {}
         self._outputs: dict[str, CudaArray] = {}
-        self._pointed: Parameters | None = None  # last set in the context
+        self._pointed: Parameters | None = None  # set last in the context
         with queue.device as device:
             self._plan = EngineContext(shared, data, owned)
             for own_name, is_input, shape, dtype in self._plan.tensors():
@@ -221,7 +221,7 @@ class TensorRtEngine(_Replayed):
         self._collect()
 
     def _own(self, owned: ExitStack) -> None:
-        """Release everything with `close`, or when the engine is forgotten."""
+        """Release everything with `close`, or when the engine is garbage-collected."""
         self._owned = owned
         self._release = weakref.finalize(self, owned.close)
 
@@ -242,8 +242,8 @@ class TensorRtEngine(_Replayed):
     def bind(self, name: str, array: Array) -> None:
         """Use `array` as input or output `name`, without a copy.
 
-        It is read on the GPU more than once then, so it moves to device memory, and is copied
-        back to the host only when it is read there.
+        The GPU then reads it more than once, so it moves to device memory, and is copied back to
+        the host only on `read`.
 
         Raises:
             EngineError: no such name, another shape or dtype, an array of another backend, or no
@@ -262,7 +262,7 @@ class TensorRtEngine(_Replayed):
         side[name] = bound
         self._collect()
         if own is not None and own is not bound and not own.shared:
-            own.free()  # it has no other reader
+            own.free()  # no other engine uses it
 
     @property
     def queue(self) -> CudaQueue:
@@ -277,10 +277,10 @@ class TensorRtEngine(_Replayed):
         return array
 
     def run(self) -> None:
-        """Compute the outputs; returns when they are ready.
+        """Compute the outputs; return when they are ready.
 
         Raises:
-            EngineError: TensorRT or the GPU failed, or something it needs was closed.
+            EngineError: TensorRT or the GPU failed, or a resource was closed.
         """
         self.require_open()
         with self._queue.device:
@@ -288,7 +288,7 @@ class TensorRtEngine(_Replayed):
         self.finish()
 
     def prepare(self) -> Parameters:
-        """Everything a graph of this engine would freeze, after telling it to TensorRT."""
+        """Set the addresses in TensorRT, and return all parameters that a CUDA graph freezes."""
         queue = self._queue
         parameters: Parameters = (
             queue.stream,
@@ -308,14 +308,14 @@ class TensorRtEngine(_Replayed):
         return parameters
 
     def enqueue(self) -> None:
-        """Put one run on the stream."""
+        """Enqueue one run on the stream."""
         self._plan.enqueue()
         for array in self._outputs.values():
             if array.eager:
                 array.enqueue_download()
 
     def finish(self) -> None:
-        """Note a run: what the host has of the outputs is old unless it was copied along."""
+        """Note a run: the host's content of the outputs is stale unless the run copied it."""
         for array in self._outputs.values():
             array.was_written()
 
@@ -325,16 +325,16 @@ class TensorRtEngine(_Replayed):
             raise EngineError("the engine was closed and cannot run; load the graph again")
 
     def close(self) -> None:
-        """Release the graph, the arrays and the engine; the last engine releases the GPU too."""
+        """Release graph, arrays and engine; the last engine also releases the GPU."""
         self._release()
         self._inputs, self._outputs, self._arrays = {}, {}, []
 
 
 class TensorRtChain(_Replayed):
-    """Engines and copies of one backend as one launch; `TensorRtBackend.capture` makes it.
+    """Engines and copies of one backend as one launch; see `TensorRtBackend.capture`.
 
     Args:
-        work: what is done, in this order.
+        work: engines and copies, in this order.
         graphs: replay it as one CUDA graph.
         timing: measure every run.
 
@@ -355,15 +355,15 @@ class TensorRtChain(_Replayed):
             each.require_open()
         self._queue = engines[0].queue
         self._runner = Runner(self._queue, graphs=graphs, timing=timing)
-        # Whichever engine goes first takes the graph along: it would launch what is gone.
+        # The first engine that is closed also closes the graph, which would launch freed memory.
         for engine in set(engines):
             engine._owned.callback(self._runner.close)
 
     def run(self) -> None:
-        """Do everything in turn; returns when the last output is ready.
+        """Run everything in turn; return when the last output is ready.
 
         Raises:
-            EngineError: TensorRT or the GPU failed, or something was closed.
+            EngineError: TensorRT or the GPU failed, or a resource was closed.
         """
         for each in self._work:
             each.require_open()
@@ -389,9 +389,7 @@ def _own(array: Array) -> CudaArray:
 
 
 def used_once(is_input: bool, dtype: np.dtype[Any]) -> bool:
-    """Tell whether the GPU touches a tensor once per run, so that it need not be cached there.
-
-    Outputs are written once. Of the inputs, raw bytes are cast first, which reads them once;
-    latents and actions are read by many kernels.
-    """
+    """Return whether the GPU reads or writes a tensor only once per run."""
+    # Outputs are written once. Inputs of raw bytes are read once, by the cast; latents and actions
+    # are read by many kernels.
     return not is_input or dtype == np.uint8

@@ -1,4 +1,4 @@
-"""TensorRT where it is installed, TensorRT-RTX where it is not; both behind one name."""
+"""Python bindings of TensorRT, or of TensorRT-RTX if TensorRT is not installed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from jetsight.errors import EngineError, MissingDependency, first_line
 from jetsight.machine.jetson import jetson
 
 TENSORRT, RTX = "tensorrt", "tensorrt_rtx"
-_SPOKEN = {TENSORRT: "TensorRT", RTX: "TensorRT-RTX"}
+_PRODUCTS = {TENSORRT: "TensorRT", RTX: "TensorRT-RTX"}
 Version = tuple[int, int, int, int]
-_OLDEST = (10, 3)  # JetPack 6.1's; before, the bindings have other names
-# A build of a large graph says about this much; a runtime that complains for weeks must not grow.
+_OLDEST = (10, 3)  # JetPack 6.1's; older bindings have other names
+# A build of a large graph logs about that many lines; a runtime that logs for weeks must not grow.
 _MOST_LINES, _MOST_ERRORS = 200_000, 1000
-# TensorRT holds on to the first logger it is given until the last of all objects is gone, also when
-# that logger's own were gone long before: freed here, it would be called there. So none is freed;
-# those no longer in use wait here, per `ILogger` of a library, for their next use.
+# TensorRT keeps the first logger until the last of all its objects is freed, even if the logger's
+# own objects were freed before: it would call a freed logger. So none is freed; unused ones are
+# kept here, per `ILogger` of a library, for their next use.
 _IDLE: dict[type, list[CollectingLogger]] = {}
 
 
@@ -31,9 +31,9 @@ class TensorRtModule:
     """An importable TensorRT.
 
     Attributes:
-        module: the Python module; only names that TensorRT 10.3 and 11 share may be used.
+        module: the Python module; only names in both TensorRT 10.3 and 11 may be used.
         name: `"tensorrt"` or `"tensorrt_rtx"`.
-        version: major, minor, patch, build; a build of 0 means the bindings do not say.
+        version: major, minor, patch, build; a build of 0 means unknown.
     """
 
     module: Any
@@ -41,7 +41,7 @@ class TensorRtModule:
     version: Version
 
     def __str__(self) -> str:
-        return f"{_SPOKEN.get(self.name, self.name)} {spoken(self.version)}"
+        return f"{product(self.name)} {version_text(self.version)}"
 
 
 class CollectingLogger(Protocol):
@@ -51,34 +51,40 @@ class CollectingLogger(Protocol):
     errors: list[str]
 
     def forget(self) -> None:
-        """Drop what was said, and serve the next who asks for a logger."""
+        """Discard the messages, and make the logger available to `make_logger`."""
         ...
 
 
-def spoken(version: Version) -> str:
-    """Format a version as people write it; an unknown build is left out."""
+def version_text(version: Version) -> str:
+    """Format a version, without an unknown build."""
     return ".".join(map(str, version if version[3] else version[:3]))
 
 
-def called(name: str) -> str:
-    """Look up the common name of the library of that module name."""
-    return _SPOKEN.get(name, name)
+def product(name: str) -> str:
+    """Return the product's name of the library of that module name."""
+    return _PRODUCTS.get(name, name)
+
+
+def parse_version(text: str) -> Version:
+    """Parse the first four numbers of a version; missing ones are 0."""
+    major, minor, patch, build, *_ = (*map(int, re.findall(r"\d{1,9}", text)[:4]), 0, 0, 0, 0)
+    return major, minor, patch, build
 
 
 def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> TensorRtModule:
-    """Import the first of `names` that is there.
+    """Import the first installed module of `names`.
 
     Raises:
         MissingDependency: none is installed.
-        EngineError: on a Jetson, where apt brings it; or it is installed but does not load, or
-            is too old.
+        EngineError: none is installed on a Jetson, where it is apt's; or it does not load, or is
+            too old.
     """
     broken = ""
     for name in names:
         try:
             module = importlib.import_module(name)
         except (ImportError, OSError) as error:
-            if getattr(error, "name", None) != name:  # it is there, a library it needs is not
+            if getattr(error, "name", None) != name:  # installed, but a library it needs is missing
                 broken = broken or f"{name} is installed but does not load ({first_line(error)})"
             continue
         library = TensorRtModule(module, name, _version(module, name))
@@ -90,16 +96,16 @@ def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> TensorRtModule:
 
 
 def make_logger(library: TensorRtModule) -> CollectingLogger:
-    """Make a logger for TensorRT that keeps what it says, up to a limit; nothing is printed.
+    """Make a logger for TensorRT that keeps its messages, up to a limit, and prints nothing.
 
-    Call its `forget` when what was made with it is gone.
+    Call its `forget` once all objects made with it are freed.
     """
     base: Any = library.module.ILogger
     idle = _IDLE.setdefault(base, [])
     if not idle:
         return _new_logger(base, idle)
     logger = idle.pop()
-    logger.lines.clear()  # objects that went after `forget` had last words
+    logger.lines.clear()  # objects freed after `forget` may have logged
     logger.errors.clear()
     return logger
 
@@ -118,7 +124,7 @@ def _new_logger(base: Any, idle: list[CollectingLogger]) -> CollectingLogger:
             error = error and len(self.errors) < _MOST_ERRORS
             if error or len(self.lines) < _MOST_LINES:
                 self.lines.append(f"{severity.name} {message}")
-            if error:  # also behind the limit: it is what a long log is read for
+            if error:  # also beyond the limit of lines: errors are the use of a long log
                 self.errors.append(message)
 
         def forget(self) -> None:
@@ -137,7 +143,7 @@ def _absent(broken: str) -> EngineError | MissingDependency:
     if board is not None:
         return EngineError(
             f"TensorRT is not importable on this Jetson{f': {broken}' if broken else ''}; run: "
-            "sudo apt install python3-libnvinfer, and make the virtual environment with "
+            "sudo apt install python3-libnvinfer, and create the virtual environment with "
             "--system-site-packages (never pip install tensorrt here)"
         )
     if broken:
@@ -146,12 +152,10 @@ def _absent(broken: str) -> EngineError | MissingDependency:
 
 
 def _version(module: Any, name: str) -> Version:
-    """Four numbers; Jetson's bindings give three, the library itself knows the fourth."""
-    numbers = [int(n) for n in re.findall(r"\d+", str(getattr(module, "__version__", "")))[:4]]
-    padded = (*numbers, 0, 0, 0, 0)[:4]
-    version = (padded[0], padded[1], padded[2], padded[3])
+    version = parse_version(str(getattr(module, "__version__", "")))
     if version[3] or name != TENSORRT:
         return version
+    # Jetson's bindings report three numbers; the library itself reports the fourth.
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(f"libnvinfer.so.{version[0]}")
         return (*version[:3], int(library.getInferLibBuildVersion()))

@@ -1,8 +1,8 @@
 """TensorRT's own objects: the runtime that engines share, and one deserialized engine.
 
-Only names that TensorRT 10.3 (JetPack 6) and 11 share are used, so that one file serves every
-board; TensorRT-RTX has them too. The objects are called `trt`, `runtime`, `cuda_engine` and
-`context` throughout: a test finds by these names what is used of them.
+Only names in both TensorRT 10.3 (JetPack 6) and 11 are used, so that one file serves every board;
+TensorRT-RTX has them too. The objects must be called `trt`, `runtime`, `cuda_engine` and `context`:
+a test finds their attributes in use by these names.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _DTYPES = {
 
 
 class SharedRuntime:
-    """Parts the engines of one backend share, while at least one of them is open.
+    """Parts that the engines of one backend share, while at least one of them is open.
 
     Attributes:
         library: the TensorRT.
         queue: stream and scratch block.
-        runtime: TensorRT's; one for all, because TensorRT keeps the first logger it is given.
-        users: open engines.
+        runtime: TensorRT's; one for all, because TensorRT keeps its first logger.
+        users: number of open engines.
     """
 
     def __init__(
@@ -65,28 +65,28 @@ class SharedRuntime:
         trt = self.library.module
         try:
             runtime = trt.Runtime(self._logger)
-        except Exception as error:  # the bindings raise TypeError where TensorRT returned nothing
+        except Exception as error:  # the bindings raise TypeError if TensorRT returned nothing
             raise self.refused("cannot start", 0, first_line(error)) from error
-        runtime.engine_host_code_allowed = False
+        runtime.engine_host_code_allowed = False  # an engine may carry code; it must not run
         return runtime
 
     def _drop_runtime(self) -> None:
         with self.queue.device:
             self.runtime = None
 
-    def said(self) -> int:
-        """Count the errors TensorRT has reported so far."""
+    def error_count(self) -> int:
+        """Count the errors that TensorRT has reported."""
         return len(self._logger.errors)
 
-    def refused(self, what: str, seen: int, otherwise: str = "it gave no reason") -> EngineError:
+    def refused(self, what: str, before: int, otherwise: str = "it gave no reason") -> EngineError:
         """Make the error of a failed call.
 
         Args:
-            what: failed.
-            seen: errors reported before; the first one after them is TensorRT's reason.
-            otherwise: the reason if there is none.
+            what: the failed call, as a verb phrase.
+            before: `error_count` before the call; the next error is TensorRT's reason.
+            otherwise: reason if TensorRT reported none.
         """
-        errors = self._logger.errors[seen:] or [otherwise]
+        errors = self._logger.errors[before:] or [otherwise]
         fix = cuda_failure("\n".join(errors))
         if out_of_memory(errors):
             with self.queue.device as device:
@@ -97,19 +97,19 @@ class SharedRuntime:
         return EngineError(f"{self.library} {what}: {shortened(errors)}{f'; {fix}' if fix else ''}")
 
     def leave(self) -> None:
-        """One engine less; the last one releases everything."""
+        """Count one user less; release everything after the last one."""
         self.users -= 1
         if not self.users:
             self._owned.close()
 
 
 class EngineContext:
-    """A deserialized engine and its execution context, which works in the shared scratch block.
+    """Deserialized engine and its execution context, which uses the shared scratch block.
 
     Args:
-        shared: what it shares.
+        shared: parts of the backend.
         data: the serialized engine.
-        owned: gets what releases it.
+        owned: receives the callback that releases it.
 
     Raises:
         EngineError: TensorRT refuses it, or memory ran out.
@@ -120,26 +120,25 @@ class EngineContext:
         self.cuda_engine: Any = None
         self.context: Any = None
         owned.callback(self.close)
-        seen = shared.said()
+        before = shared.error_count()
         self.cuda_engine = shared.runtime.deserialize_cuda_engine(data)
         if self.cuda_engine is None:
-            raise shared.refused(
-                "cannot load the engine (run: jetsight build BUNDLE --force)", seen
-            )
+            what = "cannot load the engine (run: jetsight build BUNDLE --force)"
+            raise shared.refused(what, before)
         shared.queue.reserve(self.cuda_engine.device_memory_size_v2)
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self.context = self.cuda_engine.create_execution_context(strategy)
         if self.context is None:
-            raise shared.refused("cannot make an execution context", seen)
+            raise shared.refused("cannot make an execution context", before)
 
     def close(self) -> None:
-        """Let go of both, the context first."""
+        """Release both, the context first."""
         with self._shared.queue.device:
             self.context = None
             self.cuda_engine = None
 
     def tensors(self) -> list[tuple[str, bool, tuple[int, ...], np.dtype[Any]]]:
-        """Name, whether it is an input, shape and dtype of everything that goes in or out."""
+        """List name, whether it is an input, shape and dtype of every input and output."""
         trt, cuda_engine = self._shared.library.module, self.cuda_engine
         found = []
         for index in range(cuda_engine.num_io_tensors):
@@ -157,15 +156,15 @@ class EngineContext:
         return found
 
     def point(self, arrays: Sequence[tuple[str, CudaArray]]) -> None:
-        """Tell the context where its tensors and its scratch are."""
-        context, queue, seen = self.context, self._shared.queue, self._shared.said()
+        """Set the addresses of the tensors and of the scratch block in the context."""
+        context, queue, before = self.context, self._shared.queue, self._shared.error_count()
         context.set_device_memory(queue.scratch_address, queue.scratch_bytes)
         for name, array in arrays:
             if not context.set_tensor_address(name, array.address):
-                raise self._shared.refused(f"refuses the address of {name!r}", seen)
+                raise self._shared.refused(f"refuses the address of {name!r}", before)
 
     def enqueue(self) -> None:
-        """Put one run on the stream."""
-        context, seen = self.context, self._shared.said()
+        """Enqueue one run on the stream."""
+        context, before = self.context, self._shared.error_count()
         if not context.execute_async_v3(self._shared.queue.stream):
-            raise self._shared.refused("failed to run", seen)
+            raise self._shared.refused("failed to run", before)

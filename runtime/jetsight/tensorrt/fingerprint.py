@@ -1,6 +1,6 @@
-"""Fingerprint of an engine: its graph, how it was built, and on which machine.
+"""Fingerprint of an engine: graph, build options, and machine.
 
-Two engines with one key may stand for each other; anything that makes them differ is in the key.
+Engines with the same key are interchangeable: everything that they depend on is in the key.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Literal
 from jetsight.machine import system
 from jetsight.machine.jetson import jetson
 from jetsight.storage import strict_json
-from jetsight.tensorrt.bindings import RTX, TensorRtModule, called, spoken
+from jetsight.tensorrt.bindings import RTX, TensorRtModule, product, version_text
 
 _MIB = 1 << 20
-# What a kernel reserves differs from boot to boot, a module does not. With this step the Jetson
-# modules and usual cards are far from where rounding turns: AGX Orin 64 has 62841 MB.
+# The kernel reserves another amount at each boot. With this step the sizes of Jetson modules and
+# usual cards are far from the limits of rounding: AGX Orin 64 has 62841 MB.
 _MEMORY_STEP_MB = 2048
 Via = Literal["onnx", "torch-tensorrt"]
 
 
 @dataclass(frozen=True)
 class HostSpec:
-    """The machine and the TensorRT an engine is for; None where the machine does not say.
+    """Machine and TensorRT of an engine; None for what the machine does not report.
 
     Attributes:
         library: `"tensorrt"` or `"tensorrt_rtx"`.
         version: of that library, `"10.3.0.26"`.
         driver: NVIDIA driver, `"580.95.05"`.
-        cuda: newest CUDA the driver serves, `"13.0"`.
-        gpu: its name.
+        cuda: newest CUDA the driver supports, `"13.0"`.
+        gpu: name of the GPU.
         sm: compute capability, `"8.7"`.
         multiprocessors: of the GPU.
         memory_mb: of the GPU, rounded to 2048.
@@ -52,7 +52,7 @@ class HostSpec:
 
     @property
     def target(self) -> str | None:
-        """Name of the compile target that fits this machine; None if none is known."""
+        """Name of the compile target of this machine; None if none is known."""
         major = self.version.partition(".")[0]
         if self.l4t is not None:
             known = {"36": "orin-jp6", "38": "thor-jp70"}.get(self.l4t.partition(".")[0])
@@ -62,22 +62,19 @@ class HostSpec:
 
     @property
     def tied(self) -> HostSpec:
-        """The facts as engines depend on them: of the driver, its major version."""
+        """The spec as engines depend on it: of the driver, only the major version."""
         driver = None if self.driver is None else self.driver.partition(".")[0]
         return replace(self, driver=driver)
 
     def differences(self, found: HostSpec) -> list[str]:
-        """`name built | found` for each fact that differs, the power mode left out."""
+        """List `name built | found` for each field that differs, except the power mode."""
         lines = []
-        for field in fields(self):
-            built, here = getattr(self, field.name), getattr(found, field.name)
-            alike = getattr(self.tied, field.name) == getattr(found.tied, field.name)
+        for name in (field.name for field in fields(self) if field.name != "power_mode"):
+            built, here = getattr(self, name), getattr(found, name)
             # On a Jetson its module may not be loaded yet; the driver belongs to the L4T release.
-            unsaid = field.name == "driver" and None in (built, here) and self.l4t is not None
-            if not alike and not unsaid and field.name != "power_mode":
-                lines.append(
-                    f"{field.name} {_shown(field.name, built)} | {_shown(field.name, here)}"
-                )
+            unknown = name == "driver" and None in (built, here) and self.l4t is not None
+            if getattr(self.tied, name) != getattr(found.tied, name) and not unknown:
+                lines.append(f"{name} {_shown(name, built)} | {_shown(name, here)}")
         return lines
 
 
@@ -87,7 +84,7 @@ def host_spec(library: TensorRtModule, root: str | Path = "/") -> HostSpec:
     gpu = cuda.devices[0] if cuda.devices else None
     return HostSpec(
         library=library.name,
-        version=spoken(library.version),
+        version=version_text(library.version),
         driver=cuda.driver,
         cuda=cuda.cuda,
         gpu=gpu.name if gpu else None,
@@ -101,12 +98,12 @@ def host_spec(library: TensorRtModule, root: str | Path = "/") -> HostSpec:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Options of the user; None leaves it to TensorRT.
+    """Options of the user; None for TensorRT's default.
 
     Attributes:
-        workspace_mb: most scratch memory a layer may take.
-        level: 0 to 5, how long TensorRT looks for faster kernels.
-        via: what reads the model, TensorRT's ONNX parser or torch-tensorrt.
+        workspace_mb: limit of the scratch memory of a layer.
+        level: 0 to 5, effort of TensorRT's search for faster kernels.
+        via: front end, TensorRT's ONNX parser or torch-tensorrt.
     """
 
     workspace_mb: int | None = None
@@ -120,9 +117,9 @@ class Fingerprint:
 
     Attributes:
         graph_sha256: of the ONNX bytes, which hold the weights.
-        family: graph family, which names the precision recipe.
-        precision: of this graph in it.
-        options: what the user chose.
+        family: graph family, which determines the precision recipe.
+        precision: of this graph in the family.
+        options: build options.
         host: the machine.
     """
 
@@ -134,13 +131,13 @@ class Fingerprint:
 
     @property
     def key(self) -> str:
-        """32 hex digits; equal only if all of it is."""
+        """32 hex digits; equal only for equal fingerprints."""
         tied = replace(self, host=self.host.tied)
         return hashlib.sha256(strict_json.dump(tied)).hexdigest()[:32]
 
     @property
     def host_key(self) -> str:
-        """16 hex digits for what measured kernel times depend on: the machine alone."""
+        """16 hex digits of the machine, which measured kernel times depend on."""
         return hashlib.sha256(strict_json.dump(self.host.tied)).hexdigest()[:16]
 
 
@@ -151,4 +148,4 @@ def _rounded(size_bytes: int) -> int:
 def _shown(name: str, value: object) -> str:
     if value is None:
         return "none"
-    return called(str(value)) if name == "library" else str(value)
+    return product(str(value)) if name == "library" else str(value)

@@ -1,4 +1,4 @@
-"""From what TensorRT wrote into its log to one line that says what to do."""
+"""Translation of TensorRT's log into one line with the next step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from jetsight.errors import EngineError
 from jetsight.tensorrt.bindings import CollectingLogger, TensorRtModule
 
-# TensorRT misspells it in some releases.
+# TensorRT misspells "insufficient" in some releases.
 _MEMORY = re.compile(
     r"out.?of.?memory|insuff?icient memory|memory is insufficient|could not be allocated"
     r"|bad_alloc|cuda ?error[: ]*2\b",
@@ -37,31 +37,31 @@ def build_failure(
     """Explain why a build returned nothing, with TensorRT's first error and the next option to try.
 
     Args:
-        library: which TensorRT.
-        logger: what it said.
-        log: file with all of it; None if the caller keeps none.
-        raised: what its bindings raised, if they did.
+        library: the TensorRT.
+        logger: its messages.
+        log: file of its messages; None without one.
+        raised: exception of its bindings; None without one.
     """
     first = shortened(logger.errors or ([str(raised)] if raised else []))
     fix = _fix([*logger.lines, str(raised)], logger.errors)
-    where = f"; its log is in {log}" if log else "; pass a log file to see all it said"
+    where = f"; its log is in {log}" if log else "; pass a log file to see all messages"
     return EngineError(f"{library} cannot compile the graph: {first}{fix}{where}")
 
 
-def parse_failure(library: TensorRtModule, said: Sequence[str], log: Path | None) -> EngineError:
-    """Explain why the ONNX parser refused a graph; `said` has one line per error, with its node."""
+def parse_failure(library: TensorRtModule, errors: Sequence[str], log: Path | None) -> EngineError:
+    """Explain why the ONNX parser refused a graph; `errors` are lines with the node of each."""
     where = f"; its log is in {log}" if log else ""
     return EngineError(
-        f"{library} cannot parse the graph: {shortened(said)}; build another --family of the "
+        f"{library} cannot parse the graph: {shortened(errors)}; build another --family of the "
         f"bundle, or compile it for an older target, whose operators are decomposed: jetsight "
         f"compile --target orin-jp6{where}"
     )
 
 
 def cuda_failure(text: str) -> str | None:
-    """Explain a CUDA error number in `text` to the user; None if there is none we know."""
-    for found in _CUDA.finditer(text):
-        number = int(found[1])
+    """Explain a CUDA error number in `text`; None without a known one."""
+    for match in _CUDA.finditer(text):
+        number = int(match[1])
         if number in _DRIVER:
             return (
                 f"{_DRIVER[number]} (CUDA error {number}): update the driver, or install the "
@@ -71,13 +71,13 @@ def cuda_failure(text: str) -> str | None:
 
 
 def out_of_memory(lines: Sequence[str]) -> bool:
-    """Tell whether one of the lines says that memory ran out."""
+    """Return whether one of the lines reports that memory ran out."""
     return any(_MEMORY.search(line) for line in lines)
 
 
-def shortened(said: Sequence[str]) -> str:
-    """Take the first of several messages, on one line."""
-    return " ".join(said[0].split())[:300] if said else "it gave no reason"
+def shortened(messages: Sequence[str]) -> str:
+    """Format the first of several messages on one line."""
+    return " ".join(messages[0].split())[:300] if messages else "it gave no reason"
 
 
 def _fix(lines: Sequence[str], errors: Sequence[str]) -> str:

@@ -1,13 +1,13 @@
-"""The header of a serialized engine, read without TensorRT.
+"""Header of a serialized engine, read without TensorRT.
 
-TensorRT must not see foreign bytes: deserializing runs code that an engine may carry, and what it
-says about one of another version is "Version tag does not match". The first 28 bytes say enough:
+TensorRT must not deserialize foreign bytes: they may contain code that is run, and its message for
+another version is only "Version tag does not match". The first 28 bytes are
 
     0  "ftrt" or "vtrt"    4  u32 zero    16 u64 size of all    24 major, minor, patch, build
 
-TensorRT writes the first tag, TensorRT-RTX 1.7.1 the second, and the version tells them apart. The
-size is checked for TensorRT-RTX alone, where it was measured; for TensorRT the size and the digest
-in the build record say the same.
+TensorRT writes the first tag, TensorRT-RTX 1.7.1 the second; the version distinguishes them. The
+size is checked for TensorRT-RTX alone, where it was measured; for TensorRT the build record has
+size and digest.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jetsight.errors import EngineError
-from jetsight.tensorrt.bindings import RTX, TENSORRT, TensorRtModule, Version, called, spoken
+from jetsight.tensorrt.bindings import RTX, TENSORRT, Version, product, version_text
 
+_REBUILD = "build it here: jetsight build BUNDLE"
 HEADER_BYTES = 28
 _TAGS = (b"ftrt\0\0\0\0", b"vtrt\0\0\0\0")
 _OLDEST_TENSORRT = 8  # TensorRT-RTX counts from 1
@@ -24,12 +25,12 @@ _OLDEST_TENSORRT = 8  # TensorRT-RTX counts from 1
 
 @dataclass(frozen=True)
 class PlanHeader:
-    """Writer of an engine.
+    """TensorRT that wrote an engine.
 
     Attributes:
         library: `"tensorrt"` or `"tensorrt_rtx"`.
         version: major, minor, patch, build.
-        size_bytes: what the whole engine must measure; None if the header does not say.
+        size_bytes: of the whole engine; None if it is not in the header.
     """
 
     library: str
@@ -37,7 +38,7 @@ class PlanHeader:
     size_bytes: int | None
 
     def __str__(self) -> str:
-        return f"{called(self.library)} {spoken(self.version)}"
+        return f"{product(self.library)} {version_text(self.version)}"
 
 
 def parse(data: bytes, what: str) -> PlanHeader:
@@ -45,10 +46,10 @@ def parse(data: bytes, what: str) -> PlanHeader:
 
     Args:
         data: the whole engine.
-        what: how messages call it.
+        what: name of the engine in messages.
 
     Raises:
-        EngineError: this is no engine, or it is cut short.
+        EngineError: this is no engine, or it is truncated.
     """
     if len(data) < HEADER_BYTES:
         raise EngineError(f"{what}: {len(data)} bytes are no TensorRT engine; {_REBUILD}")
@@ -59,7 +60,7 @@ def parse(data: bytes, what: str) -> PlanHeader:
     size = int.from_bytes(data[16:24], "little") if rtx else None
     if size is not None and size != len(data):
         raise EngineError(
-            f"{what}: {len(data)} bytes, but its header says {size}; it was cut or extended, "
+            f"{what}: {len(data)} bytes, but its header says {size}; it was truncated or extended, "
             f"{_REBUILD}"
         )
     return PlanHeader(RTX if rtx else TENSORRT, version, size)
@@ -70,25 +71,16 @@ def check(data: bytes, library: str, version: Version, what: str) -> PlanHeader:
 
     Args:
         data: the whole engine.
-        library: module name of the TensorRT at hand.
+        library: module name of the installed TensorRT.
         version: its version; a build of 0 matches every build.
-        what: how messages call the engine.
+        what: name of the engine in messages.
 
     Raises:
-        EngineError: no engine, cut short, or of another TensorRT; with both versions.
+        EngineError: no engine, truncated, or of another TensorRT; with both versions.
     """
     header = parse(data, what)
     known = 4 if version[3] else 3
     if header.library != library or header.version[:known] != version[:known]:
-        raise EngineError(
-            f"{what}: built for {header}, found {called(library)} {spoken(version)}; {_REBUILD}"
-        )
+        here = f"{product(library)} {version_text(version)}"
+        raise EngineError(f"{what}: built for {header}, found {here}; {_REBUILD}")
     return header
-
-
-def check_for(data: bytes, library: TensorRtModule, what: str) -> PlanHeader:
-    """`check` against an opened library."""
-    return check(data, library.name, library.version, what)
-
-
-_REBUILD = "build it here: jetsight build BUNDLE"

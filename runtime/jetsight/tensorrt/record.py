@@ -1,6 +1,6 @@
-"""The build record: what was built, for which machine, and what was proven about it.
+"""Build record of an engine: origin, machine, and results of the checks.
 
-It is kept beside the engine as JSON, carries the engine's digest, and is believed only because its
+It is a JSON file beside the engine, with the engine's digest, and is trusted only because its
 folder belongs to this user alone.
 """
 
@@ -29,12 +29,12 @@ class Port:
 
 @dataclass(frozen=True)
 class Proof:
-    """Findings of the engine inspector about the precision that was really chosen.
+    """Findings of the engine inspector about the precision of the kernels.
 
     Attributes:
-        asked: precision the family asks for.
-        unit: what shares are of, floating-point operations of matrix products or, where shapes
-            are missing, their number.
+        asked: precision of the family.
+        unit: unit of the shares, floating-point operations of matrix products or, if shapes are
+            missing, their number.
         shares: part of that work per precision; they sum to 1.
         gemm_layers: layers that compute matrix products or convolutions.
         reformat_layers: layers that only change a layout or a type.
@@ -55,7 +55,7 @@ class Proof:
 class Parity:
     """Smallest cosine to PyTorch's float32 outputs over the bundle's golden samples.
 
-    Of a planner's graph it is the smallest rank correlation of its candidates' costs.
+    For a planner's graph it is the smallest rank correlation of its candidates' costs.
     """
 
     samples: int
@@ -70,11 +70,11 @@ class Latency:
     Attributes:
         runs: measured runs.
         warm_up: runs before them, not counted.
-        p50_ms: half of the runs were faster.
-        p90_ms: 90 of 100 were.
-        p99_ms: 99 of 100 were.
-        max_ms: the slowest.
-        clocks: what processor, GPU and memory ran at.
+        p50_ms: median.
+        p90_ms: 90th percentile.
+        p99_ms: 99th percentile.
+        max_ms: the slowest run.
+        clocks: of processor, GPU and memory.
     """
 
     runs: int
@@ -88,27 +88,27 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildRecord:
-    """All that is known about one built engine.
+    """Description of one built engine.
 
     Attributes:
-        fingerprint: what it is tied to; also names its folder.
+        fingerprint: everything the engine depends on; also names its folder.
         bundle: name of the bundle it was built from.
         graph: `"encode"`, `"forecast"` or `"imagine"`.
-        built_utc: when, `2026-01-31T12:00:00Z`.
-        seconds: how long TensorRT took.
+        built_utc: time of the build, `2026-01-31T12:00:00Z`.
+        seconds: duration of TensorRT's build.
         plan_bytes: size of the engine.
         plan_sha256: its digest; nothing else is ever deserialized.
         plan_version: version in its header.
         inputs: by name.
         outputs: by name.
-        layers: how many layers of each kind the parsed network has.
+        layers: number of layers of each kind in the parsed network.
         quantized: products of that network with both inputs dequantized.
         weight_only: products whose weight alone is.
-        renamed: the engine's name of a tensor to the graph's, where they differ.
-        proof: of the precision; None if it could not be made, `skipped` says why.
+        renamed: the engine's name of a tensor to the graph's, if they differ.
+        proof: of the precision; None if `skipped` has a reason.
         parity: with PyTorch; None likewise.
-        latency: None likewise.
-        skipped: check to reason.
+        latency: of one run; None likewise.
+        skipped: reasons by the name of the check.
     """
 
     format: Literal["jetsight-engine"] = "jetsight-engine"
@@ -144,7 +144,7 @@ class BuildRecord:
 
     @property
     def proven(self) -> bool:
-        """True if it passed the gates on a GPU; without one there was nothing to run it on."""
+        """True if it passed the gates on a GPU; without one it could not be run."""
         return self.fingerprint.host.gpu is not None
 
 
@@ -154,7 +154,7 @@ def dump(record: BuildRecord) -> bytes:
 
 
 def parse(data: bytes, what: str) -> BuildRecord:
-    """Read a record; believes nothing.
+    """Read a record, and check all of it.
 
     Raises:
         EngineError: anything is wrong; one line that names the key.

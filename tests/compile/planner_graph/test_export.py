@@ -77,7 +77,9 @@ class Lab:
     @torch.inference_mode()
     def reference(self, problem: Problem, state: State, noises: list[torch.Tensor]) -> State:
         planner = PLANNERS[problem.spec.kind]
-        return planner.plan(self.model, problem, state, noises)
+        for noise in noises:
+            state = planner.step(self.model, problem, state, noise)
+        return state
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from jetsight_train.model.heads import (
     HazardHeadSpec,
     Heads,
     ProbeHead,
-    ProbeSpec,
+    ProbeHeadSpec,
     SupportHead,
 )
 from jetsight_train.model.world_model import WorldModel
@@ -39,7 +39,10 @@ def imagining_model(*, heads: bool = True, horizon: int = 4) -> WorldModel:
         block.modulation[1].weight.data *= 4.0  # actions that matter
     if heads:
         torch.manual_seed(1)
-        latent, probe = model.config.latent_size, ProbeSpec(("x", "y"), ("px", "px"), (2.0, 0.5))
+        latent, probe = (
+            model.config.latent_size,
+            ProbeHeadSpec(("x", "y"), ("px", "px"), (2.0, 0.5)),
+        )
         hazards = tuple(HazardHeadSpec(name, 0.0, 0.1, ColumnRule(name)) for name in ("hit", "out"))
         model.heads = Heads(
             ProbeHead(latent, 2, (8,)),

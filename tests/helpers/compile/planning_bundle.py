@@ -32,7 +32,7 @@ from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_export import export_encode, export_forecast
 from jetsight_train import checkpoint
 from jetsight_train.heads.recipe import HazardRecipe, HeadsRecipe
-from jetsight_train.heads.spec import HeadScores, HeadsDescription, HeadsTrained
+from jetsight_train.heads.spec import HeadsDescription, HeadsScores, HeadsTrained
 from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig
 from jetsight_train.model.hazard_rules import Disc
 from jetsight_train.model.heads import HazardHeadSpec
@@ -63,7 +63,7 @@ HEADS = HeadsDescription(
     (HazardHeadSpec("keep_out", THRESHOLD, 0.05, HAZARD.rule),),
     False,
     HeadsTrained("tiny", "ab" * 32, "ab" * 32, 1, 1, (1,), torch.__version__, 1.0),
-    HeadScores("tiny", 1),
+    HeadsScores("tiny", 1),
 )
 
 

@@ -1,4 +1,4 @@
-"""A world whose next latent is the last one plus the action, so that plans have a closed form."""
+"""World model whose next latent is the last one plus the action: plans have a closed form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZE = 2
 
 
 class Drift:
-    """The part of a world model that planners read: `z_next = z + a`, D = A = a = 2."""
+    """Interface of a world model that planners use: `z_next = z + a`, D = A = a = 2."""
 
     action_std = torch.tensor([1.0, 2.0])
 
@@ -34,8 +34,8 @@ def drift(heads: Any = None) -> Any:
 
 
 def problem_of(spec: PlannerSpec, **changes: Any) -> Problem:
-    """From the origin to (3, -1), nothing limited."""
-    given: dict[str, Any] = {
+    """Make a problem from the origin to (3, -1), without limits."""
+    fields: dict[str, Any] = {
         "z_hist": torch.zeros(spec.context, SIZE),
         "a_hist": torch.zeros(spec.context - 1, SIZE),
         "z_goal": torch.tensor([3.0, -1.0]),
@@ -44,7 +44,7 @@ def problem_of(spec: PlannerSpec, **changes: Any) -> Problem:
         "weights": torch.tensor([1.0, 0.0, 0.0]),
         "a_last": torch.zeros(SIZE),
     }
-    return Problem(spec, **{**given, **changes})
+    return Problem(spec, **{**fields, **changes})
 
 
 def start(problem: Problem, std: float = 1.0) -> State:
@@ -54,7 +54,7 @@ def start(problem: Problem, std: float = 1.0) -> State:
 
 def draws(spec: PlannerSpec, count: int, seed: int = 0) -> list[Tensor]:
     rng = torch.Generator().manual_seed(seed)
-    drawn = [torch.randn(spec.samples, spec.horizon, SIZE, generator=rng) for _ in range(count)]
-    for each in drawn:
-        each[0] = 0.0
-    return drawn
+    noises = [torch.randn(spec.samples, spec.horizon, SIZE, generator=rng) for _ in range(count)]
+    for noise in noises:
+        noise[0] = 0.0  # the first candidate is the mean
+    return noises

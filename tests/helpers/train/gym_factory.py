@@ -55,7 +55,7 @@ class Fade(gymnasium.Env):
 
 
 class Broken(Fade):
-    """Fails in the third tick of every second episode, by the state its seed draws."""
+    """Environment that fails in the third tick if `place[0]` is positive, so for some seeds."""
 
     def step(self, action):
         if self.tick == 2 and self.place[0] > 0:
@@ -64,7 +64,7 @@ class Broken(Fade):
 
 
 class Slow(Fade):
-    """Takes 20 ms per tick, so that a test can interrupt it; tells when it began."""
+    """Environment with 20 ms per tick, so that a test can interrupt it."""
 
     def step(self, action):
         time.sleep(0.02)
@@ -80,7 +80,7 @@ for kind in (Fade, Broken, Slow, Nameless):
 
 
 def why_no_pusht() -> str | None:
-    """Why gym-pusht cannot run here; None if it can. Its OpenCV wants libGL, servers have none."""
+    """Return the reason why gym-pusht cannot run here (its OpenCV needs libGL), or None."""
     try:
         open_environment(PUSHT, (16, 16), 1).close()
     except JetsightError as problem:

@@ -1,4 +1,4 @@
-"""A world that is linear in its latent, so that heads have something exact to learn at once."""
+"""World that is linear in its latent, so that heads learn it exactly in few steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jetsight_train.data.encoded import Tracks
 from jetsight_train.data.windows import Recording
 from jetsight_train.heads.recipe import (
     HazardRecipe,
-    HeadOptimiser,
+    HeadOptimiserConfig,
     HeadsRecipe,
     ProbeColumn,
     SplitRecipe,
@@ -50,7 +50,7 @@ WORLD_RECIPE = Recipe(
 
 
 def heads_recipe(steps: int = 150, **changes: object) -> HeadsRecipe:
-    """Everything there is, small."""
+    """Make a small recipe of all heads."""
     whole = HeadsRecipe(
         "toy-heads",
         probe=(ProbeColumn("x", "m"), ProbeColumn("heading", "rad")),
@@ -58,13 +58,13 @@ def heads_recipe(steps: int = 150, **changes: object) -> HeadsRecipe:
         hidden=(32,),
         windows=400,
         split=SplitRecipe(0.3, 0.2),
-        optimiser=HeadOptimiser(steps, 128, 1e-2, 1e-3),
+        optimiser=HeadOptimiserConfig(steps, 128, 1e-2, 1e-3),
     )
     return replace(whole, **changes)
 
 
 class LinearWorld(WorldModel):
-    """Latents are a linear picture of a position, and an action moves the position."""
+    """World model whose latents are linear in a position, which actions move."""
 
     def predict(self, z: Tensor, a: Tensor) -> Tensor:
         moved = a[:, -1].reshape(len(a), B, 2).sum(1)
@@ -83,35 +83,38 @@ def world(kind: type[WorldModel] = LinearWorld) -> WorldModel:
 
 
 def recording(episodes: int = 20, length: int = 40, seed: int = 0, **changes: object) -> Recording:
-    """A point that wanders through a room; its heading is where its last steps led."""
+    """Record a point that moves through a room; its heading is seen from the centre."""
     rng = np.random.default_rng(seed)
     place = rng.uniform(0.0, ROOM, (episodes, 2))
     states, actions = [], []
     for _ in range(length):
         step = np.clip(rng.normal(0.0, 0.5, (episodes, 2)), -1.0, 1.0)
-        step = np.clip(place + step, 0.0, ROOM) - place  # it never asks for what walls refuse
+        step = np.clip(place + step, 0.0, ROOM) - place  # actions never lead out of the room
         heading = np.arctan2(place[:, 1] - ROOM / 2, place[:, 0] - ROOM / 2)
         states.append(np.column_stack([place, heading]))
         actions.append(step)
         place = place + step
-    as_rows = [np.stack(part, 1).reshape(episodes * length, -1) for part in (states, actions)]
+    state_rows, action_rows = (
+        np.stack(part, 1).reshape(episodes * length, -1).astype(np.float32)
+        for part in (states, actions)
+    )
     frames = rng.integers(0, 256, (episodes * length, SIDE, SIDE, 3), np.uint8)
     whole = Recording(
         frames,
-        as_rows[1].astype(np.float32),
-        as_rows[0].astype(np.float32),
-        np.arange(0, episodes * length + 1, length),
-        FPS,
-        ("dx", "dy"),
-        ("x", "y", "heading"),
-        f"{seed:064x}",
-        f"toy-{seed}",
+        actions=action_rows,
+        states=state_rows,
+        starts=np.arange(0, episodes * length + 1, length),
+        fps=FPS,
+        action_names=("dx", "dy"),
+        state_names=("x", "y", "heading"),
+        digest=f"{seed:064x}",
+        name=f"toy-{seed}",
     )
     return replace(whole, **changes)
 
 
 def tracks(episodes: int = 20, length: int = 40, seed: int = 0, noise: float = 0.02) -> Tracks:
-    """The same with latents that `LinearWorld` would encode."""
+    """Make the same recording with the latents of `LinearWorld`."""
     whole = recording(episodes, length, seed)
     rng = np.random.default_rng((seed, 1))
     z = (whole.states[:, :2] - ROOM / 2) @ LATENT_OF
@@ -121,7 +124,7 @@ def tracks(episodes: int = 20, length: int = 40, seed: int = 0, noise: float = 0
 
 
 def saved(folder: Path) -> tuple[WorldModel, checkpoint.CheckpointDescription, Path]:
-    """A checkpoint of the same geometry without heads, read back."""
+    """Write a checkpoint of the same sizes without heads, and read it back."""
     model = world(WorldModel)
     latent = checkpoint.LatentSpec((0.0,) * D, (1.0,) * D)
     how = checkpoint.Trained(1, "0" * 64, "toy", torch.__version__, 0.0)

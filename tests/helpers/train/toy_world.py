@@ -1,4 +1,4 @@
-"""A tiny world whose physics is exact, and the recipes that learn it in seconds."""
+"""Tiny world with exact physics, and recipes that learn it in seconds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIDE, BLOCK, HISTORY, HORIZON = 24, 2, 3, 2
 
 
 def toy_recording(episodes: int = 6, length: int = 40, seed: int = 0) -> Recording:
-    """A bright square that goes where the action sends it: position += action, inside the frame."""
+    """Record a bright square that actions move: position += action, inside the frame."""
     rng = np.random.default_rng(seed)
     total = episodes * length
     actions = rng.uniform(-3.0, 3.0, (total, 2)).astype(np.float32)
@@ -28,15 +28,22 @@ def toy_recording(episodes: int = 6, length: int = 40, seed: int = 0) -> Recordi
         y, x = np.round(place).astype(int)
         frames[row, y - 3 : y + 3, x - 3 : x + 3] = (250, 120, 60)
         place = np.clip(place + actions[row], 3, SIDE - 3)
-    starts = np.arange(0, total + 1, length)
-    names = ("dy", "dx")
+    name = f"toy-{seed}"
     return Recording(
-        frames, actions, states, starts, 10.0, names, ("y", "x"), f"toy-{seed}", f"toy-{seed}"
+        frames_u8=frames,
+        actions=actions,
+        states=states,
+        starts=np.arange(0, total + 1, length),
+        fps=10.0,
+        action_names=("dy", "dx"),
+        state_names=("y", "x"),
+        digest=name,
+        name=name,
     )
 
 
 def toy_recipe(steps: int = 6, batch: int = 8, **objective: object) -> Recipe:
-    """A model of a few thousand parameters for `toy_recording`."""
+    """Make the recipe of a model of a few thousand parameters for `toy_recording`."""
     return Recipe(
         name="toy",
         license="Apache-2.0",

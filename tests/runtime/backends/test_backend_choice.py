@@ -17,7 +17,7 @@ NO_GPU = Cuda(None, None, (), "no NVIDIA driver (libcuda.so.1 is not installed)"
 
 def _tensorrt(monkeypatch: pytest.MonkeyPatch, there: set[str], cuda: Cuda) -> BackendInfo:
     monkeypatch.setattr(system, "cuda", lambda _: cuda)
-    monkeypatch.setattr(registry, "_is_there", lambda name: name in there)
+    monkeypatch.setattr(registry, "_is_installed", lambda name: name in there)
     (info,) = [info for info in registry.available() if info.runs("trt-op20-fp16")]
     assert info.name == "tensorrt"
     return info

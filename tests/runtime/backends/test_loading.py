@@ -174,5 +174,5 @@ def test_weights_outside_the_bundle_are_never_read(
     hostile = model.SerializeToString()
     registry.open_backend(backend, "cpu-fp32").load(hostile).close()  # the control: it does load
     monkeypatch.setattr(Bundle, "graph", lambda self, family, name: hostile)
-    with pytest.raises(EngineError, match=r"graph 'encode' of cpu-fp32: weight .* lies outside"):
+    with pytest.raises(EngineError, match=r"graph 'encode' of cpu-fp32: weight .* is outside"):
         Session.open(bundle, backend, "cpu-fp32")

@@ -62,7 +62,7 @@ def _half_said(model: onnx.ModelProto) -> None:
 def test_external_data_is_refused_wherever_it_hides(hide) -> None:
     model = encode()
     hide(model)
-    with pytest.raises(EngineError, match=r"^g: weight 'secret' lies outside the bundle") as caught:
+    with pytest.raises(EngineError, match=r"^g: weight 'secret' is outside the bundle") as caught:
         refuse_external_data(model.SerializeToString(), "g")
     assert "compile the bundle again" in str(caught.value)
 

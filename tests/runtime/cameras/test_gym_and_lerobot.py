@@ -145,7 +145,7 @@ def test_pusht_shows_pixels_of_the_size_that_was_asked_for() -> None:
     ("env_id", "request_", "words"),
     [
         (gym_factory.FADE, StreamRequest(32, 48, 5.0, 2, 6, 3), "model's actions are 3 numbers"),
-        (gym_factory.FADE, StreamRequest(32, 48, 10.0, 2, 6, 2), "makes 5 steps per second"),
+        (gym_factory.FADE, StreamRequest(32, 48, 10.0, 2, 6, 2), "runs at 5 steps per second"),
         ("CartPole-v1", FADE, "takes actions Discrete"),
         ("NoSuch-v0", FADE, "cannot make environment 'NoSuch-v0'"),
         ("no_such_package/Robot-v0", FADE, "cannot make environment 'no_such_package/Robot-v0'"),

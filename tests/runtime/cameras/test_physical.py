@@ -13,8 +13,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from helpers.rtsp_server import RtspServer
 from helpers.runtime.camera_factory import REQUEST, number, picture
-from helpers.runtime.rtsp_server import RtspServer
 
 from jetsight.cameras import Camera, StreamRequest
 from jetsight.cameras.physical import DeviceSource, DriverStamps, RtspSource

@@ -21,7 +21,6 @@ from jetsight.plan_report.start import (
     Slides,
     StartKind,
     parse,
-    resized,
 )
 from jetsight.testing import FakeClock
 
@@ -115,11 +114,6 @@ def test_another_size_is_refused_or_resized_as_asked(tmp_path: Path) -> None:
     assert np.abs(small - averaged).mean() < 4  # swscale rounds, and goes through YUV
     assert np.abs(small - image[:HEIGHT, :WIDTH]).mean() > 20
     assert reader.resized == [Resized(path, 24, 16)]
-
-
-def test_resizing_to_the_same_size_changes_nothing(tmp_path: Path) -> None:
-    image = make_image(tmp_path / "a.png")
-    assert np.array_equal(resized(image, HEIGHT, WIDTH), image)
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])

@@ -65,7 +65,7 @@ def test_another_machine_is_refused_with_both_facts(store, name) -> None:
 
 
 def test_another_power_mode_is_accepted_and_logged_once(store, caplog, monkeypatch) -> None:
-    monkeypatch.setattr(store_module, "_said", set())
+    monkeypatch.setattr(store_module, "_logged", set())
     add(store)
     with caplog.at_level(logging.WARNING, "jetsight"):
         for _ in range(3):

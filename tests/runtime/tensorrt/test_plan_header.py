@@ -56,9 +56,9 @@ CUTS = [0, 1, 4, 8, 16, 23, 24, 27, *random.Random(0).sample(range(28, 308), 50)
 def test_a_cut_tensorrt_rtx_engine_is_refused(size: int) -> None:
     whole = make_plan((1, 7, 1, 116))
     assert len(whole) == 308
-    with pytest.raises(EngineError, match=r"no TensorRT engine|was cut"):
+    with pytest.raises(EngineError, match=r"no TensorRT engine|was truncated"):
         plan_header.check(whole[:size], RTX, (1, 7, 1, 116), "x")
-    with pytest.raises(EngineError, match="was cut or extended"):
+    with pytest.raises(EngineError, match="was truncated or extended"):
         plan_header.check(whole + b"x" * (size + 1), RTX, (1, 7, 1, 116), "x")
 
 

@@ -114,7 +114,7 @@ def test_engine_that_computes_something_else_is_refused_and_released(robot: Robo
     for plan, script in scripts.items():
         wrong = type(script)(script.inputs, script.outputs, _upside_down, script.scratch_bytes)
         trt._scripts[plan] = wrong
-    with pytest.raises(EngineError, match="'encode' of trt-op20-fp16 on tensorrt does not compute"):
+    with pytest.raises(EngineError, match="'encode' of trt-op20-fp16 on tensorrt does not agree"):
         Session.open(robot.bundle)
     assert robot.device.live == []
 

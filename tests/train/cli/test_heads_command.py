@@ -47,7 +47,7 @@ batch = 32
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A recipe, and a checkpoint without heads; `--data` is always the toy world."""
+    """Write a recipe and a checkpoint without heads; `--data` is always the toy world."""
     (tmp_path / "heads.toml").write_text(RECIPE)
     saved(tmp_path / "frozen")
     monkeypatch.setattr(tracks_module, "read_tracks", lambda *_: tracks())
@@ -63,10 +63,10 @@ def run(*arguments: str, recipe: str = "heads.toml", frozen: str = "frozen") -> 
 
 def test_heads_are_trained_and_written_beside_the_frozen_model(place: Path) -> None:
     before = {file.name: file.read_bytes() for file in (place / "frozen").iterdir()}
-    told = json.loads(run("--out", "run", "--json").stdout)
-    assert {q["name"] for q in told["quantities"]} == {"x", "cos heading", "sin heading"}
-    assert told["hazards"][0]["name"] == "keep_out"
-    model, about = checkpoint.load(Path(told["checkpoint"]))
+    result = json.loads(run("--out", "run", "--json").stdout)
+    assert {q["name"] for q in result["quantities"]} == {"x", "cos heading", "sin heading"}
+    assert result["hazards"][0]["name"] == "keep_out"
+    model, about = checkpoint.load(Path(result["checkpoint"]))
     assert not model.heads.is_empty
     assert about.heads is not None
     assert about.heads.recipe.optimiser.steps == 5
@@ -143,7 +143,7 @@ def test_the_shipped_recipe_is_readable() -> None:
 
 def test_the_card_says_what_heads_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "load_recording", lambda *_, **__: recording())
-    monkeypatch.setattr(windows, "check_metadata", lambda path, wanted: None)
+    monkeypatch.setattr(windows, "check_metadata", lambda path, spec: None)
     monkeypatch.setattr(tracks_module, "read_recorded", lambda *_: {})
     run("--out", "run")
     text = {}
@@ -153,6 +153,6 @@ def test_the_card_says_what_heads_read(place: Path, monkeypatch: pytest.MonkeyPa
         text[name] = (place / "card" / "MODEL_CARD.md").read_text()
         numbers = json.loads((place / "card" / "report.json").read_text())
         assert (numbers["heads"] is None) == (name == "frozen")
-    assert "## What its heads read" in text["run/checkpoint"]
+    assert "## Heads" in text["run/checkpoint"]
     assert "| keep_out | (x, y) within 2 of (6, 4) |" in text["run/checkpoint"]
-    assert "heads read" not in text["frozen"]
+    assert "## Heads" not in text["frozen"]

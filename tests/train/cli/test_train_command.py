@@ -25,7 +25,7 @@ def toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
         return toy_recording(episodes=most or 6, seed=int(path.name))
 
     monkeypatch.setattr(windows, "load_recording", load)
-    monkeypatch.setattr(windows, "check_metadata", lambda path, wanted: None)
+    monkeypatch.setattr(windows, "check_metadata", lambda path, spec: None)
     monkeypatch.setattr(trainer, "check_training_data", lambda recipe, path: None)
 
 
@@ -37,7 +37,7 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def as_toml(plain: dict[str, object], section: str = "") -> str:
-    """Just enough TOML for a recipe: scalars and lists first, then one table per nested object."""
+    """Format a recipe as TOML: scalars and lists first, then one table per nested object."""
     lines = [f"[{section}]"] if section else []
     nested = {key: value for key, value in plain.items() if isinstance(value, dict)}
     lines += [
@@ -85,18 +85,8 @@ def test_a_used_run_folder_is_not_touched(tmp_path: Path, recipe: Path) -> None:
 @pytest.mark.usefixtures("toy_data")
 def test_fine_tuning_starts_from_the_checkpoint(tmp_path: Path, recipe: Path) -> None:
     first = run(train_command.train, recipe, "--data", "0", "--out", tmp_path / "a")
-    again = run(
-        train_command.train,
-        recipe,
-        "--data",
-        "0",
-        "--out",
-        tmp_path / "b",
-        "--init",
-        first["checkpoint"],
-        "--steps",
-        "1",
-    )
+    options = ("--init", first["checkpoint"], "--steps", "1")
+    again = run(train_command.train, recipe, "--data", "0", "--out", tmp_path / "b", *options)
     assert again["steps"] == 1
 
 

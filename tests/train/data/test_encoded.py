@@ -27,14 +27,14 @@ EPISODES = "meta/episodes/chunk-000/file-000.parquet"
 @pytest.fixture
 def model() -> WorldModel:
     action = ActionSpec(
-        ("target_x", "target_y"),
-        ("px", "px"),
-        (0.0,) * 2,
-        (512.0,) * 2,
-        None,
-        (256.0,) * 2,
-        (256.0,) * 2,
-        (100.0,) * 2,
+        names=("target_x", "target_y"),
+        units=("px", "px"),
+        low=(0.0,) * 2,
+        high=(512.0,) * 2,
+        rate_limit_per_s=None,
+        neutral=(256.0,) * 2,
+        mean=(256.0,) * 2,
+        std=(100.0,) * 2,
     )
     frame = whole_frame((96, 96), (8, 8))
     return WorldModel(WORLD_RECIPE.model, frame, TimingSpec(10.0, 5), action).eval()
@@ -42,7 +42,7 @@ def model() -> WorldModel:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The first two episodes of the recorded dataset."""
+    """Copy the first two episodes of the recorded dataset."""
     folder = Path(shutil.copytree(RECORDED, tmp_path / "pusht"))
     info = json.loads((folder / "meta/info.json").read_text())
     info["total_episodes"] = 2

@@ -73,7 +73,7 @@ def test_picture_is_a_png(card: tuple[model_card.Card, Path]) -> None:
 def test_angles_are_probed_as_cosine_and_sine() -> None:
     data = replace(toy_recording(episodes=1), state_names=("x", "block_angle"))
     names, values = model_card.quantities(data)
-    assert names == ["x", "cos block_angle", "sin block_angle"]
+    assert names == ("x", "cos block_angle", "sin block_angle")
     np.testing.assert_allclose(np.hypot(values[:, 1], values[:, 2]), 1.0, atol=1e-6)
 
 

@@ -10,12 +10,12 @@ from jetsight_train.model.heads import (
     HazardHeadSpec,
     Heads,
     ProbeHead,
-    ProbeSpec,
+    ProbeHeadSpec,
     SupportHead,
 )
 
 D, A, P, G = 8, 6, 3, 2
-SPEC = ProbeSpec(("x", "cos a", "sin a"), ("px", "1", "1"), (2.0, 0.7, 0.7))
+SPEC = ProbeHeadSpec(("x", "cos a", "sin a"), ("px", "1", "1"), (2.0, 0.7, 0.7))
 DISC = HazardRule(disc=Disc(("x", "y"), (3.0, 4.0), 2.0))
 
 
@@ -59,7 +59,7 @@ def test_heads_and_their_specs_come_together() -> None:
         {"hazards": hazards},
         {"hazard": HazardHead(D, A, 1)},
     ):
-        with pytest.raises(ValueError, match="comes with"):
+        with pytest.raises(ValueError, match="needs its"):
             Heads(**wrong)  # type: ignore[arg-type]
 
 
@@ -96,8 +96,8 @@ def test_rules_that_cannot_hold_are_refused() -> None:
 
 def test_a_probe_spec_must_fit_itself() -> None:
     with pytest.raises(ValueError, match="one unit and one scale"):
-        ProbeSpec(("x",), ("px", "px"), (1.0,))
+        ProbeHeadSpec(("x",), ("px", "px"), (1.0,))
     with pytest.raises(ValueError, match="twice"):
-        ProbeSpec(("x", "x"), ("px", "px"), (1.0, 1.0))
+        ProbeHeadSpec(("x", "x"), ("px", "px"), (1.0, 1.0))
     with pytest.raises(ValueError, match="positive"):
-        ProbeSpec(("x",), ("px",), (0.0,))
+        ProbeHeadSpec(("x",), ("px",), (0.0,))

@@ -9,6 +9,15 @@ from jetsight.bundle.model_spec import FrameSpec
 from jetsight.errors import ArtefactError
 from jetsight_train.model.preprocess import Preprocess, resize_matrix, whole_frame
 
+Crop = tuple[int, int, int, int]
+
+
+def frame_spec(
+    height: int, width: int, crop: Crop, resize: tuple[int, int], *, mean: float = 0.5, std: float
+) -> FrameSpec:
+    colour = {"mean": (mean,) * 3, "std": (std,) * 3}
+    return FrameSpec(height, width, "rgb", crop=crop, resize=resize, **colour)
+
 
 @pytest.mark.parametrize(
     ("camera", "model"),
@@ -29,16 +38,15 @@ def test_aliased_resize_would_be_noticed() -> None:
     frames = torch.randint(0, 256, (1, 120, 160, 3), dtype=torch.uint8)
     pixels = frames.permute(0, 3, 1, 2).float()
     aliased = functional.interpolate(pixels, (40, 40), mode="bilinear", antialias=False)
-    ours = Preprocess(
-        FrameSpec(120, 160, "rgb", (0, 0, 120, 160), (40, 40), (0.0,) * 3, (1 / 255,) * 3)
-    )(frames)
+    spec = frame_spec(120, 160, (0, 0, 120, 160), (40, 40), mean=0.0, std=1 / 255)
+    ours = Preprocess(spec)(frames)
     assert (ours - aliased).abs().max() > 10
 
 
 def test_crop_is_taken_before_resize() -> None:
     frames = torch.randint(0, 256, (1, 50, 60, 3), dtype=torch.uint8)
-    cropped = FrameSpec(50, 60, "rgb", (5, 7, 40, 44), (20, 22), (0.5,) * 3, (0.25,) * 3)
-    alone = FrameSpec(40, 44, "rgb", (0, 0, 40, 44), (20, 22), (0.5,) * 3, (0.25,) * 3)
+    cropped = frame_spec(50, 60, (5, 7, 40, 44), (20, 22), std=0.25)
+    alone = frame_spec(40, 44, (0, 0, 40, 44), (20, 22), std=0.25)
     torch.testing.assert_close(
         Preprocess(cropped)(frames), Preprocess(alone)(frames[:, 5:45, 7:51])
     )
@@ -50,4 +58,4 @@ def test_resize_weights_sum_to_one() -> None:
 
 def test_crop_outside_the_frame_is_refused() -> None:
     with pytest.raises(ArtefactError, match="outside the 50x60 frame"):
-        FrameSpec(50, 60, "rgb", (20, 0, 40, 60), (20, 20), (0.5,) * 3, (0.5,) * 3)
+        frame_spec(50, 60, (20, 0, 40, 60), (20, 20), std=0.5)

@@ -14,23 +14,23 @@ from jetsight_train.recipe import load_recipe
 from jetsight_train.training.trainer import build_model
 
 ACTION = ActionSpec(
-    ("x", "y"),
-    ("px", "px"),
-    (0.0, 0.0),
-    (512.0, 512.0),
-    None,
-    (256.0, 256.0),
-    (250.0, 260.0),
-    (90.0, 110.0),
+    names=("x", "y"),
+    units=("px", "px"),
+    low=(0.0, 0.0),
+    high=(512.0, 512.0),
+    rate_limit_per_s=None,
+    neutral=(256.0, 256.0),
+    mean=(250.0, 260.0),
+    std=(90.0, 110.0),
 )
 
 
 @pytest.fixture
 def model() -> WorldModel:
-    made = build_model(toy_recipe(), toy_recording())
-    for parameter in made.parameters():  # AdaLN-zero starts blind to actions; wake it up
+    model = build_model(toy_recipe(), toy_recording())
+    for parameter in model.parameters():  # AdaLN-zero starts independent of actions
         torch.nn.init.normal_(parameter, std=0.2)
-    return made.eval()
+    return model.eval()
 
 
 def build(recipe: str) -> WorldModel:

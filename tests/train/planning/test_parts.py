@@ -1,4 +1,4 @@
-"""Limits, costs and ranking by hand."""
+"""Limits, costs and ranking against values computed by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from helpers.train.drifting import drift, problem_of, start
 from torch import Tensor, nn
 
 from jetsight.testing import tiny_planner
-from jetsight_train.model.heads import ProbeSpec
+from jetsight_train.model.heads import ProbeHeadSpec
 from jetsight_train.planning.candidates import limited, proposed
 from jetsight_train.planning.costs import Scores, scored
 from jetsight_train.planning.ranking import order
@@ -18,7 +18,7 @@ SPEC = tiny_planner(samples=2, horizon=3, elites=2, context=1)
 
 
 class Head(nn.Module):
-    """A head that computes what it is told to."""
+    """Head that computes a given function."""
 
     def __init__(self, function) -> None:
         super().__init__()
@@ -29,10 +29,10 @@ class Head(nn.Module):
 
 
 class ThreeHeads:
-    """Reads twice the latent, sees a hazard in its first number, is familiar within 1."""
+    """Heads that read twice the latent, a hazard in its first number, and support within 1."""
 
     probe = Head(lambda z: 2.0 * z)
-    probe_spec = ProbeSpec(("x", "y"), ("px", "px"), (2.0, 4.0))
+    probe_spec = ProbeHeadSpec(("x", "y"), ("px", "px"), (2.0, 4.0))
     hazard = Head(lambda z, a, z_next: torch.stack([z_next[..., 0], z[..., 1]], -1))
     support = Head(lambda z: z.abs().sum(-1))
 
@@ -42,8 +42,8 @@ def test_ticks_are_clipped_then_slowed_then_clipped() -> None:
     spec = replace(SPEC, horizon=1, rate_limited=True)
     one = {"low": torch.tensor([-1.0]), "high": torch.tensor([1.0]), "rate": torch.tensor([0.5])}
     problem = problem_of(spec, a_last=torch.tensor([2.0]), **one)
-    found = limited(problem, torch.tensor([[[0.0, 5.0, -5.0, -5.0]]]))
-    torch.testing.assert_close(found, torch.tensor([[[1.0, 1.0, 0.5, 0.0]]]))
+    result = limited(problem, torch.tensor([[[0.0, 5.0, -5.0, -5.0]]]))
+    torch.testing.assert_close(result, torch.tensor([[[1.0, 1.0, 0.5, 0.0]]]))
     free = problem_of(SPEC, **one)
     assert limited(free, torch.tensor([[[0.0, 5.0, -5.0, -5.0]]])).tolist() == [[[0, 1, -1, -1]]]
 
@@ -66,13 +66,13 @@ def test_costs_by_hand() -> None:
         hazard_limit=torch.tensor([1.5, 1e9]),
     )
     tried = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [1.0, 1.0]]])  # z: (1, 0), (2, 0), (3, 1)
-    found = scored(drift(ThreeHeads()), problem, tried, tried)
+    result = scored(drift(ThreeHeads()), problem, tried, tried)
     terminal, running = 4.0, (5.0 + 2.0 + 4.0) / 3
     support = (0.0 + 1.0 + 3.0) / 3
     probe = 3.0 * ((6.0 - 4.0) / 2.0) ** 2 + 2.0 * ((2.0 + 2.0) / 4.0) ** 2
     expected = terminal + 0.5 * running + 0.25 * support + probe
-    torch.testing.assert_close(found.cost, torch.tensor([expected]))
-    torch.testing.assert_close(found.violation, torch.tensor([0.5 + 1.5]))
+    torch.testing.assert_close(result.cost, torch.tensor([expected]))
+    torch.testing.assert_close(result.violation, torch.tensor([0.5 + 1.5]))
     bare = scored(drift(), problem, tried, tried)
     torch.testing.assert_close(bare.cost, torch.tensor([terminal + 0.5 * running]))  # the control
     assert bare.violation == 0
@@ -102,7 +102,7 @@ def test_what_is_no_number_is_invalid_even_where_limits_hide_it() -> None:
     proposals = tried.clone()
     proposals[1, 0, 0] = torch.nan
     tried[2, 1, 1] = torch.inf
-    found = scored(drift(), problem_of(SPEC), proposals, tried)
-    assert found.valid.tolist() == [True, False, False, True]
+    result = scored(drift(), problem_of(SPEC), proposals, tried)
+    assert result.valid.tolist() == [True, False, False, True]
     lost = problem_of(SPEC, a_last=torch.tensor([torch.nan, 0.0]))
     assert not scored(drift(), lost, tried, tried).valid.any()

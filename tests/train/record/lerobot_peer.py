@@ -1,4 +1,4 @@
-"""The other side of `test_lerobot_library.py`: run by a Python that has the LeRobot library.
+"""Script of `test_lerobot_library.py` for a Python that has the LeRobot library.
 
     python lerobot_peer.py read DATASET OUT.npz     dump what LeRobot sees in DATASET
     python lerobot_peer.py write DATASET OUT.npz    let LeRobot record DATASET, then the same

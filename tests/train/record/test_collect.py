@@ -1,4 +1,4 @@
-"""Recording: same content however it was made, whole or nothing, and what is refused."""
+"""Recording: equal content for any workers and interruptions, atomicity, and refusals."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def digest(path) -> str:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    """The recording of RECIPE that nothing disturbed."""
+    """Record RECIPE without interruption."""
     return collect(RECIPE, tmp_path_factory.mktemp("reference") / "fade")
 
 
 def interrupt_after(episodes: int):
-    """A progress callback that presses Ctrl-C after so many episodes."""
-    seen = []
+    """Make a progress callback that raises KeyboardInterrupt after a number of episodes."""
+    recorded = []
 
     def progress(more: int) -> None:
-        seen.extend([None] * more)
-        if len(seen) >= episodes:
+        recorded.extend([None] * more)
+        if len(recorded) >= episodes:
             raise KeyboardInterrupt
 
     return progress

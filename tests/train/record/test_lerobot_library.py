@@ -1,4 +1,4 @@
-"""The LeRobot library itself reads what we record, and we read what it records, pixel by pixel.
+"""Exchange of datasets with the LeRobot library in both directions, pixel by pixel.
 
 Needs a Python with LeRobot, made by `lerobot_venv.sh` in this folder; see there.
 """
@@ -28,7 +28,7 @@ pytestmark = [
 
 
 def ask_lerobot(verb: str, dataset: Path, tmp_path: Path) -> dict[str, np.ndarray]:
-    """What LeRobot sees in `dataset`, in recorded order."""
+    """Return the items that LeRobot reads from `dataset`, in recorded order."""
     out = tmp_path / "seen.npz"
     subprocess.run([str(PYTHON), str(PEER), verb, str(dataset), str(out)], check=True, timeout=600)
     with np.load(out, allow_pickle=False) as archive:
@@ -36,7 +36,7 @@ def ask_lerobot(verb: str, dataset: Path, tmp_path: Path) -> dict[str, np.ndarra
 
 
 def everything(dataset: LeRobotDataset) -> Episode:
-    """All episodes of a dataset in a row."""
+    """Join all episodes of a dataset."""
     episodes = [dataset.episode(i) for i in range(len(dataset))]
     return Episode(
         *(

@@ -1,4 +1,4 @@
-"""The scripted driver: the block really moves, from every side, and is driven around."""
+"""Scripted driver: it moves the block from every side, and drives around it."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def scripted() -> np.ndarray:
 
 
 def moving(recorded: np.ndarray) -> np.ndarray:
-    """Whether the block moved in each step [episode, step - 1]."""
+    """Return the mask of steps in which the block moved [episode, step - 1]."""
     return np.linalg.norm(np.diff(recorded[..., 2:4], axis=1), axis=-1) > MOVES_PX
 
 
 def leg_gap(start: np.ndarray, end: np.ndarray, scene: Scene) -> float:
-    """Least distance between the block and the straight way from `start` to `end`."""
+    """Return the least distance of the block from the line from `start` to `end`."""
     along = np.linspace(0.0, 1.0, 400)[:, None]
     return float(distance_to_outline(start + along * (end - start), scene.outline).min())
 
 
 def sides(recorded: np.ndarray) -> set[int]:
-    """Which of eight sectors around the block, in its own frame, it was moved from."""
+    """Return the sectors, of eight around the block in its own frame, it was moved from."""
     agent, block, angle = recorded[:, :-1, :2], recorded[:, :-1, 2:4], recorded[:, :-1, 4]
     rel, c, s = agent - block, np.cos(angle), np.sin(angle)
     local = np.stack([c * rel[..., 0] + s * rel[..., 1], c * rel[..., 1] - s * rel[..., 0]], -1)

@@ -81,7 +81,7 @@ def test_a_probe_of_shuffled_values_reads_nothing(about: CheckpointDescription) 
 
 
 def judged(model: WorldModel, data: Tracks) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of imagined blocks, and whether they truly are hazardous."""
+    """Return the logits of imagined blocks, and their labels."""
     blocks = imagined_blocks(model, data, None)
     assert model.heads.hazard is not None
     rules = [spec.rule for spec in model.heads.hazards]
@@ -98,9 +98,9 @@ def test_the_hazard_threshold_keeps_its_promise(
     assert conformal.area_under_curve(logits, truth) > 0.97  # type: ignore[operator]
     assert conformal.miss_rate(logits, truth, spec.threshold) <= 0.08  # type: ignore[operator]
     assert conformal.false_alarm_rate(logits, truth, spec.threshold) < 0.2  # type: ignore[operator]
-    (told,) = heads.scores.hazards
-    assert told.miss_rate is not None
-    assert len(told.miss_rate_ahead) == model.config.horizon
+    (score,) = heads.scores.hazards
+    assert score.miss_rate is not None
+    assert len(score.miss_rate_ahead) == model.config.horizon
     assert heads.trained.calibration_blocks[0] >= conformal.needed(spec.miss_rate)
 
 
@@ -115,7 +115,7 @@ def test_a_threshold_of_shuffled_labels_flags_everything(
 
 
 def by_chance(data: Tracks, seed: int) -> Tracks:
-    """A recorded hazard that nothing foretells: a head can only learn it by heart."""
+    """Add a recorded hazard that no input predicts, so that a head can only memorise it."""
     flags = np.random.default_rng(seed).random(len(data.latents)) < 0.1
     return replace(data, columns={**data.columns, "bump": flags.astype(np.float32)})
 
@@ -159,9 +159,9 @@ def test_episodes_are_split_whole() -> None:
     data = tracks(10)
     marked = replace(data, columns={"e": np.repeat(np.arange(10, dtype=np.float32), 40)})
     parts = split(marked, SplitRecipe(0.3, 0.2), 0)
-    seen = [set(np.unique(part.columns["e"])) for part in parts]
-    assert [len(part) for part in seen] == [5, 3, 2]
-    assert set.union(*seen) == set(range(10))
+    values = [set(np.unique(part.columns["e"])) for part in parts]
+    assert [len(part) for part in values] == [5, 3, 2]
+    assert set.union(*values) == set(range(10))
     assert [len(part.latents) for part in parts] == [200, 120, 80]
 
 
@@ -201,7 +201,7 @@ def test_too_little_data_is_refused_before_training(
 
 def test_blocks_imagined_twice_count_once(about: CheckpointDescription) -> None:
     rare = replace(KEEP_OUT, miss_rate=0.004)  # views are 3 times as many as blocks
-    with pytest.raises(DataError, match=r"expected at least 249 to promise a miss rate of 0\.004"):
+    with pytest.raises(DataError, match=r"expected at least 249 for a miss rate of 0\.004"):
         train_heads(world(), about, tracks(60), heads_recipe(hazard=(rare,)))
 
 

@@ -116,18 +116,18 @@ def test_learning_rate_rises_then_falls_to_zero() -> None:
 def test_windows_never_cross_episodes() -> None:
     data = toy_recording(episodes=3, length=12)
     sampler = WindowSampler(data, 5, 2)
-    rows = sampler.rows(sampler.every(1))
+    rows = sampler.rows(sampler.firsts)
     assert (rows[:, 0] // 12 == rows[:, -1] // 12).all()
     assert len(rows) == 3 * (12 - 8)
 
 
 def test_blocks_are_the_actions_between_the_frames() -> None:
     data = toy_recording(episodes=1, length=12)
-    windows = WindowSampler(data, 3, 2).at([4])
-    assert windows.frames_u8[0, 1].equal(torch.from_numpy(data.frames_u8[6]))
-    torch.testing.assert_close(
-        windows.blocks[0, 0], torch.from_numpy(data.actions[4:6].reshape(-1))
-    )
+    sampler = WindowSampler(data, 3, 2)
+    rows = sampler.rows([4])
+    assert rows.tolist() == [[4, 6, 8]]
+    block = torch.from_numpy(data.actions[4:6].reshape(-1))
+    torch.testing.assert_close(sampler.blocks(rows)[0, 0], block)
 
 
 def test_short_episodes_are_refused() -> None:
@@ -247,7 +247,7 @@ def anchored(weight: float) -> Recipe:
 
 
 def read_off(trainer: Trainer, data: Recording) -> float:
-    """Correlation of the first dimension with the row the square is at."""
+    """Correlate the first dimension with the row of the square."""
     z = encode_recording(trainer.model, data).numpy()
     return abs(float(np.corrcoef(z[:, 0], data.states[:, 0])[0, 1]))
 

@@ -19,7 +19,7 @@ class Size(click.ParamType):
     name = "WIDTHxHEIGHT"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
-        """`"96x64"` -> (96, 64)."""
+        """Convert `"96x64"` to (96, 64)."""
         parts = str(value).lower().split("x")
         if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
             self.fail(f"{value!r} is not a size, expected for example 96x96", param, ctx)
@@ -28,7 +28,7 @@ class Size(click.ParamType):
 
 @click.command()
 @click.argument("env_id")
-@click.option("--out", required=True, type=click.Path(), help="Dataset folder to make.")
+@click.option("--out", required=True, type=click.Path(), help="Dataset folder to create.")
 @click.option("--episodes", default=10, show_default=True, help="Number of episodes.")
 @click.option("--steps", default=200, show_default=True, help="Longest episode, in frames.")
 @click.option("--seed", default=0, show_default=True, help="Base seed of all randomness.")
@@ -36,13 +36,13 @@ class Size(click.ParamType):
 @click.option("--size", type=Size(), default="96x96", show_default=True, help="Frame size.")
 @click.option("--fps", type=int, help="Frame rate to write; the environment's own by default.")
 @click.option("--workers", default=1, show_default=True, help="Processes that record.")
-@click.option("--resume", is_flag=True, help="Go on with an interrupted recording.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted recording.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def collect(env_id: str, out: str, **options: Any) -> None:
     """Record ENV_ID, any Gymnasium environment with pixels, as a LeRobot v3 dataset.
 
-    Interrupted, it keeps its finished episodes in a hidden folder beside OUT; run it again with
-    --resume and the result is the same as if it had never stopped. OUT appears only when complete.
+    An interrupted recording keeps its finished episodes in a hidden folder beside OUT; --resume
+    continues it, with the same result as without interruption. OUT appears once complete.
     """
     from jetsight_train.record.collect import finished
     from jetsight_train.record.episode import RecordingRecipe
@@ -59,7 +59,7 @@ def collect(env_id: str, out: str, **options: Any) -> None:
     except KeyboardInterrupt:
         click.echo(
             f"jetsight: error: interrupted; {finished(out)} of {recipe.episodes} episodes are kept;"
-            " run the same command with --resume to go on",
+            " run the same command with --resume to continue",
             err=True,
         )
         sys.exit(130)
@@ -73,20 +73,15 @@ def _run(recipe: Any, out: str, options: dict[str, Any]) -> None:
     clock = MonotonicClock()
     start_ns = clock.now_ns()
     with episode_bar(recipe.episodes, "train", "recording") as bar:
-        result = record(
-            recipe,
-            out,
-            workers=options["workers"],
-            resume=options["resume"],
-            progress=bar.update,
-        )
+        how = {name: options[name] for name in ("workers", "resume")}
+        result = record(recipe, out, progress=bar.update, **how)
     took_s = (clock.now_ns() - start_ns) / 1e9
     if options["as_json"]:
         digest = LeRobotDataset.open(result.path).digest()
-        facts = asdict(result) | {"path": str(result.path), "seconds": took_s, "sha256": digest}
-        click.echo(json.dumps(facts))
+        row = asdict(result) | {"path": str(result.path), "seconds": took_s, "sha256": digest}
+        click.echo(json.dumps(row))
         return
     click.echo(
         f"{result.path}: {result.episodes} episodes, {result.frames} frames in {took_s:.0f} s"
-        + (f" ({result.resumed} episodes were there before)" if result.resumed else "")
+        + (f" ({result.resumed} episodes of an earlier run)" if result.resumed else "")
     )

@@ -7,19 +7,18 @@ from pathlib import Path
 
 import click
 
+PATH = click.Path(path_type=Path)
+
 
 @click.command()
-@click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
+@click.argument("checkpoint", metavar="CKPT", type=PATH)
 @click.option(
-    "--data",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Held-out LeRobot dataset: everything on the card is measured on it.",
+    "--data", required=True, type=PATH, help="Held-out LeRobot dataset to measure the card on."
 )
 @click.option(
     "--probe-data",
-    type=click.Path(path_type=Path),
-    help="Dataset the linear probe is fitted on.  [default: every other episode of --data]",
+    type=PATH,
+    help="Dataset to fit the linear probe on.  [default: every other episode of --data]",
 )
 @click.option(
     "--probe-episodes",
@@ -31,17 +30,15 @@ import click
 @click.option(
     "--run",
     "run_folder",
-    type=click.Path(path_type=Path),
-    help="Run folder whose metrics are drawn.  [default: the one the checkpoint lies in]",
+    type=PATH,
+    help="Run folder with the metrics to draw.  [default: that of the checkpoint]",
 )
 @click.option(
     "--control",
-    type=click.Path(path_type=Path),
-    help="Run folder of `jetsight train --no-anti-collapse`, to show that it collapses.",
+    type=PATH,
+    help="Run folder of `jetsight train --no-anti-collapse`, drawn as a collapsing control.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Where to write.  [default: beside the weights]"
-)
+@click.option("--out", type=PATH, help="Folder to write.  [default: that of the weights]")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the card.")
 def report(
     checkpoint: Path,
@@ -59,37 +56,37 @@ def report(
     from jetsight_train.data.encoded import read_recorded
     from jetsight_train.data.windows import check_metadata, load_recording, split
     from jetsight_train.evaluation import model_card as cards
-    from jetsight_train.evaluation.model_card import picture
     from jetsight_train.training.trainer import METRICS
 
     model, about = load(checkpoint)
     for path in (data, probe_data):
         if path is not None:
             check_metadata(path, model.recording_spec)
-    held_out, judged = load_recording(data), None
+    held_out, measured = load_recording(data), None
     if probe_data is None:
-        judged = range(1, len(held_out.starts) - 1, 2)  # the episodes that `split` leaves
+        measured = range(1, len(held_out.starts) - 1, 2)  # the second half of `split`
         fit, held_out = split(held_out)
     else:
         fit = load_recording(probe_data, most=probe_episodes)
-    recorded = read_recorded(data, about.heads.recipe.columns, judged) if about.heads else {}
+    recorded = read_recorded(data, about.heads.recipe.columns, measured) if about.heads else {}
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     run = (run_folder or folder.parent) / METRICS
     card = cards.measure(
         model,
         held_out,
         fit,
-        cards.read_curve(run) if run_folder or run.is_file() else None,
-        cards.read_curve(control / METRICS) if control else None,
-        about.heads,
-        recorded,
+        # The default run folder may be absent, as for a shipped checkpoint; a given one may not.
+        run=cards.read_curve(run) if run_folder or run.is_file() else None,
+        control=cards.read_curve(control / METRICS) if control else None,
+        heads=about.heads,
+        recorded=recorded,
     )
     target = out or folder
     target.mkdir(parents=True, exist_ok=True)
     text = cards.markdown(card, about, sum(p.numel() for p in model.parameters()))
     numbers = json.dumps(card.as_dict(), indent=2) + "\n"
     for name, content in (
-        ("card.png", picture(card)),
+        ("card.png", cards.picture(card)),
         ("report.json", numbers.encode()),
         ("MODEL_CARD.md", text.encode()),
     ):

@@ -1,4 +1,4 @@
-"""`jetsight train`: a recipe and recorded episodes in, a checkpoint out."""
+"""`jetsight train`: train a world model, or heads for one, on recorded episodes."""
 
 from __future__ import annotations
 
@@ -12,34 +12,27 @@ from jetsight.errors import StorageError, UsageError
 from jetsight.storage.strict_json import dump
 from jetsight_train.recipe import RECIPES, Recipe, load_recipe
 
+PATH = click.Path(path_type=Path)
+
 
 @click.command()
 @click.argument("recipe", metavar="RECIPE")
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="LeRobot dataset to train on.",
-)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/RECIPE-NAME]"
-)
-@click.option(
-    "--init", type=click.Path(path_type=Path), help="Start from the weights of this checkpoint."
-)
+@click.option("--data", required=True, type=PATH, help="LeRobot dataset to train on.")
+@click.option("--out", type=PATH, help="Run folder.  [default: runs/RECIPE-NAME]")
+@click.option("--init", type=PATH, help="Start from the weights of this checkpoint.")
 @click.option(
     "--probe",
-    type=click.Path(path_type=Path),
-    help="Train heads for this checkpoint instead, which stays as it is; RECIPE says which.",
+    type=PATH,
+    help="Train the heads of RECIPE for this checkpoint, which is not changed.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the newest state in the run folder.")
+@click.option("--resume", is_flag=True, help="Continue from the newest state in the run folder.")
 @click.option("--steps", type=click.IntRange(min=1), help="Train this many steps instead.")
 @click.option("--save-every", default=500, show_default=True, type=click.IntRange(min=1))
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads for PyTorch.")
 @click.option(
     "--no-anti-collapse",
     is_flag=True,
-    help="Control run: prediction error alone. It collapses, which ends it with exit code 9.",
+    help="Control run on the prediction error alone; it collapses and ends with exit code 9.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def train(
@@ -59,8 +52,8 @@ def train(
 
     The run folder holds metrics.jsonl, resumable states, and at the end checkpoint/.
 
-    With --probe, RECIPE describes heads: values, hazards and support read out of the latents of a
-    frozen model. OUT/checkpoint is then that model with these heads, in place of any it had.
+    With --probe, RECIPE describes heads: quantities, hazards and support read out of the latents of
+    a frozen model. OUT/checkpoint is then that model with these heads, in place of any it had.
     """
     import torch
 
@@ -74,7 +67,7 @@ def train(
     if probe is not None:
         if init or resume or no_anti_collapse:
             raise UsageError(
-                "--probe trains heads from scratch in one go; leave out --init, --resume and "
+                "--probe trains heads from scratch in one run; leave out --init, --resume and "
                 "--no-anti-collapse"
             )
         train_probe(recipe, data, out, probe, steps, as_json)
@@ -87,7 +80,7 @@ def train(
     trainer = Trainer(plan, load_recording(data), folder)
     if init:
         weights = load(init)[0]
-        weights.heads = Heads()  # they read the latents of the old weights
+        weights.heads = Heads()  # heads fit the latents of the old weights alone
         trainer.start_from(weights)
     if resume:
         trainer.resume()
@@ -99,7 +92,7 @@ def train(
 def train_probe(
     recipe: str, data: Path, out: Path | None, frozen: Path, steps: int | None, as_json: bool
 ) -> None:
-    """Train heads on a frozen checkpoint and write it, with them, to `out/checkpoint`."""
+    """Train heads on a frozen checkpoint, and write it with its heads to `out/checkpoint`."""
     from jetsight_train import checkpoint
     from jetsight_train.data import encoded
     from jetsight_train.heads.recipe import load_heads_recipe
@@ -123,8 +116,8 @@ def train_probe(
     if as_json:
         click.echo(json.dumps(result))
         return
-    of = f"{about.name}, in place of its earlier ones" if had_heads else about.name
-    click.echo("\n".join([f"{target}: heads of {of}", *lines(heads)]))
+    model_name = f"{about.name}, in place of its earlier ones" if had_heads else about.name
+    click.echo("\n".join([f"{target}: heads of {model_name}", *lines(heads)]))
 
 
 def _refuse_heads(recipe: str) -> None:
@@ -152,13 +145,12 @@ def _refuse_used(folder: Path, resume: bool, checkpoint: str) -> None:
         )
     if not resume and folder.exists() and any(folder.iterdir()):
         raise StorageError(
-            f"{folder}: holds an earlier run; add --resume to go on with it, or choose "
-            "another --out"
+            f"{folder}: holds an earlier run; add --resume to continue it, or choose another --out"
         )
 
 
 class _Bar:
-    """Progress bar with the loss and the numbers that tell a living run from a dead one."""
+    """Progress bar with the loss and the measures of collapse."""
 
     def __init__(self, steps: int, first: int) -> None:
         from jetsight_train.progress import progress

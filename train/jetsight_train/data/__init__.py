@@ -1,1 +1,1 @@
-"""Training data: windows, action blocks and encoded recordings."""
+"""Training data: recordings, windows, action blocks and encoded recordings."""

@@ -1,4 +1,4 @@
-"""Action blocks of recorded episodes, with the latents before and after each.
+"""Executed action blocks with the latents before and after each.
 
 Shapes: M blocks, W windows, K history, C context, H horizon, B ticks per block, D latent,
 A = B * action size.
@@ -19,7 +19,7 @@ from jetsight_train.model.world_model import WorldModel
 from jetsight_train.progress import progress
 
 IntArray = npt.NDArray[np.int64]
-ROLLOUTS_AT_ONCE = 512
+ROLLOUTS_AT_ONCE = 512  # windows of one forward pass
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Blocks:
         before: `[M, D]` latent before each block.
         actions: `[M, A]` action block, robot units.
         after: `[M, D]` latent after it.
-        rows: `[M]` row of the recording before the block; the one after is B further.
-        ahead: `[M]` how many blocks ahead `after` was imagined; 0 where it was encoded.
+        rows: `[M]` row of the recording before the block; the one after is B rows later.
+        ahead: `[M]` number of blocks that `after` was imagined ahead; 0 where it was encoded.
     """
 
     before: Tensor
@@ -42,7 +42,7 @@ class Blocks:
 
 
 def encoded_blocks(model: WorldModel, tracks: Tracks) -> Blocks:
-    """Every executed block of the recording with its encoded latents."""
+    """Take every executed block of the recording, with encoded latents."""
     sampler = WindowSampler(tracks.recording, 2, model.timing.action_block)
     rows = sampler.rows(sampler.firsts)
     before, after = (tracks.latents[torch.from_numpy(rows[:, i])] for i in (0, 1))
@@ -54,14 +54,14 @@ def encoded_blocks(model: WorldModel, tracks: Tracks) -> Blocks:
 def imagined_blocks(
     model: WorldModel, tracks: Tracks, most: int | None, seed: int = 0, context: int = 0
 ) -> Blocks:
-    """Blocks as a planner sees them: rolled out with the recorded actions.
+    """Take executed blocks with imagined latents, as a planner reads them.
 
     Args:
         model: the frozen model.
         tracks: encoded episodes.
-        most: that many windows drawn at random; None takes one window per block, side by side.
-        seed: of the draw.
-        context: C, encoded latents each rollout starts from; 0 takes K.
+        most: number of windows to draw at random; None takes one window per block, side by side.
+        seed: seed of the draw.
+        context: C, encoded latents each rollout starts from; 0 for K.
 
     Returns:
         `W * H` blocks; those of one window follow one another.
@@ -73,10 +73,9 @@ def imagined_blocks(
     rows = window_rows(model, tracks, most, seed, context)
     sampler = _sampler(model, tracks, context)
     parts = []
-    bar = progress(range(0, len(rows), ROLLOUTS_AT_ONCE), "imagine", unit="batch")
-    for first in bar:
-        some = rows[first : first + ROLLOUTS_AT_ONCE]
-        z, a = tracks.latents[torch.from_numpy(some[:, :context])], sampler.blocks(some)
+    for first in progress(range(0, len(rows), ROLLOUTS_AT_ONCE), "imagine", unit="batch"):
+        batch = rows[first : first + ROLLOUTS_AT_ONCE]
+        z, a = tracks.latents[torch.from_numpy(batch[:, :context])], sampler.blocks(batch)
         future = model.rollout(z, a[:, : context - 1], a[:, context - 1 :])
         parts.append(torch.cat([z[:, -1:], future], dim=1))
     z = torch.cat(parts)
@@ -93,10 +92,11 @@ def imagined_blocks(
 def window_rows(
     model: WorldModel, tracks: Tracks, most: int | None = None, seed: int = 0, context: int = 0
 ) -> IntArray:
-    """Rows `[W, C + H]` of the windows that `imagined_blocks` rolls out, with its arguments."""
+    """Return the rows `[W, C + H]` of the windows that `imagined_blocks` rolls out."""
     sampler = _sampler(model, tracks, context)
     firsts = sampler.firsts
     if most is None:
+        # Only starts at a multiple of B from the start of their episode: blocks side by side.
         starts = tracks.recording.starts
         episode = np.searchsorted(starts, firsts, side="right") - 1
         firsts = firsts[(firsts - starts[episode]) % sampler.block == 0]

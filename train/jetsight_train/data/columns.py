@@ -1,4 +1,4 @@
-"""Columns of a recording's state, as recipes name them."""
+"""Recorded columns that recipes name, and the quantities made of them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ProbeColumn:
-    """A recorded column; one in `rad` or `deg` becomes its cosine and sine."""
+    """A recorded column to predict; an angle in `rad` or `deg` gives its cosine and sine."""
 
     column: str
     unit: str
 
     @property
     def is_angle(self) -> bool:
-        """Whether its values come back to where they began after a turn."""
+        """True for an angle, whose values repeat after a turn."""
         return self.unit in ("rad", "deg")
 
 
 def quantities(
     probe: Sequence[ProbeColumn], columns: Columns
 ) -> tuple[tuple[str, ...], tuple[str, ...], FloatArray]:
-    """Names, units and values `[F, P]` of what a probe reads; an angle is a cosine and a sine."""
+    """Make names, units and values `[F, P]` of quantities; an angle gives its cosine and sine."""
     names, units, values = [], [], []
     for entry in probe:
         column = columns[entry.column]
@@ -47,7 +47,7 @@ def quantities(
 
 
 def check_known(name: str, known: Sequence[str], where: str) -> None:
-    """Refuse the name of a column that is not there, naming the nearest that is.
+    """Refuse the name of a column that is missing, and suggest the nearest one.
 
     Raises:
         DataError: `name` is not one of `known`.

@@ -1,6 +1,6 @@
-"""Recorded episodes as a frozen model sees them: latents, actions, and columns of numbers.
+"""Recorded episodes encoded by a frozen model: latents, actions, and columns of numbers.
 
-Frames are dropped as soon as they are encoded, so a long recording fits into memory.
+Frames are dropped as soon as they are encoded, so that a long recording fits into memory.
 
 Shapes: F ticks, D latent.
 """
@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,18 +20,19 @@ from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError
 from jetsight_train.data.columns import FloatArray, check_known
-from jetsight_train.data.windows import Recording, check_metadata
+from jetsight_train.data.windows import FramesU8, Recording, check_metadata, read_episodes
 from jetsight_train.model.world_model import WorldModel
-from jetsight_train.progress import progress
+
+BATCH = 256  # frames encoded at once
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """Whole episodes: a recording whose frames became latents.
+    """Whole episodes with latents in place of frames.
 
     Attributes:
-        recording: everything but the frames, which are empty.
-        latents: `[F, D]`, encoded.
+        recording: the recording, with no frames.
+        latents: `[F, D]` latents of its frames.
         columns: recorded numbers by name, `[F]` each.
     """
 
@@ -46,16 +46,8 @@ class Tracks:
         return len(self.recording.starts) - 1
 
     def only(self, episodes: Sequence[int]) -> Tracks:
-        """The chosen episodes, in that order."""
-        starts = self.recording.starts
-        spans = [np.arange(starts[i], starts[i + 1]) for i in episodes]
-        rows = np.concatenate(spans)
-        recording = replace(
-            self.recording,
-            actions=self.recording.actions[rows],
-            states=self.recording.states[rows],
-            starts=np.concatenate([[0], np.cumsum([len(span) for span in spans])]),
-        )
+        """Select episodes, in the given order."""
+        recording, rows = self.recording.only(episodes)
         columns = {name: values[rows] for name, values in self.columns.items()}
         return Tracks(recording, self.latents[torch.from_numpy(rows)], columns)
 
@@ -66,20 +58,19 @@ def tracks_of(
     recorded: Mapping[str, FloatArray] | None = None,
     latents: Tensor | None = None,
 ) -> Tracks:
-    """A recording that is in memory, encoded.
+    """Encode a recording that is in memory.
 
     Args:
         model: the frozen model.
         recording: whole episodes.
         recorded: columns of numbers beside its states, `[F]` each.
-        latents: `[F, D]` of its frames, where they are known already.
+        latents: `[F, D]` of its frames; None encodes them here.
 
     Raises:
         DataError: the recording is not of this model's robot and camera, or has gaps.
     """
     check_dataset_fits(recording.name, recording.spec, model.recording_spec)
-    columns = dict(zip(recording.state_names, recording.states.T, strict=True))
-    columns |= recorded or {}
+    columns = {**recording.columns, **(recorded or {})}
     _check_finite(recording.name, {**columns, "action": recording.actions})
     if latents is None:
         latents = encode_recording(model, recording)
@@ -92,50 +83,33 @@ def read_tracks(model: WorldModel, path: Path, columns: Sequence[str]) -> Tracks
     Args:
         model: the frozen model.
         path: folder of the dataset.
-        columns: names that will be read, of states or of other recorded columns.
+        columns: names of the states or other recorded columns to read.
 
     Raises:
         DataError: unreadable, of another robot or camera, or without one of `columns`.
     """
     dataset = check_metadata(path, model.recording_spec)
-    extra = read_recorded(path, columns)  # before the long work, so that a typo costs nothing
-    states, actions, latents = [], [], []
-    for index in progress(range(len(dataset)), f"encode {path.name}", unit="episode"):
-        episode = dataset.episode(index)
-        states.append(episode.states)
-        actions.append(episode.actions)
-        latents.append(_encode(model, episode.frames))
-    starts = np.concatenate([[0], np.cumsum(dataset.episode_lengths)]).astype(np.int64)
-    frames = np.empty((0, dataset.height, dataset.width, 3), dtype=np.uint8)
-    recording = Recording(
-        frames,
-        np.concatenate(actions),
-        np.concatenate(states),
-        starts,
-        dataset.fps,
-        tuple(dataset.action_names),
-        tuple(dataset.state_names),
-        dataset.digest(),
-        path.name,
-    )
-    named = dict(zip(recording.state_names, recording.states.T, strict=True))
-    return Tracks(recording, torch.cat(latents), named | extra)
+    extra = read_recorded(path, columns)  # before the long work, so that a typo costs no time
+    latents: list[Tensor] = []
 
+    @torch.no_grad()
+    def encode(_: int, frames_u8: FramesU8) -> None:
+        parts = torch.from_numpy(frames_u8).split(BATCH)
+        latents.append(torch.cat([model.encode(part) for part in parts]))
 
-@torch.no_grad()
-def _encode(model: WorldModel, frames_u8: npt.NDArray[np.uint8]) -> Tensor:
-    return torch.cat([model.encode(part) for part in torch.from_numpy(frames_u8).split(256)])
+    recording = read_episodes(dataset, path.name, range(len(dataset)), encode, "encode")
+    return Tracks(recording, torch.cat(latents), recording.columns | extra)
 
 
 def read_recorded(
     path: Path, names: Sequence[str], episodes: Sequence[int] | None = None
 ) -> dict[str, FloatArray]:
-    """Those of `names` that are recorded columns of their own and not states: `[F]` each.
+    """Read those of `names` that are columns of their own and not states: `[F]` each.
 
     Args:
         path: folder of the dataset.
-        names: columns to look for.
-        episodes: read these; all if None.
+        names: names of states or columns.
+        episodes: episodes to read; None for all.
 
     Raises:
         DataError: a name is neither a state nor a column of one number; the nearest is named.
@@ -149,16 +123,16 @@ def read_recorded(
     ]
     for name in names:
         check_known(name, [*dataset.state_names, *single], str(path))
-    wanted = [name for name in names if name not in dataset.state_names]
-    if not wanted:
+    names = [name for name in names if name not in dataset.state_names]
+    if not names:
         return {}
     video = info.features[dataset.camera_key]["dtype"] == "video"
     places = lerobot_meta.places(path, info, dataset.camera_key, video=video)
     chosen = range(len(places)) if episodes is None else episodes
-    parts = [_episode_columns(places[index], index, wanted) for index in chosen]
-    found = {name: np.concatenate([part[name] for part in parts]) for name in wanted}
-    _check_finite(str(path), found)
-    return found
+    parts = [_episode_columns(places[index], index, names) for index in chosen]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    _check_finite(str(path), columns)
+    return columns
 
 
 def _episode_columns(
@@ -166,8 +140,9 @@ def _episode_columns(
 ) -> dict[str, FloatArray]:
     keys = ["episode_index", "frame_index", *names]
     table = lerobot_meta.read_parquet(place.data_file, list(dict.fromkeys(keys)), index)
-    mine = np.flatnonzero(table["episode_index"].to_numpy() == index)
-    order = mine[np.argsort(table["frame_index"].to_numpy()[mine])]
+    # A data file may hold several episodes, with their rows in any order.
+    rows = np.flatnonzero(table["episode_index"].to_numpy() == index)
+    order = rows[np.argsort(table["frame_index"].to_numpy()[rows])]
     if len(order) != place.length:
         raise DataError(
             f"{place.data_file} has {len(order)} rows of episode {index}, expected "
@@ -187,11 +162,8 @@ def _check_finite(where: str, columns: Mapping[str, FloatArray]) -> None:
 
 
 @torch.no_grad()
-def encode_recording(model: WorldModel, recording: Recording, batch: int = 256) -> Tensor:
-    """Latents of every frame of a recording, in order: `[F, D]`."""
+def encode_recording(model: WorldModel, recording: Recording, batch: int = BATCH) -> Tensor:
+    """Encode every frame of a recording, in order: `[F, D]`; sets the model to evaluation mode."""
     model.eval()
-    parts = [
-        model.encode(torch.from_numpy(recording.frames_u8[i : i + batch]))
-        for i in range(0, len(recording.frames_u8), batch)
-    ]
-    return torch.cat(parts)
+    parts = torch.from_numpy(recording.frames_u8).split(batch)
+    return torch.cat([model.encode(part) for part in parts])

@@ -1,11 +1,11 @@
-"""Recorded episodes as training windows: K + H frames at block spacing and the actions between.
+"""Recordings, and training windows: K + H frames at block spacing with the actions between.
 
 Shapes: N windows, T = K + H frames per window, B action block, A = B * action size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,17 @@ from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
 from jetsight.errors import DataError
+from jetsight_train.data.columns import FloatArray
 from jetsight_train.progress import progress
 
-FloatArray = npt.NDArray[np.float32]
+FramesU8 = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Recording:
     """Whole episodes, decoded and concatenated; `starts[i]:starts[i+1]` is episode i."""
 
-    frames_u8: npt.NDArray[np.uint8]  # [F, h, w, 3]
+    frames_u8: FramesU8  # [F, h, w, 3]
     actions: FloatArray  # [F, action size]
     states: FloatArray  # [F, state size]
     starts: npt.NDArray[np.int64]  # [episodes + 1]
@@ -40,22 +41,40 @@ class Recording:
 
     @property
     def spec(self) -> RecordingSpec:
-        """Frame size, rate and actions, to compare with what a model takes."""
+        """Frame size, rate and actions, for comparison with a model."""
         height, width = self.frames_u8.shape[1:3]
         size = self.actions.shape[1]
         named = len(self.action_names) == size
         names = self.action_names if named else unnamed(ACTION_KEY, size)
         return RecordingSpec(height, width, self.fps, names)
 
+    @property
+    def columns(self) -> dict[str, FloatArray]:
+        """State columns by name, `[F]` each."""
+        return dict(zip(self.state_names, self.states.T, strict=True))
 
-def check_metadata(path: Path, wanted: RecordingSpec) -> LeRobotDataset:
-    """Open a dataset and refuse it, before anything is decoded, unless it fits.
+    def only(self, episodes: Sequence[int]) -> tuple[Recording, npt.NDArray[np.int64]]:
+        """Select episodes, in the given order; returns their rows as well."""
+        spans = [np.arange(*self.starts[i : i + 2]) for i in episodes]
+        rows = np.concatenate(spans)
+        selected = replace(
+            self,
+            frames_u8=self.frames_u8[rows] if len(self.frames_u8) else self.frames_u8,
+            actions=self.actions[rows],
+            states=self.states[rows],
+            starts=np.concatenate([[0], np.cumsum([len(span) for span in spans])]),
+        )
+        return selected, rows
+
+
+def check_metadata(path: Path, spec: RecordingSpec) -> LeRobotDataset:
+    """Open a dataset, and refuse one that does not fit `spec` before anything is decoded.
 
     Raises:
         DataError: unreadable, or of another camera, rate or robot.
     """
     dataset = LeRobotDataset.open(path)
-    check_dataset_fits(path, dataset.spec, wanted)
+    check_dataset_fits(path, dataset.spec, spec)
     return dataset
 
 
@@ -64,7 +83,7 @@ def load_recording(path: Path, most: int | None = None) -> Recording:
 
     Args:
         path: folder of the dataset.
-        most: read no more than this many episodes, the first ones.
+        most: number of leading episodes to read; None for all.
 
     Raises:
         DataError: the dataset is unreadable, or holds no episode.
@@ -73,31 +92,55 @@ def load_recording(path: Path, most: int | None = None) -> Recording:
     chosen = range(len(dataset))[:most]
     if not chosen:
         raise DataError(f"{path}: the dataset holds no episode; expected at least one")
-    lengths = [dataset.episode_lengths[i] for i in chosen]
+    # One array made in advance: joining the episodes afterwards would need their memory twice.
+    total = sum(dataset.episode_lengths[i] for i in chosen)
+    frames = np.empty((total, dataset.height, dataset.width, 3), dtype=np.uint8)
+
+    def keep(row: int, frames_u8: FramesU8) -> None:
+        frames[row : row + len(frames_u8)] = frames_u8
+
+    return replace(read_episodes(dataset, path.name, chosen, keep, "decode"), frames_u8=frames)
+
+
+def read_episodes(
+    dataset: LeRobotDataset,
+    name: str,
+    episodes: Sequence[int],
+    use_frames: Callable[[int, FramesU8], None],
+    verb: str,
+) -> Recording:
+    """Decode episodes one by one into a recording without frames.
+
+    Args:
+        dataset: the opened dataset.
+        name: name of the recording.
+        episodes: indices of the episodes.
+        use_frames: called for each episode with its first row and its frames `[T, h, w, 3]`.
+        verb: first word of the progress bar.
+    """
+    lengths = [dataset.episode_lengths[i] for i in episodes]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    frames = np.empty((starts[-1], dataset.height, dataset.width, 3), dtype=np.uint8)
-    actions: list[FloatArray] = []
-    states: list[FloatArray] = []
-    for row, index in enumerate(progress(chosen, f"decode {path.name}", unit="episode")):
+    actions, states = [], []
+    for row, index in enumerate(progress(episodes, f"{verb} {name}", unit="episode")):
         episode = dataset.episode(index)
-        frames[starts[row] : starts[row + 1]] = episode.frames
+        use_frames(int(starts[row]), episode.frames)
         actions.append(episode.actions)
         states.append(episode.states)
     return Recording(
-        frames,
-        np.concatenate(actions),
-        np.concatenate(states),
-        starts,
-        float(dataset.fps),
-        tuple(dataset.action_names),
-        tuple(dataset.state_names),
-        dataset.digest(),
-        path.name,
+        frames_u8=np.empty((0, dataset.height, dataset.width, 3), dtype=np.uint8),
+        actions=np.concatenate(actions),
+        states=np.concatenate(states),
+        starts=starts,
+        fps=float(dataset.fps),
+        action_names=tuple(dataset.action_names),
+        state_names=tuple(dataset.state_names),
+        digest=dataset.digest(),
+        name=name,
     )
 
 
 def split(recording: Recording) -> tuple[Recording, Recording]:
-    """Every other episode in one half, the rest in the other.
+    """Split a recording into its even and its odd episodes.
 
     Raises:
         DataError: there is only one episode.
@@ -107,27 +150,8 @@ def split(recording: Recording) -> tuple[Recording, Recording]:
         raise DataError(
             f"{recording.name}: one episode cannot be split; expected at least 2, record more"
         )
-    return _only(recording, range(0, episodes, 2)), _only(recording, range(1, episodes, 2))
-
-
-def _only(recording: Recording, episodes: Sequence[int]) -> Recording:
-    spans = [np.arange(*recording.starts[i : i + 2]) for i in episodes]
-    rows = np.concatenate(spans)
-    return replace(
-        recording,
-        frames_u8=recording.frames_u8[rows],
-        actions=recording.actions[rows],
-        states=recording.states[rows],
-        starts=np.concatenate([[0], np.cumsum([len(span) for span in spans])]),
-    )
-
-
-@dataclass(frozen=True)
-class Windows:
-    """A batch: `frames_u8 [N, T, h, w, 3]` and the `blocks [N, T-1, A]` executed between them."""
-
-    frames_u8: Tensor
-    blocks: Tensor
+    even, odd = (recording.only(range(first, episodes, 2))[0] for first in (0, 1))
+    return even, odd
 
 
 def check_lengths(lengths: Sequence[int], window: int, block: int, where: object) -> None:
@@ -136,8 +160,8 @@ def check_lengths(lengths: Sequence[int], window: int, block: int, where: object
     Args:
         lengths: frames of each episode.
         window: frames of a window.
-        block: camera frames from one of them to the next.
-        where: the recording, first words of the message.
+        block: spacing of these frames, in camera frames.
+        where: name of the recording for the message.
 
     Raises:
         DataError: no window fits, or there is no episode.
@@ -153,44 +177,32 @@ def check_lengths(lengths: Sequence[int], window: int, block: int, where: object
 
 
 class WindowSampler:
-    """Draws windows that never cross an episode border.
+    """Random windows that never cross an episode border.
 
-    A batch is a pure function of the seed and the step, which is what makes resuming exact.
+    A batch is a pure function of the seed and the step, so that resuming is exact.
     """
 
     def __init__(self, recording: Recording, length: int, block: int, seed: int = 0) -> None:
         self.recording, self.length, self.block, self.seed = recording, length, block, seed
         span = (length - 1) * block
         borders = zip(recording.starts[:-1], recording.starts[1:], strict=True)
+        # Rows from which a whole window fits into the episode.
         self.firsts = np.concatenate([np.arange(a, b - span) for a, b in borders])
         if not len(self.firsts):
             check_lengths(np.diff(recording.starts).tolist(), length, block, recording.name)
 
-    def batch(self, step: int, size: int) -> Windows:
-        """The random batch of a training step."""
-        return self.at(self.draw(step, size))
-
     def draw(self, step: int, size: int) -> npt.NDArray[np.int64]:
-        """Rows at which the windows of a training step begin: `[size]`."""
+        """Draw the first rows of the windows of a training step: `[size]`."""
         rng = np.random.default_rng((self.seed, step))
+        # A recording shorter than a batch repeats windows, so that the batch keeps its size.
         return rng.choice(self.firsts, size=size, replace=size > len(self.firsts))
 
-    def at(self, firsts: npt.NDArray[Any] | Sequence[int]) -> Windows:
-        """The windows that begin at the given rows of the recording."""
-        rows = self.rows(firsts)
-        return Windows(torch.from_numpy(self.recording.frames_u8[rows]), self.blocks(rows))
-
     def rows(self, firsts: npt.NDArray[Any] | Sequence[int]) -> npt.NDArray[np.int64]:
-        """Rows of the recording that each window reads: `[N, T]`."""
+        """Return the rows of the recording that each window reads: `[N, T]`."""
         return np.asarray(firsts)[:, None] + self.block * np.arange(self.length)
 
     def blocks(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Action blocks executed between the frames of each window: `[N, T-1, A]`."""
+        """Cut the action blocks executed between the frames of each window: `[N, T-1, A]`."""
         steps = rows[:, :-1, None] + np.arange(self.block)
-        return torch.from_numpy(
-            self.recording.actions[steps].reshape(len(rows), self.length - 1, -1)
-        )
-
-    def every(self, stride: int) -> npt.NDArray[np.int64]:
-        """Every `stride`-th window start, for evaluation."""
-        return self.firsts[::stride]
+        actions = self.recording.actions[steps]
+        return torch.from_numpy(actions.reshape(len(rows), self.length - 1, -1))

@@ -1,4 +1,4 @@
-"""What a model is worth: prediction skill against persistence, and what its latents tell.
+"""Quality of a model: prediction skill against persistence, and a linear probe of its latents.
 
 Shapes: N windows, K history, H horizon, D latent size, S physical quantities.
 """
@@ -16,7 +16,7 @@ from jetsight_train.data.windows import Recording, WindowSampler
 from jetsight_train.model.world_model import WorldModel
 
 FloatArray = npt.NDArray[np.float64]
-RIDGE = 1e-3  # relative to the mean squared feature: keeps near-dependent latents solvable
+RIDGE = 1e-3  # share of the mean squared feature; makes near-dependent latents solvable
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ def prediction_skill(
         model: the model, set to evaluation mode by this call.
         recording: held-out episodes.
         latents: `[F, D]` latents of its frames, from `encode_recording`.
-        stride: take every stride-th window.
+        stride: spacing of the windows, in window starts.
     """
     model.eval()
     history, horizon = model.config.history, model.config.horizon
     block = model.timing.action_block
     sampler = WindowSampler(recording, history + horizon, block)
-    rows = sampler.rows(sampler.every(stride))
+    rows = sampler.rows(sampler.firsts[::stride])
     blocks = sampler.blocks(rows)
     z = latents[torch.from_numpy(rows)]
     predicted = model.rollout(z[:, :history], blocks[:, : history - 1], blocks[:, history - 1 :])
@@ -67,10 +67,10 @@ def linear_probe_r2(
     test_z: Tensor,
     test_y: npt.NDArray[np.float32],
 ) -> FloatArray:
-    """R² per quantity of a ridge regression from latents, fitted on one split, judged on another.
+    """Compute R² per quantity of a ridge regression from latents, measured on held-out ones.
 
     Args:
-        train_z: `[N, D]` latents the probe is fitted on.
+        train_z: `[N, D]` latents to fit the probe on.
         train_y: `[N, S]` quantities.
         test_z: `[M, D]` held-out latents.
         test_y: `[M, S]` held-out quantities.
@@ -84,7 +84,7 @@ def linear_probe_r2(
     gram = x.T @ x
     gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
     weights = np.linalg.solve(gram, x.T @ (y - y_mean))
-    guess = (test_z.double().numpy() - x_mean) @ weights + y_mean
-    residual = np.square(test_y - guess).sum(0)
+    predicted = (test_z.double().numpy() - x_mean) @ weights + y_mean
+    residual = np.square(test_y - predicted).sum(0)
     total = np.square(test_y - test_y.mean(0)).sum(0)
     return np.asarray(1.0 - residual / total)

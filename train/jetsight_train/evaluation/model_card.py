@@ -1,4 +1,4 @@
-"""The model card: what a checkpoint can do, measured on episodes it never saw.
+"""Model card of a checkpoint, measured on held-out episodes.
 
 Shapes: H horizon, S physical quantities.
 """
@@ -13,28 +13,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from jetsight.errors import DataError
 from jetsight.plan_report import style
 from jetsight.plan_report.style import BLUE, GREY, RED, note
 from jetsight_train.checkpoint import CheckpointDescription
 from jetsight_train.collapse import LatentHealth, latent_health
+from jetsight_train.data.columns import FloatArray, ProbeColumn
+from jetsight_train.data.columns import quantities as probe_quantities
 from jetsight_train.data.encoded import encode_recording, tracks_of
 from jetsight_train.data.windows import Recording
 from jetsight_train.evaluation.metrics import Skill, linear_probe_r2, prediction_skill
-from jetsight_train.heads import metrics as head_scores
-from jetsight_train.heads.spec import HeadScores, HeadsDescription
+from jetsight_train.heads import metrics as head_metrics
+from jetsight_train.heads.spec import HeadsDescription, HeadsScores
 from jetsight_train.heads.summary import lines as head_lines
 from jetsight_train.model.world_model import WorldModel
 
 ANGLE = "angle"
-READABLE_R2 = 0.5  # below this, more of a quantity is missing from the latent than is in it
+READABLE_R2 = 0.5  # below it, a linear probe leaves more than half of the variance unexplained
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What `metrics.jsonl` of a run says about its latents, check by check."""
+    """Latent health in `metrics.jsonl` of a run, one value per check."""
 
     step: tuple[int, ...]
     std_mean: tuple[float, ...]
@@ -43,7 +44,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Card:
-    """Everything the card says that was measured for it."""
+    """Measurements of a model card."""
 
     skill: Skill
     health: LatentHealth
@@ -53,10 +54,10 @@ class Card:
     held_out_frames: int
     run: Curve | None
     control: Curve | None
-    heads: HeadScores | None = None
+    heads: HeadsScores | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The card's numbers for `report.json`."""
+        """Return the card's numbers for `report.json`."""
         control = self.control
         return {
             "skill_vs_persistence": self.skill.skill.round(4).tolist(),
@@ -85,18 +86,18 @@ def measure(
     run: Curve | None = None,
     control: Curve | None = None,
     heads: HeadsDescription | None = None,
-    recorded: Mapping[str, npt.NDArray[np.float32]] | None = None,
+    recorded: Mapping[str, FloatArray] | None = None,
 ) -> Card:
-    """Measure a model on `held_out`; the linear probe alone is fitted, on `fit`.
+    """Measure a model on `held_out`; only the linear probe is fitted, on `fit`.
 
     Args:
         model: the model.
-        held_out: episodes that training never saw.
+        held_out: episodes not used in training.
         fit: episodes for the linear probe.
-        run: latent health over the run that made the model.
-        control: the same of a run without the anti-collapse term.
+        run: latent health over the training run of the model.
+        control: latent health over a run without the anti-collapse term.
         heads: description of the model's heads, if it has any.
-        recorded: columns of `held_out` that its hazards read beside the states.
+        recorded: columns of `held_out` beside the states, which hazards may read.
 
     Raises:
         DataError: `held_out` lacks a column that a head was trained to read.
@@ -105,38 +106,37 @@ def measure(
     names, y = quantities(held_out)
     _, y_fit = quantities(fit)
     scores = linear_probe_r2(z_fit, y_fit, z, y) if names else np.zeros(0)
+    head_scores = None
+    if heads is not None:
+        tracks = tracks_of(model, held_out, recorded, latents=z)
+        head_scores = head_metrics.measure(model, heads.recipe, tracks)
     return Card(
-        prediction_skill(model, held_out, z),
-        latent_health(z),
-        dict(zip(names, scores.tolist(), strict=True)),
-        held_out.name,
-        len(held_out.starts) - 1,
-        len(held_out.frames_u8),
-        run,
-        control,
-        heads
-        and head_scores.measure(
-            model, heads.recipe, tracks_of(model, held_out, recorded, latents=z)
-        ),
+        skill=prediction_skill(model, held_out, z),
+        health=latent_health(z),
+        probe_r2=dict(zip(names, scores.tolist(), strict=True)),
+        held_out_name=held_out.name,
+        held_out_episodes=len(held_out.starts) - 1,
+        held_out_frames=len(held_out.frames_u8),
+        run=run,
+        control=control,
+        heads=head_scores,
     )
 
 
-def quantities(recording: Recording) -> tuple[list[str], npt.NDArray[np.float32]]:
-    """What a probe reads: the recorded state, with each angle as its cosine and sine."""
-    names: list[str] = []
-    columns: list[npt.NDArray[np.float32]] = []
-    for name, column in zip(recording.state_names, recording.states.T, strict=True):
-        if name.endswith(ANGLE):
-            names += [f"cos {name}", f"sin {name}"]
-            columns += [np.cos(column), np.sin(column)]
-        else:
-            names.append(name)
-            columns.append(column)
-    return names, np.stack(columns, axis=1) if columns else np.zeros((len(recording.states), 0))
+def quantities(recording: Recording) -> tuple[tuple[str, ...], FloatArray]:
+    """Make the quantities of the linear probe: the recorded state, angles as cosine and sine."""
+    if not recording.state_names:
+        return (), np.zeros((len(recording.states), 0), np.float32)
+    # A recording names no units, so angles are known by their names.
+    probe = [
+        ProbeColumn(name, "rad" if name.endswith(ANGLE) else "1") for name in recording.state_names
+    ]
+    names, _, values = probe_quantities(probe, recording.columns)
+    return names, values
 
 
 def read_curve(metrics: Path) -> Curve:
-    """The latent health of a run over its steps.
+    """Read the latent health of a run over its steps.
 
     Raises:
         DataError: the file is missing or holds no check.
@@ -156,7 +156,7 @@ def read_curve(metrics: Path) -> Curve:
 
 
 def markdown(card: Card, about: CheckpointDescription, parameters: int) -> str:
-    """The model card as Markdown; the picture beside it is `card.png`."""
+    """Write the model card as Markdown; its picture is `card.png`."""
     recipe, trained = about.recipe, about.trained
     steps = range(1, len(card.skill.skill) + 1)
     block_s = about.timing.action_block / about.timing.camera_hz
@@ -168,12 +168,13 @@ def markdown(card: Card, about: CheckpointDescription, parameters: int) -> str:
         f"{about.frame.height_px} x {about.frame.width_px} camera frames at "
         f"{about.timing.camera_hz:g} Hz, keeps {recipe.model.history} latents of "
         f"{recipe.model.latent_size} numbers, and imagines {recipe.model.horizon} action blocks "
-        f"of {about.timing.action_block} actions ({block_s:g} s each). It never makes a pixel.",
+        f"of {about.timing.action_block} actions ({block_s:g} s each). It predicts latents, not "
+        "pixels.",
         "",
         "![prediction, and training with and without the anti-collapse term](card.png)",
         "",
         f"Measured on {card.held_out_episodes} held-out episodes ({card.held_out_frames} frames, "
-        f"`{card.held_out_name}`) that training never saw.",
+        f"`{card.held_out_name}`), not used in training.",
         "",
         "## Prediction against copying the last latent",
         "",
@@ -183,14 +184,14 @@ def markdown(card: Card, about: CheckpointDescription, parameters: int) -> str:
         "|---" * (len(steps) + 1) + "|",
         "| skill | " + " | ".join(f"{value:.3f}" for value in card.skill.skill) + " |",
         "",
-        "## What a linear probe reads out of a latent",
+        "## Linear probe of the latents",
         "",
         "| quantity | R² |",
         "|---|---|",
         *(f"| {name} | {value:.3f} |" for name, value in card.probe_r2.items()),
         "",
         *_head_lines(card, about),
-        "## Is the representation alive?",
+        "## Collapse check",
         "",
         f"Effective rank {card.health.effective_rank:.1f} of {recipe.model.latent_size}; mean "
         f"standard deviation {card.health.std_mean:.3f}; mean absolute correlation between "
@@ -206,8 +207,8 @@ def markdown(card: Card, about: CheckpointDescription, parameters: int) -> str:
         "## Limits",
         "",
         *_missing_lines(card),
-        f"Everything above holds for frames like those of `{trained.data_name}`: that robot, "
-        "camera, scene and light. For others the latent means nothing; surprise says so.",
+        f"All of this holds for frames like those of `{trained.data_name}`: that robot, camera, "
+        "scene and light. For others the latents are not valid, which surprise reports.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -217,7 +218,7 @@ def _head_lines(card: Card, about: CheckpointDescription) -> list[str]:
         return []
     how = about.heads.trained
     return [
-        "## What its heads read",
+        "## Heads",
         "",
         f"Trained on the frozen model with {how.train_episodes} episodes of `{how.data_name}` "
         f"(SHA-256 {how.data_sha256[:16]}); thresholds set on {how.calibration_episodes} others. "
@@ -229,7 +230,6 @@ def _head_lines(card: Card, about: CheckpointDescription) -> list[str]:
 
 
 def _missing_lines(card: Card) -> list[str]:
-    """What a planner must not ask this latent for."""
     missing = [name for name, r2 in card.probe_r2.items() if r2 < READABLE_R2]
     if not missing:
         return []
@@ -248,7 +248,7 @@ def _control_lines(card: Card) -> list[str]:
 
 
 def picture(card: Card) -> bytes:
-    """The card's charts as PNG bytes.
+    """Draw the card's charts as PNG bytes.
 
     Raises:
         MissingDependency: matplotlib is not installed.

@@ -1,6 +1,6 @@
-"""What heads learn: values of the probe at a tick, and hazards of an action block.
+"""Labels of the hazard head, and the check that episodes record the columns of a recipe.
 
-Shapes: F ticks, M blocks, B ticks per block, P probe quantities, G hazards.
+Shapes: M blocks, B ticks per block, G hazards.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jetsight_train.model.hazard_rules import Columns, HazardRule
 
 
 def check_columns(recipe: HeadsRecipe, tracks: Tracks) -> None:
-    """Refuse episodes that do not record what a recipe reads.
+    """Refuse episodes without a column of the recipe.
 
     Raises:
         DataError: a column is missing; the nearest one is named.
@@ -30,12 +30,13 @@ def check_columns(recipe: HeadsRecipe, tracks: Tracks) -> None:
 def block_hazards(
     rules: Sequence[HazardRule], columns: Columns, rows: IntArray, block: int
 ) -> npt.NDArray[np.bool_]:
-    """Whether each hazard happens at any tick that a block leads to: `[M, G]`.
+    """Label each block with the hazards that happen at any of its ticks: `[M, G]`.
 
-    A block from row r leads to the ticks r + 1 ... r + B; what is the case at r is not its doing.
+    A block from row r leads to the ticks r + 1 ... r + B; it cannot change tick r.
     """
     labels = []
     for rule in rules:
+        # Running counts, so that a block needs two look-ups for any number of ticks.
         count = np.concatenate([[0], np.cumsum(rule.happens(columns))])
         labels.append(count[rows + block + 1] > count[rows + 1])
     return np.stack(labels, axis=1)

@@ -1,4 +1,4 @@
-"""What heads read on held-out episodes, from encoded latents and from imagined ones.
+"""Scores of heads on held-out episodes, for encoded and for imagined latents.
 
 Shapes: M latents or blocks, P quantities, G hazards, H horizon.
 """
@@ -18,7 +18,7 @@ from jetsight_train.heads.recipe import HeadsRecipe
 from jetsight_train.heads.spec import (
     AngleScore,
     HazardScore,
-    HeadScores,
+    HeadsScores,
     QuantityScore,
     SupportScore,
 )
@@ -26,12 +26,12 @@ from jetsight_train.model.heads import HazardHead, Heads, ProbeHead, SupportHead
 from jetsight_train.model.world_model import WorldModel
 
 
-def measure(model: WorldModel, recipe: HeadsRecipe, tracks: Tracks) -> HeadScores:
-    """Everything the model's heads read on episodes they did not learn from.
+def measure(model: WorldModel, recipe: HeadsRecipe, tracks: Tracks) -> HeadsScores:
+    """Measure all heads of a model on episodes that they were not trained on.
 
     Args:
         model: a world model with heads.
-        recipe: what its heads were asked to read.
+        recipe: the recipe of its heads.
         tracks: held-out episodes with the recipe's columns, encoded by this model.
 
     Raises:
@@ -39,18 +39,18 @@ def measure(model: WorldModel, recipe: HeadsRecipe, tracks: Tracks) -> HeadScore
     """
     check_columns(recipe, tracks)
     heads, blocks = model.heads, imagined_blocks(model, tracks, None, context=recipe.context)
-    readings: tuple[QuantityScore, ...] = ()
+    values: tuple[QuantityScore, ...] = ()
     angles: tuple[AngleScore, ...] = ()
     if heads.probe is not None:
-        readings, angles = _probe_scores(heads.probe, recipe, tracks, blocks, model)
+        values, angles = _probe_scores(heads.probe, recipe, tracks, blocks, model)
     hazards = _hazard_scores(heads, heads.hazard, tracks, blocks, model) if heads.hazard else ()
     support = _support_score(heads.support, tracks.latents, blocks) if heads.support else None
-    return HeadScores(tracks.recording.name, tracks.episodes, readings, angles, hazards, support)
+    return HeadsScores(tracks.recording.name, tracks.episodes, values, angles, hazards, support)
 
 
 @torch.no_grad()
 def hazard_logits(head: HazardHead, blocks: Blocks) -> FloatArray:
-    """Logits of every block: `[M, G]`."""
+    """Compute the hazard logits of every block: `[M, G]`."""
     return np.asarray(head(blocks.before, blocks.actions, blocks.after).numpy())
 
 
@@ -60,10 +60,10 @@ def _probe_scores(
 ) -> tuple[tuple[QuantityScore, ...], tuple[AngleScore, ...]]:
     names, units, truth = quantities(recipe.probe, tracks.columns)
     later = truth[blocks.rows + model.timing.action_block]
-    read, read_later = head(tracks.latents).numpy(), head(blocks.after).numpy()
-    pairs = ((read, truth), (read_later, later))
-    errors = [np.median(np.abs(guess - real), axis=0) for guess, real in pairs]
-    r2 = [_r2(guess, real) for guess, real in pairs]
+    encoded, imagined = head(tracks.latents).numpy(), head(blocks.after).numpy()
+    pairs = ((encoded, truth), (imagined, later))
+    errors = [np.median(np.abs(predicted - real), axis=0) for predicted, real in pairs]
+    r2 = [_r2(predicted, real) for predicted, real in pairs]
     scores = tuple(
         QuantityScore(name, unit, *(float(part[i]) for part in (*r2, *errors)))
         for i, (name, unit) in enumerate(zip(names, units, strict=True))
@@ -76,15 +76,17 @@ def _probe_scores(
     return scores, angles
 
 
-def _r2(guess: FloatArray, real: FloatArray) -> FloatArray:
-    residual = np.square(real - guess, dtype=np.float64).sum(0)
+def _r2(predicted: FloatArray, real: FloatArray) -> FloatArray:
+    residual = np.square(real - predicted, dtype=np.float64).sum(0)
     total = np.square(real - real.mean(0), dtype=np.float64).sum(0)
+    # The bound is for a quantity that is constant on the held-out episodes.
     return np.asarray(1.0 - residual / np.maximum(total, 1e-12))
 
 
-def _degrees(guess: FloatArray, real: FloatArray) -> float:
-    """Median absolute angle between two directions given as cosine and sine `[M, 2]`."""
-    turn = np.arctan2(guess[:, 1], guess[:, 0]) - np.arctan2(real[:, 1], real[:, 0])
+def _degrees(predicted: FloatArray, real: FloatArray) -> float:
+    """Return the median absolute angle between directions given as cosine and sine `[M, 2]`."""
+    turn = np.arctan2(predicted[:, 1], predicted[:, 0]) - np.arctan2(real[:, 1], real[:, 0])
+    # The angle of exp(i turn) is the turn wrapped to -180..180 degrees.
     return float(np.median(np.abs(np.rad2deg(np.angle(np.exp(1j * turn))))))
 
 
@@ -94,22 +96,20 @@ def _hazard_scores(
     rules = [spec.rule for spec in heads.hazards]
     labels = block_hazards(rules, tracks.columns, blocks.rows, model.timing.action_block)
     logits = hazard_logits(head, blocks)
-    ahead = range(1, model.config.horizon + 1)
+    steps = [blocks.ahead == k for k in range(1, model.config.horizon + 1)]
     scores = []
-    for i, spec in enumerate(heads.hazards):
-        column, truth, at = logits[:, i], labels[:, i], spec.threshold
-        steps = [blocks.ahead == k for k in ahead]
-        scores.append(
-            HazardScore(
-                spec.name,
-                len(truth),
-                float(truth.mean()),
-                conformal.miss_rate(column, truth, at),
-                conformal.false_alarm_rate(column, truth, at),
-                conformal.area_under_curve(column, truth),
-                tuple(conformal.miss_rate(column[some], truth[some], at) for some in steps),
-            )
+    for column, truth, spec in zip(logits.T, labels.T, heads.hazards, strict=True):
+        at = spec.threshold
+        score = HazardScore(
+            name=spec.name,
+            blocks=len(truth),
+            hazardous_rate=float(truth.mean()),
+            miss_rate=conformal.miss_rate(column, truth, at),
+            false_alarm_rate=conformal.false_alarm_rate(column, truth, at),
+            auc=conformal.area_under_curve(column, truth),
+            miss_rate_ahead=tuple(conformal.miss_rate(column[k], truth[k], at) for k in steps),
         )
+        scores.append(score)
     return tuple(scores)
 
 

@@ -1,6 +1,6 @@
-"""A heads recipe: one TOML file that says what is read out of a frozen world model.
+"""Recipes of heads: one TOML file per set of heads to train on a frozen world model.
 
-`jetsight train NAME --probe CHECKPOINT` finds those shipped in `recipes/heads`; a path works too.
+`jetsight train --probe` takes the name of a recipe in `recipes/heads`, or a path.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HEAD_RECIPES = RECIPES / "heads"
 
 @dataclass(frozen=True)
 class HazardRecipe:
-    """A hazard to learn: its name, exactly one rule, and the share of it that may be missed."""
+    """A hazard to learn: name, exactly one rule, and the largest share of blocks to miss."""
 
     name: str
     disc: Disc | None = None
@@ -26,20 +26,20 @@ class HazardRecipe:
     miss_rate: float = 0.05
 
     def __post_init__(self) -> None:
-        """Refuse a promise that is none, and none or several rules."""
+        """Refuse a miss rate out of range, and no or several rules."""
         if not 0.0 < self.miss_rate < 1.0:
             raise ValueError(f"miss_rate is {self.miss_rate:g}; expected a share between 0 and 1")
-        _ = self.rule
+        _ = self.rule  # its constructor checks that there is one
 
     @property
     def rule(self) -> HazardRule:
-        """When it happens."""
+        """Definition of the hazard."""
         return HazardRule(self.disc, self.box, self.recorded)
 
 
 @dataclass(frozen=True)
 class SplitRecipe:
-    """Shares of the episodes that are kept from training: to set thresholds, and to measure."""
+    """Shares of the episodes held out from training: for thresholds, and for the scores."""
 
     calibration: float = 0.15
     report: float = 0.10
@@ -54,8 +54,8 @@ class SplitRecipe:
 
 
 @dataclass(frozen=True)
-class HeadOptimiser:
-    """AdamW with a cosine schedule down to zero; probe and hazard head each take all the steps."""
+class HeadOptimiserConfig:
+    """AdamW with cosine decay to zero, for the probe and for the hazard head alike."""
 
     steps: int = 4000
     batch: int = 1024
@@ -64,25 +64,25 @@ class HeadOptimiser:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse training without steps, and a seed that no generator takes."""
+        """Refuse training without steps, and a negative seed."""
         if min(self.steps, self.batch) < 1 or self.learning_rate <= 0.0 or self.seed < 0:
             raise ValueError("steps, batch and learning_rate must be positive, seed at least 0")
 
 
 @dataclass(frozen=True)
 class HeadsRecipe:
-    """Everything that decides which heads a model gets, apart from the model and the data.
+    """Settings of the heads to train; with the model and the data they determine the result.
 
     Attributes:
         name: name of the recipe.
-        probe: columns to read; none leaves the probe out.
-        hazard: hazards to learn; none leaves the hazard head out.
-        support: whether to measure how familiar a latent is.
+        probe: columns to predict; empty for no probe.
+        hazard: hazards to learn; empty for no hazard head.
+        support: whether to fit the support head.
         hidden: sizes of the hidden layers of probe and hazard head.
-        windows: rollouts imagined to train on, at most.
-        context: latents that rollouts start from; 0 takes what the model was trained with.
-        split: episodes that are not trained on.
-        optimiser: how each head is trained.
+        windows: most rollouts to imagine for training.
+        context: latents that rollouts start from; 0 for those of the model's training.
+        split: shares of the episodes held out.
+        optimiser: training of each head.
     """
 
     name: str
@@ -93,10 +93,10 @@ class HeadsRecipe:
     windows: int = 40_000
     context: int = 0
     split: SplitRecipe = field(default_factory=SplitRecipe)
-    optimiser: HeadOptimiser = field(default_factory=HeadOptimiser)
+    optimiser: HeadOptimiserConfig = field(default_factory=HeadOptimiserConfig)
 
     def __post_init__(self) -> None:
-        """Refuse a recipe without heads, and names that cannot be told apart."""
+        """Refuse a recipe without heads, and repeated names."""
         if not (self.probe or self.hazard or self.support):
             raise ValueError("no probe, no hazard and no support: nothing to train")
         for what, names in (
@@ -110,7 +110,7 @@ class HeadsRecipe:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Every recorded column that is read, once."""
+        """Names of the recorded columns to read, each once."""
         names = [entry.column for entry in self.probe]
         names += [name for entry in self.hazard for name in entry.rule.columns]
         return tuple(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""The `heads` section of `model.json`: what the heads are, what they learned from, what they read.
+"""The `heads` section of `model.json`: outputs, training and scores of the heads.
 
 Shapes: D latent size, A numbers of an action block, H horizon.
 """
@@ -13,14 +13,14 @@ from jetsight_train.model.heads import (
     HazardHeadSpec,
     Heads,
     ProbeHead,
-    ProbeSpec,
+    ProbeHeadSpec,
     SupportHead,
 )
 
 
 @dataclass(frozen=True)
 class QuantityScore:
-    """How well a quantity is read from encoded, and from imagined latents 1..H blocks ahead."""
+    """Accuracy of a quantity, from encoded latents and from ones imagined 1..H blocks ahead."""
 
     name: str
     unit: str
@@ -32,7 +32,7 @@ class QuantityScore:
 
 @dataclass(frozen=True)
 class AngleScore:
-    """Median absolute error of an angle, from the cosine and sine that were read."""
+    """Median absolute error of an angle, from the predicted cosine and sine."""
 
     name: str
     median_error_deg: float
@@ -41,12 +41,12 @@ class AngleScore:
 
 @dataclass(frozen=True)
 class HazardScore:
-    """What a hazard's threshold does to imagined blocks; a rate of nothing is None.
+    """Rates of a hazard's threshold on imagined blocks; None for a rate over no block.
 
     Attributes:
         name: the hazard.
-        blocks: imagined blocks that were judged.
-        hazardous_rate: share of them that truly are hazardous.
+        blocks: number of imagined blocks.
+        hazardous_rate: share of them that are hazardous.
         miss_rate: share of the hazardous ones that are not flagged.
         false_alarm_rate: share of the harmless ones that are flagged.
         auc: probability that a hazardous block has a larger logit than a harmless one.
@@ -71,8 +71,8 @@ class SupportScore:
 
 
 @dataclass(frozen=True)
-class HeadScores:
-    """What all heads of a model read on episodes that neither training nor a threshold used."""
+class HeadsScores:
+    """Scores of all heads of a model, on episodes that set neither weights nor a threshold."""
 
     data_name: str
     episodes: int
@@ -84,7 +84,7 @@ class HeadScores:
 
 @dataclass(frozen=True)
 class HeadsTrained:
-    """How the head weights came to be; `calibration_blocks` counts hazardous ones per hazard."""
+    """Training of the heads; `calibration_blocks` is the number of hazardous ones per hazard."""
 
     data_name: str
     data_sha256: str
@@ -98,17 +98,17 @@ class HeadsTrained:
 
 @dataclass(frozen=True)
 class HeadsDescription:
-    """All that is needed to rebuild the heads around their weights, and what they were worth."""
+    """Description of all heads of a checkpoint, to rebuild them around their weights."""
 
     recipe: HeadsRecipe
-    probe: ProbeSpec | None
+    probe: ProbeHeadSpec | None
     hazards: tuple[HazardHeadSpec, ...]
     support: bool
     trained: HeadsTrained
-    scores: HeadScores
+    scores: HeadsScores
 
     def build(self, latent_size: int, action_size: int) -> Heads:
-        """Heads of the described sizes, with fresh weights."""
+        """Make heads of the described sizes, with fresh weights."""
         hidden = self.recipe.hidden
         probe = self.probe and ProbeHead(latent_size, len(self.probe.quantities), hidden)
         hazard = HazardHead(latent_size, action_size, len(self.hazards), hidden)

@@ -1,16 +1,16 @@
-"""What heads read, as lines of a table: for the terminal and for the model card."""
+"""Scores of heads as Markdown tables, for the terminal and the model card."""
 
 from __future__ import annotations
 
-from jetsight_train.heads.spec import HeadScores, HeadsDescription
+from jetsight_train.heads.spec import HeadsDescription, HeadsScores
 
 
-def lines(heads: HeadsDescription, scores: HeadScores | None = None) -> list[str]:
-    """Markdown about the heads of a model.
+def lines(heads: HeadsDescription, scores: HeadsScores | None = None) -> list[str]:
+    """Write the scores of the heads of a model as Markdown.
 
     Args:
-        heads: their description.
-        scores: measured on other data than the description says; None for its own.
+        heads: description of the heads.
+        scores: scores on other data; None for those of the description.
     """
     scores = scores or heads.scores
     text = [f"Measured on {scores.episodes} episodes of `{scores.data_name}`."]
@@ -24,7 +24,7 @@ def lines(heads: HeadsDescription, scores: HeadScores | None = None) -> list[str
     return text
 
 
-def _probe_lines(scores: HeadScores) -> list[str]:
+def _probe_lines(scores: HeadsScores) -> list[str]:
     if not scores.quantities:
         return []
     rows = [
@@ -40,7 +40,7 @@ def _probe_lines(scores: HeadScores) -> list[str]:
     return ["", head, "|---|---|---|---|---|", *rows]
 
 
-def _hazard_lines(heads: HeadsDescription, scores: HeadScores) -> list[str]:
+def _hazard_lines(heads: HeadsDescription, scores: HeadsScores) -> list[str]:
     if not scores.hazards:
         return []
     rows = [

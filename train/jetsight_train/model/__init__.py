@@ -1,1 +1,1 @@
-"""The world model: geometry, encoders, predictor and the three verbs."""
+"""The world model: configuration, preprocessing, encoders, predictor and heads."""

@@ -1,4 +1,4 @@
-"""Geometry of a world model: plain frozen values, checked where they are made."""
+"""Configuration of a world model: frozen values, checked on construction."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ MOST_WIDTH = 1 << 16  # of a layer; wider ones are typing errors at the sizes of
 class ConvConfig:
     """Strided convolutions, then one hidden layer; one entry per layer in the first three.
 
-    With `points`, the last map is read by a spatial softmax of that many channels, else flattened;
-    with `hidden` 0, what was read becomes the latent by one linear layer.
+    With `points`, the last map is reduced by a spatial softmax of that many channels, else
+    flattened; with `hidden` 0, one linear layer maps the result to the latent.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 128)
@@ -25,7 +25,7 @@ class ConvConfig:
     points: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse layer lists of different lengths, and sizes that are none."""
+        """Refuse layer lists of different lengths, and sizes out of range."""
         if not len(self.widths) == len(self.kernels) == len(self.strides) > 0:
             raise ValueError(
                 f"conv widths, kernels and strides have {len(self.widths)}, {len(self.kernels)} "
@@ -38,12 +38,12 @@ class ConvConfig:
         within("points", self.points, 0, MOST_WIDTH)
 
     def check_input(self, size_hw: Sequence[int]) -> None:
-        """Refuse an input that a layer leaves nothing of."""
+        """Refuse an input that a layer reduces to less than one pixel."""
         for side in size_hw:
-            left = side
             for kernel, stride in zip(self.kernels, self.strides, strict=True):
-                left = (left + 2 * ((kernel - 1) // 2) - kernel) // stride + 1
-                if left < 1:
+                # The output size of torch.nn.Conv2d with the padding that ConvEncoder gives it.
+                side = (side + 2 * ((kernel - 1) // 2) - kernel) // stride + 1
+                if side < 1:
                     raise ValueError(
                         f"frame.resize {list(size_hw)} is too small for the model's convolutions "
                         f"of kernels {list(self.kernels)} and strides {list(self.strides)}; give a "
@@ -64,7 +64,7 @@ class ViTConfig:
     norm_eps: float = 1e-12
 
     def __post_init__(self) -> None:
-        """Refuse sizes that are none, and heads that do not divide the width."""
+        """Refuse sizes out of range, and a width that is no multiple of `heads`."""
         for key in ("width", "depth", "heads", "mlp", "patch", "projector"):
             within(key, getattr(self, key), 1, MOST_WIDTH)
         if not 0.0 < self.norm_eps < 1.0:
@@ -87,7 +87,7 @@ class ViTConfig:
 class PredictorConfig:
     """Windowed autoregressive transformer; the defaults are LeWorldModel's predictor.
 
-    `projector` is the hidden size of the output MLP; 0 leaves the last linear layer alone.
+    `projector` is the hidden size of the output MLP; 0 makes the output one linear layer.
     """
 
     depth: int = 6
@@ -99,7 +99,7 @@ class PredictorConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse sizes that are none."""
+        """Refuse sizes and a dropout out of range."""
         for key in ("depth", "heads", "head_size", "mlp", "action_hidden"):
             within(key, getattr(self, key), 1, MOST_WIDTH)
         within("projector", self.projector, 0, MOST_WIDTH)
@@ -109,7 +109,7 @@ class PredictorConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole world model: exactly one of `conv` and `vit` is given."""
+    """Sizes of a world model; exactly one of `conv` and `vit` is given."""
 
     latent_size: int
     history: int
@@ -119,7 +119,7 @@ class ModelConfig:
     vit: ViTConfig | None = None
 
     def __post_init__(self) -> None:
-        """Refuse none or two encoders, and windows that cannot be rolled out."""
+        """Refuse no or two encoders, and windows that cannot be rolled out."""
         if (self.conv is None) == (self.vit is None):
             raise ValueError("a model needs exactly one encoder: give either conv or vit")
         within("latent_size", self.latent_size, 1, MOST_LATENT)
@@ -127,17 +127,13 @@ class ModelConfig:
         within("horizon", self.horizon, 1, MOST_STEPS)
 
     def check_input(self, size_hw: Sequence[int]) -> None:
-        """Refuse an encoder input `(height, width)` that the encoder cannot read.
-
-        Raises:
-            ValueError: it is too small.
-        """
+        """Raise ValueError for an input `(height, width)` that is too small for the encoder."""
         for encoder in (self.conv, self.vit):
             if encoder is not None:
                 encoder.check_input(size_hw)
 
     def spec(self, action_size: int, parameters: int) -> ModelSpec:
-        """What a bundle says of a model of this geometry."""
+        """Make the model section of a bundle's manifest."""
         return ModelSpec(
             architecture=self.architecture,
             parameters=parameters,

@@ -1,4 +1,4 @@
-"""Encoders: one camera frame to one latent vector.
+"""Encoders from one camera frame to one latent vector.
 
 Shapes: N frames, C channels, D latent size, P patch tokens.
 """
@@ -11,17 +11,14 @@ from torch.nn import functional
 
 from jetsight_train.model.config import ConvConfig, ViTConfig
 
-MOMENTS = 3  # of each point: mean x, mean y, spread
+MOMENTS = 3  # per point: mean x, mean y, spread
 
 
 class ConvEncoder(nn.Module):
-    """A plain strided convolutional encoder whose last map keeps positions apart.
+    """Strided convolutional encoder that keeps positions: no pooling over the last map.
 
-    Flattened, positions stay apart by their place; read by a spatial softmax, they become numbers,
-    which is how a small object's place and a block's angle survive into the latent.
-
-    The stem reads large patches with a large stride: at the sizes of this project the first two
-    full-resolution layers of the usual pyramid cost more than all the others together.
+    The last map is flattened, or reduced to coordinates by a spatial softmax; the coordinates
+    retain the position of a small object and the angle of a block.
     """
 
     def __init__(self, config: ConvConfig, input_hw: tuple[int, int], latent_size: int) -> None:
@@ -32,6 +29,9 @@ class ConvEncoder(nn.Module):
         for width, kernel, stride in zip(
             config.widths, config.kernels, config.strides, strict=True
         ):
+            # A large stride in the stem: the first two full-resolution layers of the usual pyramid
+            # would cost more than all the others together.
+            # No bias in the convolution: BatchNorm adds the offset.
             layers += [
                 nn.Conv2d(previous, width, kernel, stride, (kernel - 1) // 2, bias=False),
                 nn.BatchNorm2d(width),
@@ -40,7 +40,7 @@ class ConvEncoder(nn.Module):
             previous = width
         self.trunk = nn.Sequential(*layers)
         with torch.no_grad():
-            self.trunk.eval()
+            self.trunk.eval()  # the zeros of this shape probe must not enter the BatchNorm averages
             shape = self.trunk(torch.zeros(1, 3, *input_hw)).shape
             self.trunk.train()
         flat = shape.numel()
@@ -68,7 +68,7 @@ class ConvEncoder(nn.Module):
 
 
 class SpatialSoftmax(nn.Module):
-    """Where each of several learned features is: a softmax over positions, and its moments.
+    """Position and spread of learned features: moments of a softmax over the map.
 
     Levine et al., arXiv 1504.00702, section 5.2, with the spread beside the mean. Coordinates run
     from -1 to 1 over the map.
@@ -86,6 +86,7 @@ class SpatialSoftmax(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[N, C, h, w] -> [N, 3 * points]`: mean x, mean y and spread of every point."""
+        # Var(x) + Var(y) = E[x^2 + y^2] - |mean|^2, so one product with the grid gives all three.
         moments = torch.softmax(self.score(x).flatten(2), dim=-1) @ self.grid
         mean = moments[..., :2]
         spread = moments[..., 2:] - mean.square().sum(-1, keepdim=True)
@@ -141,7 +142,7 @@ class ViTEncoder(nn.Module):
         x = torch.cat([self.class_token.expand(len(x), -1, -1), tokens], dim=1) + self.positions
         for block in self.blocks:
             x = block(x)
-        # The norm acts on each token alone, so only the one that is read needs it.
+        # LayerNorm acts on each token alone, so normalising the class token is enough.
         return self.projector(self.norm(x[:, 0]))
 
 

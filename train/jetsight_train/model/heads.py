@@ -1,7 +1,8 @@
-"""Heads on the latent: what it says about physical values, hazards, and its own familiarity.
+"""Heads that read physical quantities, hazards and support out of latents, encoded or imagined.
 
-All of them are small, read latents (encoded or imagined) and carry their normalisers as buffers, so
-that inputs and outputs are in the units of the robot. They are part of the model and of its graphs.
+Their normalisers are buffers, so inputs and outputs are in robot units. Heads are part of the model
+and of its graphs. `XHead` is a module, `XHeadSpec` describes its outputs, and `Heads` is all of a
+model.
 
 Shapes: D latent size, A numbers of an action block (robot units), P probe quantities, G hazards.
 """
@@ -19,11 +20,11 @@ HIDDEN = (256, 256)
 
 
 @dataclass(frozen=True)
-class ProbeSpec:
-    """What the probe reads, in the order of its outputs.
+class ProbeHeadSpec:
+    """Outputs of the probe head, in order.
 
     Attributes:
-        quantities: names; an angle is the two quantities `cos NAME` and `sin NAME`.
+        quantities: names; an angle gives two, `cos NAME` and `sin NAME`.
         units: unit of each; `1` for a cosine or a sine.
         scale: standard deviation of each over the training set, in its unit.
     """
@@ -44,13 +45,13 @@ class ProbeSpec:
 
 @dataclass(frozen=True)
 class HazardHeadSpec:
-    """One output of the hazard head.
+    """One output of the hazard head: the bundle's `HazardSpec` and the rule it was trained on.
 
     Attributes:
-        name: what it is called.
+        name: name of the hazard.
         threshold: a logit above it counts as a violation; conformal, see `conformal.threshold`.
         miss_rate: share of hazardous blocks that may stay at or below the threshold.
-        rule: what was taken as the truth, tick by tick.
+        rule: definition of the labels, tick by tick.
     """
 
     name: str
@@ -67,8 +68,14 @@ def _mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
 
+def _register_normalisers(head: nn.Module, **sizes: int) -> None:
+    for name, size in sizes.items():
+        head.register_buffer(f"{name}_mean", torch.zeros(size))
+        head.register_buffer(f"{name}_std", torch.ones(size))
+
+
 class ProbeHead(nn.Module):
-    """Physical values of a latent: `[..., D] -> [..., P]`, in their own units."""
+    """Regression of physical quantities: `[..., D] -> [..., P]`, in their own units."""
 
     z_mean: Tensor
     z_std: Tensor
@@ -78,18 +85,16 @@ class ProbeHead(nn.Module):
     def __init__(self, latent_size: int, quantities: int, hidden: tuple[int, ...] = HIDDEN) -> None:
         super().__init__()
         self.mlp = _mlp(latent_size, hidden, quantities)
-        for name, size in (("z", latent_size), ("y", quantities)):
-            self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_std", torch.ones(size))
+        _register_normalisers(self, z=latent_size, y=quantities)
 
     def forward(self, z: Tensor) -> Tensor:
         """`z [..., D] -> [..., P]`."""
-        read: Tensor = self.mlp((z - self.z_mean) / self.z_std)
-        return read * self.y_std + self.y_mean
+        normalised: Tensor = self.mlp((z - self.z_mean) / self.z_std)
+        return normalised * self.y_std + self.y_mean
 
 
 class HazardHead(nn.Module):
-    """Whether something happens at any tick of an action block, as one logit per hazard."""
+    """Classifier of action blocks: one logit per hazard that happens at any tick of the block."""
 
     z_mean: Tensor
     z_std: Tensor
@@ -101,12 +106,10 @@ class HazardHead(nn.Module):
     ) -> None:
         super().__init__()
         self.mlp = _mlp(2 * latent_size + action_size, hidden, hazards)
-        for name, size in (("z", latent_size), ("a", action_size)):
-            self.register_buffer(f"{name}_mean", torch.zeros(size))
-            self.register_buffer(f"{name}_std", torch.ones(size))
+        _register_normalisers(self, z=latent_size, a=action_size)
 
     def forward(self, z: Tensor, a: Tensor, z_next: Tensor) -> Tensor:
-        """Logits of a block from its start, its actions and its end.
+        """Classify blocks by the latents before and after them and their actions.
 
         Args:
             z: `[..., D]` latent before the block.
@@ -122,11 +125,11 @@ class HazardHead(nn.Module):
 
 
 class SupportHead(nn.Module):
-    """How far a latent lies from the training latents; 1 is as far as nearly all of them.
+    """Distance of a latent from the training latents; 99 % of encoded ones are at or below 1.
 
     The value is `|(z - mean) @ whiten|^2 / D`: a squared Mahalanobis distance under a shrunk
-    covariance, divided by D and by its 0.99 quantile over held-out encoded latents. So 99 % of real
-    latents stay at or below 1, and `relu(support - 1)` charges only for what lies outside.
+    covariance, divided by D and by its 0.99 quantile over held-out encoded latents. A planner adds
+    `relu(support - 1)`, which is 0 for nearly all real latents.
     """
 
     mean: Tensor
@@ -143,12 +146,12 @@ class SupportHead(nn.Module):
 
 
 class Heads(nn.Module):
-    """All heads of a world model; each may be absent, and a model without heads has none of them.
+    """All heads of a world model; each of them is optional.
 
     Attributes:
-        probe: physical values, described by `probe_spec`.
-        hazard: hazard logits, one per entry of `hazards`.
-        support: distance from the training latents.
+        probe: head for physical quantities, described by `probe_spec`.
+        hazard: head for hazard logits, one per entry of `hazards`.
+        support: head for the distance from the training latents.
     """
 
     def __init__(
@@ -156,16 +159,16 @@ class Heads(nn.Module):
         probe: ProbeHead | None = None,
         hazard: HazardHead | None = None,
         support: SupportHead | None = None,
-        probe_spec: ProbeSpec | None = None,
+        probe_spec: ProbeHeadSpec | None = None,
         hazards: tuple[HazardHeadSpec, ...] = (),
     ) -> None:
         super().__init__()
         if (probe is None) != (probe_spec is None) or (hazard is None) != (not hazards):
-            raise ValueError("a probe comes with its spec, and a hazard head with its hazards")
+            raise ValueError("a probe needs its spec, and a hazard head needs its hazards")
         self.probe, self.hazard, self.support = probe, hazard, support
         self.probe_spec, self.hazards = probe_spec, hazards
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no head at all."""
+        """True if the model has no head."""
         return self.probe is None and self.hazard is None and self.support is None

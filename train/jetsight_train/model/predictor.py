@@ -1,4 +1,4 @@
-"""The windowed autoregressive predictor with AdaLN-zero action conditioning (LeWM's family).
+"""Windowed autoregressive predictor with AdaLN-zero action conditioning (LeWM's family).
 
 One token per frame. Each block is modulated by the embedding of the action taken at that frame
 (AdaLN-zero, Peebles & Xie, arXiv 2212.09748); attention is causal over the window, and the position
@@ -23,7 +23,7 @@ ACTION_CODE = 10  # LeWM squeezes the action block to ten numbers before it is e
 
 
 class ActionEmbedder(nn.Module):
-    """A normalised action block to a conditioning vector: `[..., A] -> [..., D]`."""
+    """Embedding of a normalised action block: `[..., A] -> [..., D]`."""
 
     def __init__(self, action_size: int, hidden: int, latent_size: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class CausalAttention(nn.Module):
         self.out = nn.Sequential(nn.Linear(inner, size), nn.Dropout(config.dropout))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[N, T, D] -> [N, T, D]`, each token seeing itself and the ones before it."""
+        """`[N, T, D] -> [N, T, D]`; a token attends to itself and to earlier ones."""
         n, t, _ = x.shape
         q, k, v = self.qkv(self.norm(x)).view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(
@@ -64,6 +64,7 @@ class ConditionalBlock(nn.Module):
     def __init__(self, size: int, config: PredictorConfig) -> None:
         super().__init__()
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(size, 6 * size))
+        # AdaLN-zero: with zero gates every block starts as the identity.
         nn.init.zeros_(self.modulation[1].weight)
         nn.init.zeros_(self.modulation[1].bias)
         self.norm_attention = nn.LayerNorm(size, eps=MODULATION_EPS, elementwise_affine=False)
@@ -86,7 +87,7 @@ class ConditionalBlock(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Latents and actions of a window to the latent that follows each of its frames."""
+    """Predictor of the latent that follows each frame of a window of latents and actions."""
 
     def __init__(
         self, config: PredictorConfig, latent_size: int, history: int, action_size: int
@@ -111,5 +112,5 @@ class Predictor(nn.Module):
         x = self.dropout(z + self.positions[:, : z.shape[1]])
         for block in self.blocks:
             x = block(x, condition)
-        n, t, d = x.shape
+        n, t, d = x.shape  # BatchNorm1d of the projector takes a two-dimensional batch
         return self.project(self.norm(x).reshape(n * t, d)).view(n, t, d)

@@ -1,8 +1,8 @@
-"""The one preprocessing recipe: training, every graph and every backend run these same numbers.
+"""Preprocessing of camera frames, shared by training, every graph and every backend.
 
 Camera pixels are cast first, then cropped, resized, and normalised. The resize is antialiased
-bilinear interpolation written as two products with constant matrices, `R_h @ x @ R_w^T`, which any
-compiler runs as GEMMs and which equals `F.interpolate(..., antialias=True)`.
+bilinear interpolation written as two products with constant matrices, `R_h @ x @ R_w^T`: any
+compiler runs these as GEMMs, and the result equals `F.interpolate(..., antialias=True)`.
 
 Shapes: N frames, h w camera pixels, H W model pixels.
 """
@@ -23,7 +23,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def whole_frame(camera_hw: Sequence[int], model_hw: Sequence[int]) -> FrameSpec:
-    """The whole camera frame, resized to `model_hw`, with ImageNet's normalisation.
+    """Describe a frame that is resized as a whole, with ImageNet's normalisation.
+
+    Args:
+        camera_hw: height and width of a camera frame, px.
+        model_hw: height and width of the encoder's input, px.
 
     Raises:
         ArtefactError: a size is out of range.
@@ -36,7 +40,7 @@ def whole_frame(camera_hw: Sequence[int], model_hw: Sequence[int]) -> FrameSpec:
 
 
 def resize_matrix(n_in: int, n_out: int) -> npt.NDArray[np.float32]:
-    """Antialiased bilinear resize along one axis as a matrix `[n_out, n_in]`.
+    """Make the matrix `[n_out, n_in]` of an antialiased bilinear resize along one axis.
 
     A triangle filter, widened by the scale when shrinking, with its weights normalised over the
     pixels that exist (the rule of Pillow and of PyTorch's antialias mode).
@@ -45,7 +49,7 @@ def resize_matrix(n_in: int, n_out: int) -> npt.NDArray[np.float32]:
     support = max(scale, 1.0)
     matrix = np.zeros((n_out, n_in), dtype=np.float64)
     for row in range(n_out):
-        center = scale * (row + 0.5)
+        center = scale * (row + 0.5)  # pixel centres are at half-integers
         first = max(int(center - support + 0.5), 0)
         last = min(int(center + support + 0.5), n_in)
         distance = np.abs(np.arange(first, last) - center + 0.5) / support

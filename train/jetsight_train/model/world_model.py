@@ -1,7 +1,7 @@
-"""The world model and its three verbs on the latent: `encode`, `predict`, `cost`.
+"""The world model and its operations on latents: `encode`, `predict`, `rollout` and `cost`.
 
-Everything outside speaks camera pixels and the robot's own action units; preprocessing and the
-action normaliser are inside.
+Its inputs are camera pixels and actions in robot units; preprocessing and the action normaliser
+are part of the model.
 
 Shapes: N batch, T time, K history, H horizon, D latent size, B action block, A = B * action size.
 """
@@ -21,7 +21,7 @@ from jetsight_train.model.preprocess import Preprocess
 
 
 class WorldModel(nn.Module):
-    """Action-conditioned joint-embedding predictive model; nothing in it makes a pixel."""
+    """Action-conditioned joint-embedding predictive model; it has no pixel decoder."""
 
     action_mean: Tensor
     action_std: Tensor
@@ -42,17 +42,18 @@ class WorldModel(nn.Module):
         self.heads = Heads()  # trained later, on the frozen model: `jetsight train --probe`
         block = timing.action_block
         for name, values in (("action_mean", action.mean), ("action_std", action.std)):
+            # One normaliser per tick, repeated: a block is the actions of its ticks in a row.
             tiled = torch.tensor(values * block, dtype=torch.float32)
             self.register_buffer(name, tiled, persistent=False)
 
     @property
     def action_size(self) -> int:
-        """A: numbers in one action block."""
+        """Numbers in one action block, A."""
         return len(self.action.names) * self.timing.action_block
 
     @property
     def spec(self) -> ModelSpec:
-        """Architecture, parameter count and sizes, as a bundle states them."""
+        """Architecture, parameter count and sizes, as in a bundle's manifest."""
         return self.config.spec(self.action_size, sum(p.numel() for p in self.parameters()))
 
     @property
@@ -61,15 +62,15 @@ class WorldModel(nn.Module):
         return RecordingSpec.taken_by(self.frame, self.timing, self.action)
 
     def encode(self, frames_u8: Tensor) -> Tensor:
-        """Camera frames to latents: `uint8 [N, h, w, 3] -> [N, D]`."""
+        """Encode camera frames: `uint8 [N, h, w, 3] -> [N, D]`."""
         return self.encoder(self.preprocess(frames_u8))
 
     def predict(self, z: Tensor, a: Tensor) -> Tensor:
-        """The latent after a window: `z [N, T, D], a [N, T, A] -> [N, D]`, T <= K."""
+        """Predict the latent after a window: `z [N, T, D], a [N, T, A] -> [N, D]`, T <= K."""
         return self.predict_each(z, a)[:, -1]
 
     def predict_each(self, z: Tensor, a: Tensor) -> Tensor:
-        """The latent after every frame of a window: `[N, T, D], [N, T, A] -> [N, T, D]`."""
+        """Predict the latent after every frame of a window: `[N, T, D], [N, T, A] -> [N, T, D]`."""
         return self.predictor(z, (a - self.action_mean) / self.action_std)
 
     def rollout(self, z_hist: Tensor, a_hist: Tensor, actions: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class WorldModel(nn.Module):
         Returns:
             `[N, H, D]` latents after each block.
         """
-        keep = self.config.history
+        keep = self.config.history  # the predictor has no position embedding beyond K tokens
         z, a = z_hist, torch.cat([a_hist, actions[:, :1]], dim=1)
         future = []
         for step in range(actions.shape[1]):
@@ -93,5 +94,5 @@ class WorldModel(nn.Module):
         return torch.stack(future, dim=1)
 
     def cost(self, z: Tensor, z_goal: Tensor) -> Tensor:
-        """Squared distance to the goal latent: `[..., D], [..., D] -> [...]`."""
+        """Return the squared distance to the goal latent: `[..., D], [..., D] -> [...]`."""
         return (z - z_goal).square().sum(-1)

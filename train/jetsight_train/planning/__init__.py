@@ -1,1 +1,1 @@
-"""Planners as PyTorch references: what the compiled `imagine` graphs must equal."""
+"""Planners in PyTorch: the references of the compiled `imagine` graphs."""

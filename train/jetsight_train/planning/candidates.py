@@ -12,7 +12,7 @@ from jetsight_train.planning.problem import Problem, State
 
 
 def proposed(problem: Problem, state: State, noise: Tensor) -> Tensor:
-    """Propose candidates, before any limit: `noise [N, H, A] -> [N+1, H, A]`, incumbent last.
+    """Sample candidates before any limit: `noise [N, H, A] -> [N+1, H, A]`, incumbent last.
 
     The caller zeroes `noise[0]`, so that the first candidate is the mean. The last Q candidates
     are the elites kept from the iteration before.
@@ -23,7 +23,7 @@ def proposed(problem: Problem, state: State, noise: Tensor) -> Tensor:
 
 
 def limited(problem: Problem, candidates: Tensor) -> Tensor:
-    """Move candidates `[..., H, A]` to within the limits of the robot."""
+    """Limit candidates `[..., H, A]` to the bounds and rates of the robot."""
     rate = problem.rate if problem.spec.rate_limited else None
     return within(candidates, problem.low, problem.high, problem.a_last, rate)
 
@@ -43,9 +43,10 @@ def within(
     ticks = candidates.unflatten(-1, (-1, len(low))).flatten(-3, -2)
     ticks = ticks.clamp(low, high)
     if rate is not None:
-        before, slow = a_last, []
+        # The last clip is for an `a_last` that is outside the bounds.
+        previous, limited_ticks = a_last, []
         for tick in ticks.unbind(-2):
-            before = tick.clamp(before - rate, before + rate)
-            slow.append(before)
-        ticks = torch.stack(slow, -2).clamp(low, high)
+            previous = tick.clamp(previous - rate, previous + rate)
+            limited_ticks.append(previous)
+        ticks = torch.stack(limited_ticks, -2).clamp(low, high)
     return ticks.reshape(candidates.shape)

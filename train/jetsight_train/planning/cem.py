@@ -1,11 +1,9 @@
-"""The cross-entropy method, exactly as stable-worldmodel's solver does it.
+"""The cross-entropy method, equal to stable-worldmodel's solver.
 
 Shapes: N samples, E elites, H horizon, A action-block size.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -24,10 +22,3 @@ def step(model: WorldModel, problem: Problem, state: State, noise: Tensor) -> St
     elites = candidates[order(of_samples(scores))[: problem.spec.elites]]
     mean, std = fitted(state, elites)
     return with_best(state, candidates, scores).following(mean=mean, std=std)
-
-
-def plan(model: WorldModel, problem: Problem, state: State, draws: Iterable[Tensor]) -> State:
-    """Iterate once per draw; the best plan so far is `state.actions` at any time."""
-    for noise in draws:
-        state = step(model, problem, state, noise)
-    return state

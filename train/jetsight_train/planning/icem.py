@@ -1,14 +1,12 @@
 """The improved cross-entropy method (Pinneri et al., arXiv 2008.06389).
 
-It differs from CEM in coloured noise, which the caller draws, in elites that take part in the next
-iteration, and in a refit with momentum.
+It differs from CEM in coloured noise, which the caller draws, in elites that are candidates of the
+next iteration again, and in a refit with momentum.
 
 Shapes: N samples, E elites, Q kept elites, H horizon, A action-block size.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -28,7 +26,7 @@ def step(model: WorldModel, problem: Problem, state: State, noise: Tensor) -> St
     scores = scored(model, problem, proposals, candidates)
     ranked = order(of_samples(scores))
     mean, std = fitted(state, candidates[ranked[: spec.elites]])
-    # With fewer valid ones than Q, the worst of them fills the rest.
+    # `kept` has a fixed shape: with fewer than Q valid candidates, the worst of them is repeated.
     place = torch.arange(spec.kept).clamp(max=len(ranked) - 1)
     kept = candidates[ranked[place]] if len(ranked) else state.kept
     return with_best(state, candidates, scores).following(
@@ -36,10 +34,3 @@ def step(model: WorldModel, problem: Problem, state: State, noise: Tensor) -> St
         std=spec.momentum * state.std + (1.0 - spec.momentum) * std,
         kept=kept,
     )
-
-
-def plan(model: WorldModel, problem: Problem, state: State, draws: Iterable[Tensor]) -> State:
-    """Iterate once per draw; the best plan so far is `state.actions` at any time."""
-    for noise in draws:
-        state = step(model, problem, state, noise)
-    return state

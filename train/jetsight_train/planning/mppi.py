@@ -1,13 +1,11 @@
 """Model predictive path integral control (Williams et al., arXiv 1509.01149).
 
-Every candidate has a weight that falls exponentially with its cost.
+The weight of a candidate falls exponentially with its cost.
 
 Shapes: N samples, H horizon, A action-block size.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -18,7 +16,7 @@ from jetsight_train.planning.costs import Scores, scored
 from jetsight_train.planning.problem import Problem, State
 from jetsight_train.planning.ranking import of_samples, with_best
 
-# Of an action's own std over the training set: with a smaller one a search cannot widen again.
+# Share of an action's std over the training set; with a smaller std a search cannot widen again.
 STD_FLOOR = 0.05
 
 
@@ -32,6 +30,7 @@ def step(model: WorldModel, problem: Problem, state: State, noise: Tensor) -> St
     if not samples.valid.any():
         return state.following(mean=before.mean, std=before.std)
     weight = weights(problem, samples)[:, None, None]
+    # Weight 0 times NaN is NaN, so samples without weight are zeroed.
     tried = torch.where(weight > 0.0, candidates[:-1], 0.0)
     mean = (weight * tried).sum(0)
     variance = (weight * (tried - mean).square()).sum(0)
@@ -42,13 +41,7 @@ def weights(problem: Problem, samples: Scores) -> Tensor:
     """Return weights `[N]` of sum 1: feasible samples by cost, or all by violation if none is."""
     assert problem.temperature is not None
     some = samples.feasible.any()
-    taking_part = samples.feasible if some else samples.valid
-    value = torch.where(taking_part, samples.cost if some else samples.violation, torch.inf)
+    weighed = samples.feasible if some else samples.valid
+    value = torch.where(weighed, samples.cost if some else samples.violation, torch.inf)
+    # Relative to the best one, so that exp cannot underflow for all of them.
     return torch.softmax((value.min() - value) / problem.temperature, 0)
-
-
-def plan(model: WorldModel, problem: Problem, state: State, draws: Iterable[Tensor]) -> State:
-    """Iterate once per draw; the best plan so far is `state.actions` at any time."""
-    for noise in draws:
-        state = step(model, problem, state, noise)
-    return state

@@ -22,7 +22,7 @@ class Problem:
     """Inputs of a planner's graph that stay the same over the iterations of a plan.
 
     Attributes:
-        spec: the planner; only what is compiled into its graph is read.
+        spec: the planner; read for the values that are compiled into its graph.
         z_hist: `[C, D]` latents at block spacing, newest last.
         a_hist: `[C-1, A]` action blocks between them.
         z_goal: `[D]` latent to reach.
@@ -30,13 +30,13 @@ class Problem:
         high: `[a]` largest action.
         weights: `[3]` of the terminal, the running and the support cost.
         a_last: `[a]` last commanded action.
-        rate: `[a]` largest change per tick; read where the spec is rate limited.
+        rate: `[a]` largest change per tick; read if the spec is rate limited.
         probe_target: `[P]` values to reach.
-        probe_given: `[P]` 1 to use the target, 0 for what the probe reads in `z_goal`.
+        probe_given: `[P]` 1 for the target, 0 for the probe's reading of `z_goal`.
         probe_weight: `[P]` weights of the probe cost.
         hazard_limit: `[G]` logit above which a hazard counts as a violation.
         temperature: `[1]` of mppi's weights.
-        when: `[H]` share of each step in the distance to the goal; all of it at the last if None.
+        when: `[H]` share of each step in the distance to the goal; None for the last step alone.
     """
 
     spec: PlannerSpec
@@ -68,15 +68,15 @@ class State:
     """State of a plan between iterations; the next iteration reads the first four fields.
 
     Attributes:
-        mean: `[H, A]` of the candidates to come.
-        std: `[H, A]` likewise.
+        mean: `[H, A]` mean of the next candidates.
+        std: `[H, A]` standard deviation of them.
         actions: `[H, A]` best plan so far, the next iteration's incumbent.
-        kept: `[Q, H, A]` elites that take part again.
-        cost: `[1]` of `actions`; `INVALID_COST` if no rollout was valid.
-        violation: `[1]` of `actions`, 0 or less where it is feasible.
-        costs: `[N]` of the samples.
-        violations: `[N]` likewise.
-        z_future: `[H, D]` latents that `actions` leads to.
+        kept: `[Q, H, A]` elites that are candidates again.
+        cost: `[1]` cost of `actions`; `INVALID_COST` if no rollout was valid.
+        violation: `[1]` violation of `actions`, 0 or less where it is feasible.
+        costs: `[N]` costs of the samples.
+        violations: `[N]` violations of the samples.
+        z_future: `[H, D]` latents imagined for `actions`.
         invalid: `[1]` number of samples that were not finite.
     """
 

@@ -1,7 +1,7 @@
-"""Record episodes on several cores, survive interruption, publish a whole dataset at once.
+"""Recording of episodes on several cores, resumable, published as a whole dataset at once.
 
-Finished episodes wait in a hidden folder beside the target, `.NAME.collecting`; the target's own
-name appears only when the dataset below it is complete.
+Finished episodes are kept in a hidden folder beside the target, `.NAME.collecting`; the target
+exists only once the dataset in it is complete.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Collected:
     path: Path
     episodes: int
     frames: int
-    resumed: int  # episodes that were there before
+    resumed: int  # episodes of an earlier, interrupted recording
 
 
 def staging_of(target: str | os.PathLike[str]) -> Path:
-    """Name the hidden folder in which the episodes of `target` wait until all are there."""
+    """Name the hidden folder that keeps the episodes of `target` until all are recorded."""
     final = Path(os.path.abspath(target))
     return final.parent / f".{final.name}.collecting"
 
@@ -62,12 +62,12 @@ def collect(
     """Record `recipe` as a LeRobot v3 dataset at `target`.
 
     Args:
-        recipe: what to record; the same recipe gives the same files, for any number of workers and
-            however often it was interrupted.
+        recipe: what to record; equal recipes give equal files, for any number of workers and
+            interruptions.
         target: folder that must not exist or be empty.
         workers: processes that simulate and encode.
-        resume: go on with an interrupted recording of the same recipe.
-        progress: called with the number of episodes that have just become available.
+        resume: continue an interrupted recording of the same recipe.
+        progress: called with the number of newly available episodes.
 
     Raises:
         StorageError: `target` is not empty, the disk is full, or there is an interrupted recording
@@ -77,7 +77,7 @@ def collect(
         DataError: the environment failed in an episode.
 
     Example:
-        >>> recipe = Recipe("gym_pusht/PushT-v0", 2, 50, 7, "scripted", 96, 96)
+        >>> recipe = RecordingRecipe("gym_pusht/PushT-v0", 2, 50, 7, "scripted", 96, 96)
         >>> collect(recipe, "pusht").frames
         100
     """
@@ -85,21 +85,21 @@ def collect(
     atomic.refuse_used(final)
     description = describe(recipe)
     with _hold(staging_of(final), recipe, resume) as staging:
-        waiting = [i for i in range(recipe.episodes) if not _is_whole(staging, i)]
-        progress(recipe.episodes - len(waiting))
-        for _ in _record(recipe, staging, waiting, workers, description.fps):
+        missing = [i for i in range(recipe.episodes) if not episode.rows_path(staging, i).exists()]
+        progress(recipe.episodes - len(missing))
+        for _ in _record(recipe, staging, missing, workers, description.fps):
             progress(1)
         with atomic.new_directory(final) as folder:
             frames = dataset.assemble(folder, staging, recipe.episodes, description)
         shutil.rmtree(staging)
-    return Collected(final, recipe.episodes, frames, recipe.episodes - len(waiting))
+    return Collected(final, recipe.episodes, frames, recipe.episodes - len(missing))
 
 
 def describe(recipe: episode.RecordingRecipe) -> dataset.DatasetDescription:
-    """Open the environment once, so that a wrong call fails before anything is written.
+    """Open the environment once, so that a bad argument fails before anything is written.
 
     Raises:
-        UsageError: see `open_environment` and `make_policy`; or the frame rate is not known.
+        UsageError: see `open_environment` and `make_policy`; or the frame rate is unknown.
     """
     environment = open_environment(recipe.env_id, recipe.size_hw, recipe.steps)
     try:
@@ -108,7 +108,7 @@ def describe(recipe: episode.RecordingRecipe) -> dataset.DatasetDescription:
         fps = recipe.fps if recipe.fps is not None else environment.fps
         if fps is None:
             raise UsageError(
-                f"environment {recipe.env_id!r} does not say its frame rate; give it with --fps"
+                f"environment {recipe.env_id!r} has no known frame rate; give it with --fps"
             )
         return dataset.DatasetDescription(
             task=f"{recipe.env_id}, {recipe.policy} policy",
@@ -124,14 +124,14 @@ def describe(recipe: episode.RecordingRecipe) -> dataset.DatasetDescription:
 
 @contextlib.contextmanager
 def _hold(staging: Path, recipe: episode.RecordingRecipe, resume: bool) -> Iterator[Path]:
-    """Make or reopen `staging`, alone: two recordings of one target would tear each other."""
+    """Make or reopen `staging` under a lock, against two recordings of one target."""
     plan = json.dumps(asdict(recipe), indent=2, sort_keys=True) + "\n"
     if resume and not (staging / PLAN).exists():
         raise UsageError(f"nothing to resume: there is no {staging / PLAN}; run without --resume")
     if not resume and staging.exists():
         raise StorageError(
             f"an interrupted recording is in {staging}; "
-            "add --resume to go on with it, or remove that folder to start again"
+            "add --resume to continue it, or remove that folder to start again"
         )
     if not resume:
         atomic.write_file(staging / PLAN, plan.encode())
@@ -146,6 +146,7 @@ def _hold(staging: Path, recipe: episode.RecordingRecipe, resume: bool) -> Itera
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    # The kernel releases this lock when the process ends, however it ends.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -156,10 +157,6 @@ def _locked(folder: Path) -> Iterator[None]:
         ) from problem
     finally:
         os.close(descriptor)
-
-
-def _is_whole(staging: Path, index: int) -> bool:
-    return episode.rows_path(staging, index).exists()
 
 
 def _record(
@@ -176,8 +173,9 @@ def _record(
         min(workers, len(indices)), multiprocessing.get_context("spawn"), _end_on_interrupt
     )
     try:
-        for done in as_completed([pool.submit(_attempt, recipe, i, staging, fps) for i in indices]):
-            _raise(done.result())
+        futures = [pool.submit(_attempt, recipe, i, staging, fps) for i in indices]
+        for future in as_completed(futures):
+            _raise(future.result())
             yield
     except BrokenProcessPool as problem:
         raise DataError(
@@ -189,15 +187,17 @@ def _record(
 
 
 def _end_on_interrupt() -> None:
-    """Ctrl-C reaches every process of the group: workers just end, the parent explains."""
+    """Initialise a worker: on Ctrl-C, which reaches every process, only the parent reports."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one process per core is enough
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # a worker per core, so more threads would compete
 
 
 def _attempt(
     recipe: episode.RecordingRecipe, index: int, staging: Path, fps: int
 ) -> JetsightError | None:
-    """Record one episode; an expected failure is returned, because it may have to travel."""
+    """Record one episode; returns an expected failure, because it may cross processes."""
     try:
         episode.record(recipe, index, staging, fps)
     except StorageError as problem:

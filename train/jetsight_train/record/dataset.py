@@ -1,6 +1,6 @@
-"""Finished episodes put together as a LeRobot v3 dataset: parquet rows, joined mp4, `meta/`.
+"""Assembly of recorded episodes into a LeRobot v3 dataset.
 
-The layout is the one `lerobot.datasets` (codebase v3.0) reads and writes:
+The layout is that of `lerobot.datasets` (codebase v3.0):
 
     meta/info.json, meta/stats.json, meta/tasks.parquet, meta/episodes/chunk-000/file-000.parquet
     data/chunk-000/file-000.parquet
@@ -45,9 +45,9 @@ class DatasetDescription:
 
 
 def assemble(target: Path, staging: Path, count: int, description: DatasetDescription) -> int:
-    """Write `count` episodes waiting in `staging` as one dataset below the empty folder `target`.
+    """Write the `count` episodes in `staging` as one dataset below the empty folder `target`.
 
-    The result depends only on the episodes, byte for byte; returns the number of frames.
+    Equal episodes give equal bytes. Returns the number of frames.
     """
     rows = [episodes_on_disk.load_rows(staging, i) for i in range(count)]
     lengths = [len(r["actions"]) for r in rows]
@@ -58,15 +58,15 @@ def assemble(target: Path, staging: Path, count: int, description: DatasetDescri
     for i, row in enumerate(rows):
         span = slice(int(starts[i]), int(starts[i + 1]))
         record = _episode_record(i, span, places[i], description)
-        own = {name: dataset_stats.of_values(values[span]) for name, values in columns.items()}
-        own[CAMERA_KEY] = dataset_stats.of_histogram(row["histogram"], lengths[i])
-        records.append(record | _flatten(own))
+        spanned = {name: values[span] for name, values in columns.items()}
+        stats = _stats(spanned, row["histogram"], lengths[i])
+        records.append(
+            record
+            | {f"stats/{n}/{key}": value for n, s in stats.items() for key, value in s.items()}
+        )
     _write_tables(target, columns, records, description.task)
-    total = {name: dataset_stats.of_values(values) for name, values in columns.items()}
-    total[CAMERA_KEY] = dataset_stats.of_histogram(
-        np.sum([row["histogram"] for row in rows], axis=0), int(starts[-1])
-    )
-    _write_json(target / "meta/stats.json", _plain(total))
+    histogram = np.sum([row["histogram"] for row in rows], axis=0)
+    _write_json(target / "meta/stats.json", _stats(columns, histogram, int(starts[-1])))
     _write_json(target / "meta/info.json", info(description, count, int(starts[-1]), columns))
     return int(starts[-1])
 
@@ -120,10 +120,10 @@ def _features(description: DatasetDescription, columns: Rows) -> dict[str, Any]:
 
 
 def _columns(rows: list[Rows], lengths: list[int], fps: int) -> Rows:
-    """All rows of all episodes, by feature name, in the order they are written."""
+    """Join the rows of all episodes by feature name, in the order of the file."""
     frame_index = np.concatenate([np.arange(n, dtype=np.int64) for n in lengths])
     columns: Rows = {}
-    if rows[0]["states"].shape[1]:
+    if rows[0]["states"].shape[1]:  # an environment may observe pixels alone
         columns["observation.state"] = np.concatenate([r["states"] for r in rows])
     columns["action"] = np.concatenate([r["actions"] for r in rows])
     columns["next.reward"] = np.concatenate([r["rewards"] for r in rows])
@@ -210,7 +210,7 @@ def _arrow(pa: Any, values: NDArray[Any]) -> Any:
 
 
 def _tasks_table(pa: Any, task: str) -> Any:
-    """`task_index` with the task as its pandas index, which is how LeRobot looks tasks up."""
+    """Make the table of tasks with the task as pandas index, where LeRobot looks it up."""
     index = {"name": "task", "field_name": "task", "pandas_type": "unicode"}
     column = {"name": "task_index", "field_name": "task_index", "pandas_type": "int64"}
     pandas = {
@@ -225,19 +225,11 @@ def _tasks_table(pa: Any, task: str) -> Any:
     return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
 
 
-def _flatten(features: dict[str, dataset_stats.Stats]) -> dict[str, Any]:
-    return {
-        f"stats/{name}/{key}": value.tolist()
-        for name, entry in features.items()
-        for key, value in entry.items()
-    }
-
-
-def _plain(features: dict[str, dataset_stats.Stats]) -> dict[str, Any]:
-    return {
-        name: {key: value.tolist() for key, value in entry.items()}
-        for name, entry in features.items()
-    }
+def _stats(columns: Rows, histogram: NDArray[np.int64], frames: int) -> dict[str, dict[str, Any]]:
+    """Return the statistics of columns and pictures as plain values, by feature."""
+    stats = {name: dataset_stats.of_values(values) for name, values in columns.items()}
+    stats[CAMERA_KEY] = dataset_stats.of_histogram(histogram, frames)
+    return {n: {key: value.tolist() for key, value in s.items()} for n, s in stats.items()}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""The per-feature statistics a LeRobot dataset carries: exact, over every value and every pixel.
+"""Per-feature statistics of a LeRobot dataset: exact, over every value and every pixel.
 
-Pictures are summarised by a 256-bin histogram per channel, from which all statistics follow and
-which adds up over episodes. Picture statistics are of values in [0, 1] with shape [3,1,1].
+All statistics of pictures follow from a 256-bin histogram per channel, which adds up over episodes;
+they are of values in [0, 1] with shape [3,1,1].
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Stats = dict[str, NDArray[Any]]
 
 
 def of_values(values: NDArray[Any]) -> Stats:
-    """Statistics over axis 0 of `values` [T,n] (or [T], taken as [T,1])."""
+    """Compute statistics over axis 0 of `values` [T,n] (or [T], taken as [T,1])."""
     rows = values.reshape(len(values), -1)
     real = rows.astype(np.float64)
     stats: Stats = {"min": rows.min(axis=0), "max": rows.max(axis=0)}
@@ -35,14 +35,15 @@ def histogram(frames_u8: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def of_histogram(counts: NDArray[np.int64], frames: int) -> Stats:
-    """Statistics of the pictures behind `counts` [3,256], values in [0,1], shape [3,1,1]."""
+    """Compute picture statistics from `counts` [3,256]: values in [0,1], shape [3,1,1]."""
     levels = np.arange(256) / 255.0
     share = counts / counts.sum(axis=1, keepdims=True)
     mean = share @ levels
+    # E[x^2] - E[x]^2 of pictures of one colour may round to just below zero.
     std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0.0))
     below = np.cumsum(share, axis=1)
-    seen = counts > 0
-    stats = {"min": levels[seen.argmax(axis=1)], "max": levels[255 - seen[:, ::-1].argmax(axis=1)]}
+    used = counts > 0
+    stats = {"min": levels[used.argmax(axis=1)], "max": levels[255 - used[:, ::-1].argmax(axis=1)]}
     stats |= {"mean": mean, "std": std}
     for name, q in QUANTILES.items():
         stats[name] = levels[(below >= q - 1e-12).argmax(axis=1)]

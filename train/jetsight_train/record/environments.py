@@ -1,4 +1,4 @@
-"""Gymnasium environments seen as a camera on a robot: frames, states, bounded actions.
+"""Gymnasium environments as robots with a camera: frames, states, bounded actions.
 
 Shapes: h, w frame size; s state size; a action size.
 """
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetsight.datasets.pyav import resize
 from jetsight.errors import JetsightError, MissingDependency, UsageError, first_line
 from jetsight.signals import deferred_signals
 from jetsight_train.record.pusht import Scene
-from jetsight_train.record.video import resample
 
 PUSHT = "gym_pusht/PushT-v0"
 
@@ -37,7 +37,7 @@ class PixelEnvironment:
     Args:
         env_id: Gymnasium id, e.g. `"gym_pusht/PushT-v0"`; its namespace package is imported.
         size_hw: frame size to record; frames of another size are area-resampled to it.
-        steps: longest episode, so that a time limit of the environment does not cut it short.
+        steps: longest episode, ticks; raises the time limit of the environment to it.
 
     Raises:
         MissingDependency: gymnasium or the package of the environment is not installed.
@@ -59,20 +59,20 @@ class PixelEnvironment:
         self.action_names = [f"action_{i}" for i in range(space.shape[0])]
         self.state_names = _state_names(self._env.observation_space)
         rate = self._env.metadata.get("render_fps")
-        self.fps: int | None = round(rate) if rate else None  # None: the environment does not say
+        self.fps: int | None = round(rate) if rate else None  # None if the metadata lacks it
 
     def _options(self) -> dict[str, Any]:
         return {"render_mode": "rgb_array"}
 
     def reset(self, seed: int) -> Observation:
-        """Start the episode that `seed` stands for."""
+        """Start the episode of `seed`."""
         with deferred_signals():
             raw, _ = self._env.reset(seed=seed)
             return self._observe(raw)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool]:
-        """Apply `action` [a] for one tick; returns what is seen next, the reward, and the end."""
-        # The simulator draws through C that calls Python back and drops what is raised there.
+        """Apply `action` [a] for one tick; returns observation, reward and end of episode."""
+        # The simulator draws through C code that calls Python back and drops its exceptions.
         with deferred_signals():
             raw, reward, terminated, truncated, _ = self._env.step(action)
             return self._observe(raw), float(reward), bool(terminated or truncated)
@@ -87,10 +87,10 @@ class PixelEnvironment:
             frame = self._env.render()
         if not isinstance(frame, np.ndarray) or frame.ndim != 3 or frame.shape[2] != 3:
             raise UsageError(
-                f"environment {self.env_id!r} shows no RGB picture; "
+                f"environment {self.env_id!r} returns no RGB picture; "
                 "expected an [h,w,3] uint8 observation or render_mode 'rgb_array'"
             )
-        return Observation(resample(frame, self.size_hw), self._state(raw))
+        return Observation(resize(frame, *self.size_hw), self._state(raw))
 
     def _state(self, raw: Any) -> NDArray[np.float32]:
         parts = [np.asarray(v, dtype=np.float32).ravel() for v in _numeric_of(raw).values()]
@@ -98,10 +98,10 @@ class PixelEnvironment:
 
 
 class PushT(PixelEnvironment):
-    """`gym_pusht/PushT-v0`: drawn once per tick at the camera's size, full state, never ends.
+    """`gym_pusht/PushT-v0`, drawn once per tick at the camera's size, with the full state.
 
-    Reaching the goal does not stop the physics, so an episode goes on: what a world model needs
-    is motion, not success. State: agent x, y, block x, y in px of 512, block angle in [0, 2 pi).
+    Success does not end an episode, since the physics goes on. State: agent x, y, block x, y in px
+    of 512, block angle in [0, 2 pi).
     """
 
     def __init__(self, env_id: str, size_hw: tuple[int, int], steps: int) -> None:
@@ -119,12 +119,12 @@ class PushT(PixelEnvironment):
         }
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool]:
-        """One tick of 0.1 s; success does not end the episode."""
+        """Advance one tick of 0.1 s; success does not end the episode."""
         observation, reward, _ = super().step(action)
         return observation, reward, False
 
     def scene(self) -> Scene:
-        """Poses of agent and block right now."""
+        """Return the current poses of agent and block."""
         world = self._env.unwrapped
         return Scene(
             np.array(world.agent.position, dtype=np.float64),
@@ -150,13 +150,13 @@ class PushT(PixelEnvironment):
 
 
 def open_environment(env_id: str, size_hw: tuple[int, int], steps: int) -> PixelEnvironment:
-    """Open the environment `env_id`, with what is known about it; see `PixelEnvironment`."""
+    """Open the environment `env_id` in the class made for it; see `PixelEnvironment`."""
     kind = PushT if env_id == PUSHT else PixelEnvironment
     return kind(env_id, size_hw, steps)
 
 
 def _make(env_id: str, options: dict[str, Any], steps: int) -> Any:
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame must not look for a screen
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame would look for a screen
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # simulators warn about their own dependencies
         gymnasium = _import("gymnasium")
@@ -181,7 +181,7 @@ def _import(module: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as problem:
         raise MissingDependency(module, "sim", "recording a simulated robot") from problem
-    except ImportError as problem:  # present, but a system library is not: OpenCV wants libGL
+    except ImportError as problem:  # a system library is missing: OpenCV needs libGL
         raise JetsightError(
             f"Python package {module!r} is installed but does not load ({first_line(problem)}); "
             "install that library, on Debian and Ubuntu: sudo apt install libgl1 libglib2.0-0"

@@ -1,7 +1,7 @@
-"""One recorded episode: simulated from its seed, kept as `.mp4` + `.npz` until all are there.
+"""One recorded episode: simulated from its seed, kept as `.mp4` and `.npz` until assembly.
 
-An episode is a function of its recipe and its index and of nothing else, so it does not matter
-which process records it or in which order: a resumed recording equals an uninterrupted one.
+An episode is a function of its recipe and its index alone, so a recording that was resumed or
+spread over processes equals an uninterrupted one.
 
 Shapes: T ticks, h, w frame size, s state size, a action size.
 """
@@ -27,17 +27,17 @@ _LEAST_PX = 16
 
 @dataclass(frozen=True)
 class RecordingRecipe:
-    """Everything that decides what is recorded; stored beside unfinished recordings.
+    """Settings that determine a recording; stored beside unfinished recordings.
 
     Args:
         env_id: Gymnasium id.
-        episodes: how many.
-        steps: longest episode, in ticks.
-        seed: base seed; episode i uses `(seed, i)`, so recordings with other seeds share nothing.
+        episodes: number of episodes.
+        steps: longest episode, ticks.
+        seed: base seed; episode i uses `(seed, i)`, so other seeds share no episode.
         policy: `"scripted"` or `"random"`.
         height_px: frame height.
         width_px: frame width.
-        fps: frames per second written; None takes the environment's own rate.
+        fps: frames per second to write; None for the environment's own rate.
 
     Raises:
         UsageError: a number is out of range.
@@ -106,47 +106,32 @@ def _play(environment: PixelEnvironment, recipe: RecordingRecipe, index: int) ->
             break
     done = np.zeros(len(frames), dtype=np.bool_)
     done[-1] = True
-    return RecordedEpisode(
-        np.stack(frames),
-        np.stack(states),
-        np.stack(actions),
-        np.array(rewards, dtype=np.float32),
-        done,
-    )
+    columns = (np.stack(column) for column in (frames, states, actions))
+    return RecordedEpisode(*columns, np.array(rewards, dtype=np.float32), done)
 
 
 def video_path(folder: Path, index: int) -> Path:
-    """Path of the frames of episode `index` until the dataset is assembled."""
+    """Return the path of the frames of episode `index` before assembly."""
     return folder / f"episode-{index:06d}.mp4"
 
 
 def rows_path(folder: Path, index: int) -> Path:
-    """Path of everything else of episode `index`; its presence means the episode is whole."""
+    """Return the path of the rows of episode `index`; it exists once the episode is complete."""
     return folder / f"episode-{index:06d}.npz"
 
 
-def record(recipe: RecordingRecipe, index: int, folder: Path, fps: int) -> int:
-    """Simulate episode `index` and leave it in `folder`; returns the number of frames.
-
-    Rows come last, so that an interruption at any point leaves either a whole episode or one that
-    is recorded again.
-    """
+def record(recipe: RecordingRecipe, index: int, folder: Path, fps: int) -> None:
+    """Simulate episode `index` and write it to `folder`."""
     episode = simulate(recipe, index)
+    # The rows are written last: an interruption leaves a complete episode, or none.
     atomic.write_file(video_path(folder, index), video.encode(episode.frames_u8, fps))
     rows = io.BytesIO()
-    np.savez(
-        rows,
-        states=episode.states,
-        actions=episode.actions,
-        rewards=episode.rewards,
-        done=episode.done,
-        histogram=dataset_stats.histogram(episode.frames_u8),
-    )
+    columns = {name: getattr(episode, name) for name in ("states", "actions", "rewards", "done")}
+    np.savez(rows, **columns, histogram=dataset_stats.histogram(episode.frames_u8))
     atomic.write_file(rows_path(folder, index), rows.getvalue())
-    return len(episode.actions)
 
 
 def load_rows(folder: Path, index: int) -> dict[str, NDArray[Any]]:
-    """Load the numbers of episode `index` that `record` wrote."""
+    """Load the rows of episode `index` that `record` wrote."""
     with np.load(rows_path(folder, index), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

@@ -28,16 +28,15 @@ def make_policy(name: str, environment: PixelEnvironment, rng: np.random.Generat
             f"no scripted policy for {environment.env_id!r}; "
             "there is one for gym_pusht/PushT-v0, so use --policy random here"
         )
-    driver = PushTDriver(rng)
-    pusht = environment
-    return lambda: driver.act(pusht.scene()).astype(np.float32)
+    driver, scene = PushTDriver(rng), environment.scene
+    return lambda: driver.act(scene()).astype(np.float32)
 
 
 class SmoothRandom:
-    """Mean-reverting random walk through the action box: correlated, so that it goes somewhere.
+    """Mean-reverting random walk through the action box.
 
-    Independent draws per tick average out to no motion at all; here the correlation time is
-    about ten ticks and the spread covers the box. An unbounded side counts as +-1.
+    Independent draws per tick would average out to no motion; here the correlation time is about
+    ten ticks and the standard deviation covers the box. An unbounded side counts as +-1.
     """
 
     _KEEP = 0.9
@@ -53,6 +52,7 @@ class SmoothRandom:
 
     def __call__(self) -> NDArray[np.float32]:
         """Draw the next action [a], inside the box."""
+        # Keeps the stationary standard deviation at 0.7, that of the first draw.
         kick = 0.7 * np.sqrt(1.0 - self._KEEP**2)
         self._walk = self._KEEP * self._walk + self._rng.normal(0.0, kick, self._walk.shape)
         action = np.clip(self._middle + self._walk * self._spread, self._low, self._high)

@@ -1,10 +1,9 @@
-"""A scripted PushT driver that makes the block move, from every side and to everywhere.
+"""Scripted PushT driver that moves the block from every side to every place.
 
-It is no expert: it does not solve the task. It chooses a contact on the outline of the T and a push
-direction that would carry the block towards a random place, drives *around* the block to a start
-point on that line, pushes, and does it again, with free roaming and rests in between and smooth
-noise on top. That is what a world model needs to see: contact, slip, rotation, and motion without
-contact, at many speeds.
+It does not solve the task. It chooses a contact on the outline of the T and a push direction that
+would carry the block towards a random place, drives around the block to a start point on that line
+and pushes, with free roaming and rests in between and smooth noise on top. The recordings then
+cover contact, slip, rotation, and motion without contact, at many speeds.
 
 Everything is in world pixels (0..512, y down), one call per control step of 0.1 s.
 """
@@ -20,7 +19,7 @@ Vector = NDArray[np.float64]
 
 ARENA_PX = 512.0
 REACH_PX = (20.0, 492.0)  # targets stay here; the agent has radius 15 and walls do not stop it
-BLOCK_HOME_PX = (85.0, 427.0)  # where pushes want the centre of the block to end
+BLOCK_HOME_PX = (85.0, 427.0)  # range of the places that pushes aim at
 AGENT_RADIUS_PX = 15.0
 CLEARANCE_PX = AGENT_RADIUS_PX + 4.0
 CENTRE_LOCAL = np.array([0.0, 45.0])  # centre of mass of the T in its own frame
@@ -29,24 +28,24 @@ OUTLINE_LOCAL = np.array(
     [[-60, 0], [60, 0], [60, 30], [15, 30], [15, 120], [-15, 120], [-15, 30], [-60, 30]],
     dtype=np.float64,
 )
-# The same corners moved outwards by more than the clearance: where a detour may turn.
+# The same corners moved outwards by more than the clearance, as turning points of a detour.
 _DETOUR_LOCAL = np.array(
     [[-82, -22], [82, -22], [82, 52], [37, 54], [37, 142], [-37, 142], [-37, 54], [-82, 52]],
     dtype=np.float64,
 )
-CANDIDATES = 48  # contact/direction pairs judged before each push
+CANDIDATES = 48  # contact/direction pairs compared before each push
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Poses the driver may look at: `agent` [2] px, `block` [2] px, `angle` rad."""
+    """Poses that the driver reads: `agent` [2] px, `block` [2] px, `angle` rad."""
 
     agent: Vector
     block: Vector
     angle: float
 
     def to_world(self, points: Vector) -> Vector:
-        """Points [n,2] of the block's own frame in world pixels."""
+        """Transform points [n,2] from the block's own frame to world pixels."""
         c, s = np.cos(self.angle), np.sin(self.angle)
         return np.asarray(points @ np.array([[c, s], [-s, c]]) + self.block)
 
@@ -61,7 +60,7 @@ class Scene:
         return np.asarray(self.to_world(CENTRE_LOCAL[None])[0])
 
     def at_wall(self, margin_px: float) -> NDArray[np.bool_]:
-        """Per axis [2]: whether a corner of the block is within `margin_px` of the border."""
+        """Return per axis [2] if a corner of the block is within `margin_px` of the border."""
         return np.asarray(
             ((self.outline < margin_px) | (self.outline > ARENA_PX - margin_px)).any(axis=0)
         )
@@ -87,14 +86,14 @@ def nearest_on_outline(point: Vector, outline: Vector) -> tuple[Vector, float]:
 
 
 def shortest_way(start: Vector, goal: Vector, scene: Scene) -> Vector:
-    """First waypoint of the shortest polyline from `start` to `goal` that clears the block.
+    """Find the first waypoint of the shortest polyline to `goal` that clears the block.
 
     Bellman-Ford over the visibility graph of start, goal and the corners of the block moved
-    outwards; `goal` itself when it is in sight, or when it cannot be reached at all.
+    outwards; returns `goal` if it is in sight, or if it cannot be reached.
     """
     nodes = np.vstack([start, goal, scene.to_world(_DETOUR_LOCAL)])
     reachable = ((nodes > REACH_PX[0]) & (nodes < REACH_PX[1])).all(axis=1)
-    reachable &= np.linalg.norm(nodes - start, axis=1) > 2.0  # a corner just reached is no way on
+    reachable &= np.linalg.norm(nodes - start, axis=1) > 2.0  # not a corner just reached
     reachable[:2] = True
     nodes = nodes[reachable]
     along = np.linspace(0.0, 1.0, 16)[:, None, None, None]
@@ -106,13 +105,13 @@ def shortest_way(start: Vector, goal: Vector, scene: Scene) -> Vector:
     for _ in range(len(nodes)):
         to_goal = np.minimum(to_goal, (length + to_goal).min(axis=1))
     via = length[0] + to_goal
-    via[0] = np.inf  # staying is no way
+    via[0] = np.inf  # excludes `start` itself as its waypoint
     return goal if np.isinf(via.min()) else np.asarray(nodes[int(via.argmin())])
 
 
 @dataclass(frozen=True)
 class Push:
-    """One push: drive to `start`, then go `length_px` along unit vector `direction`."""
+    """Push from `start` over `length_px` along the unit vector `direction`."""
 
     start: Vector
     direction: Vector
@@ -123,7 +122,7 @@ class PushTDriver:
     """Scripted behaviour for one episode; every choice is drawn from `rng`.
 
     Args:
-        rng: source of all randomness, so an episode is a function of its seed.
+        rng: generator of all random choices, so that an episode is a function of its seed.
     """
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -133,12 +132,12 @@ class PushTDriver:
         self._mode = "choose"
         self._steps_left = 0
         self._speed_px = 15.0
-        self._target = np.zeros(2)  # where the commanded point is now; set by the first choice
+        self._target = np.zeros(2)  # commanded point before noise; set by the first choice
         self._goal = np.zeros(2)
         self._push: Push | None = None
 
     def act(self, scene: Scene) -> Vector:
-        """Absolute target position [2] px for the next control step."""
+        """Return the absolute target position [2] px of the next control step."""
         self._steps_left -= 1
         if self._mode == "choose" or self._steps_left < 0:
             self._choose(scene)
@@ -159,7 +158,7 @@ class PushTDriver:
         self._goal = self._rng.uniform(*REACH_PX, 2)
 
     def _choose_push(self, scene: Scene) -> Push | None:
-        """Choose the candidate whose rough outcome is nearest a random aim; None when boxed in."""
+        """Choose the push whose rough outcome is nearest a random place; None if none can start."""
         aim = self._rng.uniform(*BLOCK_HOME_PX, 2)
         best, best_miss = None, np.inf
         for _ in range(CANDIDATES):
@@ -206,13 +205,13 @@ class PushTDriver:
 
     def _do_roam(self, scene: Scene) -> None:
         # Away from the walls the block may be hit on the way; at a wall it is driven around.
-        hemmed = scene.at_wall(60.0).any()
-        self._advance(self._way_around(self._goal, scene) if hemmed else self._goal)
+        at_wall = scene.at_wall(60.0).any()
+        self._advance(self._way_around(self._goal, scene) if at_wall else self._goal)
         if np.linalg.norm(self._target - self._goal) < 5.0:
             self._goal = self._rng.uniform(*REACH_PX, 2)
 
     def _do_rest(self, scene: Scene) -> None:
-        del scene  # resting looks at nothing
+        del scene  # the modes share one signature
 
     def _advance(self, goal: Vector) -> None:
         """Move the commanded point towards `goal`, at most one step's speed."""
@@ -222,7 +221,7 @@ class PushTDriver:
         self._target = np.clip(self._target, *REACH_PX)
 
     def _way_around(self, goal: Vector, scene: Scene) -> Vector:
-        """Compute the next target on a way to `goal` that does not touch the block."""
+        """Compute the next target on a path to `goal` that does not touch the block."""
         nearest, gap = nearest_on_outline(self._target, scene.outline)
         if gap <= CLEARANCE_PX:  # touching, e.g. after a push: back off before turning
             return self._target + (self._target - nearest) / max(gap, 1e-6) * CLEARANCE_PX

@@ -1,9 +1,4 @@
-"""H.264 for recorded episodes: encode one episode, join many without encoding again.
-
-The settings are chosen for training, not for watching: a key frame every second frame, so that any
-frame is reached by decoding two; no B-frames, so that decode order is display order; one thread,
-so that the same frames give the same bytes.
-"""
+"""H.264 for recorded episodes: encode one episode, join many without encoding again."""
 
 from __future__ import annotations
 
@@ -16,18 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.datasets.pyav import import_av, rgb
+from jetsight.datasets.pyav import import_av
 
 _PURPOSE = "writing video"
 CODEC = "libx264"
 PIXELS = "yuv420p"
-# At 96x96 px, PushT: 560 bytes a frame and 38.8 dB, which halving the chroma alone costs.
+# A key frame every second frame, so that any frame is reached by decoding two; no B-frames, so that
+# decode order is display order. At 96x96 px, PushT: 560 bytes a frame and 38.8 dB, the loss of
+# halving the chroma alone.
 OPTIONS = {"crf": "14", "preset": "medium", "g": "2", "bf": "0"}
-_BT601 = 6  # AVCOL_*_SMPTE170M; what swscale converts RGB with when nothing is said
+_BT601 = 6  # AVCOL_*_SMPTE170M, the default with which swscale converts RGB
 
 
 def encode(frames_u8: NDArray[np.uint8], fps: int) -> bytes:
-    """`frames_u8` [T,h,w,3] RGB as an H.264 mp4 file, frame t at t / fps seconds."""
+    """Encode `frames_u8` [T,h,w,3] RGB as an H.264 mp4 file, frame t at t / fps seconds."""
     av = import_av(_PURPOSE)
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
@@ -35,7 +32,7 @@ def encode(frames_u8: NDArray[np.uint8], fps: int) -> bytes:
         stream.width, stream.height = frames_u8.shape[2], frames_u8.shape[1]
         stream.pix_fmt = PIXELS
         context = stream.codec_context
-        context.thread_count = 1
+        context.thread_count = 1  # the same frames give the same bytes
         context.time_base = Fraction(1, fps)
         context.colorspace = context.color_primaries = context.color_trc = _BT601
         context.color_range = 1  # limited ("tv")
@@ -45,16 +42,6 @@ def encode(frames_u8: NDArray[np.uint8], fps: int) -> bytes:
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     return file.getvalue()
-
-
-def resample(frame_hwc_u8: NDArray[np.uint8], size_hw: tuple[int, int]) -> NDArray[np.uint8]:
-    """`frame_hwc_u8` at `size_hw` (height, width) by area averaging; as it is if it fits."""
-    frame_hwc_u8 = np.ascontiguousarray(frame_hwc_u8)
-    if frame_hwc_u8.shape[:2] == size_hw:
-        return frame_hwc_u8
-    picture = import_av(_PURPOSE).VideoFrame.from_ndarray(frame_hwc_u8, format="rgb24")
-    small = picture.reformat(width=size_hw[1], height=size_hw[0], interpolation="AREA")
-    return rgb(small)
 
 
 def join(path: Path, parts: Sequence[Path], lengths: Iterable[int], fps: int) -> None:

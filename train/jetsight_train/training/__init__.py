@@ -1,1 +1,1 @@
-"""Training loops: world model and heads, with resume."""
+"""Training of the world model, resumable, and of its heads."""

@@ -1,7 +1,7 @@
-"""Fitting each head on latents of a frozen model, encoded and imagined in equal parts.
+"""Fitting of each head on latents of a frozen model, encoded and imagined in equal parts.
 
-A planner reads heads on imagined latents, so those are trained on too; what they are asked to say
-is what really came.
+A planner reads heads on imagined latents, so these are trained on as well, with the recorded values
+as targets.
 
 Shapes: M latents or blocks, N batch, D latent, P quantities, G hazards.
 """
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jetsight_train.data.action_blocks import Blocks
-from jetsight_train.heads.recipe import HeadOptimiser
+from jetsight_train.heads.recipe import HeadOptimiserConfig
 from jetsight_train.model.heads import HazardHead, ProbeHead, SupportHead
 from jetsight_train.progress import progress
 
 MIN_STD = 1e-6
 GRAD_CLIP = 1.0
-SHRINKAGE = 0.05  # share of a round covariance mixed in: directions that never varied stay harmless
+SHRINKAGE = 0.05  # share of a round covariance; bounds the weight of directions without variance
 SUPPORT_QUANTILE = 0.99
 Pick = Callable[[int], Tensor]  # size of a set -> indices of it for half a batch
 
@@ -30,15 +30,15 @@ def fit_probe(
     head: ProbeHead,
     encoded: tuple[Tensor, Tensor],
     imagined: tuple[Tensor, Tensor],
-    plan: HeadOptimiser,
+    plan: HeadOptimiserConfig,
 ) -> None:
     """Train the probe; its normalisers are measured on the encoded part.
 
     Args:
         head: changed in place.
         encoded: latents `[M, D]` and their values `[M, P]`.
-        imagined: the same, of imagined latents and what really came.
-        plan: how long and how.
+        imagined: imagined latents and the recorded values.
+        plan: settings of the optimiser.
     """
     (z, y), parts = encoded, (encoded, imagined)
     _normalise(head, "z", z)
@@ -46,9 +46,10 @@ def fit_probe(
 
     def loss(pick: Pick) -> Tensor:
         chosen = [(part, pick(len(part[0]))) for part in parts]
-        read = head(torch.cat([part[0][index] for part, index in chosen]))
+        predicted = head(torch.cat([part[0][index] for part, index in chosen]))
         truth = torch.cat([part[1][index] for part, index in chosen])
-        return functional.huber_loss(read / head.y_std, truth / head.y_std)
+        # In units of each quantity's own std, so that pixels and cosines weigh alike.
+        return functional.huber_loss(predicted / head.y_std, truth / head.y_std)
 
     _descend(head, loss, plan, "probe")
 
@@ -57,15 +58,15 @@ def fit_hazard(
     head: HazardHead,
     encoded: tuple[Blocks, Tensor],
     imagined: tuple[Blocks, Tensor],
-    plan: HeadOptimiser,
+    plan: HeadOptimiserConfig,
 ) -> None:
-    """Train the hazard head with classes in balance: a rare hazard weighs as much as its absence.
+    """Train the hazard head with balanced classes: a rare hazard weighs as much as its absence.
 
     Args:
         head: changed in place.
         encoded: blocks between encoded latents and their labels `[M, G]`, 0 or 1.
-        imagined: the same, rolled out.
-        plan: how long and how.
+        imagined: blocks between imagined latents and their labels.
+        plan: settings of the optimiser.
     """
     parts = (encoded, imagined)
     _normalise(head, "z", encoded[0].before)
@@ -86,21 +87,21 @@ def fit_hazard(
 
 
 def fit_support(head: SupportHead, train: Tensor, held_out: Tensor) -> None:
-    """Whiten the training latents, and scale so that 0.99 of held-out ones read at most 1.
+    """Whiten the training latents, and scale so that 99 % of held-out ones read at most 1.
 
     Args:
         head: changed in place.
         train: `[M, D]` encoded latents of training episodes.
-        held_out: `[M, D]` encoded latents of others; of the same ones the scale would flatter.
+        held_out: `[M, D]` encoded latents of other episodes; training ones would read too low.
     """
     mean = train.double().mean(0)
-    covariance = torch.cov(train.double().T).reshape(len(mean), len(mean))
+    covariance = torch.cov(train.double().T).reshape(len(mean), len(mean))  # D = 1 gives a scalar
     level = covariance.diagonal().mean().clamp_min(MIN_STD**2)
     covariance = (1.0 - SHRINKAGE) * covariance + SHRINKAGE * level * torch.eye(len(mean))
     variance, axes = torch.linalg.eigh(covariance)
     head.mean.copy_(mean)
     head.whiten.copy_(axes / variance.sqrt())
-    far = torch.quantile(head(held_out)[: 1 << 24], SUPPORT_QUANTILE)
+    far = torch.quantile(head(held_out)[: 1 << 24], SUPPORT_QUANTILE)  # the limit of quantile()
     head.whiten.div_(far.clamp_min(MIN_STD).sqrt())
 
 
@@ -110,9 +111,9 @@ def _normalise(head: nn.Module, name: str, values: Tensor) -> None:
 
 
 def _descend(
-    head: nn.Module, loss_of: Callable[[Pick], Tensor], plan: HeadOptimiser, title: str
+    head: nn.Module, loss_of: Callable[[Pick], Tensor], plan: HeadOptimiserConfig, title: str
 ) -> None:
-    """AdamW with a cosine schedule; batches depend on the seed and the step alone."""
+    """Minimise a loss by AdamW with a cosine schedule; the seed determines the batches."""
     optimiser = torch.optim.AdamW(
         head.parameters(), plan.learning_rate, weight_decay=plan.weight_decay
     )

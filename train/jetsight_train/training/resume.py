@@ -1,7 +1,7 @@
-"""What a run must remember to go on exactly where it stopped.
+"""State of a training run, saved so that a resumed run equals an uninterrupted one.
 
 `RUN/state/step-N/` holds the weights and the optimiser's moments as safetensors, and the rest as
-JSON. The two newest are kept, so a kill while one is written costs nothing.
+JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jetsight.storage.strict_json import dump, parse
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.recipe import Recipe
 
-KEPT = 2
+KEPT = 2  # a damaged newest state can be deleted to resume from the one before
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class StateDescription:
 
 
 class RunState:
-    """Reads and writes the states of one run folder."""
+    """Reader and writer of the states of one run folder."""
 
     def __init__(self, folder: Path, recipe: Recipe, data_sha256: str) -> None:
         self.folder = folder / "state"
         self.recipe, self.data_sha256 = recipe, data_sha256
 
     def steps(self) -> list[int]:
-        """Steps of the complete states, oldest first."""
+        """List the steps of the complete states, oldest first."""
         return sorted(int(path.name[5:]) for path in self.folder.glob("step-*"))
 
     def save(
@@ -57,18 +57,18 @@ class RunState:
     ) -> None:
         """Write the state of `step` and remove all but the newest two."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        sweep(self.folder)
+        sweep(self.folder)  # incomplete states of a killed run
         target = self.folder / f"step-{step:08d}"
-        if target.exists():
+        if target.exists():  # saved already, and a state is a function of its step
             return
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
         tensors |= _moments(model, optimiser)
-        about = StateDescription(step, wall_s, bad_checks, self.recipe, self.data_sha256)
+        description = StateDescription(step, wall_s, bad_checks, self.recipe, self.data_sha256)
         with new_directory(target) as folder:
             (folder / "state.safetensors").write_bytes(
                 save_tensors({name: value.contiguous() for name, value in tensors.items()})
             )
-            (folder / "state.json").write_bytes(dump(about))
+            (folder / "state.json").write_bytes(dump(description))
         for old in self.steps()[:-KEPT]:
             shutil.rmtree(self.folder / f"step-{old:08d}")
 
@@ -86,22 +86,18 @@ class RunState:
             return None
         folder = self.folder / f"step-{steps[-1]:08d}"
         try:
-            about = parse(
-                (folder / "state.json").read_bytes(),
-                StateDescription,
-                str(folder),
-                error=CheckpointError,
-            )
+            content = (folder / "state.json").read_bytes()
+            about = parse(content, StateDescription, str(folder), error=CheckpointError)
             tensors = load_tensors((folder / "state.safetensors").read_bytes())
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
-                f"{folder}: the training state is damaged ({error}); delete this folder to go on "
-                "from the state before it"
+                f"{folder}: the training state is damaged ({error}); delete this folder to "
+                "resume from the state before it"
             ) from error
         if (about.recipe, about.data_sha256) != (self.recipe, self.data_sha256):
             raise UsageError(
                 f"{self.folder.parent}: this run was started with another recipe or other data; "
-                "resume with the ones it began with, or choose a new --out"
+                "resume with the same ones, or choose a new --out"
             )
         model.load_state_dict(
             {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
@@ -122,10 +118,10 @@ def _restore_moments(
     model: WorldModel, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
     for name, parameter in model.named_parameters():
-        kept = {
+        moments = {
             key: tensors[f"optimiser.{key}.{name}"]
             for key in ("step", "exp_avg", "exp_avg_sq")
             if f"optimiser.{key}.{name}" in tensors
         }
-        if kept:
-            optimiser.state[parameter] = kept
+        if moments:  # absent for a parameter that was not trained
+            optimiser.state[parameter] = moments

@@ -1,7 +1,7 @@
-"""`jetsight train --probe`: heads for a frozen model, thresholds included.
+"""Training of heads for a frozen model, with hazard thresholds: `jetsight train --probe`.
 
 Episodes are split three ways: weights are fitted on the first part, hazard thresholds and the scale
-of the support on the second, and what is reported is measured on the third.
+of the support on the second, and scores are measured on the third.
 
 Shapes: E episodes, M blocks, P quantities, G hazards.
 """
@@ -30,11 +30,13 @@ from jetsight_train.model.heads import (
     HazardHeadSpec,
     Heads,
     ProbeHead,
-    ProbeSpec,
+    ProbeHeadSpec,
     SupportHead,
 )
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.training import fit_heads
+
+PARTS = ("training", "calibration", "report")
 
 
 def train_heads(
@@ -44,21 +46,21 @@ def train_heads(
     recipe: HeadsRecipe,
     clock: Clock | None = None,
 ) -> HeadsDescription:
-    """Give a model heads, in place of any it has; nothing else of it changes.
+    """Train heads and put them into the model, in place of any it has.
 
     Args:
-        model: the trained model; it is put into evaluation mode.
+        model: the trained model, frozen; set to evaluation mode.
         about: its description.
         tracks: episodes encoded by it.
-        recipe: which heads.
-        clock: measures the time it took.
+        recipe: settings of the heads.
+        clock: clock that measures the training time.
 
     Returns:
         The description to store with the weights.
 
     Raises:
         DataError: a column is missing or never varies, there are too few or too short episodes, or
-            too few hazardous blocks for the promised rate.
+            too few hazardous blocks for the miss rate.
         UsageError: the recipe starts rollouts from more latents than the model keeps.
     """
     clock = clock or MonotonicClock()
@@ -67,29 +69,31 @@ def train_heads(
     recipe = replace(recipe, context=_context(recipe, about, model))
     check_columns(recipe, tracks)
     train, calibration, held_out = split(tracks, recipe.split, recipe.optimiser.seed)
-    _refuse_unpromisable(model, recipe, (train, calibration, held_out))
+    _check_hazard_counts(model, recipe, (train, calibration, held_out))
+    # A fork, so that the caller's random numbers do not change.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.optimiser.seed)  # of the weights that training starts from
+        torch.manual_seed(recipe.optimiser.seed)  # for the initial weights
         heads, counts = _fitted(model, recipe, train, calibration)
     model.heads = heads.eval().requires_grad_(False)
     measured = metrics.measure(model, recipe, held_out)
-    how = HeadsTrained(
-        tracks.recording.name,
-        tracks.recording.digest,
-        about.weights.sha256,
-        train.episodes,
-        calibration.episodes,
-        counts,
-        torch.__version__,
-        (clock.now_ns() - began_ns) / 1e9,
+    trained = HeadsTrained(
+        data_name=tracks.recording.name,
+        data_sha256=tracks.recording.digest,
+        frozen_sha256=about.weights.sha256,
+        train_episodes=train.episodes,
+        calibration_episodes=calibration.episodes,
+        calibration_blocks=counts,
+        torch=torch.__version__,
+        wall_s=(clock.now_ns() - began_ns) / 1e9,
     )
+    support = heads.support is not None
     return HeadsDescription(
-        recipe, heads.probe_spec, heads.hazards, heads.support is not None, how, measured
+        recipe, heads.probe_spec, heads.hazards, support, trained, scores=measured
     )
 
 
 def _context(recipe: HeadsRecipe, about: CheckpointDescription, model: WorldModel) -> int:
-    """Latents a rollout starts from: what the recipe says, else what the model was trained with."""
+    """Return the number of latents a rollout starts from: the recipe's, else that of training."""
     history = model.config.history
     if recipe.context > history:
         raise UsageError(
@@ -100,7 +104,7 @@ def _context(recipe: HeadsRecipe, about: CheckpointDescription, model: WorldMode
 
 
 def split(tracks: Tracks, shares: SplitRecipe, seed: int) -> tuple[Tracks, Tracks, Tracks]:
-    """Whole episodes, drawn at random, to train on, to calibrate on, and to measure on.
+    """Split episodes at random into training, calibration and report.
 
     Raises:
         DataError: there are fewer than three episodes.
@@ -121,7 +125,7 @@ def split(tracks: Tracks, shares: SplitRecipe, seed: int) -> tuple[Tracks, Track
 def _fitted(
     model: WorldModel, recipe: HeadsRecipe, train: Tracks, calibration: Tracks
 ) -> tuple[Heads, tuple[int, ...]]:
-    """Trained heads, and how many hazardous blocks set each threshold."""
+    """Train heads; also returns the number of hazardous blocks behind each threshold."""
     size, plan = model.config.latent_size, recipe.optimiser
     imagined = imagined_blocks(model, train, recipe.windows, plan.seed, recipe.context)
     probe = spec = hazard = support = None
@@ -144,7 +148,7 @@ def _fitted(
     return Heads(probe, hazard, support, spec, hazards), counts
 
 
-def _probe_targets(recipe: HeadsRecipe, tracks: Tracks) -> tuple[ProbeSpec, Tensor]:
+def _probe_targets(recipe: HeadsRecipe, tracks: Tracks) -> tuple[ProbeHeadSpec, Tensor]:
     names, units, values = quantities(recipe.probe, tracks.columns)
     scale = values.std(0)
     for name, std in zip(names, scale, strict=True):
@@ -153,7 +157,7 @@ def _probe_targets(recipe: HeadsRecipe, tracks: Tracks) -> tuple[ProbeSpec, Tens
                 f"{tracks.recording.name}: {name!r} never varies, so a probe cannot learn it; "
                 "leave its column out of the recipe or record more"
             )
-    return ProbeSpec(names, units, tuple(scale.tolist())), torch.from_numpy(values)
+    return ProbeHeadSpec(names, units, tuple(scale.tolist())), torch.from_numpy(values)
 
 
 def _labels(model: WorldModel, recipe: HeadsRecipe, tracks: Tracks, blocks: Blocks) -> Tensor:
@@ -165,7 +169,7 @@ def _labels(model: WorldModel, recipe: HeadsRecipe, tracks: Tracks, blocks: Bloc
 def _calibrated(
     model: WorldModel, head: HazardHead, recipe: HeadsRecipe, tracks: Tracks
 ) -> tuple[tuple[HazardHeadSpec, ...], tuple[int, ...]]:
-    """A conformal threshold per hazard from imagined blocks of episodes not trained on."""
+    """Set a conformal threshold per hazard on imagined blocks of the calibration episodes."""
     blocks = imagined_blocks(model, tracks, None, context=recipe.context)
     logits = metrics.hazard_logits(head, blocks)
     hazardous = _labels(model, recipe, tracks, blocks).numpy() > 0.5
@@ -181,27 +185,23 @@ def _calibrated(
     return specs, tuple(int(count) for count in hazardous.sum(0))
 
 
-def _refuse_unpromisable(model: WorldModel, recipe: HeadsRecipe, parts: Sequence[Tracks]) -> None:
-    """Tell before training what cannot be learned, promised or reported.
-
-    A block that is imagined from several windows counts once here: a view of it is no new evidence.
-    """
+def _check_hazard_counts(model: WorldModel, recipe: HeadsRecipe, parts: Sequence[Tracks]) -> None:
+    """Refuse parts with too few hazardous blocks, before training."""
     if not recipe.hazard:
         return
     rules, block = [entry.rule for entry in recipe.hazard], model.timing.action_block
     counts = []
     for part in parts:
         windows = window_rows(model, part, context=recipe.context)
+        # A block imagined from several windows is one piece of evidence, so it counts once.
         rows = np.unique(windows[:, recipe.context - 1 : -1])
         counts.append(block_hazards(rules, part.columns, rows, block).sum(0).tolist())
     for i, entry in enumerate(recipe.hazard):
         need = (1, conformal.needed(entry.miss_rate), 1)
-        for what, count, least in zip(
-            ("training", "calibration", "report"), counts, need, strict=True
-        ):
+        for part_name, count, least in zip(PARTS, counts, need, strict=True):
             if count[i] < least:
                 raise DataError(
                     f"{parts[0].recording.name}: hazard {entry.name!r} happens in {count[i]} "
-                    f"blocks of the {what} episodes, expected at least {least} to promise a miss "
-                    f"rate of {entry.miss_rate:g}; record more of it, or ask for a larger miss_rate"
+                    f"blocks of the {part_name} episodes, expected at least {least} for a miss "
+                    f"rate of {entry.miss_rate:g}; record more of it, or set a larger miss_rate"
                 )

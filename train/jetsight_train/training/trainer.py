@@ -1,7 +1,7 @@
-"""The training loop: windows in, checkpoints and a metrics log out, exact when resumed.
+"""Training loop of the world model, with checkpoints and a metrics log.
 
-What a step does depends only on the recipe, the data and the step number (batches and dropout are
-drawn from generators seeded with it), so a run that was stopped and resumed ends in the same bits.
+A step depends only on the recipe, the data and the step number, which seeds the generators of
+batches and dropout, so a run that was stopped and resumed ends in the same bits.
 
 Shapes: N windows, T = context + rollout steps frames per window, F frames of the recording,
 A action-block size, D latent size.
@@ -24,6 +24,7 @@ from jetsight.bundle.model_spec import ActionSpec
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.datasets.fit import check_dataset_fits
 from jetsight.errors import ArtefactError, DataError, UsageError
+from jetsight.storage.atomic import write_file
 from jetsight_train import checkpoint
 from jetsight_train.collapse import CollapseMonitor, LatentHealth, latent_health
 from jetsight_train.data.columns import FloatArray, check_known, quantities
@@ -41,7 +42,7 @@ METRICS = "metrics.jsonl"
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one training step measured; `health` only on steps the monitor looks at."""
+    """Measurements of one training step; `health` on steps that the monitor checks."""
 
     step: int
     loss: float
@@ -49,7 +50,7 @@ class StepReport:
     health: LatentHealth | None
 
     def as_line(self) -> str:
-        """One line of `metrics.jsonl`."""
+        """Format as one line of `metrics.jsonl`."""
         row: dict[str, float] = {"step": self.step, "loss": self.loss, **self.terms}
         if self.health is not None:
             row |= self.health.as_dict()
@@ -57,18 +58,18 @@ class StepReport:
 
 
 def build_model(recipe: Recipe, recording: Recording) -> WorldModel:
-    """A fresh model whose action normaliser is measured on the recording."""
+    """Make a fresh model whose action normaliser is measured on the recording."""
     torch.manual_seed(recipe.optimiser.seed)
     action = measured_action(recipe, recording.actions, recording.name)
     return WorldModel(recipe.model, recipe.frame.spec, recipe.timing, action)
 
 
 def measured_action(recipe: Recipe, actions: FloatArray, where: object) -> ActionSpec:
-    """The recipe's actions with the normaliser of `actions [F, a]`, recorded at `where`.
+    """Make the recipe's action spec with the normaliser of `actions [F, a]`, recorded at `where`.
 
     Raises:
         DataError: actions are not finite, or the recipe names no neutral action and their mean is
-            outside of the robot's limits.
+            outside the robot's limits.
     """
     mean = tuple(actions.mean(0).tolist())
     std = tuple(actions.std(0).clip(MIN_ACTION_STD).tolist())
@@ -82,11 +83,11 @@ def measured_action(recipe: Recipe, actions: FloatArray, where: object) -> Actio
 
 
 def check_training_data(recipe: Recipe, path: Path) -> None:
-    """Refuse a dataset that this recipe cannot be trained on, before a frame of it is decoded.
+    """Refuse a dataset that does not fit the recipe, before a frame of it is decoded.
 
     Raises:
-        DataError: another camera, rate or robot, episodes shorter than a window, a column that no
-            anchor finds, or actions that leave no neutral one.
+        DataError: another camera, rate or robot, episodes shorter than a window, no column that an
+            anchor needs, or actions without a valid neutral one.
     """
     dataset = check_metadata(path, recipe.recording_spec)
     for entry in recipe.anchors:
@@ -97,18 +98,17 @@ def check_training_data(recipe: Recipe, path: Path) -> None:
 
 
 def _anchors(recipe: Recipe, recording: Recording) -> Tensor | None:
-    """What the first dimensions have to be, for every frame: `[F, P]`, standardised."""
+    """Make the targets of the first dimensions for every frame: `[F, P]`, standardised."""
     if not (recipe.objective.anchor and recipe.anchors):
         return None
-    columns = {name: recording.states[:, i] for i, name in enumerate(recording.state_names)}
     for entry in recipe.anchors:
-        check_known(entry.column, list(columns), recording.name)
-    values = torch.from_numpy(quantities(recipe.anchors, columns)[2])
+        check_known(entry.column, recording.state_names, recording.name)
+    values = torch.from_numpy(quantities(recipe.anchors, recording.columns)[2])
     return (values - values.mean(0)) / values.std(0).clamp_min(MIN_ANCHOR_STD)
 
 
 def learning_rate(config: OptimiserConfig, step: int) -> float:
-    """Linear warm-up, then a half cosine down to zero at the last step."""
+    """Return the rate of a step: linear warm-up, then a half cosine to zero at the last step."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
@@ -118,11 +118,11 @@ def learning_rate(config: OptimiserConfig, step: int) -> float:
 def window_terms(
     model: WorldModel, z: Tensor, blocks: Tensor, objective: ObjectiveConfig
 ) -> dict[str, Tensor]:
-    """Loss terms of a batch of windows of latents `z [N, T, D]` and the `blocks [N, T-1, A]`.
+    """Compute loss terms of a batch of latents `z [N, T, D]` and `blocks [N, T-1, A]`.
 
     Every context frame predicts its successor (teacher forcing), and a rollout from the context
-    predicts what follows with the model's own latents as input. Gradients reach both the predicted
-    and the encoded side; the anti-collapse terms hold the encoder up.
+    predicts the rest with the model's own latents as input. Gradients reach both the predicted and
+    the encoded side; the anti-collapse terms prevent a constant encoder.
     """
     context = objective.context or model.config.history
     forced = model.predict_each(z[:, :context], blocks[:, :context])
@@ -132,7 +132,7 @@ def window_terms(
 
 
 class Trainer:
-    """One run: owns the model, the optimiser and the run folder."""
+    """One training run: the model, the optimiser and the run folder."""
 
     def __init__(
         self, recipe: Recipe, recording: Recording, folder: Path, clock: Clock | None = None
@@ -154,26 +154,27 @@ class Trainer:
         self.step = 0
         self.wall_s = 0.0
         self.anchors = _anchors(recipe, recording)
-        self.begun = False  # with weights that were trained before
-        self.latents: Tensor | None = None  # [F, D] of all frames, once the encoder stays as it is
+        self.initialised = False  # with trained weights
+        self.latents: Tensor | None = None  # [F, D] of all frames, if the encoder is frozen
 
     def resume(self) -> None:
-        """Go on from the newest complete state of the run folder; a fresh folder starts at 0."""
-        found = self.state.load(self.model, self.optimiser)
-        if found is not None:
-            self.begun = True
-            self.step, self.wall_s, self.monitor.bad_checks = found
+        """Continue from the newest complete state of the run folder; at step 0 if there is none."""
+        state = self.state.load(self.model, self.optimiser)
+        if state is not None:
+            self.initialised = True
+            self.step, self.wall_s, self.monitor.bad_checks = state
         self._trim_metrics()
 
     def start_from(self, weights: WorldModel) -> None:
-        """Begin with the weights of a trained model of the same geometry; moments start at zero.
+        """Start from the weights of a trained model of the same configuration.
 
-        With a frozen encoder only that is taken, and the predictor may be another one.
+        The optimiser's moments start at zero. If the encoder is frozen, only the encoder is taken
+        and the predictor may differ.
 
         Raises:
-            UsageError: the geometry differs.
+            UsageError: the configuration differs.
         """
-        self.begun = True
+        self.initialised = True
         if self.frozen:
             self._take_encoder(weights)
             return
@@ -189,7 +190,7 @@ class Trainer:
         same = (own.conv, own.vit, own.latent_size) == (theirs.conv, theirs.vit, theirs.latent_size)
         if not same or self.model.frame != weights.frame:
             raise UsageError(
-                f"recipe {self.recipe.name!r} keeps an encoder frozen that is another one than the "
+                f"recipe {self.recipe.name!r} freezes an encoder that is another one than the "
                 "checkpoint's; give both the same frame, latent_size and encoder"
             )
         self.model.encoder.load_state_dict(weights.encoder.state_dict())
@@ -200,26 +201,26 @@ class Trainer:
         """Train to the recipe's last step and write the checkpoint; returns its folder.
 
         Raises:
-            UsageError: the encoder is to stay frozen, but nothing was taken from a checkpoint.
+            UsageError: the encoder is frozen, but no trained one was loaded.
             CollapseError: the monitor stopped the run.
         """
-        if self.frozen and not self.begun:
+        if self.frozen and not self.initialised:
             raise UsageError(
-                f"recipe {self.recipe.name!r} keeps the encoder frozen, so it needs a trained one; "
+                f"recipe {self.recipe.name!r} freezes the encoder, so it needs a trained one; "
                 "give its checkpoint with --init"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / METRICS).open("a", encoding="utf-8") as metrics:
             while self.step < self.recipe.optimiser.last_step:
                 began_ns = self.clock.now_ns()
-                done = self.train_step()
+                measured = self.train_step()
                 self.wall_s += (self.clock.now_ns() - began_ns) / 1e9
-                metrics.write(done.as_line())
+                metrics.write(measured.as_line())
                 if report:
-                    report(done)
-                if done.health:
-                    metrics.flush()  # what was measured is readable while the run goes on
-                    self.monitor.check(done.step, done.health)
+                    report(measured)
+                if measured.health:
+                    metrics.flush()  # readable during the run, and complete if the monitor raises
+                    self.monitor.check(measured.step, measured.health)
                 if self.step % save_every == 0:
                     metrics.flush()
                     self.save_state()
@@ -227,9 +228,10 @@ class Trainer:
         return self._finish()
 
     def train_step(self) -> StepReport:
-        """One optimiser step."""
+        """Take one optimiser step."""
         config, step = self.recipe.optimiser, self.step
-        torch.manual_seed((config.seed << 32) + step + 1)  # dropout of this very step
+        # For the dropout of this step; the shift keeps the steps of other seeds apart.
+        torch.manual_seed((config.seed << 32) + step + 1)
         self.model.train()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(config, step)
@@ -237,28 +239,26 @@ class Trainer:
         z, blocks = self._encoded(rows), self.sampler.blocks(rows)
         terms = window_terms(self.model, z, blocks, self.recipe.objective)
         if self.anchors is not None:
-            weight, wanted = self.recipe.objective.anchor, self.anchors[torch.from_numpy(rows)]
-            terms["anchor"] = weight * anchor_term(z, wanted)
+            weight, targets = self.recipe.objective.anchor, self.anchors[torch.from_numpy(rows)]
+            terms["anchor"] = weight * anchor_term(z, targets)
         loss = torch.stack(list(terms.values())).sum()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
         self.optimiser.step()
         self.step += 1
-        looked_at = step % self.recipe.monitor.every_steps == 0
-        return StepReport(
-            step,
-            float(loss.detach()),
-            {name: float(value.detach()) for name, value in terms.items()},
-            latent_health(z.detach().flatten(0, 1)) if looked_at and not self.frozen else None,
-        )
+        # A frozen encoder cannot collapse.
+        checked = step % self.recipe.monitor.every_steps == 0 and not self.frozen
+        health = latent_health(z.detach().flatten(0, 1)) if checked else None
+        values = {name: float(value.detach()) for name, value in terms.items()}
+        return StepReport(step, float(loss.detach()), values, health)
 
     def _encoded(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Latents `[N, T, D]` of the frames in `rows [N, T]`."""
+        """Encode the frames of `rows [N, T]`: `[N, T, D]`; with a frozen encoder, look them up."""
         if self.frozen:
             if self.latents is None:
                 self.latents = encode_recording(self.model, self.recording)
-                self.model.train()
+                self.model.train()  # encode_recording set evaluation mode
             return self.latents[torch.from_numpy(rows)]
         frames = torch.from_numpy(self.recording.frames_u8[rows])
         half = self.recipe.optimiser.compute == "bf16"
@@ -267,7 +267,7 @@ class Trainer:
         return z.float().view(*rows.shape, -1)
 
     def save_state(self) -> None:
-        """Write everything that resuming needs, atomically; the one before is kept."""
+        """Write the state for `resume`, atomically."""
         self.state.save(self.model, self.optimiser, self.step, self.wall_s, self.monitor.bad_checks)
 
     def _finish(self) -> Path:
@@ -275,20 +275,19 @@ class Trainer:
         if z is None:
             z = encode_recording(self.model, self.recording)
         latent = checkpoint.LatentSpec(tuple(z.mean(0).tolist()), tuple(z.std(0).tolist()))
-        how = checkpoint.Trained(
+        trained = checkpoint.Trained(
             self.step, self.recording.digest, self.recording.name, torch.__version__, self.wall_s
         )
         target = self.folder / CHECKPOINT
-        checkpoint.save(target, self.model, self.recipe, latent, how)
+        checkpoint.save(target, self.model, self.recipe, latent, trained)
         return target
 
     def _trim_metrics(self) -> None:
-        """Drop the lines of steps that were lost, so the log tells one story."""
+        """Drop the lines of steps after the resumed state, which will be taken again."""
         path = self.folder / METRICS
         if not path.is_file():
             return
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A line without its end was cut off when the run was killed.
         kept = [line for line in lines[: self.step] if line.endswith("\n")]
-        from jetsight.storage.atomic import write_file
-
         write_file(path, "".join(kept).encode())

@@ -1,10 +1,9 @@
-"""`jetsight build`: every graph of a family becomes an engine that was proven on this machine.
+"""Build of the graphs of a family into engines that are proven on this machine.
 
     parse -> strongly typed build -> precision proof -> parity -> latency -> record
 
-A step that fails says why and what to try next, and nothing of that engine is kept. Without a GPU
-TensorRT-RTX still builds ahead of time; what could not be checked then is in the record, with the
-reason, and the store never hands out such an engine.
+Nothing is kept of an engine whose build fails. Without a GPU TensorRT-RTX still builds ahead of
+time; the record then lists the skipped checks, and the store never returns such an engine.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.manifest import Family
 from jetsight.engine import Engine
-from jetsight.errors import EngineError, UsageError
+from jetsight.errors import EngineError, UsageError, missing
 from jetsight.tensorrt import plan_header
 from jetsight.tensorrt.bindings import RTX
 from jetsight.tensorrt.builder import onnx_parser, precision_proof, verify
@@ -36,16 +35,17 @@ from jetsight.tensorrt.builder.request import (
 )
 from jetsight.tensorrt.builder.timing_cache import TimingCache
 from jetsight.tensorrt.fingerprint import Fingerprint
-from jetsight.tensorrt.record import BuildRecord, Port, Proof
+from jetsight.tensorrt.record import BuildRecord, Latency, Parity, Port, Proof
 
 _QUANTIZED = ("int8", "fp8", "int4", "fp4", "nvfp4")
-_TORCH_ROUTE = "jetsight_compile.pipeline.torch_tensorrt"  # by name: the runtime never imports it
+# Imported by name: the runtime must not depend on the compiler.
+_TORCH_ROUTE = "jetsight_compile.pipeline.torch_tensorrt"
 _AHEAD = "built ahead of time on a machine without a GPU"
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """One engine that is now in the store; `reused` if it was there before."""
+    """One engine in the store; `reused` if it had been built before."""
 
     record: BuildRecord
     reused: bool
@@ -65,26 +65,26 @@ class _Compiled:
 
 
 def build_bundle(
-    bundle: Bundle, request: BuildRequest, workshop: BuildContext, progress: ProgressLine
+    bundle: Bundle, request: BuildRequest, context: BuildContext, progress: ProgressLine
 ) -> list[BuiltEngine]:
-    """Build what `request` asks for, one engine after the other.
+    """Build the requested engines, one after the other.
 
     Raises:
-        UsageError: no such family or graph, or options that do not go together.
-        EngineError: no GPU where one is needed, a graph that TensorRT refuses, or a gate that
-            fails; what was made before it is kept.
+        UsageError: no such family or graph, or options that contradict each other.
+        EngineError: no GPU although one is needed, a graph that TensorRT refuses, or a gate that
+            fails; engines built before are kept.
         StorageError: the store cannot be written.
     """
-    refuse_unfit(workshop)
+    refuse_unfit(context)
     jobs = [
         (family, graph)
-        for family in choose_families(bundle, request.families, workshop.host)
+        for family in choose_families(bundle, request.families, context.host)
         for graph in graphs_of(bundle, family, request.graphs)
     ]
     for family, graph in jobs:
-        units.require(family.precision.get(graph, ""), workshop.host, f"{family.name} {graph}")
+        units.require(family.precision.get(graph, ""), context.host, f"{family.name} {graph}")
     try:
-        return [_Job(bundle, request, workshop, progress, *job).run() for job in jobs]
+        return [_Job(bundle, request, context, progress, *job).run() for job in jobs]
     finally:
         progress.close()
 
@@ -96,12 +96,12 @@ class _Job:
         self,
         bundle: Bundle,
         request: BuildRequest,
-        workshop: BuildContext,
+        context: BuildContext,
         progress: ProgressLine,
         family: Family,
         graph: str,
     ) -> None:
-        self._bundle, self._request, self._workshop = bundle, request, workshop
+        self._bundle, self._request, self._context = bundle, request, context
         self._progress, self._family, self._graph = progress, family, graph
         self._precision = family.precision.get(graph, "unknown")
         self._what = f"{family.name} {graph}"
@@ -112,12 +112,12 @@ class _Job:
             family.name,
             self._precision,
             request.options,
-            workshop.host,
+            context.host,
         )
 
     def run(self) -> BuiltEngine:
-        """Build and prove, unless the same engine is there already."""
-        store, key = self._workshop.store, self._fingerprint.key
+        """Build and prove the engine, unless the store has it."""
+        store, key = self._context.store, self._fingerprint.key
         with store.building(key, self._waiting):
             known = None if self._request.force else store.get(key)
             if known is not None and self._is_enough(known):
@@ -130,8 +130,8 @@ class _Job:
             return BuiltEngine(record, reused=False)
 
     def _is_enough(self, record: BuildRecord) -> bool:
-        """Tell whether everything that can be checked here was."""
-        if self._workshop.host.gpu is None:
+        """Return whether the record has every check that is possible here."""
+        if self._context.host.gpu is None:
             return True
         compared = record.parity is not None or not self._can_compare
         return compared and (record.latency is not None or not self._request.measure)
@@ -144,63 +144,58 @@ class _Job:
         self._progress.step(f"{self._what}: waiting for another build (process {holder})")
 
     def _proven(self, log: Path) -> tuple[BuildRecord, bytes]:
-        clock = self._workshop.clock
+        clock = self._context.clock
         self._progress.step(f"{self._what}: building")
         start = clock.now_ns()
-        made = self._compiled(log)
+        compiled = self._compiled(log)
         seconds = (clock.now_ns() - start) / 1e9
-        header = plan_header.check_for(made.plan, self._workshop.library, self._what)
-        proof = self._proof(made.plan)
-        parity, latency = self._run(made)
+        library = self._context.library
+        header = plan_header.check(compiled.plan, library.name, library.version, self._what)
+        proof = self._proof(compiled.plan)
+        parity, latency = self._run(compiled)
         record = BuildRecord(
             fingerprint=self._fingerprint,
             bundle=self._bundle.manifest.name,
             graph=self._graph,
             built_utc=_now(),
             seconds=seconds,
-            plan_bytes=len(made.plan),
-            plan_sha256=hashlib.sha256(made.plan).hexdigest(),
+            plan_bytes=len(compiled.plan),
+            plan_sha256=hashlib.sha256(compiled.plan).hexdigest(),
             plan_version=str(header),
-            inputs=made.inputs,
-            outputs=made.outputs,
-            layers=made.layers,
-            quantized=made.quantized,
-            weight_only=made.weight_only,
-            renamed=made.renamed,
+            inputs=compiled.inputs,
+            outputs=compiled.outputs,
+            layers=compiled.layers,
+            quantized=compiled.quantized,
+            weight_only=compiled.weight_only,
+            renamed=compiled.renamed,
             proof=proof,
             parity=parity,
             latency=latency,
             skipped=self._skipped,
         )
-        return record, made.plan
+        return record, compiled.plan
 
     def _compiled(self, log: Path) -> _Compiled:
-        workshop, options = self._workshop, self._request.options
+        context, options = self._context, self._request.options
         if options.via != "onnx":
             return self._through_torch(log)
-        timing = workshop.store.timing_file(self._fingerprint.host_key)
+        timing = context.store.timing_file(self._fingerprint.host_key)
         built = onnx_parser.build(
             self._data,
             log,
-            library=workshop.library,
+            library=context.library,
             options=options,
             what=self._what,
-            timing=TimingCache(timing, workshop.library),
+            timing=TimingCache(timing, context.library),
             say=self._progress.done,
         )
         if self._precision in _QUANTIZED and not built.quantized + built.weight_only:
             raise EngineError(
-                f"{self._what}: asks for {self._precision}, but TensorRT read no product with a "
+                f"{self._what}: is of {self._precision}, but TensorRT read no product with a "
                 "dequantized input from its graph; compile the bundle again: jetsight compile"
             )
-        return _Compiled(
-            built.engine,
-            _ports(built.inputs),
-            _ports(built.outputs),
-            built.layers,
-            built.quantized,
-            built.weight_only,
-        )
+        ports = _ports(built.inputs), _ports(built.outputs)
+        return _Compiled(built.engine, *ports, built.layers, built.quantized, built.weight_only)
 
     def _through_torch(self, log: Path) -> _Compiled:
         if self._request.checkpoint is None:
@@ -208,54 +203,47 @@ class _Job:
         try:
             route: Any = importlib.import_module(_TORCH_ROUTE)
         except ImportError as error:
-            from jetsight.errors import missing
-
             raise missing(error, "building through torch-tensorrt") or error from None
         result = route.convert(
             self._request.checkpoint,
             self._bundle.manifest,
             self._family,
             self._graph,
-            library=self._workshop.library,
+            library=self._context.library,
             options=self._request.options,
             log=log,
-            gpu=self._workshop.host.gpu,
+            gpu=self._context.host.gpu,
         )
-        return _Compiled(
-            result.plan,
-            _ports(result.inputs),
-            _ports(result.outputs),
-            {},
-            renamed=result.renamed,
-        )
+        ports = _ports(result.inputs), _ports(result.outputs)
+        return _Compiled(result.plan, *ports, layers={}, renamed=result.renamed)
 
     def _proof(self, plan: bytes) -> Proof | None:
-        if self._workshop.host.gpu is None:
+        if self._context.host.gpu is None:
             self._skipped["proof"] = f"{_AHEAD}; the inspector needs one"
             return None
         self._progress.step(f"{self._what}: proving precision")
-        text = precision_proof.inspect(self._workshop.library, plan)
+        text = precision_proof.inspect(self._context.library, plan)
         try:
             proof = precision_proof.prove(text, self._precision)
         except EngineError as error:
-            if self._workshop.library.name != RTX:
+            if self._context.library.name != RTX:
                 raise
-            self._skipped["proof"] = str(error)  # its kernels are only chosen at run time
+            self._skipped["proof"] = str(error)  # TensorRT-RTX chooses kernels at run time
             return None
-        reason = precision_proof.unproven(proof, ahead=self._workshop.library.name == RTX)
+        reason = precision_proof.unproven(proof, ahead=self._context.library.name == RTX)
         if reason is not None:
             self._skipped["proof"] = reason
             return None
         precision_proof.refuse_fallback(proof, self._what)
         return proof
 
-    def _run(self, made: _Compiled) -> tuple[Any, Any]:
-        """Parity, then latency, on one loaded engine."""
-        if self._workshop.host.gpu is None:
+    def _run(self, compiled: _Compiled) -> tuple[Parity | None, Latency | None]:
+        """Measure parity, then latency, on one loaded engine."""
+        if self._context.host.gpu is None:
             self._skipped.update(parity=_AHEAD, latency=_AHEAD)
             return None, None
         self._progress.step(f"{self._what}: comparing with PyTorch")
-        with self._loaded(made) as engine:
+        with self._loaded(compiled) as engine:
             parity = latency = None
             if self._can_compare:
                 golden = self._bundle.golden()
@@ -264,27 +252,23 @@ class _Job:
                 self._skipped["parity"] = "the bundle has no reference data for this graph"
             if self._request.measure:
                 self._progress.step(f"{self._what}: measuring latency")
-                latency = verify.latency(engine, self._workshop.clock, self._workshop.root)
+                latency = verify.latency(engine, self._context.clock, self._context.root)
             else:
-                self._skipped["latency"] = "not asked for (--no-measure)"
+                self._skipped["latency"] = "not requested (--no-measure)"
         return parity, latency
 
     @contextlib.contextmanager
-    def _loaded(self, made: _Compiled) -> Iterator[Engine]:
-        backend = self._workshop.open_backend()
-        try:
-            engine = backend.load_plan(made.plan, made.renamed)
-            try:
-                yield engine
-            finally:
-                engine.close()
-        finally:
-            backend.close()
+    def _loaded(self, compiled: _Compiled) -> Iterator[Engine]:
+        with (
+            contextlib.closing(self._context.open_backend()) as backend,
+            contextlib.closing(backend.load_plan(compiled.plan, compiled.renamed)) as engine,
+        ):
+            yield engine
 
 
 @contextlib.contextmanager
 def _naming(log: Path) -> Iterator[None]:
-    """Let every failure of a build say where TensorRT's log is."""
+    """Add the path of TensorRT's log to every error of a build."""
     try:
         yield
     except EngineError as error:

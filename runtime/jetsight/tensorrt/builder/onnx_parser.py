@@ -1,8 +1,8 @@
-"""ONNX bytes to an engine: strongly typed, within a memory limit, with a timing cache and a log.
+"""Compilation of ONNX bytes to an engine: strongly typed, with memory limit, timing cache and log.
 
-Only names that TensorRT 10.3 and 11 share are called; what only one of them has is looked for with
-`getattr`, never guessed from a version. Precision is in the graph (casts, Q/DQ): there is no flag
-for it here, because TensorRT 11 has none.
+Only names in both TensorRT 10.3 and 11 are called; others are looked up with `getattr`, never
+derived from a version. Precision is in the graph (casts, Q/DQ), because TensorRT 11 has no flags
+for it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,15 @@ from jetsight.bundle import onnx_scan
 from jetsight.signals import deferred_signals
 from jetsight.storage.atomic import write_file
 from jetsight.tensorrt import log_messages
-from jetsight.tensorrt.bindings import (
-    CollectingLogger,
-    TensorRtModule,
-    make_logger,
-    open_library,
-    spoken,
-)
+from jetsight.tensorrt.bindings import CollectingLogger, TensorRtModule, make_logger, open_library
 from jetsight.tensorrt.builder.progress import Say, make_monitor
 from jetsight.tensorrt.builder.timing_cache import TimingCache
 from jetsight.tensorrt.fingerprint import BuildOptions
 
 PortSpec = tuple[str, tuple[int, ...]]  # type and shape
 _MIB = 1 << 20
-
-
 _PRODUCTS = ("MATRIX_MULTIPLY", "CONVOLUTION")
-# What may stand between a DequantizeLinear and the product it was meant for.
+# Layers between a DequantizeLinear and its product that do not change the numbers.
 _MOVING = ("SHUFFLE", "IDENTITY", "CAST", "SLICE")
 
 
@@ -45,17 +37,15 @@ class Built:
         engine: the serialized engine.
         inputs: name to (type, shape), e.g. `("uint8", (96, 96, 3))`.
         outputs: the same.
-        layers: how many layers of each kind the parsed network has.
+        layers: number of layers of each kind in the parsed network.
         quantized: products with both inputs dequantized.
         weight_only: products whose weight alone is.
-        version: of TensorRT.
     """
 
     engine: bytes
     inputs: dict[str, PortSpec]
     outputs: dict[str, PortSpec]
     layers: Counter[str]
-    version: str
     quantized: int = 0
     weight_only: int = 0
 
@@ -74,16 +64,16 @@ def build(
 
     Args:
         graph: ONNX bytes with all their weights.
-        log: file for everything TensorRT says; nothing is printed.
+        log: file for TensorRT's messages; nothing is printed.
         library: the TensorRT to use; the installed one if None.
         options: memory limit and optimization level.
         timing: kernel times measured before on this machine; updated after the build.
-        say: called with the part done and what is going on.
-        what: how messages call the graph.
+        say: called with the part done, 0 to 1, and the name of the phase.
+        what: name of the graph in messages.
 
     Raises:
         EngineError: the parser or the compiler refuses the graph; one line with its reason, the
-            next thing to try, and where the log is.
+            next step, and the path of the log.
         MissingDependency: no TensorRT is installed.
     """
     library = library or open_library()
@@ -101,7 +91,7 @@ def build(
 
 
 class _Build:
-    """One build: the objects TensorRT needs alive until its end."""
+    """One build: it keeps alive the objects that TensorRT needs until its end."""
 
     def __init__(
         self,
@@ -131,21 +121,21 @@ class _Build:
             _ports(trt, map(network.get_input, range(network.num_inputs))),
             _ports(trt, map(network.get_output, range(network.num_outputs))),
             Counter(kinds),
-            spoken(self._library.version),
             *quantized_products(network),
         )
 
     def _call(self, function: Any, *arguments: Any) -> Any:
-        """Call a binding; None, and what it raises, become one line."""
+        """Call a binding; raise `EngineError` if it returns None or raises."""
+        result: Any = None
+        raised: Exception | None = None
         try:
-            found = function(*arguments)
+            result = function(*arguments)
         except (TypeError, RuntimeError, ValueError, MemoryError) as error:
-            raise log_messages.build_failure(
-                self._library, self._logger, self._log, error
-            ) from error
-        if found is None:
-            raise log_messages.build_failure(self._library, self._logger, self._log, None)
-        return found
+            raised = error
+        if result is None:
+            failure = log_messages.build_failure(self._library, self._logger, self._log, raised)
+            raise failure from raised
+        return result
 
     def _parsed(self, builder: Any, graph: bytes) -> tuple[Any, Any]:
         # Accepted and ignored where strong typing is the only mode left.
@@ -154,7 +144,7 @@ class _Build:
         parser = self._call(self._trt.OnnxParser, network, self._logger)
         if not parser.parse(graph):
             errors = [parser.get_error(i) for i in range(parser.num_errors)]
-            raise log_messages.parse_failure(self._library, list(map(_said, errors)), self._log)
+            raise log_messages.parse_failure(self._library, list(map(_text, errors)), self._log)
         return network, parser
 
     def _configured(self, builder: Any) -> Any:
@@ -165,13 +155,13 @@ class _Build:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)
         if options.level is not None:
             config.builder_optimization_level = options.level
-        # Without it the inspector has nothing to prove a precision with.
+        # Else the inspector shows only names of layers, which prove no precision.
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         return config
 
 
-def _said(error: Any) -> str:
-    """One parser error with its node; TensorRT 8's errors have no names."""
+def _text(error: Any) -> str:
+    """Format one parser error with its node; TensorRT 8's errors have no names."""
     name, operator = (getattr(error, key, None) for key in ("node_name", "node_operator"))
     if not name or not operator or not (name() or operator()):
         return str(error.desc())
@@ -188,10 +178,7 @@ def _silent(part: float, what: str) -> None:
 
 
 def quantized_products(network: Any) -> tuple[int, int]:
-    """Products and convolutions with both inputs dequantized, and with the weight alone.
-
-    The second kind is weight-only quantization.
-    """
+    """Count products and convolutions with both inputs dequantized, and with the weight alone."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     makers = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
     both = weight_only = 0
@@ -205,7 +192,7 @@ def quantized_products(network: Any) -> tuple[int, int]:
 
 
 def _is_dequantized(tensor: Any, makers: dict[str, Any]) -> bool:
-    """Tell whether a DequantizeLinear made a tensor, through nodes that only move numbers."""
+    """Return whether a tensor is of a DequantizeLinear, through layers that only move numbers."""
     while (maker := makers.get(tensor.name)) is not None:
         if maker.type.name == "DEQUANTIZE":
             return True

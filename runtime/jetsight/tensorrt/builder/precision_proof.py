@@ -1,8 +1,8 @@
-"""Precision proof: what TensorRT's engine inspector says about the layers that do the work.
+"""Precision proof: the types in which matrix products run, from TensorRT's engine inspector.
 
-An engine built for INT8 can compute in FP16 without a word. The inspector's JSON names every
-layer's kernel and tensor types; this sums the matrix products by the type they really run in. Both
-dialects are read: TensorRT 10 (`Bindings`, `Format/Datatype`) and 11 (`I/O Tensors`, `Datatype`).
+An engine built for INT8 can silently compute in FP16. The inspector's JSON has every layer's kernel
+and tensor types; the proof sums the matrix products by the type of their kernels. Both formats are
+read: TensorRT 10 (`Bindings`, `Format/Datatype`) and 11 (`I/O Tensors`, `Datatype`).
 
 Shapes in comments: B batch, M rows, K inner, N columns; S tokens, D head size.
 """
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jetsight.errors import EngineError
-from jetsight.tensorrt.bindings import CollectingLogger, TensorRtModule, make_logger
+from jetsight.tensorrt.bindings import TensorRtModule, make_logger
 from jetsight.tensorrt.log_messages import cuda_failure, shortened
 from jetsight.tensorrt.record import Proof
 
-# Spellings in a tensor's type or in a kernel's name; the first that matches counts, because
-# "bfloat16" also reads "float16", and "Float" is part of many.
+# Spellings of a tensor's type; the first match counts, because "bfloat16" contains "float16", and
+# "Float" is part of many.
 _TYPES = (
     ("fp4", r"fp4|e2m1|nvf4"),
     ("fp8", r"fp8|e4m3|e5m2"),
@@ -47,28 +47,13 @@ _TACTIC_TYPES = (
     ("tf32", r"_tf32"),
     ("fp32", r"_f32f32|_sgemm|_fp32"),
 )
-_GEMM_TYPES = frozenset(
-    (
-        "gemm",
-        "matrixmultiply",
-        "matmul",
-        "fc",
-        "fullyconnected",
-        "caskgemmmatrixmultiply",
-        "caskgemmconvolution",
-        "caskconvolution",
-        "convolution",
-        "conv",
-        "caskflattenconvolution",
-        "caskdeconvolution",
-        "deconvolution",
-        "cublasmatrixmultiply",
-        "einsum",
-    )
+_GEMM_KIND = re.compile(
+    r"gemm|matrixmultiply|matmul|fc|fullyconnected|einsum|cublasmatrixmultiply|conv"
+    r"|(?:cask(?:gemm|flatten)?)?convolution|(?:cask)?deconvolution|caskgemmmatrixmultiply"
 )
-# Kernels of other kinds of layers that do: Myelin calls a fully connected product Fc. Layer names
-# count only where Myelin made them up (they start with an underscore): others are the graph's own,
-# and a node called "mha/Gemm" says nothing about the kernel.
+# Kernels of matrix products in other kinds of layers: Myelin calls a fully connected product Fc.
+# Names of layers count only if Myelin made them (they start with an underscore): others are the
+# graph's own, and the kernel of a node called "mha/Gemm" may be any.
 _GEMM_TACTIC = re.compile(r"gemm|gemv|fprop|__myl_\w*Fc")
 _GEMM_NAME = re.compile(r"^_+(?:mye\d*_)?gem[mv]|^__myl_\w*Fc")
 _ATTENTION_TACTIC = re.compile(r"(?:^|_)f?mha|flash_?att|sdpa", re.IGNORECASE)
@@ -76,9 +61,9 @@ _ATTENTION_NAME = re.compile(r"^_\w*mha", re.IGNORECASE)
 _ATTENTION_KINDS = frozenset(("attention", "mha", "fmha"))
 _REFORMAT = re.compile(r"^reformat", re.IGNORECASE)
 _QUANTIZE = re.compile(r"^(?:de)?quantize|QuantizeLinear", re.IGNORECASE)
-# Precisions whose products run in that type. Weight-only ones (INT4, NVFP4) compute in the float
-# format around them, so the parsed network proves them, and the inspector cannot.
-_KNOBS = {
+# Next step for precisions whose products must run in that type. Weight-only ones (INT4, NVFP4)
+# compute in the float format around them: the parsed network proves them, the inspector cannot.
+_NEXT_STEPS = {
     "int8": "build the -fp16 family, or compile again with other Q/DQ placement (--keep-float)",
     "fp8": "this GPU may have no FP8 units: build the -fp16 or -int8 family",
     "fp16": "compile the bundle again, its graph has no float16 casts",
@@ -88,7 +73,7 @@ _KNOBS = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of a layer; `dims` is empty when the inspector does not say."""
+    """An input or output of a layer; `dims` is empty if the inspector does not list it."""
 
     type: str
     dims: tuple[int, ...]
@@ -101,7 +86,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class EngineLayer:
-    """One layer of an engine as the inspector shows it."""
+    """One layer of an engine in the inspector's JSON."""
 
     name: str
     kind: str
@@ -123,21 +108,21 @@ class EngineLayer:
         if _REFORMAT.search(self.kind) or not self.outputs:
             return False
         named = _GEMM_TACTIC.search(self.tactic) or _GEMM_NAME.search(self.name)
-        return self.kind.lower() in _GEMM_TYPES or self.attention or bool(named)
+        return bool(_GEMM_KIND.fullmatch(self.kind.lower()) or named) or self.attention
 
     @property
     def precision(self) -> str:
-        """Type of the operands: the kernel's name says it best, else the first big input."""
+        """Type of the operands, from the kernel's name, else of the first input."""
         for name, pattern in _TACTIC_TYPES:
             if re.search(pattern, self.tactic.lower()):
                 return name
-        # Scalars beside the operands are the alpha and beta of a GEMM.
+        # Not of scalars: they are the alpha and beta of a GEMM.
         known = [tensor for tensor in self.inputs if tensor.size != 1] or list(self.inputs)
         return known[0].type if known else "unknown"
 
     @property
     def flop(self) -> int | None:
-        """Operations of its products; None where shapes are missing."""
+        """Floating-point operations of its products; None if shapes are missing."""
         matrices = [tensor.dims for tensor in self.inputs if len(tensor.dims) >= 2]
         out = self.outputs[0].dims if self.outputs else ()
         if not matrices or not out or min(*out, *matrices[0]) < 1:
@@ -151,24 +136,28 @@ class EngineLayer:
 
 
 def _attention_flop(matrices: Sequence[tuple[int, ...]], out: tuple[int, ...]) -> int | None:
-    """Q [B, S, D] times K, then times V [B, T, D]: twice T products per element of Q and out."""
     if len(matrices) < 3:
         return None
+    # Q [B, S, D] times K, then times V [B, T, D]: T products per element of Q and of the output.
     tokens = matrices[-1][-2]
     return 2 * tokens * (math.prod(matrices[0]) + math.prod(out))
 
 
 def inspect(library: TensorRtModule, plan: bytes) -> str:
-    """Read the inspector's JSON for an engine that was built a moment ago on this machine.
+    """Read the inspector's JSON for an engine that was just built on this machine.
 
     Raises:
-        EngineError: the engine cannot be deserialized; with TensorRT's own words.
+        EngineError: the engine cannot be deserialized; with TensorRT's message.
     """
     trt, logger = library.module, make_logger(library)
     engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
     try:
         if engine is None:
-            raise _not_loaded(library, logger)
+            cuda = cuda_failure("\n".join(logger.errors))
+            raise EngineError(
+                f"{library} cannot load the engine it just built: {shortened(logger.errors)}"
+                f"{f'; {cuda}' if cuda else ''}"
+            )
         inspector = engine.create_engine_inspector()
         return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     finally:
@@ -176,7 +165,7 @@ def inspect(library: TensorRtModule, plan: bytes) -> str:
 
 
 def parse(text: str) -> list[EngineLayer]:
-    """Layers of an engine, from the JSON of `get_engine_information` of TensorRT 10 or 11.
+    """Parse the layers of an engine from the JSON of `get_engine_information`.
 
     Raises:
         EngineError: it is not that JSON, or was built without `ProfilingVerbosity.DETAILED`.
@@ -188,18 +177,18 @@ def parse(text: str) -> list[EngineLayer]:
         raise EngineError("the engine inspector returned no JSON with the key 'Layers'") from None
     if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
         raise EngineError(
-            "the engine inspector knows layer names only; the engine was built without "
+            "the engine inspector lists layer names only; the engine was built without "
             "ProfilingVerbosity.DETAILED"
         )
     return [_layer(layer) for layer in layers]
 
 
-def prove(text: str, asked: str) -> Proof:
-    """Sum up which precision does the work.
+def prove(text: str, precision: str) -> Proof:
+    """Sum the matrix products of an engine by precision.
 
     Args:
         text: the inspector's JSON.
-        asked: precision the family asks for, e.g. `"int8"`.
+        precision: of the family, e.g. `"int8"`.
 
     Raises:
         EngineError: the JSON cannot be read.
@@ -213,7 +202,7 @@ def prove(text: str, asked: str) -> Proof:
         work[layer.precision] += operations if unit == "flop" and operations else 1
     total = sum(work.values())
     return Proof(
-        asked=asked,
+        asked=precision,
         unit=unit,
         shares={name: amount / total for name, amount in sorted(work.items())},
         gemm_layers=len(gemms),
@@ -224,52 +213,50 @@ def prove(text: str, asked: str) -> Proof:
 
 
 def refuse_fallback(proof: Proof, what: str) -> None:
-    """Raise unless some of the work is done in the requested precision.
+    """Raise unless some products run in the requested precision.
 
     Args:
         proof: of the engine.
-        what: how messages call it.
+        what: name of the engine in messages.
 
     Raises:
-        EngineError: silent precision fallback; with the shares and the next knob.
+        EngineError: silent precision fallback; with the shares and the next step.
     """
-    if proof.asked not in _KNOBS or proof.shares.get(proof.asked, 0.0) > 0.0:
+    if proof.asked not in _NEXT_STEPS or proof.shares.get(proof.asked, 0.0) > 0.0:
         return
     if not proof.gemm_layers:
-        return  # nothing to judge: `unproven` says so
+        return  # `unproven` reports it
     raise EngineError(
-        f"{what}: silent precision fallback, {proof.asked} was asked for, but TensorRT runs "
-        f"{shares_text(proof)}; nothing was kept, {_KNOBS[proof.asked]}"
+        f"{what}: silent precision fallback, {proof.asked} was requested, but TensorRT runs "
+        f"{shares_text(proof)}; nothing was kept, {_NEXT_STEPS[proof.asked]}"
     )
 
 
 def unproven(proof: Proof, *, ahead: bool = False) -> str | None:
-    """Say why a proof proves nothing; None if it does.
+    """Explain why a proof is not conclusive; None if it is.
 
     Args:
         proof: of the engine.
-        ahead: kernels are chosen when they run, so that missing types are no fallback.
+        ahead: kernels are chosen at run time, so that missing types are no fallback.
     """
     if not proof.gemm_layers:
         return "the engine inspector shows no layer that computes matrix products"
     if ahead and set(proof.shares) == {"unknown"}:
-        return "the engine inspector does not say in which types matrix products run"
+        return "the engine inspector does not list the types in which matrix products run"
     return None
 
 
 def shares_text(proof: Proof) -> str:
-    """Format the shares as people read them: `int8 92%, fp16 8% of GEMM operations`."""
-    parts = [
-        f"{name} {share:.0%}"
-        for name, share in sorted(proof.shares.items(), key=lambda item: -item[1])
-    ]
-    of = "GEMM operations" if proof.unit == "flop" else f"{proof.gemm_layers} GEMM layers"
-    return f"{', '.join(parts) or 'no GEMM layer'} of {of}"
+    """Format the shares: `int8 92%, fp16 8% of GEMM operations`."""
+    shares = sorted(proof.shares.items(), key=lambda item: -item[1])
+    parts = ", ".join(f"{name} {share:.0%}" for name, share in shares) or "no GEMM layer"
+    total = "GEMM operations" if proof.unit == "flop" else f"{proof.gemm_layers} GEMM layers"
+    return f"{parts} of {total}"
 
 
 def _only_quantizes(layer: EngineLayer) -> bool:
-    """Tell whether quantizing is all a layer does; fused names join several with `+`."""
-    if layer.gemm or "+" in layer.name:
+    """Return whether a layer only quantizes or dequantizes."""
+    if layer.gemm or "+" in layer.name:  # "+" joins the names of fused layers
         return False
     return bool(_QUANTIZE.search(layer.kind) or _QUANTIZE.search(layer.name))
 
@@ -298,7 +285,7 @@ def _tensors(values: Any) -> tuple[Tensor, ...]:
 
 
 def _type_of(value: Mapping[str, Any]) -> str:
-    """Type of a tensor; 11's key is spelled in two ways, and its `Format` alone may say it."""
+    # TensorRT 11 spells its key in two ways, and some tensors have the type in `Format` alone.
     for key in ("Datatype", "DataType", "Format/Datatype", "Format"):
         text = str(value.get(key, "")).lower()
         for name, pattern in _TYPES:
@@ -311,11 +298,3 @@ def _numbers(value: Any) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(item) is int for item in value):
         return ()
     return tuple(value)
-
-
-def _not_loaded(library: TensorRtModule, logger: CollectingLogger) -> EngineError:
-    cuda = cuda_failure("\n".join(logger.errors))
-    return EngineError(
-        f"{library} cannot load the engine it just built: {shortened(logger.errors)}"
-        f"{f'; {cuda}' if cuda else ''}"
-    )

@@ -1,4 +1,4 @@
-"""Progress of a build: one line on a terminal, plain lines elsewhere."""
+"""Progress of a build: one line on a terminal, plain lines in a file or pipe."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, TextIO
 from jetsight.tensorrt.bindings import TensorRtModule
 from jetsight.terminal import TerminalLine
 
-Say = Callable[[float, str], None]  # part done from 0 to 1, and what is going on
+Say = Callable[[float, str], None]  # part done from 0 to 1, and name of the phase
 
 
 class ProgressLine:
-    """One line of a terminal that is rewritten; elsewhere a plain line when a step begins.
+    """Line of a terminal that is rewritten; on other streams one line per step.
 
     Args:
-        stream: where it is written, stderr.
+        stream: usually stderr.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -32,20 +32,20 @@ class ProgressLine:
         self._shown = text
 
     def done(self, part: float, what: str) -> None:
-        """Say how far the step is; only a terminal shows it."""
+        """Show the progress of the step, on a terminal only."""
         text = f"{self._shown} {part:4.0%}  {what}"
         if self._line.live and text != self._newest:
             self._newest = text
             self._line.rewrite(text)
 
     def close(self) -> None:
-        """Clear the line, so that what follows starts on a fresh one."""
+        """Clear the line."""
         if self._line.live and self._shown:
             self._line.rewrite("")
 
 
 class Phases:
-    """Nested phases of a build as one number that never goes back."""
+    """Progress of nested phases of a build as one number that never decreases."""
 
     def __init__(self) -> None:
         self._phases: dict[str, tuple[str | None, int, int]] = {}  # parent, steps, steps done
@@ -66,7 +66,7 @@ class Phases:
         self._phases.pop(name, None)
 
     def part(self) -> float:
-        """Compute how much is done, from 0 to 1."""
+        """Compute the part done, from 0 to 1."""
         roots = [name for name, (parent, _, _) in self._phases.items() if parent is None]
         now = max((self._part_of(name, 0) for name in roots), default=0.0)
         self._most = max(self._most, now)
@@ -80,9 +80,10 @@ class Phases:
 
 
 def make_monitor(library: TensorRtModule, say: Say, stop: Callable[[], bool]) -> Any | None:
-    """Make an `IProgressMonitor` that reports to `say` and cancels when `stop` says so.
+    """Make an `IProgressMonitor` that reports to `say` and cancels if `stop` returns True.
 
-    None if this TensorRT has none.
+    Returns:
+        The monitor; None if this TensorRT does not support one.
     """
     base: Any = getattr(library.module, "IProgressMonitor", None)
     if base is None:

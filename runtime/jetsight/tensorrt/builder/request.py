@@ -1,4 +1,4 @@
-"""Preparation of a build: the request, its tools, and the check that it can start."""
+"""Preparation of a build: the request, its context, and checks before it starts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from jetsight.tensorrt.fingerprint import BuildOptions, HostSpec, host_spec
 from jetsight.tensorrt.log_messages import cuda_failure
 
 PREFIX = "trt-"
-
-
 LEAST_SM = {"bf16": (8, 0), "fp8": (8, 9), "nvfp4": (10, 0)}
 _SINCE = {"bf16": "Ampere", "fp8": "Ada and Hopper", "nvfp4": "Blackwell and Thor"}
 
@@ -29,7 +27,7 @@ class PlanBackend(Protocol):
     """Loader of a checked engine: `jetsight.tensorrt.backend.TensorRtBackend`."""
 
     def load_plan(self, plan: bytes, renamed: Mapping[str, str] | None = None) -> Engine:
-        """Load an engine from bytes that were checked; `renamed` has its names to the graph's."""
+        """Load an engine from checked bytes; `renamed` maps its names to the graph's."""
         ...
 
     def close(self) -> None:
@@ -39,15 +37,15 @@ class PlanBackend(Protocol):
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """Choice of what to build.
+    """Choice of the engines to build.
 
     Attributes:
         families: names; those for this machine if empty.
         graphs: names; all of a family if empty.
-        options: memory limit, level, route.
-        checkpoint: the PyTorch model, for the route through torch-tensorrt.
+        options: memory limit, level, front end.
+        checkpoint: the PyTorch model, for torch-tensorrt.
         measure: also measure latency.
-        force: build again what is there.
+        force: rebuild existing engines.
     """
 
     families: tuple[str, ...] = ()
@@ -60,16 +58,16 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildContext:
-    """Tools of a build; tests bring their own.
+    """Machine, store and backend of a build; replaced in tests.
 
     Attributes:
         library: the TensorRT.
         host: this machine.
         problem: why there is no GPU; None if there is one.
-        store: where engines are kept.
-        open_backend: makes what runs them.
-        clock: what time is.
-        root: `/`.
+        store: receives the engines.
+        open_backend: opens the backend that runs them.
+        clock: clock of the measurements.
+        root: `/`, for the machine's clock rates.
     """
 
     library: TensorRtModule
@@ -82,10 +80,10 @@ class BuildContext:
 
     @classmethod
     def here(cls, store: EngineStore | None = None) -> BuildContext:
-        """Describe this machine with the TensorRT that is installed.
+        """Describe this machine with the installed TensorRT.
 
         Raises:
-            MissingDependency: none is.
+            MissingDependency: TensorRT is not installed.
         """
         library = open_library()
 
@@ -121,42 +119,37 @@ def choose_families(bundle: Bundle, names: Sequence[str], host: HostSpec) -> lis
     return [f for f in candidates if host.target in f.targets] or candidates
 
 
-def graphs_of(bundle: Bundle, family: Family, asked: Sequence[str]) -> list[str]:
-    """Choose the requested graphs of a family; all of them if none was.
+def graphs_of(bundle: Bundle, family: Family, requested: Sequence[str]) -> list[str]:
+    """Choose the requested graphs of a family; all of them if `requested` is empty.
 
     Raises:
         UsageError: no such graph.
     """
-    prefix = f"graphs/{family.name}/"
-    names = [
-        path.removeprefix(prefix).removesuffix(".onnx")
-        for path in bundle.manifest.files
-        if path.startswith(prefix)
-    ]
-    for name in asked:
+    names = list(bundle.manifest.graphs(family.name))
+    for name in requested:
         if name not in names:
             raise UsageError(
                 f"{bundle.path} has no graph {name!r} in family {family.name!r}; it has: "
                 f"{', '.join(names)}"
             )
-    return [name for name in names if not asked or name in asked]
+    return [name for name in names if not requested or name in requested]
 
 
-def refuse_unfit(workshop: BuildContext) -> None:
-    """Raise unless this machine can build, and can run what it builds, before any long work.
+def refuse_unfit(context: BuildContext) -> None:
+    """Raise unless this machine can build engines, and run them if it has a GPU.
 
     Raises:
-        MissingDependency: it has a GPU, but not what runs engines on it.
+        MissingDependency: it has a GPU, but a package to run engines is missing.
         EngineError: TensorRT needs a GPU to build, and there is none.
     """
-    if workshop.host.gpu is not None:
-        workshop.open_backend().close()  # what it needs is missed now, not after the long work
+    if context.host.gpu is not None:
+        context.open_backend().close()  # raises before the long build, not after it
         return
-    if workshop.library.name != TENSORRT:
+    if context.library.name != TENSORRT:
         return
-    problem = workshop.problem or "no CUDA device"
+    problem = context.problem or "no CUDA device"
     raise EngineError(
-        f"{workshop.library} builds only where a GPU is: {cuda_failure(problem) or problem}; run "
+        f"{context.library} needs a GPU to build: {cuda_failure(problem) or problem}; run "
         "jetsight build on the robot itself (its engines fit no other machine)"
     )
 
@@ -164,13 +157,11 @@ def refuse_unfit(workshop: BuildContext) -> None:
 def require(precision: str, host: HostSpec, what: str) -> None:
     """Refuse a graph whose number format this GPU has no units for.
 
-    A machine without a GPU refuses nothing: the engine is for another one.
-
     Raises:
         EngineError: the GPU is older than the format.
     """
     least = LEAST_SM.get(precision)
-    if least is None or host.sm is None:
+    if least is None or host.sm is None:  # without a GPU the engine is for another machine
         return
     if tuple(map(int, host.sm.split("."))) < least:
         raise EngineError(

@@ -1,7 +1,7 @@
-"""Kernel times measured on this machine, so that a second build asks instead of measuring.
+"""Kernel times measured on this machine, which make later builds faster.
 
-One file per machine (TensorRT, driver, GPU, power mode). Several builds may run at once: each loads
-what is there, and merges what it measured into what is there by then, under a lock.
+There is one file per machine (TensorRT, driver, GPU, power mode). Several builds may run at once:
+each loads the file, and merges its measurements into the current file, under a lock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jetsight.tensorrt.bindings import RTX, TensorRtModule
 
 
 class TimingCache:
-    """The timing cache file of one machine.
+    """Timing cache file of one machine.
 
     Args:
         path: the file; its folder exists.
@@ -29,22 +29,22 @@ class TimingCache:
         self._lock = path.with_suffix(".lock")
 
     def load(self, config: Any) -> None:
-        """Give a builder config what was measured before; nothing if the file does not fit."""
+        """Load the cache into a builder config; an empty one if the file does not fit."""
         if not self._used:
             return
-        cache = _made(config, self._read())
+        cache = _cache(config, self._read())
         if not (cache and config.set_timing_cache(cache, False)):
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
     def save(self, config: Any) -> None:
-        """Merge what was measured into the file; a build never fails for its sake."""
+        """Merge the measurements into the file; a build never fails because of it."""
         cache = config.get_timing_cache() if self._used else None
         if cache is None:
             return
         with contextlib.suppress(OSError, StorageError), locked(self._lock):
-            theirs = _made(config, self._read())
-            if theirs is not None:
-                cache.combine(theirs, False)
+            current = _cache(config, self._read())
+            if current is not None:
+                cache.combine(current, False)
             write_file(self._path, bytes(cache.serialize()))
 
     def _read(self) -> bytes:
@@ -54,7 +54,7 @@ class TimingCache:
             return b""
 
 
-def _made(config: Any, data: bytes) -> Any | None:
+def _cache(config: Any, data: bytes) -> Any | None:
     """Make a cache object from bytes; None if TensorRT refuses them."""
     try:
         return config.create_timing_cache(data)

@@ -1,4 +1,4 @@
-"""Parity and latency of a built engine, measured where it was built."""
+"""Parity and latency of a built engine, measured on the machine of the build."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jetsight.histogram import Histogram
 from jetsight.machine.clocks import clocks
 from jetsight.tensorrt.record import Latency, Parity
 
-# The output of each graph that golden.npz always has a reference for.
+# Output of each graph that always has a reference in golden.npz.
 REFERENCE = {"encode": "z", "forecast": "z_future"}
 _WARM_UP, _RUNS = 50, 500
-_LONGEST_NS = 10_000_000_000  # a slow engine gets fewer runs, never fewer than _FEWEST
+_LONGEST_NS = 10_000_000_000  # after this a slow engine gets no more runs than _FEWEST
 _FEWEST = 20
 
 
 def can_compare(golden: dict[str, NDArray], graph: str) -> bool:
-    """Tell whether there is something to compare a graph with; planners may be without."""
+    """Return whether there is reference data for a graph; for planners it is optional."""
     return graph in REFERENCE or planner_key(graph, "costs") in golden
 
 
@@ -33,12 +33,12 @@ def parity(
     Args:
         engine: loaded.
         golden: the bundle's reference data.
-        graph: one that `can_compare` knows; of planners, the ranks of candidates are compared.
-        precision: of the graph, which decides the limit.
-        what: how messages call the engine.
+        graph: its name; of planners, the ranks of candidates are compared.
+        precision: of the graph, which determines the limit.
+        what: name of the engine in messages.
 
     Raises:
-        EngineError: another signature, or an output that points elsewhere than PyTorch's.
+        EngineError: another signature, or an output that deviates from PyTorch's.
     """
     planner = graph not in REFERENCE
     output = "costs" if planner else REFERENCE[graph]
@@ -54,7 +54,7 @@ def parity(
     worst = worst_cosine(engine, golden, output)
     if not worst >= limit:  # also when it is NaN
         raise EngineError(
-            f"{what}: does not compute what PyTorch did, cosine {worst:.4f} on the bundle's "
+            f"{what}: does not agree with PyTorch, cosine {worst:.4f} on the bundle's "
             f"reference data, expected at least {limit}; nothing was kept, build a family of "
             "higher precision (--family), or compile with more layers in float (--keep-float)"
         )
@@ -68,7 +68,7 @@ def _planner_parity(
     worst = rank_agreement(engine, golden, graph)
     if worst is None or not worst >= limit:
         raise EngineError(
-            f"{what}: does not rank plans as PyTorch did, rank correlation {worst} on the bundle's "
+            f"{what}: does not rank plans like PyTorch, rank correlation {worst} on the bundle's "
             f"reference data, expected at least {limit}; nothing was kept, build a family of "
             "higher precision (--family)"
         )
@@ -76,15 +76,15 @@ def _planner_parity(
 
 
 def latency(engine: Engine, clock: Clock, root: Path) -> Latency:
-    """Time an engine as a session runs it; the clocks are read right after the last run.
+    """Time the runs of an engine.
 
     Args:
         engine: loaded, inputs written.
-        clock: what time is.
-        root: `/`, for the machine's clocks.
+        clock: clock of the measurements.
+        root: `/`, for the machine's clock rates.
     """
     start = clock.now_ns()
-    for warm_up in range(1, _WARM_UP + 1):  # noqa: B007 - how far it came is reported
+    for warm_up in range(1, _WARM_UP + 1):  # noqa: B007 - the number of runs is reported
         engine.run()
         if clock.now_ns() - start > _LONGEST_NS // 10:
             break
@@ -100,5 +100,5 @@ def latency(engine: Engine, clock: Clock, root: Path) -> Latency:
         p90_ms=times.percentile(90),
         p99_ms=times.percentile(99),
         max_ms=times.max,
-        clocks=clocks(root),
+        clocks=clocks(root),  # right after the last run
     )

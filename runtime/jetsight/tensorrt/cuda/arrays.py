@@ -1,9 +1,9 @@
-"""Arrays a GPU computes on, placed by how often they are read.
+"""Arrays of a GPU, in mapped or device memory.
 
-On a board where GPU and processor share memory, what is written once and read once (a camera
-frame, a result) is in mapped host memory: no copy at all. The GPU does not cache that memory, so
-what it reads more than once is in device memory, with page-locked host memory beside it to copy
-through. On a card of its own everything does.
+On a board whose GPU shares memory with the processor, an array that is written once and read once
+(a camera frame, a result) is in mapped host memory, without any copy. The GPU does not cache that
+memory, so arrays that it reads more than once are in device memory, and copied through page-locked
+host memory. On a discrete card all arrays are.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from jetsight.tensorrt.cuda.stream import CudaQueue
 
 
 class CudaArray:
-    """A fixed-shape tensor on a queue's device.
+    """Fixed-shape tensor on a queue's device.
 
     Args:
-        queue: where it is copied and used.
+        queue: stream of its copies.
         shape: its shape, static.
         dtype: its element type.
-        what: how messages call it.
-        mapped: whether the GPU reads and writes host memory directly.
+        what: name in messages.
+        mapped: the GPU reads and writes host memory directly.
 
     Attributes:
-        address: where the GPU finds it; 0 once it was released.
-        shared: whether engines beside its own use it.
+        address: GPU address; 0 once it was released.
+        shared: other engines use it too.
 
     Raises:
         EngineError: out of memory.
@@ -76,12 +76,12 @@ class CudaArray:
 
     @property
     def mapped(self) -> bool:
-        """True if the GPU uses the host memory itself."""
+        """True if the GPU uses the host memory directly."""
         return not self._device_address
 
     @property
     def eager(self) -> bool:
-        """True if a run that writes it also copies it back, so that `read` needs not wait."""
+        """True if a run that writes it also copies it back, so that `read` does not wait."""
         return bool(self._device_address) and not self.shared
 
     def write(self, value: NDArray) -> None:
@@ -96,7 +96,7 @@ class CudaArray:
                 f"the graph takes {self._dtype} {list(self._shape)}, but was given "
                 f"{value.dtype} {list(value.shape)}"
             )
-        # A copy of the last value may still be under way; the one enqueued here follows it.
+        # A copy of the last value may still be running; the one enqueued here follows it.
         self._host[...] = value
         self._stale = False
         if self._device_address:
@@ -104,7 +104,7 @@ class CudaArray:
                 device.upload(self._device_address, self._bytes, self.queue.stream)
 
     def write_row(self, row: int, value: NDArray) -> None:
-        """Copy `value` in as one row of the first axis, and no other.
+        """Copy `value` in as one row of the first axis.
 
         Raises:
             EngineError: its shape or dtype differs.
@@ -133,7 +133,7 @@ class CudaArray:
         if out is not None:
             out[...] = self._host
             return out
-        # Never a view of page-locked memory: one that outlives the engine would end the process.
+        # Never a view of page-locked memory: if it outlived the engine, it would crash the process.
         if self._copy is None:
             self._copy = np.empty(self._shape, self._dtype)
         self._copy[...] = self._host
@@ -154,7 +154,7 @@ class CudaArray:
         self.shared = True
 
     def _move(self) -> None:
-        """Give it device memory with what the host memory holds."""
+        """Allocate device memory and copy the content of the host memory into it."""
         device = self.queue.device
         address = device.allocate(max(self._nbytes, 1), self._what)
         self._device_address = self.address = address
@@ -166,7 +166,7 @@ class CudaArray:
         self.queue.device.download(self._bytes, self._device_address, self.queue.stream)
 
     def place(self, row: int | None) -> tuple[int, int]:
-        """Address and bytes of one row of the first axis; of all of it if None."""
+        """Return address and size in bytes of one row of the first axis; of all if None."""
         self._require_open()
         if row is None:
             return self.address, self._nbytes
@@ -174,11 +174,11 @@ class CudaArray:
         return self.address + row * size, size
 
     def was_fetched(self) -> None:
-        """Note that the host has what the GPU wrote last."""
+        """Note that the host memory is up to date."""
         self._stale = False
 
     def was_written(self) -> None:
-        """Note that the GPU has written it; `read` has to fetch it unless the run did."""
+        """Note that the GPU has written it; `read` must fetch it unless the run did."""
         self._stale = self.shared
 
     def free(self) -> None:
@@ -198,7 +198,7 @@ class CudaArray:
 
 
 def matching(name: str, array: Array, own: CudaArray | None, names: list[str]) -> CudaArray:
-    """`array`, if it can stand in for `own`, which is input or output `name` of a graph.
+    """Return `array` if it can replace `own`, the input or output `name` of a graph.
 
     Raises:
         EngineError: no such name, another shape or dtype, or an array of another backend.

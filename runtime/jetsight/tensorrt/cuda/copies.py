@@ -1,4 +1,4 @@
-"""Parts of a chain on a GPU beside engines: copies there, and copies back to the host."""
+"""Copies as parts of a chain: on the GPU, and back to the host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jetsight.tensorrt.cuda.stream import CudaQueue, Parameters
 
 
 class Work(Protocol):
-    """A piece of a chain; engines are one."""
+    """Part of a chain, such as an engine."""
 
     @property
     def queue(self) -> CudaQueue:
@@ -18,24 +18,24 @@ class Work(Protocol):
         ...
 
     def require_open(self) -> None:
-        """Raise `EngineError` once something it needs was closed."""
+        """Raise `EngineError` once a resource of it was closed."""
         ...
 
     def prepare(self) -> Parameters:
-        """Everything a graph of it would freeze."""
+        """Return all parameters that a CUDA graph of it freezes."""
         ...
 
     def enqueue(self) -> None:
-        """Put it on the stream."""
+        """Enqueue it on the stream."""
         ...
 
     def finish(self) -> None:
-        """Note that it was done."""
+        """Note that it has run."""
         ...
 
 
 class CudaCopy:
-    """A copy from one array to another of the same queue, or between rows of their first axis.
+    """Copy from one array to another of the same queue, or between rows of their first axis.
 
     Raises:
         EngineError: the two sides differ in size.
@@ -54,11 +54,11 @@ class CudaCopy:
         self._ends()
 
     def prepare(self) -> Parameters:
-        """Both addresses and the size."""
+        """Return both addresses and the size."""
         return self._ends()
 
     def enqueue(self) -> None:
-        """Put the copy on the stream."""
+        """Enqueue the copy on the stream."""
         self.queue.device.copy(*self._ends(), self.queue.stream)
 
     def _ends(self) -> tuple[int, int, int]:
@@ -71,16 +71,16 @@ class CudaCopy:
         return target, source, size
 
     def finish(self) -> None:
-        """Note that the target is newer than what the host has of it."""
+        """Note that the host's content of the target is stale."""
         self._target.was_written()
 
 
 class CudaFetch:
-    """A copy of an array to the host, so that reading it after the chain need not wait."""
+    """Copy of an array to the host, so that reading it after the chain does not wait."""
 
     def __init__(self, array: CudaArray) -> None:
         self._array = array
-        array.share()  # in device memory; only this copies it back
+        array.share()  # moves it to device memory, and leaves the copy back to this part
         self.queue = array.queue
 
     def require_open(self) -> None:
@@ -88,13 +88,13 @@ class CudaFetch:
         self._array.place(None)
 
     def prepare(self) -> Parameters:
-        """Its address and size."""
+        """Return its address and size."""
         return self._array.place(None)
 
     def enqueue(self) -> None:
-        """Put the copy on the stream."""
+        """Enqueue the copy on the stream."""
         self._array.enqueue_download()
 
     def finish(self) -> None:
-        """Note that the host has it."""
+        """Note that the host memory is up to date."""
         self._array.was_fetched()

@@ -1,7 +1,7 @@
-"""The CUDA driver as jetsight uses it: one small interface, and PyCUDA behind it.
+"""Interface to the CUDA driver, implemented with PyCUDA.
 
-Addresses, streams, events and graphs are integers. `jetsight.testing.FakeDevice` is the same in
-host memory, so that everything above this file runs without a GPU.
+Addresses, streams, events and graphs are integers. `jetsight.testing.FakeDevice` implements the
+interface in host memory, so that all users of it run without a GPU.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class HostMemory:
 
     Attributes:
         array: its bytes, uint8 [n].
-        address: where the GPU sees it.
+        address: address on the GPU.
     """
 
     array: NDArray
@@ -39,9 +39,9 @@ class HostMemory:
 
 
 class Device(Protocol):
-    """One GPU. Every call belongs inside `with device:`, which makes its context current here.
+    """One GPU. Every call must be inside `with device:`, which makes its context current.
 
-    Work on a stream runs in order and later; memory must not be freed before it is done.
+    Work on a stream runs in order and asynchronously; memory must not be freed before it is done.
     """
 
     @property
@@ -67,7 +67,7 @@ class Device(Protocol):
         ...
 
     def allocate(self, nbytes: int, what: str) -> int:
-        """Memory of the GPU, aligned to 256 bytes; `EngineError` names `what` and the bytes."""
+        """Allocate GPU memory, aligned to 256 bytes; `EngineError` names `what` and the bytes."""
         ...
 
     def free(self, address: int) -> None:
@@ -75,11 +75,11 @@ class Device(Protocol):
         ...
 
     def allocate_host(self, nbytes: int, what: str) -> HostMemory:
-        """Page-locked and mapped host memory; `EngineError` names `what` and the bytes."""
+        """Allocate page-locked, mapped host memory; `EngineError` names `what` and the bytes."""
         ...
 
     def free_host(self, memory: HostMemory) -> None:
-        """Release what `allocate_host` returned; its array must not be touched any more."""
+        """Release what `allocate_host` returned; its array must not be used any more."""
         ...
 
     def upload(self, address: int, host: NDArray, stream: int) -> None:
@@ -91,7 +91,7 @@ class Device(Protocol):
         ...
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
-        """Enqueue a copy from one place on the GPU to another."""
+        """Enqueue a copy from one GPU address to another."""
         ...
 
     def create_stream(self) -> int:
@@ -103,7 +103,7 @@ class Device(Protocol):
         ...
 
     def is_done(self, stream: int) -> bool:
-        """Tell whether all work of a stream has finished; other threads may run meanwhile."""
+        """Return whether all work of a stream has finished, without holding the GIL."""
         ...
 
     def create_event(self, *, timing: bool) -> int:
@@ -131,11 +131,11 @@ class Device(Protocol):
         ...
 
     def end_capture(self, stream: int) -> int:
-        """Leave capture mode, and return a graph; `EngineError` if it cannot be one."""
+        """Leave capture mode, and return a graph; `EngineError` if it cannot be captured."""
         ...
 
     def launch_graph(self, graph: int, stream: int) -> None:
-        """Enqueue everything in a graph with one call."""
+        """Enqueue all work of a graph with one call."""
         ...
 
     def destroy_graph(self, graph: int) -> None:
@@ -143,12 +143,12 @@ class Device(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the context; what was allocated is released first. Idempotent."""
+        """Release all allocations, then the context. Idempotent."""
         ...
 
 
 def out_of_memory(what: str, needed: int, free: int, total: int) -> EngineError:
-    """Describe in one line memory that a GPU does not have."""
+    """Make the error for memory that a GPU does not have."""
     return EngineError(
         f"the GPU has no memory for {what}: {needed} bytes needed, {free} of {total} free; close "
         "other programs that use it, or run a smaller model"
@@ -156,7 +156,7 @@ def out_of_memory(what: str, needed: int, free: int, total: int) -> EngineError:
 
 
 def require_pycuda() -> Any:
-    """`pycuda.driver`, without touching the GPU.
+    """Import `pycuda.driver`, without initialising the GPU.
 
     Raises:
         MissingDependency: PyCUDA is not installed.
@@ -174,7 +174,7 @@ def require_pycuda() -> Any:
 
 
 def require_gpu() -> None:
-    """Find out early, and without taking anything, what a GPU backend would fail for later.
+    """Raise early, and without allocating anything, the error that opening a GPU would raise.
 
     Raises:
         EngineError: there is no GPU, or PyCUDA does not load.
@@ -197,13 +197,13 @@ def _unusable(error: BaseException) -> EngineError:
 
 
 class PyCudaDevice:
-    """A GPU through PyCUDA, on the primary context, which TensorRT and others use too.
+    """GPU through PyCUDA, on the primary context, which TensorRT and others use too.
 
-    The context is current only inside `with device:`. So PyCUDA's stack of contexts is empty
-    whenever the program may end, and it never aborts the process over it.
+    The context is current only inside `with device:`. So PyCUDA's stack of contexts is empty at the
+    end of the program; otherwise PyCUDA aborts the process.
 
     Args:
-        ordinal: which GPU.
+        ordinal: number of the GPU.
 
     Raises:
         MissingDependency: PyCUDA is not installed.
@@ -260,7 +260,7 @@ class PyCudaDevice:
         return int(free), int(total)
 
     def allocate(self, nbytes: int, what: str) -> int:
-        """Memory of the GPU."""
+        """Allocate GPU memory."""
         try:
             memory = self._cuda.mem_alloc(nbytes)
         except self._cuda.MemoryError:
@@ -274,7 +274,7 @@ class PyCudaDevice:
         self._memory.pop(address).free()
 
     def allocate_host(self, nbytes: int, what: str) -> HostMemory:
-        """Page-locked and mapped host memory."""
+        """Allocate page-locked, mapped host memory."""
         try:
             array = self._cuda.pagelocked_empty(nbytes, np.uint8, mem_flags=_MAPPED)
         except self._cuda.MemoryError:
@@ -295,7 +295,7 @@ class PyCudaDevice:
         self._cuda.memcpy_dtoh_async(host, address, self._streams[stream])
 
     def copy(self, target: int, source: int, nbytes: int, stream: int) -> None:
-        """Enqueue a copy from one place on the GPU to another."""
+        """Enqueue a copy from one GPU address to another."""
         self._cuda.memcpy_dtod_async(target, source, nbytes, self._streams[stream])
 
     def create_stream(self) -> int:
@@ -310,7 +310,7 @@ class PyCudaDevice:
         del self._streams[stream]  # PyCUDA destroys it with its last reference
 
     def is_done(self, stream: int) -> bool:
-        """Tell whether all work of a stream has finished."""
+        """Return whether all work of a stream has finished."""
         return self._driver.is_done(stream)
 
     def create_event(self, *, timing: bool) -> int:
@@ -345,7 +345,7 @@ class PyCudaDevice:
         return self._driver.end_capture(stream)
 
     def launch_graph(self, graph: int, stream: int) -> None:
-        """Enqueue everything in a graph with one call."""
+        """Enqueue all work of a graph with one call."""
         self._driver.launch(graph, stream)
 
     def destroy_graph(self, graph: int) -> None:
@@ -353,19 +353,19 @@ class PyCudaDevice:
         self._driver.destroy(graph)
 
     def close(self) -> None:
-        """Let go of the context."""
+        """Release the context."""
         self._finalizer()
 
 
 def _release(
     cuda: Any, driver: GraphDriver, context: Any, owned: tuple[dict[int, Any], ...]
 ) -> None:
-    """Drop what is left, then the reference to the primary context; nothing stays current."""
+    """Release all objects, then the reference to the primary context."""
     handle = int(context.handle)
     try:
-        context.push()  # PyCUDA releases from any thread only what is current in it
-        for things in owned:
-            things.clear()
+        context.push()  # PyCUDA releases only objects whose context is current in the thread
+        for objects in owned:
+            objects.clear()
         context.detach()
     except cuda.Error:
         pass  # the GPU failed before; at the end of a program there is no caller to report to

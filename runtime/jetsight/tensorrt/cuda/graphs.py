@@ -1,6 +1,6 @@
-"""CUDA graphs, and a query that frees the GIL: PyCUDA lacks both, so the driver is called.
+"""CUDA graphs and a query without the GIL, which PyCUDA lacks, through ctypes.
 
-Handles are plain integers. They work with all that uses the device's primary context.
+Handles are plain integers, valid in the device's primary context.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from jetsight.errors import EngineError
 
 _SUCCESS, _NOT_READY = 0, 600
-_THREAD_LOCAL = 1  # CUstreamCaptureMode; what trtexec uses: other threads may allocate meanwhile
+_THREAD_LOCAL = 1  # CUstreamCaptureMode of trtexec: other threads may allocate during a capture
 
 _HANDLE, _OUT = ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p)
 # Symbols that libcuda exports under these names from CUDA 12.0 to 13; cuda.h of both maps
@@ -60,8 +60,8 @@ class GraphDriver:
         """Stop collecting and make a launchable graph of it.
 
         Raises:
-            EngineError: something in between may not be captured, or the graph is refused. The
-                stream has left capture mode in any case.
+            EngineError: some of the work cannot be captured, or the graph is refused. The stream
+                has left capture mode in any case.
         """
         template, graph = ctypes.c_void_p(), ctypes.c_void_p()
         try:
@@ -85,7 +85,7 @@ class GraphDriver:
         self._call("cuGraphExecDestroy", graph)
 
     def is_done(self, stream: int) -> bool:
-        """Tell whether everything enqueued on `stream` has finished."""
+        """Return whether everything enqueued on `stream` has finished."""
         code = self._library.cuStreamQuery(stream)
         if code == _NOT_READY:
             return False
@@ -94,10 +94,8 @@ class GraphDriver:
         return True
 
     def forget_context(self, context: int) -> None:
-        """Take `context` off this thread's stack of current contexts if it is on top of it.
-
-        PyCUDA leaves a primary context there that it has released.
-        """
+        """Pop `context` from this thread's stack of current contexts if it is on top."""
+        # PyCUDA leaves a primary context there after it has released it.
         current = ctypes.c_void_p()
         self._library.cuCtxGetCurrent(ctypes.byref(current))
         if current.value == context:
@@ -111,5 +109,5 @@ class GraphDriver:
     def _failed(self, name: str, code: int) -> EngineError:
         text = ctypes.c_char_p()
         self._library.cuGetErrorName(code, ctypes.byref(text))
-        said = (text.value or b"an unknown error").decode(errors="replace")
-        return EngineError(f"the CUDA driver refused {name}: {said} ({code})")
+        error = (text.value or b"an unknown error").decode(errors="replace")
+        return EngineError(f"the CUDA driver refused {name}: {error} ({code})")

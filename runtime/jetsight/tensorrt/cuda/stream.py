@@ -1,4 +1,4 @@
-"""One stream for engines that run in turn, the scratch block they share, and how a run is made.
+"""Stream and scratch block of engines that run in turn, and their replay as CUDA graphs.
 
 A CUDA graph freezes what it was captured with. `Runner` keeps those parameters beside the graph
 and compares them before every replay: a graph whose addresses have changed is never launched.
@@ -15,26 +15,25 @@ from jetsight.errors import EngineError, UsageError, first_line
 from jetsight.tensorrt.cuda.driver import Device
 
 SYNC_MODES = ("spin", "block", "hybrid")
-_SPIN_NS = (
-    200_000  # a blocking wait wakes up tens of microseconds late; a short run is over by then
-)
+# A blocking wait wakes up tens of microseconds late; a short run has finished by then.
+_SPIN_NS = 200_000
 _SMALLEST_SCRATCH = 256
 _LOGGER = logging.getLogger("jetsight")
 
-# What a graph depends on: addresses, shapes, scratch block and stream, as one comparable value.
+# Addresses, shapes, scratch block and stream of a graph, as one comparable value.
 Parameters = tuple[object, ...]
 
 
 class CudaQueue:
-    """A stream and a scratch block on a device.
+    """Stream and scratch block on a device.
 
     Not thread-safe: everything on one queue is used by one thread at a time.
 
     Args:
-        device: the GPU; stays the caller's.
-        sync: how to wait for it. `"spin"` asks again and again: lowest latency, one core busy.
-            `"block"` sleeps until the driver wakes the thread. `"hybrid"` spins for 0.2 ms first.
-        clock: what time is, for `hybrid`.
+        device: the GPU, owned by the caller.
+        sync: mode of waiting for it. `"spin"` polls: lowest latency, one core busy. `"block"`
+            sleeps until the driver wakes the thread. `"hybrid"` polls for 0.2 ms first.
+        clock: clock of `"hybrid"`.
 
     Raises:
         UsageError: no such mode.
@@ -56,9 +55,9 @@ class CudaQueue:
         self._open = True
 
     def reserve(self, nbytes: int) -> None:
-        """Make the scratch block at least that large; a larger one moves.
+        """Make the scratch block at least that large; growing changes its address.
 
-        Engines notice by `scratch_address`. If there is no memory, the old block is still there.
+        Without memory the old block stays valid.
 
         Raises:
             EngineError: out of memory.
@@ -77,7 +76,7 @@ class CudaQueue:
             self.device.free(address)
 
     def wait(self) -> None:
-        """Return when everything enqueued has finished; call it inside `with device:`."""
+        """Wait until all enqueued work has finished; call it inside `with device:`."""
         device, stream = self.device, self.stream
         if self._sync != "block":
             until = self._clock.now_ns() + _SPIN_NS
@@ -88,8 +87,9 @@ class CudaQueue:
         device.wait(self._blocker)
 
     def drain(self) -> None:
-        """Wait before something is freed, in case a run was interrupted or never made."""
-        # A GPU that failed has no work left. Its driver's own errors become ours at the inner exit.
+        """Wait before memory is freed, in case a run was interrupted."""
+        # A GPU that failed has no work left. The driver's errors become `EngineError` at the inner
+        # exit.
         with suppress(EngineError), self.device:
             self.wait()
 
@@ -102,7 +102,7 @@ class CudaQueue:
 
 
 def checked_sync(sync: str) -> str:
-    """`sync`, if it is one of the modes.
+    """Return `sync` if it is one of the modes.
 
     Raises:
         UsageError: it is not.
@@ -113,20 +113,20 @@ def checked_sync(sync: str) -> str:
 
 
 class Runner:
-    """Runs one piece of work again and again: as a CUDA graph as soon as that is possible.
+    """Repeated runs of the same work, as a CUDA graph as soon as possible.
 
-    The first run with new parameters is plain, because libraries finish preparing in it what
+    The first run with new parameters is plain, because libraries finish preparations in it that
     cannot be captured. The second is captured and launched, later ones only launched. If capturing
-    or launching fails, all further runs are plain, and `problem` says why.
+    or launching fails, all further runs are plain, and `problem` is the reason.
 
     Args:
-        queue: where to run.
-        graphs: whether to try graphs at all.
-        timing: whether to measure every run with events.
+        queue: stream of the runs.
+        graphs: try CUDA graphs.
+        timing: measure every run with events.
 
     Attributes:
-        problem: why no graph is used; None while there is no reason.
-        device_ms: how long the GPU took for the last run; None without timing.
+        problem: why no graph is used; None without a reason.
+        device_ms: GPU time of the last run; None without timing.
     """
 
     def __init__(self, queue: CudaQueue, *, graphs: bool, timing: bool) -> None:
@@ -134,8 +134,8 @@ class Runner:
         self.problem = None if graphs else "CUDA graphs were switched off"
         self.device_ms: float | None = None
         self._graph = 0
-        self._captured: Parameters | None = None  # what the graph was captured with
-        self._warm: Parameters | None = None  # what the last plain run was made with
+        self._captured: Parameters | None = None  # parameters of the graph
+        self._warm: Parameters | None = None  # parameters of the last plain run
         self._events: tuple[int, int] | None = None
         with queue.device as device, ExitStack() as undo:
             undo.callback(self.drop_graph)
@@ -157,8 +157,8 @@ class Runner:
         """Do the work and wait for it; call it inside `with device:`.
 
         Args:
-            parameters: everything the work depends on that a graph would freeze.
-            enqueue: puts the work on the stream.
+            parameters: all parameters of the work that a graph freezes.
+            enqueue: enqueues the work on the stream.
 
         Raises:
             EngineError: the work cannot be enqueued, or failed.
@@ -196,12 +196,12 @@ class Runner:
             try:
                 enqueue()
             except BaseException:
-                with suppress(EngineError):  # the stream has to leave capture mode all the same
+                with suppress(EngineError):  # the stream must leave capture mode in any case
                     device.destroy_graph(device.end_capture(stream))
                 raise
             self._graph = device.end_capture(stream)
             self._captured = parameters
-        except Exception as error:  # what the bindings below raise shares no base
+        except Exception as error:  # the exceptions of the bindings share no base
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
@@ -210,7 +210,7 @@ class Runner:
         _LOGGER.warning("no CUDA graph, every kernel is launched on its own: %s", self.problem)
 
     def drop_graph(self) -> None:
-        """Forget the graph; the next run captures it again, or is plain."""
+        """Release the graph; the next run captures it again, or is plain."""
         graph, self._graph, self._captured = self._graph, 0, None
         if graph:
             with self._queue.device as device:

@@ -49,11 +49,11 @@ class Bench:
 
     def build(self, **changes: Any) -> list[Any]:
         problem = None if self.host.gpu else "no CUDA device"
-        workshop = BuildContext(
+        context = BuildContext(
             self.trt.library(), self.host, problem, self.store, self.backend, self.clock
         )
         request = BuildRequest(**{"graphs": ("encode",), **changes})
-        return build_bundle(self.bundle, request, workshop, ProgressLine(self.err))
+        return build_bundle(self.bundle, request, context, ProgressLine(self.err))
 
     def refused(self, says: str, **changes: Any) -> str:
         with pytest.raises(EngineError, match=says) as caught:
@@ -103,7 +103,7 @@ def test_what_is_there_is_not_built_again(bench) -> None:
 def test_latency_left_out_is_measured_when_asked_for(bench) -> None:
     (quick,) = bench.build(measure=False)
     assert quick.record.latency is None
-    assert quick.record.skipped == {"latency": "not asked for (--no-measure)"}
+    assert quick.record.skipped == {"latency": "not requested (--no-measure)"}
     assert bench.build(measure=False)[0].reused
     assert bench.build()[0].record.latency is not None
 
@@ -122,7 +122,7 @@ def test_a_graph_without_reference_data_is_not_built_again_either(bench, monkeyp
 def test_gate_precision(tmp_path, kind) -> None:
     bench = Bench(tmp_path, "trt-op20-int8")
     bench.trt.inspector, bench.trt.quantized = inspected(kind), True
-    text = bench.refused("silent precision fallback, int8 was asked for")
+    text = bench.refused("silent precision fallback, int8 was requested")
     assert "build.log" in text
     bench.trt.inspector = inspected("Int8")  # the negative control
     (made,) = bench.build()
@@ -134,7 +134,7 @@ def test_gate_quantized_network(tmp_path) -> None:
     """Q/DQ that the parser dropped, or that nobody inserted, is seen without a GPU."""
     bench = Bench(tmp_path, "trt-op20-int8")
     bench.trt.inspector = inspected("Int8")
-    bench.refused("asks for int8, but TensorRT read no product with a dequantized input")
+    bench.refused("is of int8, but TensorRT read no product with a dequantized input")
     bench.trt.quantized = True
     bench.build()
 
@@ -142,7 +142,7 @@ def test_gate_quantized_network(tmp_path) -> None:
 @pytest.mark.parametrize("spoil", [5.0, float("nan"), float("inf")])
 def test_gate_parity(bench, spoil) -> None:
     bench.spoil = spoil
-    text = bench.refused("does not compute what PyTorch did, cosine .* expected at least 0.999")
+    text = bench.refused("does not agree with PyTorch, cosine .* expected at least 0.999")
     assert "--family" in text
     assert "build.log" in text
     bench.spoil = 0.0
@@ -152,7 +152,7 @@ def test_gate_parity(bench, spoil) -> None:
 def test_an_older_engine_survives_a_failing_rebuild(bench) -> None:
     (made,) = bench.build()
     bench.spoil = 5.0
-    with pytest.raises(EngineError, match="does not compute"):
+    with pytest.raises(EngineError, match="does not agree"):
         bench.build(force=True)
     assert bench.store.records() == [made.record]
 
@@ -170,9 +170,7 @@ def test_a_foreign_plan_is_refused_before_tensorrt_sees_it(bench, plan) -> None:
 def test_tensorrt_without_a_gpu_is_refused_before_any_work(bench) -> None:
     bench.host = replace(ORIN, gpu=None)
     bench.trt.raises = AssertionError("built all the same")
-    bench.refused(
-        "TensorRT 10.3.0.26 builds only where a GPU is: no CUDA device; run jetsight build"
-    )
+    bench.refused("TensorRT 10.3.0.26 needs a GPU to build: no CUDA device; run jetsight build")
 
 
 def test_what_running_engines_needs_is_missed_before_the_build(bench, monkeypatch) -> None:
@@ -209,7 +207,7 @@ def test_types_that_tensorrt_rtx_does_not_show_are_no_fallback(bench) -> None:
     bench.host = replace(ORIN, library="tensorrt_rtx", version="1.7.1.116")
     (made,) = bench.build()
     assert made.record.proof is None
-    assert "does not say in which types" in made.record.skipped["proof"]
+    assert "does not list the types" in made.record.skipped["proof"]
     bench.trt.inspector = inspected("Float")  # the negative control: it says another type
     with pytest.raises(EngineError, match="silent precision fallback"):
         bench.build(force=True)
@@ -217,7 +215,7 @@ def test_types_that_tensorrt_rtx_does_not_show_are_no_fallback(bench) -> None:
 
 def test_types_that_tensorrt_does_not_show_are_refused(bench) -> None:
     bench.trt.inspector = inspected("?")
-    bench.refused("silent precision fallback, fp16 was asked for, but TensorRT runs unknown")
+    bench.refused("silent precision fallback, fp16 was requested, but TensorRT runs unknown")
 
 
 def test_a_failed_build_leaves_its_log_and_a_good_one_takes_it_away(bench) -> None:

@@ -72,9 +72,9 @@ class Machine:
         return TensorRtBackend(device=self.device, store=self.store, library=self.library)
 
     def build(self) -> Any:
-        workshop = BuildContext(self.library, ORIN, None, self.store, self.backend)
+        context = BuildContext(self.library, ORIN, None, self.store, self.backend)
         request = BuildRequest(graphs=("encode",))
-        (made,) = build_bundle(self.bundle, request, workshop, ProgressLine(io.StringIO()))
+        (made,) = build_bundle(self.bundle, request, context, ProgressLine(io.StringIO()))
         return made.record
 
 
@@ -112,7 +112,7 @@ def test_a_failing_gate_gives_everything_back_too(machine) -> None:
     golden = {name: np.array(x) for name, x in machine.bundle.golden().items()}
     golden["z"] = -golden["z"]
     machine.library = TensorRtModule(Both(machine.device, golden), "tensorrt", (10, 3, 0, 26))
-    with pytest.raises(EngineError, match="does not compute what PyTorch did"):
+    with pytest.raises(EngineError, match="does not agree with PyTorch"):
         machine.build()
     assert machine.device.live == []
     assert machine.store.records() == []

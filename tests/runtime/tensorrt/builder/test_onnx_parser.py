@@ -158,7 +158,7 @@ def test_weights_outside_the_graph_are_refused_before_the_parser(tmp_path) -> No
     model = encode()
     tensor = model.graph.initializer[0]
     tensor.data_location = tensor.EXTERNAL
-    with pytest.raises(EngineError, match="weight 'w' lies outside the bundle"):
+    with pytest.raises(EngineError, match="weight 'w' is outside the bundle"):
         onnx_parser.build(model.SerializeToString(), library=FakeTensorRT().library())
 
 

@@ -127,7 +127,7 @@ def test_int8_that_silently_runs_in_half_is_refused(new) -> None:
     layers[2]["TacticName"] = HALF_GEMM  # the negative control: same engine, one kernel changed
     proof = precision_proof.prove(dialect(layers, new), "int8")
     assert proof.shares == {"fp16": 1.0}
-    with pytest.raises(EngineError, match=r"silent precision fallback, int8 was asked for") as why:
+    with pytest.raises(EngineError, match=r"silent precision fallback, int8 was requested") as why:
         precision_proof.refuse_fallback(proof, "trt-op20-int8 encode")
     assert "fp16 100% of GEMM operations" in str(why.value)
     assert "build the -fp16 family" in str(why.value)
@@ -234,7 +234,7 @@ def test_fused_products_of_myelin_count() -> None:
         ("[]", "no JSON"),
         ("{}", "no JSON"),
         ("[" * 100_000, "no JSON"),
-        ('{"Layers": ["a", "b"]}', "knows layer names only"),
+        ('{"Layers": ["a", "b"]}', "lists layer names only"),
         ('{"Layers": 3}', "layer names"),
     ],
 )
