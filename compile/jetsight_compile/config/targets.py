@@ -19,12 +19,16 @@ _CPU = Style(opset=20)
 _OP20 = Style(opset=20, gelu="erf")
 _OP23 = Style(opset=23, attention="fused")
 
-_ORIN_FP8 = "Orin (SM 8.7) has no FP8 or FP4 units, and TensorRT fails on such graphs silently"
-_INT4_OPSET = "its TensorRT parses ONNX up to opset 20, and INT4 needs opset 21"
-_INT4_SHARED = "it shares its graphs with JetPack 6, in opset 20, and INT4 needs opset 21"
-_FP4_OPSET = "its TensorRT parses ONNX up to opset 22, and FP4 needs opset 23"
-_BLACKWELL = "FP4 units came with Blackwell, for which TensorRT 11 is the tested compiler"
-_RTX_INT8 = "TensorRT-RTX documents INT8 for weights only, not for activations"
+# Reasons by precision that a target refuses.
+_NO_FP8 = "Orin (SM 8.7) has no FP8 or FP4 units, and TensorRT fails on such graphs silently"
+_ORIN = {"fp8": _NO_FP8, "nvfp4": _NO_FP8}
+_ORIN_JP6 = {**_ORIN, "int4": "its TensorRT parses ONNX up to opset 20, and INT4 needs opset 21"}
+_THOR_JP70 = {
+    "int4": "it shares its graphs with JetPack 6, in opset 20, and INT4 needs opset 21",
+    "nvfp4": "its TensorRT parses ONNX up to opset 22, and FP4 needs opset 23",
+}
+_TRT10 = {"nvfp4": "FP4 units came with Blackwell, for which TensorRT 11 is the tested compiler"}
+_RTX = {"int8": "TensorRT-RTX documents INT8 for weights only, not for activations"}
 # "K exceeds the maximum value allowed (3840)" (TensorRT-RTX 1.7.1, measured: 3840 of 65536 builds,
 # 3841 of 4000 does not); TensorRT's operator reference has the same limit.
 _TENSORRT_TOPK = 3840
@@ -39,7 +43,7 @@ _CPU_ONLY = {
 
 @dataclass(frozen=True)
 class Target:
-    """A machine graphs are compiled for.
+    """A machine that graphs are compiled for.
 
     Attributes:
         name: value of `--target`.
@@ -80,17 +84,17 @@ def _tensorrt(
     compiler: str,
     style: Style,
     features: tuple[str, ...],
+    refused: Mapping[str, str] | None = None,
     some: tuple[str, ...] = (),
-    **refused: str,
 ) -> Target:
-    allowed = tuple(p for p in PRECISIONS if p not in refused)
+    refused = refused or {}
     return Target(
         name=name,
         what=what,
         compiler=compiler,
         prefix=f"trt-op{style.opset}",
         style=style,
-        allowed=allowed,
+        allowed=tuple(p for p in PRECISIONS if p not in refused),
         default=("fp16",),
         refused=refused,
         features=features,
@@ -99,7 +103,9 @@ def _tensorrt(
     )
 
 
-_SINCE_16 = ("fused attention", "KV-cache update", "same-SM engines", "tiling search")
+_PATTERN, _MORE = ("pattern-fused attention",), ("same-SM engines", "tiling search")
+_SINCE_16 = ("fused attention", "KV-cache update", *_MORE)
+_PC, _FP8_FP4 = "PC GPU, Ampere or newer", ("fp8", "nvfp4")
 TARGETS = {
     target.name: target
     for target in (
@@ -115,50 +121,21 @@ TARGETS = {
             features=("VNNI where the CPU has it",),
         ),
         _tensorrt(
-            "orin-jp6",
-            "Orin, JetPack 6.1 to 6.2.2",
-            "TensorRT 10.3",
-            _OP20,
-            ("pattern-fused attention",),
-            fp8=_ORIN_FP8,
-            nvfp4=_ORIN_FP8,
-            int4=_INT4_OPSET,
+            "orin-jp6", "Orin, JetPack 6.1 to 6.2.2", "TensorRT 10.3", _OP20, _PATTERN, _ORIN_JP6
         ),
-        _tensorrt(
-            "orin-jp7",
-            "Orin, JetPack 7.2",
-            "TensorRT 10.16",
-            _OP23,
-            _SINCE_16,
-            fp8=_ORIN_FP8,
-            nvfp4=_ORIN_FP8,
-        ),
+        _tensorrt("orin-jp7", "Orin, JetPack 7.2", "TensorRT 10.16", _OP23, _SINCE_16, _ORIN),
         _tensorrt(
             "thor-jp70",
             "Thor, JetPack 7.0 and 7.1",
             "TensorRT 10.13",
             _OP20,
-            ("pattern-fused attention", "same-SM engines", "tiling search"),
-            int4=_INT4_SHARED,
-            nvfp4=_FP4_OPSET,
+            (*_PATTERN, *_MORE),
+            _THOR_JP70,
         ),
         _tensorrt("thor-jp7", "Thor, JetPack 7.2", "TensorRT 10.16", _OP23, _SINCE_16),
+        _tensorrt("x86-trt10", _PC, "TensorRT 10.16", _OP23, _SINCE_16, _TRT10, some=("fp8",)),
         _tensorrt(
-            "x86-trt10",
-            "PC GPU, Ampere or newer",
-            "TensorRT 10.16",
-            _OP23,
-            _SINCE_16,
-            some=("fp8",),
-            nvfp4=_BLACKWELL,
-        ),
-        _tensorrt(
-            "x86-trt11",
-            "PC GPU, Ampere or newer",
-            "TensorRT 11",
-            _OP23,
-            (*_SINCE_16, "build routes"),
-            some=("fp8", "nvfp4"),
+            "x86-trt11", _PC, "TensorRT 11", _OP23, (*_SINCE_16, "build routes"), some=_FP8_FP4
         ),
         _tensorrt(
             "rtx",
@@ -166,8 +143,8 @@ TARGETS = {
             "TensorRT-RTX 1.7",
             _OP23,
             ("fused attention", "built on any CPU"),
-            some=("bf16", "fp8", "nvfp4"),
-            int8=_RTX_INT8,
+            _RTX,
+            some=("bf16", *_FP8_FP4),
         ),
     )
 }

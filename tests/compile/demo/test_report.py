@@ -18,7 +18,9 @@ from helpers.runtime.live_bundle import HEIGHT, WIDTH, make_live_bundle
 
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.manifest import LatentStats, SurpriseQuantiles
+from jetsight.datasets.fit import RecordingSpec
 from jetsight.datasets.lerobot import Episode, Rows
+from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
 from jetsight.engine import NDArray
 from jetsight_compile.demo.forecast_images import choose_rows
 from jetsight_compile.demo.page import number, picture
@@ -50,6 +52,7 @@ class Recorded:
     """A dataset of six still scenes with a little noise; `scenes` says which picture each shows."""
 
     path, fps = Path("still"), 10.0
+    spec = RecordingSpec(HEIGHT, WIDTH, fps, unnamed(ACTION_KEY, 2))
     state_names = ("agent_x", "agent_y")
 
     def __init__(self, scenes: list[int]) -> None:
