@@ -1,6 +1,6 @@
 """What a Jetson installs: pinned for its Pythons, there as aarch64 wheels, never TensorRT from pip.
 
-pip judges markers by the Python that runs it, not by the one asked for, so they are judged here.
+pip judges markers by the Python that runs it, not by the requested one, so they are judged here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ else:
 # Python of JetPack 6 and 7 -> minor version of the newest C library its wheels may ask for.
 JETPACK_PYTHONS = {"3.10": 35, "3.12": 39}
 JETSON_EXTRAS = ("cpu", "camera", "jetson")
-# Extras that are for another machine; a Jetson is told so where they are named.
+# Extras that are for another machine; on a Jetson the docs say so where they are named.
 OTHER_MACHINES = ("rtx", "torch-tensorrt")
 SOURCE_ONLY = {"pycuda"}
 PYCUDA_NEEDS = ("pytools", "platformdirs", "mako")

@@ -66,7 +66,7 @@ def test_words_are_plain(top: str) -> None:
     assert not listed, "\n".join(listed)
 
 
-@pytest.mark.parametrize("top", ("runtime", "compile", "train"))
+@pytest.mark.parametrize("top", ["runtime", "compile", "train"])
 def test_docstrings_say_what_a_thing_is_or_does(top: str) -> None:
     found = {path: questions(path.read_text()) for path in pages(top, ".py")}
     listed = [f"{path.relative_to(ROOT)}: {lines}" for path, lines in found.items() if lines]

@@ -185,7 +185,7 @@ def test_error_of_the_camera_comes_after_its_last_frame() -> None:
         seen.extend(f.tick for f in session.stream(Broken(SPEC, shots(12), clock)))
     assert seen == list(range(12))
     camera = Broken(SPEC, shots(12), clock)
-    assert len(list(session.stream(camera, frames=5))) == 5  # not asked for more
+    assert len(list(session.stream(camera, frames=5))) == 5  # no more were requested
 
 
 def test_closing_releases_both_engines() -> None:

@@ -109,7 +109,7 @@ def _error_by_step(axis: Any, errors: HorizonErrors) -> None:
 
 
 def surprise_figure(watched: Watched, control: Watched, report: SurpriseReport, p99: float) -> str:
-    """Surprise over the stream: the limit, the planted change, and the same moment without it."""
+    """Surprise over the stream: the limit, the planted change, and the same frames without it."""
     seconds = watched.index / watched.spec.camera_hz
     with style.context(_PURPOSE):
         figure = style.figure(_WIDTH_IN, 2.9)
@@ -141,7 +141,7 @@ def _surprise_curves(axis: Any, watched: Watched, control: Watched, change: int)
         color=GREY,
         lw=1.1,
         ls=(0, (2, 1.5)),
-        label="the same moment without the change",
+        label="the same frames without the change",
     )
     axis.plot(seconds, watched.surprise, color=BLUE, lw=1.2, label="surprise")
     axis.plot(seconds[flagged], watched.surprise[flagged], "o", ms=3.5, color=RED, label="flagged")

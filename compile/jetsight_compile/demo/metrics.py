@@ -39,7 +39,7 @@ class HorizonErrors:
 
     @property
     def counts(self) -> list[int]:
-        """How many forecasts each step is judged on `[H]`."""
+        """Number of forecasts that each step is measured on, `[H]`."""
         return [int(n) for n in np.isfinite(self.model).sum(axis=0)]
 
 
@@ -75,7 +75,7 @@ def horizon_errors(watched: Watched) -> HorizonErrors:
 
 @dataclass(frozen=True)
 class SurpriseReport:
-    """Surprise without and with the planted change, and without it at the same moment.
+    """Surprise without and with the planted change, and without it at the same frame.
 
     Args:
         normal_p50: median of frames that no change touches.
@@ -89,7 +89,7 @@ class SurpriseReport:
         flagged_frame: first frame flagged within that block; None when it was missed.
         caught: it was flagged.
         control_at_change: the same as `at_change`, in the same episode without the change.
-        control_flagged: the control was flagged at that moment, which it must not be.
+        control_flagged: the control was flagged at that frame, which it must not be.
         limit: above which a frame is flagged.
     """
 
@@ -123,8 +123,8 @@ def surprise_report(watched: Watched, control: Watched) -> SurpriseReport:
     if change is None:
         raise DataError("the scenario has no planted change; plan one with plan_scenario")
     at, flagged = _around(watched, change, spec.action_block)
-    moment = change - scenario.starts[-2]
-    control_at, control_flagged = _around(control, moment, spec.action_block)
+    same_frame = change - scenario.starts[-2]
+    control_at, control_flagged = _around(control, same_frame, spec.action_block)
     normal = normal_rows(watched, change)
     values = Histogram()
     for value in watched.surprise[normal]:

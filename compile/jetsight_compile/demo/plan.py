@@ -1,4 +1,4 @@
-"""One plan on a held-out moment: from what the camera saw to what it saw one horizon later.
+"""One plan from a held-out frame: from what the camera saw to what it saw one horizon later.
 
 It is what `jetsight imagine` does, so that a reader of the page can repeat it.
 

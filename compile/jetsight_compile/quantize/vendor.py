@@ -121,7 +121,7 @@ def _whole_strides(samples: list[Sample]) -> list[Sample]:
 
 
 def _reader(quantization: Any, samples: Sequence[Sample]) -> Any:
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class CalibrationReader(quantization.CalibrationDataReader):  # type: ignore[misc]
         """An iterator over the samples, one stride after the other."""
 
         def __init__(self) -> None:

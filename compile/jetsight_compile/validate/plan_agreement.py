@@ -2,9 +2,9 @@
 
 A planner ranks candidate action sequences by the distance of the imagined end from a goal, so the
 order of the candidates matters and not the latent's error. Candidates are recorded action
-sequences, imagined from other moments; the goal of a moment is its recorded end.
+sequences, imagined from other cases; the goal of a case is its recorded end.
 
-Shapes: M moments, N candidates, H horizon, D latent size.
+Shapes: M cases, N candidates, H horizon, D latent size.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class PlannerQuery:
     """Inputs of a planning comparison.
 
     Attributes:
-        samples: `M * N` inputs of `forecast`, the candidates of one moment in a row.
-        goals: `[M, D]` goal latent of each moment.
+        samples: `M * N` inputs of `forecast`, the candidates of one starting point in a row.
+        goals: `[M, D]` goal latent of each case.
     """
 
     samples: list[dict[str, npt.NDArray[Any]]]
@@ -39,12 +39,12 @@ class PlannerQuery:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of two planners, as means over the moments.
+    """Agreement of two planners, as means over the cases.
 
     Attributes:
         rank: Spearman's rank correlation of the candidates' costs, 1 for the same order.
         elites: share of the best candidates that both have in common.
-        first_action: share of moments where both rank the same candidate first.
+        first_action: share of cases where both rank the same candidate first.
     """
 
     rank: float
@@ -53,15 +53,15 @@ class Agreement:
 
 
 def question(windows: CalibrationWindows) -> PlannerQuery:
-    """Combine every moment with every candidate."""
-    moments = spread(len(windows), MOMENTS)
+    """Combine every starting point with every candidate."""
+    cases = spread(len(windows), MOMENTS)
     candidates = spread(len(windows), CANDIDATES)
     samples = [
-        {**windows.inputs(int(moment)), "actions": windows.inputs(int(other))["actions"]}
-        for moment in moments
+        {**windows.inputs(int(case)), "actions": windows.inputs(int(other))["actions"]}
+        for case in cases
         for other in candidates
     ]
-    return PlannerQuery(samples, windows.z[moments, -1])
+    return PlannerQuery(samples, windows.z[cases, -1])
 
 
 def costs(z_future: F32, query: PlannerQuery) -> F64:

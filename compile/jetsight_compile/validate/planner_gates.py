@@ -1,6 +1,6 @@
 """Gates of a planner's graph, against the float planner with the same draws.
 
-Each planner is compared with the PyTorch planner on held-out moments (`planner_reference`);
+Each planner is compared with the PyTorch planner on held-out cases (`planner_reference`);
 `jetsight.bundle.gates` says what each gate and its negative control are. A family has each gate
 once: the worst of its planners.
 
@@ -14,7 +14,7 @@ of pusht-nano's candidates differ by 0.4 % of what the plan began with.
 Hazards are compared at limits that half the candidates violate, since the bundle's own may be far
 from all of them. A model without hazards has no such gate.
 
-Shapes: M moments, I iterations, N samples, E elites, H horizon, A action-block size.
+Shapes: M cases, I iterations, N samples, E elites, H horizon, A action-block size.
 """
 
 from __future__ import annotations
@@ -140,10 +140,8 @@ def _iterations(engine: Engine, truth: Truth) -> Values:
 
 
 def _iteration(engine: Engine, truth: Truth, index: int) -> list[Pair]:
-    """Run one iteration of each moment's plan, beside the float planner's."""
-    return [
-        (_run(engine, moment.inputs(index)), moment.states[index + 1]) for moment in truth.moments
-    ]
+    """Run one iteration of each reference plan, beside the float planner's."""
+    return [(_run(engine, case.inputs(index)), case.states[index + 1]) for case in truth.cases]
 
 
 def _mean_rank(pairs: Sequence[Pair]) -> float:
@@ -153,11 +151,11 @@ def _mean_rank(pairs: Sequence[Pair]) -> float:
 
 
 def _verdicts(engine: Engine, truth: Truth) -> list[tuple[Verdict, Verdict]]:
-    """Per moment, the candidates that the graph and the float model find feasible, `[N]` each."""
+    """Per case, the candidates that the graph and the float model find feasible, `[N]` each."""
     pairs = []
-    for moment in truth.moments:
-        if (split := moment.split_limits) is not None:
-            outputs = _run(engine, {**moment.inputs(0), "hazard_limit": split.limit})
+    for case in truth.cases:
+        if (split := case.split_limits) is not None:
+            outputs = _run(engine, {**case.inputs(0), "hazard_limit": split.limit})
             pairs.append((outputs["violations"] <= 0.0, split.feasible))
     return pairs
 
@@ -188,19 +186,19 @@ def _first_action_distance(pairs: Sequence[tuple[F32, F32]], truth: Truth) -> fl
 def _regret(engine: Engine, truth: Truth) -> Values:
     """Extra cost of whole plans in the float model, as a share of what planning gains."""
     pairs, lost, gained = [], 0.0, 0.0
-    for moment in truth.moments:
-        actions, best = _plan(engine, moment), moment.states[-1]
+    for case in truth.cases:
+        actions, best = _plan(engine, case), case.states[-1]
         pairs.append((actions, best.actions.numpy()))
-        lost += truth.cost_of(moment, actions) - float(best.cost)
-        gained += moment.start_cost - float(best.cost)
+        lost += truth.cost_of(case, actions) - float(best.cost)
+        gained += case.start_cost - float(best.cost)
     detail = f"the plans' first actions differ by {_first_action_distance(pairs, truth):.2g} std"
     return {"imagine_regret": Measurement(_finite(lost / max(gained, 1e-30)), detail)}
 
 
-def _plan(engine: Engine, moment: ReferencePlan) -> F32:
+def _plan(engine: Engine, case: ReferencePlan) -> F32:
     """Plan `[H, A]` after all iterations, each started from the one before."""
-    inputs = moment.inputs(0)
-    for noise in moment.draws:
+    inputs = case.inputs(0)
+    for noise in case.draws:
         outputs = _run(engine, {**inputs, "noise": noise.numpy()})
         inputs |= {into: outputs[name] for name, into in HANDED_ON.items() if name in outputs}
     return outputs["actions"]
@@ -213,7 +211,7 @@ def _controls(planner: PlannerUnderTest, backend: Backend) -> dict[str, float]:
         no_goal = _iterations(engine, truth) | _regret(engine, truth)
         verdicts = [_shuffled(a) == b for a, b in _verdicts(engine, truth)]
     elites = []
-    for state in (moment.states[1] for moment in truth.moments):
+    for state in (case.states[1] for case in truth.cases):
         shuffled = {name: _shuffled(values) for name, values in _scores(state).items()}
         elites.append(_overlap(shuffled, state, truth))
     return {

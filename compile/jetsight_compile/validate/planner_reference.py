@@ -1,9 +1,9 @@
-"""Plans of the float planners on held-out moments: inputs, draws and results to compare with.
+"""Plans of the float planners on held-out cases: inputs, draws and results to compare with.
 
-A moment is a place in a recording; its goal is the recorded latent H blocks later. Plans are made
+A case is a place in a recording; its goal is the recorded latent H blocks later. Plans are made
 as a session makes them: from the held action, with coloured draws.
 
-Shapes: M moments, I iterations, N samples, H horizon, A action-block size, a action size,
+Shapes: M cases, I iterations, N samples, H horizon, A action-block size, a action size,
 C context, K history, P probe quantities, G hazards.
 """
 
@@ -76,22 +76,22 @@ class ReferencePlan:
 
 @dataclass(frozen=True)
 class Truth:
-    """Plans of the float planner from several moments.
+    """Plans of the float planner from several cases.
 
     Attributes:
         model: float model with its heads.
         facts: specification of the planner.
-        moments: `M` plans.
+        cases: `M` plans.
     """
 
     model: WorldModel
     facts: PlannerSpec
-    moments: list[ReferencePlan]
+    cases: list[ReferencePlan]
 
     @torch.inference_mode()
-    def cost_of(self, moment: ReferencePlan, actions: F32) -> float:
+    def cost_of(self, case: ReferencePlan, actions: F32) -> float:
         """Cost of a plan `[H, A]` in the float model; infinite if it is not finite."""
-        return _cost(self.model, moment.problem, torch.from_numpy(actions))
+        return _cost(self.model, case.problem, torch.from_numpy(actions))
 
 
 @torch.inference_mode()
@@ -101,7 +101,7 @@ def truth_of(
     windows: CalibrationWindows,
     most: int = MOMENTS,
 ) -> Truth:
-    """Plan from moments evenly spread over the windows.
+    """Plan from cases evenly spread over the windows.
 
     Args:
         model: the float model.
@@ -117,19 +117,19 @@ def truth_of(
         len(model.action.names),
         facts.noise_beta,
     )
-    moments = []
+    cases = []
     for number, index in enumerate(spread(len(windows), most)):
         draws.use((0, 0, number))
         problem = _problem(model, facts, windows, int(index))
-        moments.append(_planned(model, problem, facts, draws))
-    return Truth(model, facts, moments)
+        cases.append(_planned(model, problem, facts, draws))
+    return Truth(model, facts, cases)
 
 
 def reference(truth: Truth) -> dict[str, F32]:
-    """Return the reference data of `golden.npz`: the first iteration of the first moment."""
-    moment, spec = truth.moments[0], truth.facts
+    """Return the reference data of `golden.npz`: the first iteration of the first case."""
+    case, spec = truth.cases[0], truth.facts
     names = ImaginePorts.of(truth.model, spec).tensors.inputs
-    inputs, after = moment.inputs(0), moment.states[1]
+    inputs, after = case.inputs(0), case.states[1]
     arrays = {name: inputs[name] for name in names}
     arrays |= {"mean_next": after.mean.numpy(), "costs": after.costs.numpy()}
     return {planner_key(spec.graph, name): array[None] for name, array in arrays.items()}

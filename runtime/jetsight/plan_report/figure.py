@@ -203,7 +203,7 @@ def _iterations(axes: Any, report: PlanReport) -> None:
 
 
 def _actions(axis: Any, report: PlanReport) -> None:
-    """What was done, and what the plan does, within which bounds."""
+    """Draw executed and planned actions within their bounds."""
     plan, past, action = report.plan, report.past, report.action
     low, high = report.bounds
     seconds = report.facts.horizon * report.block / report.hz

@@ -211,7 +211,7 @@ def parse(text: str) -> Path | EpisodeTick:
         return EpisodeTick(Path(match["folder"]), int(match["episode"]), int(match["tick"]))
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
-            f"{text[:200]!r} is neither an image ({', '.join(SUFFIXES)}) nor a moment of a "
+            f"{text[:200]!r} is neither an image ({', '.join(SUFFIXES)}) nor a tick of a "
             "dataset, like calib_data/pusht#3:40 for tick 40 of episode 3"
         )
     return path

@@ -40,7 +40,7 @@ class Limits:
 
 
 class LimitChecker:
-    """Admission of plans that obey the limits in a planner's inputs at that moment.
+    """Check of plans against the current limits in a planner's inputs.
 
     Args:
         spec: of the robot.

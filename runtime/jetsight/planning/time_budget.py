@@ -31,7 +31,7 @@ _MOST_BYTES = 1 << 20
 _LOGGER = logging.getLogger("jetsight")
 
 _REMEMBERED = 4
-# A refused plan brings no new measurement. Without fading, a machine that was busy for a moment
+# A refused plan brings no new measurement. Without fading, a machine that was busy for a while
 # would be refused for ever; with it, one twice too slow is tried once in 69 plans.
 _FADE = 0.99
 

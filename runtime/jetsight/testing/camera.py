@@ -20,7 +20,7 @@ from jetsight.testing.clock import FakeClock
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """What a scripted camera does in one period.
+    """One period of a scripted camera.
 
     Args:
         image_hwc_u8: the picture; None for a grey one that changes a little every frame.
@@ -46,7 +46,7 @@ def shots(count: int, **facts: Any) -> list[Shot]:
 
 
 def lost(count: int, **facts: Any) -> list[Shot]:
-    """`count` periods without a frame; nobody knows what the robot did, unless `facts` say."""
+    """`count` periods without a frame; the robot's actions are unknown unless `facts` give them."""
     return [Shot(lost=True, **facts)] * count
 
 
@@ -60,7 +60,7 @@ class ScriptedCamera:
         spec: of the model; gives the period and the size of grey frames.
         script: one `Shot` per period.
         clock: the session's clock.
-        frozen: what `frozen` shall say.
+        frozen: value of the property `frozen`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Time that only moves when told to."""
+"""A clock that moves only when a test advances it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A GPU in host memory: it counts and records, fails when told to, and runs what it is given late.
+"""A GPU in host memory: it counts and records, fails on request, and runs its work late.
 
-Work on a stream is only done when somebody waits for that stream, as late as a real GPU may: code
+Work on a stream is only done when a caller waits for that stream, as late as a real GPU may: code
 that reads a result too early, or frees memory too early, is found out.
 """
 
@@ -27,14 +27,14 @@ class FakeDevice:
     Args:
         integrated: pretend to share memory with the processor, as a Jetson does.
         total_bytes: memory it has; host memory counts too.
-        fail_at: which thing asked for (memory, stream, event, graph; counted from 0) to refuse.
+        fail_at: which allocation (memory, stream, event, graph; counted from 0) to refuse.
         refuse: names of calls that fail, e.g. `{"begin_capture"}`; may be changed at any time.
         busy_polls: how often `is_done` says no before the work is done.
         record: keep `calls`; off where memory is measured.
 
     Attributes:
         calls: every call in order, as `"name subject"`.
-        asked: how many things were asked for; `fail_at` from 0 to one less covers every failure.
+        asked: number of allocations requested; `fail_at` from 0 to one less covers every failure.
         running: how often work was done on it, whether enqueued or replayed.
         closed: whether it was closed.
 
@@ -73,12 +73,12 @@ class FakeDevice:
 
     @property
     def integrated(self) -> bool:
-        """What it pretends to be."""
+        """Properties of the pretended GPU."""
         return self._integrated
 
     @property
     def live(self) -> list[str]:
-        """What was taken and not yet released, in order."""
+        """Resources taken and not yet released, in order."""
         return list(self._names.values())
 
     def __enter__(self) -> FakeDevice:
@@ -106,7 +106,7 @@ class FakeDevice:
         return self._total - sum(memory.nbytes for memory in self._memory.values())
 
     def allocate(self, nbytes: int, what: str) -> int:
-        """Memory, filled with 0xA5 so that nobody relies on zeros."""
+        """Memory, filled with 0xA5 so that no code relies on zeros."""
         return self._take(nbytes, what, "memory")
 
     def free(self, address: int) -> None:

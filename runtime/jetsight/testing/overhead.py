@@ -1,4 +1,4 @@
-"""What the loop costs beside its engines, measured with engines that do nothing.
+"""Cost of the loop beside its engines, measured with engines that do nothing.
 
 Shapes: h, w frame size; a size of one robot action.
 """
@@ -29,7 +29,7 @@ class Overhead:
         age_ms: the same from the stamp in the camera thread: hand-over and wake-up included.
         period_ms: of the model's camera.
         kept_bytes: Python memory allocated after the frames and not before them.
-        peak_bytes: most Python memory that a single frame allocated for a moment.
+        peak_bytes: peak of Python memory that a single frame allocated.
     """
 
     frames: int
@@ -118,7 +118,7 @@ def loop_memory(height_px: int = 224, width_px: int = 224, frames: int = 1000) -
         frames: to measure.
 
     Returns:
-        Bytes kept after the frames, and the most one frame allocated for a moment; what
+        Bytes kept after the frames, and the peak that one frame allocated; what
         tracemalloc sees, so Python and NumPy, and not what an inference library keeps.
     """
     session = _null_session(height_px, width_px, camera_hz=30.0)

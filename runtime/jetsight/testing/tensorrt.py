@@ -69,7 +69,7 @@ _DataType = enum.Enum("_DataType", "FLOAT HALF INT8 INT32 BOOL UINT8 FP8 BF16 IN
 
 @dataclass(frozen=True)
 class _Script:
-    """What a plan does."""
+    """Content of a plan."""
 
     inputs: Arrays
     outputs: Arrays
@@ -136,7 +136,7 @@ class FakeTensorRt:
         return plan
 
     def Runtime(self, logger: Any) -> _Runtime:
-        """What deserializes."""
+        """Deserializer of plans."""
         self.runtimes.append(_Runtime(self, logger))
         return self.runtimes[-1]
 

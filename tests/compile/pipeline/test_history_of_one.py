@@ -1,4 +1,4 @@
-"""A model that looks back on one latent: no action lies before it, so `a_hist` is no input."""
+"""A model that looks back on one latent: there is no action between latents, so no `a_hist`."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_the_cpus_int8_ranks_the_same(made) -> None:
     ranks = [spearman(*pair) for pair in zip(costs, right, strict=True)]
     assert ranks[0] > 0.95
     assert max(ranks) == ranks[0]  # in narrower searches costs are closer to each other
-    assert spearman(costs[0], right[1]) < 0.5  # the control: another moment's candidates
+    assert spearman(costs[0], right[1]) < 0.5  # the control: another start's candidates
 
 
 @needs_rtx

@@ -102,10 +102,10 @@ def test_few_windows_are_few_candidates() -> None:
 
 def test_costs_are_distances_of_the_last_latent() -> None:
     query = question(windows_of(40))
-    count, (moments, size) = len(query.samples), query.goals.shape
+    count, (cases, size) = len(query.samples), query.goals.shape
     z_future = np.random.default_rng(0).standard_normal((count, 2, size)).astype(np.float32)
     found = costs(z_future, query)
-    assert found.shape == (moments, CANDIDATES)
+    assert found.shape == (cases, CANDIDATES)
     by_hand = ((z_future[CANDIDATES + 3, -1] - query.goals[1]) ** 2).sum()
     assert found[1, 3] == pytest.approx(by_hand, rel=1e-5)
     perfect = z_future.copy()

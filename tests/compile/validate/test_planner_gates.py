@@ -156,20 +156,20 @@ def test_a_family_is_as_good_as_its_worst_planner(judged) -> None:
 
 def test_a_moment_is_what_a_session_would_plan(lab) -> None:
     """The same start and the same draws as the runtime's planner has for its first plan."""
-    moment, spec = lab.truth.moments[0], lab.spec
-    state = moment.states[0]
-    assert torch.equal(state.mean[0, :2], moment.problem.a_last)
-    assert torch.equal(state.mean[1, 2:], moment.problem.a_last)
+    case, spec = lab.truth.cases[0], lab.spec
+    state = case.states[0]
+    assert torch.equal(state.mean[0, :2], case.problem.a_last)
+    assert torch.equal(state.mean[1, 2:], case.problem.a_last)
     torch.testing.assert_close(state.std[0, :2], torch.tensor([0.6 * 1.7, 0.6 * 1.4]))
-    kept = state.mean + state.std * moment.draws[0][-spec.kept :]
+    kept = state.mean + state.std * case.draws[0][-spec.kept :]
     torch.testing.assert_close(state.kept, kept)
-    assert not moment.draws[0][0].any(), "the mean itself is a candidate"
-    assert all(not torch.equal(a, b) for a, b in zip(moment.draws[1:], moment.draws, strict=False))
-    costs = [float(each.cost) for each in moment.states[1:]]
+    assert not case.draws[0][0].any(), "the mean itself is a candidate"
+    assert all(not torch.equal(a, b) for a, b in zip(case.draws[1:], case.draws, strict=False))
+    costs = [float(each.cost) for each in case.states[1:]]
     assert costs == sorted(costs, reverse=True)
-    assert costs[-1] < moment.start_cost
-    assert lab.truth.cost_of(moment, moment.states[-1].actions.numpy()) == pytest.approx(costs[-1])
-    assert lab.truth.cost_of(moment, np.full((2, 4), np.nan, np.float32)) == float("inf")
+    assert costs[-1] < case.start_cost
+    assert lab.truth.cost_of(case, case.states[-1].actions.numpy()) == pytest.approx(costs[-1])
+    assert lab.truth.cost_of(case, np.full((2, 4), np.nan, np.float32)) == float("inf")
 
 
 def test_the_golden_iteration_proves_a_planner_without_torch(lab) -> None:

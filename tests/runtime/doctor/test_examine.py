@@ -162,7 +162,7 @@ def test_tensorrt_bundles_need_a_backend_and_a_gpu(tmp_path: Path) -> None:
     backend = BackendInfo("tensorrt", "10.3", ("trt-",), None)
     assert "has no backend" in _able(_examine(tmp_path), "run trt-*").missing[0]
     unusable = dataclasses.replace(backend, reason="no NVIDIA driver")
-    for info in (backend, unusable):  # said once, whoever says it
+    for info in (backend, unusable):  # stated once, for any backend
         report = _examine(tmp_path, infos=[info])
         assert _able(report, "run trt-*").missing == ("no NVIDIA driver",)
     report = _examine(tmp_path, infos=[backend], cuda=lambda _: Cuda("1", "12.6", (ORIN,), None))

@@ -34,7 +34,7 @@ def test_a_text_is_an_image_or_a_moment(tmp_path: Path) -> None:
     make_image(odd)
     assert parse(str(odd)) == odd
     for text in ("film.mp4", "ds", "ds#3", "ds#x:1", "ds#1:-2", ""):
-        with pytest.raises(UsageError, match=r"neither an image .* nor a moment"):
+        with pytest.raises(UsageError, match=r"neither an image .* nor a tick"):
             parse(text)
 
 

@@ -74,7 +74,7 @@ def test_an_angle_is_its_cosine_and_sine(rig: Rig) -> None:
     target, given, weight, _ = values(asked(rig, Goal.probe(angle=math.pi / 3)), *PROBE)
     assert target == pytest.approx([0, 0.5, math.sqrt(3) / 2])
     assert given == [0, 1, 1]
-    assert weight == [0, 0.5, 1.0]  # what the planner does not weigh counts 1 when it is asked for
+    assert weight == [0, 0.5, 1.0]  # what the planner does not weigh counts 1 when it is requested
     exact = values(asked(rig, {"cos angle": 1.0}), *PROBE)
     assert exact[:2] == [[0, 1, 0], [0, 1, 0]]
 

@@ -174,7 +174,7 @@ def test_noise_is_drawn_while_the_stream_waits() -> None:
     assert (planner._noise._held == range(12)).all()
     rig.watch([Shot(action=np.zeros(2, np.float32))] * 30)
     assert (planner._noise._held == range(12)).all()  # `forget` drops them, the stream draws them
-    assert Rig().session.prepare() is False  # nobody plans, nothing is drawn
+    assert Rig().session.prepare() is False  # without a planner nothing is drawn
 
 
 def test_history_decides_whether_there_is_a_plan() -> None:

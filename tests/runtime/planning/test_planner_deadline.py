@@ -107,7 +107,7 @@ def test_a_handed_on_plan_obeys_the_rate_from_the_action_that_was_done() -> None
     assert first.actions is not None
     used.inputs["a_last"][:] = first.actions[0]
     assert used.plan(20, 0).reason is PlanReason.HANDED_ON
-    used.inputs["a_last"][:] = 7.0  # somebody else moved the robot
+    used.inputs["a_last"][:] = 7.0  # another program moved the robot
     assert used.plan(20, 0).reason is PlanReason.DEADLINE
 
 

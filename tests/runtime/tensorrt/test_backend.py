@@ -93,7 +93,7 @@ def test_bound_arrays_are_shared_without_a_copy_and_move_to_device_memory(rig: R
     second.bind("x", first.outputs["y"])
     assert second.inputs["x"] is first.outputs["y"]
     assert not first.outputs["y"].mapped
-    assert own.address == 0  # nobody needs it any more
+    assert own.address == 0  # it is no longer needed
     for k in range(1, 4):
         assert run(first, k, 0, 0) == [2 * k, 0, 0]
         second.run()

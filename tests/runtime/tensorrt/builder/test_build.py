@@ -131,7 +131,7 @@ def test_gate_precision(tmp_path, kind) -> None:
 
 
 def test_gate_quantized_network(tmp_path) -> None:
-    """Q/DQ that the parser dropped, or that nobody inserted, is seen without a GPU."""
+    """Q/DQ that the parser dropped, or that were never inserted, is seen without a GPU."""
     bench = Bench(tmp_path, "trt-op20-int8")
     bench.trt.inspector = inspected("Int8")
     bench.refused("is of int8, but TensorRT read no product with a dequantized input")
