@@ -86,7 +86,7 @@ def write(path: Path, report: PlanReport, shown: FigureImages) -> None:
 
 
 def draw(report: PlanReport, shown: FigureImages, kind: str = "png") -> bytes:
-    """A plan as the bytes of a picture; `kind` is png, svg or pdf.
+    """Draw a plan as the bytes of a picture; `kind` is png, svg or pdf.
 
     Raises:
         MissingDependency: matplotlib is not installed.
@@ -158,7 +158,7 @@ def _candidates(axis: Any, report: PlanReport) -> None:
 
 
 def _mark_best(axis: Any, report: PlanReport, costs: NDArray, rank: NDArray) -> None:
-    """The plan; its candidate may have come in an earlier iteration."""
+    """Draw the plan; its candidate may have come in an earlier iteration."""
     cost = report.plan.cost
     axis.axhline(cost, color=ORANGE, lw=1.0, ls=DASHED, zorder=0)
     same = np.flatnonzero(np.isclose(costs, cost, rtol=1e-5))
@@ -180,7 +180,7 @@ def _mark_best(axis: Any, report: PlanReport, costs: NDArray, rank: NDArray) -> 
 
 
 def _iterations(axes: Any, report: PlanReport) -> None:
-    """The best so far, and how wide the search still is."""
+    """Draw the best cost so far and the remaining spread of the search."""
     plan = report.plan
     top, bottom = axes
     top.set_title("The search")

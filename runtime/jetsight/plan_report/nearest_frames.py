@@ -53,7 +53,7 @@ class FrameIndex:
         return sorted({episode for episode, _ in self.places})
 
     def nearest(self, z: NDArray) -> list[Neighbour]:
-        """The nearest frame to each of the latents `z [H, D]`."""
+        """Find the nearest frame to each of the latents `z [H, D]`."""
         found = []
         for wanted in z:
             off = np.square((self.z - wanted) / self.scale).mean(axis=1)
@@ -121,7 +121,7 @@ def library_episodes(
 
 
 def pictures(data: LeRobotDataset, neighbours: Sequence[Neighbour]) -> list[NDArray]:
-    """The frames `[h, w, 3]` of neighbours, read again rather than kept."""
+    """Read the frames `[h, w, 3]` of neighbours again; keeping all of them would fill memory."""
     wanted: dict[int, set[int]] = {}
     for each in neighbours:
         wanted.setdefault(each.episode, set()).add(each.tick)

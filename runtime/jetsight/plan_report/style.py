@@ -59,7 +59,7 @@ def context(purpose: str) -> Any:
 
 
 def figure(width_in: float, height_in: float) -> Any:
-    """An empty figure whose parts make room for each other; it needs no display."""
+    """Make an empty figure whose parts make room for each other; it needs no display."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_in, height_in), layout="constrained")

@@ -17,7 +17,7 @@ class FakeClock:
         self._now_ns = now_ns
 
     def now_ns(self) -> int:
-        """The time it was moved to."""
+        """Return the time that the clock was moved to."""
         return self._now_ns
 
     def sleep_ns(self, duration_ns: int) -> None:

@@ -166,7 +166,7 @@ class FakeDevice:
         self._enqueue(stream, counted)
 
     def create_stream(self) -> int:
-        """A stream."""
+        """Create a stream."""
         stream = self._handle("create_stream", "stream", "")
         self._pending[stream] = []
         return stream
@@ -187,7 +187,7 @@ class FakeDevice:
         return True
 
     def create_event(self, *, timing: bool) -> int:
-        """An event."""
+        """Create an event."""
         event = self._handle("create_event", "event", "timing" if timing else "")
         self._stamps[event] = None
         return event

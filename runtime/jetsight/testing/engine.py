@@ -19,7 +19,7 @@ from jetsight.testing.imagine import Arrays, FakeImagine
 
 
 def tiny_spec(**changes: Any) -> StreamSpec:
-    """A model of an 8x8 camera at 10 Hz: K=3, B=5, H=5, a=2, D=4; with `changes`."""
+    """Make the spec of an 8x8 camera at 10 Hz: K=3, B=5, H=5, a=2, D=4; with `changes`."""
     facts: dict[str, Any] = {
         "height_px": 8,
         "width_px": 8,

@@ -121,7 +121,7 @@ class FakeTensorRt:
     def plan(
         self, inputs: Arrays, outputs: Arrays, compute: Compute | None, scratch_bytes: int = 1024
     ) -> bytes:
-        """A serialized engine that `compute`s; its header is a real one.
+        """Serialize an engine that `compute`s; its header is a real one.
 
         Args:
             inputs: `{name: (shape, dtype)}`.
