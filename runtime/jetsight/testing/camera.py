@@ -94,7 +94,7 @@ class ScriptedCamera:
         return SourceInfo("scripted", request.height_px, request.width_px, hz, physical=True)
 
     def next(self, timeout_ns: int) -> Frame | None:
-        """Return the newest frame due by now, or the first within `timeout_ns`; moves the clock to it."""
+        """Return the newest frame due within `timeout_ns`, and move the clock to it."""
         deadline_ns = self._clock.now_ns() + timeout_ns
         while not self.ended and self._due_ns(self._position) <= deadline_ns:
             wait_ns = self._due_ns(self._position) - self._clock.now_ns()

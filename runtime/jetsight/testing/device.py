@@ -125,7 +125,7 @@ class FakeDevice:
         del self._memory[memory.address]
 
     def view(self, address: int, nbytes: int) -> NDArray:
-        """The bytes at an address, as a kernel sees them.
+        """Return the bytes at an address, as a kernel sees them.
 
         Raises:
             EngineError: they are not inside one live allocation.

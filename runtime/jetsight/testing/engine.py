@@ -162,7 +162,7 @@ class FakeBackend:
         self.engines: dict[str, FakeEngine] = {}
 
     def load(self, graph: bytes) -> FakeEngine:
-        """The engine called `graph`.
+        """Return the engine of `graph`.
 
         Raises:
             EngineError: there is no such graph.
