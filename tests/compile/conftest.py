@@ -13,8 +13,8 @@ from jetsight_train.model.world_model import WorldModel
 CPU = Style(20)
 
 
-class Shop:
-    """Exports on demand and remembers; kinds are `conv`, `vit` and their resizing twins."""
+class ExportCache:
+    """Models and graphs, exported on demand and cached; kinds are `conv`, `vit` and `-resize`."""
 
     def __init__(self) -> None:
         self._models: dict[str, WorldModel] = {}
@@ -37,5 +37,5 @@ class Shop:
 
 
 @pytest.fixture(scope="session")
-def shop() -> Shop:
-    return Shop()
+def exports() -> ExportCache:
+    return ExportCache()

@@ -20,9 +20,9 @@ needs_compilers = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def inputs(shop, tmp_path_factory) -> Path:
+def inputs(exports, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
-    save_checkpoint(folder / "ckpt", shop.model("conv"))
+    save_checkpoint(folder / "ckpt", exports.model("conv"))
     write_dataset(folder / "calib", [square_episode(seed) for seed in range(4)])
     return folder
 
