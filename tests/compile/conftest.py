@@ -24,8 +24,8 @@ REGISTRATION = "torch.onnx._internal.exporter._registration"
 EXPORT = {"encode": export_encode, "forecast": export_forecast}
 
 
-class Shop:
-    """Exports on demand and remembers; kinds are `conv`, `vit` and their resizing twins.
+class ExportCache:
+    """Models and graphs, exported on demand and cached; kinds are `conv`, `vit` and `-resize`.
 
     Graphs are kept in `folder`, which the processes of one test run share.
     """
@@ -65,11 +65,11 @@ class Shop:
 
 
 @pytest.fixture(scope="session")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+def exports(tmp_path_factory: pytest.TempPathFactory) -> ExportCache:
     folder = tmp_path_factory.getbasetemp()
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "exports"
     folder.mkdir(exist_ok=True)
-    return Shop(folder)
+    return ExportCache(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

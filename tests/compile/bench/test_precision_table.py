@@ -20,18 +20,18 @@ needs_compilers = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def inputs(shop, tmp_path_factory) -> Path:
+def inputs(exports, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
-    save_checkpoint(folder / "ckpt", shop.model("conv"))
+    save_checkpoint(folder / "ckpt", exports.model("conv"))
     write_dataset(folder / "calib", [square_episode(seed) for seed in range(4)])
     return folder
 
 
 @pytest.fixture(scope="module")
-def found(shop, inputs) -> precision_table.PrecisionTable:
+def found(exports, inputs) -> precision_table.PrecisionTable:
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        shop.stand_in(patch)
+        exports.stand_in(patch)
         made = precision_table.measure(
             inputs / "ckpt", inputs / "calib", ["orin-jp6"], ["max"], said.append
         )

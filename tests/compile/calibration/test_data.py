@@ -48,17 +48,17 @@ BAD = {
 
 
 @pytest.mark.parametrize("defect", BAD)
-def test_worthless_recordings_are_refused_with_what_was_found(shop, tmp_path, defect) -> None:
+def test_worthless_recordings_are_refused_with_what_was_found(exports, tmp_path, defect) -> None:
     episodes, options, says = BAD[defect]
     path = write_dataset(tmp_path / "calib", episodes, **options)
     with pytest.raises(DataError, match=says) as caught:
-        load_episodes(path, shop.model("conv"))
+        load_episodes(path, exports.model("conv"))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_frozen_camera_is_refused(shop, tmp_path) -> None:
-    model, alive = shop.model("conv-resize"), [wide_episode(seed) for seed in range(4)]
+def test_a_frozen_camera_is_refused(exports, tmp_path) -> None:
+    model, alive = exports.model("conv-resize"), [wide_episode(seed) for seed in range(4)]
     load_episodes(write_dataset(tmp_path / "alive", alive), model)  # the control
     frozen = wide_episode(9, frozen=True)
     with av.open(io.BytesIO(video.encode(frozen[0], 10))) as file:
@@ -70,17 +70,17 @@ def test_a_frozen_camera_is_refused(shop, tmp_path) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_a_folder_without_a_dataset_is_refused(shop, tmp_path) -> None:
+def test_a_folder_without_a_dataset_is_refused(exports, tmp_path) -> None:
     with pytest.raises(DataError, match=r"calib.*info\.json"):
-        load_episodes(tmp_path / "calib", shop.model("conv"))
+        load_episodes(tmp_path / "calib", exports.model("conv"))
 
 
-def test_not_a_number_in_the_actions_is_refused(shop, tmp_path) -> None:
+def test_not_a_number_in_the_actions_is_refused(exports, tmp_path) -> None:
     frames, actions = square_episode(1)
     actions = np.where(np.arange(len(actions))[:, None] == 7, np.nan, actions)
     path = write_dataset(tmp_path / "calib", [GOOD[0], (frames, actions.astype(np.float32))])
     with pytest.raises(DataError, match=r"infinities .* column 'action'"):
-        load_episodes(path, shop.model("conv"))
+        load_episodes(path, exports.model("conv"))
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +88,8 @@ def good(tmp_path_factory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data") / "calib", GOOD)
 
 
-def test_split_is_by_episode_and_shares_no_frame(shop, good) -> None:
-    both = load_episodes(good, shop.model("conv"))
+def test_split_is_by_episode_and_shares_no_frame(exports, good) -> None:
+    both = load_episodes(good, exports.model("conv"))
     assert both.calibration.digest.episodes == (0, 2)
     assert both.held_out.digest.episodes == (1, 3)
     one, other = (
@@ -100,9 +100,9 @@ def test_split_is_by_episode_and_shares_no_frame(shop, good) -> None:
     assert both.calibration.digest.frames + both.held_out.digest.frames == 160
 
 
-def test_latents_and_windows_are_the_models_own(shop, good) -> None:
+def test_latents_and_windows_are_the_models_own(exports, good) -> None:
     """Frames one block apart, and the actions that led from one to the next."""
-    model, side = shop.model("conv"), load_episodes(good, shop.model("conv")).held_out
+    model, side = exports.model("conv"), load_episodes(good, exports.model("conv")).held_out
     with torch.inference_mode():
         z = model.encode(torch.from_numpy(side.frames_u8)).numpy()
     np.testing.assert_allclose(side.z, z, atol=1e-5)
@@ -138,12 +138,12 @@ def test_the_shipped_recording_can_calibrate_what_was_trained_for_it() -> None:
     assert len(data) >= 8
 
 
-def test_the_same_actions_before_another_scene_are_no_copy(shop, tmp_path) -> None:
+def test_the_same_actions_before_another_scene_are_no_copy(exports, tmp_path) -> None:
     """A robot that repeats a script is recorded twice, not copied."""
     actions = GOOD[0][1]
     scripted = [(frames, actions) for frames, _ in GOOD]
-    load_episodes(write_dataset(tmp_path / "calib", scripted), shop.model("conv"))
+    load_episodes(write_dataset(tmp_path / "calib", scripted), exports.model("conv"))
     # The control: the same scene too, written twice.
     path = write_dataset(tmp_path / "copied", [*scripted, scripted[2]])
     with pytest.raises(DataError, match="episodes 2 and 4 have the same content"):
-        load_episodes(path, shop.model("conv"))
+        load_episodes(path, exports.model("conv"))

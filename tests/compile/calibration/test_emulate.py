@@ -35,11 +35,11 @@ def by_torch(model, name: str, compute: str, samples) -> np.ndarray:
 
 @pytest.mark.parametrize("compute", ["fp16", "bf16"])
 @pytest.mark.parametrize(("kind", "name"), [("vit", "encode"), ("conv", "forecast")])
-def test_half_precision_is_what_torch_computes_in_it(shop, kind, name, compute) -> None:
-    samples = samples_of(shop, kind, name, 12)
-    exact, half = (shop.graph(kind, name, PLAIN.computing(c)) for c in ("fp32", compute))
+def test_half_precision_is_what_torch_computes_in_it(exports, kind, name, compute) -> None:
+    samples = samples_of(exports, kind, name, 12)
+    exact, half = (exports.graph(kind, name, PLAIN.computing(c)) for c in ("fp32", compute))
     found, truth = quantized.outputs(half, samples), quantized.outputs(exact, samples)
-    expected = by_torch(shop.model(kind), name, compute, samples)
+    expected = by_torch(exports.model(kind), name, compute, samples)
     rounding = quantized.relative_error(expected, truth)
     # Two ways to add, one rounding: the sum of both would be twice the rounding.
     assert quantized.relative_error(found, expected) < 1.5 * rounding
@@ -85,9 +85,9 @@ def test_float16_overflows_and_bfloat16_does_not() -> None:
 
 
 @pytest.mark.parametrize("compute", ["fp16", "bf16"])
-def test_names_and_ports_stay(shop, compute) -> None:
+def test_names_and_ports_stay(exports, compute) -> None:
     """Taps and controls find nodes by name and values by what they were called."""
-    half = shop.graph("vit", "encode", PLAIN.computing(compute))
+    half = exports.graph("vit", "encode", PLAIN.computing(compute))
     other = runnable(half)
     assert set(nodes_of(half)) <= set(nodes_of(other))
     made = {value for node in other.graph.node for value in node.output}
@@ -121,8 +121,8 @@ def by_hand(made: onnx.ModelProto, weight: str, kind: str) -> np.ndarray:
 
 @pytest.mark.parametrize("compute", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("kind", ["int4", "nvfp4"])
-def test_four_bit_weights_become_the_floats_the_device_sees(shop, kind, compute) -> None:
-    exact, half = (shop.graph("vit", "encode", NEWEST.computing(c)) for c in ("fp32", compute))
+def test_four_bit_weights_become_the_floats_the_device_sees(exports, kind, compute) -> None:
+    exact, half = (exports.graph("vit", "encode", NEWEST.computing(c)) for c in ("fp32", compute))
     made = qdq.written(half, grouped(exact, kind))
     folded = tensors_of(runnable(made))
     assert not any("Linear" in node.op_type for node in runnable(made).graph.node)
@@ -137,11 +137,11 @@ def test_four_bit_weights_become_the_floats_the_device_sees(shop, kind, compute)
 
 
 @pytest.mark.parametrize("opset", [20, 23])
-def test_fp8_weights_are_folded_and_activations_are_not(shop, opset) -> None:
-    graph = shop.graph("vit", "encode", PLAIN if opset == 20 else NEWEST)
+def test_fp8_weights_are_folded_and_activations_are_not(exports, opset) -> None:
+    graph = exports.graph("vit", "encode", PLAIN if opset == 20 else NEWEST)
     layers = tuple(quantizable(graph))
     made = qdq.written(graph, qdq.QuantizationRecipe("fp8", layers, dict.fromkeys(layers, 4.0)))
-    other, samples = runnable(made), samples_of(shop, "vit", "encode", 3)
+    other, samples = runnable(made), samples_of(exports, "vit", "encode", 3)
     kinds = [node.op_type for node in other.graph.node]
     assert kinds.count("DequantizeLinear") == kinds.count("QuantizeLinear") > 0
     backend = OnnxRuntimeBackend(optimise=False)
@@ -158,14 +158,14 @@ def test_fp8_weights_are_folded_and_activations_are_not(shop, opset) -> None:
     assert np.abs(quantized.outputs(wrong, samples) - as_written).max(axis=1).min() > 1e-3
 
 
-def test_what_a_cpu_runs_is_handed_back_unchanged(shop) -> None:
-    graph = shop.graph("vit", "encode", PLAIN)
+def test_what_a_cpu_runs_is_handed_back_unchanged(exports) -> None:
+    graph = exports.graph("vit", "encode", PLAIN)
     assert runnable(graph) is graph
     layers = tuple(quantizable(graph))
     int8 = qdq.written(graph, qdq.QuantizationRecipe("int8", layers, dict.fromkeys(layers, 4.0)))
     assert runnable(int8) is int8
     for compute in HALF:
-        half = shop.graph("vit", "encode", PLAIN.computing(compute))
+        half = exports.graph("vit", "encode", PLAIN.computing(compute))
         before = half.SerializeToString()
         assert runnable(half) is not half
         assert half.SerializeToString() == before, "what ships is not what judges"

@@ -30,14 +30,14 @@ from jetsight_compile.validate.limits import IMAGINE_LIMITS
 from jetsight_train.model.world_model import WorldModel
 
 if TYPE_CHECKING:
-    from conftest import Shop
+    from conftest import ExportCache
 
 PLACE = re.compile(r".+#(\d+):(\d+)")
 
 
 @pytest.fixture(scope="module")
-def checkpoint(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("model") / "tiny", shop.model("conv"))
+def checkpoint(exports: ExportCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_checkpoint(tmp_path_factory.mktemp("model") / "tiny", exports.model("conv"))
 
 
 @pytest.fixture(scope="module")
@@ -48,21 +48,21 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shown(
-    shop: Shop, checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
+    exports: ExportCache, checkpoint: Path, data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The folder of one demo, made with the exports the other tests share."""
     out = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         for name in families.EXPORTS:
-            patch.setitem(families.EXPORTS, name, partial(exported, shop, name))
+            patch.setitem(families.EXPORTS, name, partial(exported, exports, name))
         # Random weights may not survive eight bits; what the gate says is for its own tests.
         patch.setattr(gate, "require", lambda gates: None)
         tour(out, checkpoint, data, frames=40, rate_hz=0, say=lambda line: None)
     return out
 
 
-def exported(shop: Shop, name: str, model: WorldModel, style: Style) -> onnx.ModelProto:
-    return shop.graph("conv", name, style)
+def exported(exports: ExportCache, name: str, model: WorldModel, style: Style) -> onnx.ModelProto:
+    return exports.graph("conv", name, style)
 
 
 def test_the_demo_leaves_two_reports_and_a_bundle_that_opens(shown: Path) -> None:

@@ -54,8 +54,8 @@ def naive_rollout(model, window: dict[str, np.ndarray]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rewritten_modules_equal_the_naive_model(shop, kind) -> None:
-    model = shop.model(kind)
+def test_rewritten_modules_equal_the_naive_model(exports, kind) -> None:
+    model = exports.model(kind)
     frame, window = random_frame(model), random_window(model)
     with torch.inference_mode():
         z = EncodeGraph(model, Style(20))(torch.from_numpy(frame)).numpy()
@@ -122,13 +122,13 @@ def test_an_encoder_that_finds_points_is_compiled_too(hidden) -> None:
     assert np.abs(naive_encode(model, frame) - expected).max() > 20 * ROUNDING
 
 
-def test_a_half_precision_encoder_takes_off_the_exact_mean_colour(shop) -> None:
+def test_a_half_precision_encoder_takes_off_the_exact_mean_colour(exports) -> None:
     """The control rounds the mean as well: then whole backgrounds are off, all in one direction."""
-    graph = shop.graph("conv", "encode", Style(20).computing("fp16"))
+    graph = exports.graph("conv", "encode", Style(20).computing("fp16"))
     types = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
     assert types["trunk.centre.mean_px"] == onnx.TensorProto.FLOAT
     assert types["trunk.layers.0.weight"] == onnx.TensorProto.FLOAT16
-    centre = Centre(shop.model("conv").preprocess)
+    centre = Centre(exports.model("conv").preprocess)
     grey = torch.arange(256.0)[None, None].expand(3, 1, 256)
     exact = grey.double() - centre.mean_px
     found = centre(grey.half())
@@ -139,42 +139,42 @@ def test_a_half_precision_encoder_takes_off_the_exact_mean_colour(shop) -> None:
 
 
 @pytest.mark.parametrize("kind", ["conv", "vit", "vit-resize"])
-def test_onnx_equals_pytorch(shop, kind) -> None:
-    model, runtime = shop.model(kind), OnnxRuntimeBackend()
+def test_onnx_equals_pytorch(exports, kind) -> None:
+    model, runtime = exports.model(kind), OnnxRuntimeBackend()
     frame, window = random_frame(model), random_window(model)
-    encode = shop.graph(kind, "encode").SerializeToString()
+    encode = exports.graph(kind, "encode").SerializeToString()
     z = run_all(runtime, encode, [{"frame_hwc_u8": frame}])[0]
     np.testing.assert_allclose(z, naive_encode(model, frame), atol=ROUNDING)
     if kind == "vit-resize":
         return  # its forecast is vit's
-    future = run_all(runtime, shop.graph(kind, "forecast").SerializeToString(), [window])[0]
+    future = run_all(runtime, exports.graph(kind, "forecast").SerializeToString(), [window])[0]
     np.testing.assert_allclose(future, naive_rollout(model, window), atol=ROUNDING)
 
 
 @pytest.mark.parametrize("family", ["trt-op20-fp16", "trt-op23-fp32", "trt-op23-fp16"])
-def test_tensorrt_families_compute_the_same(shop, family) -> None:
+def test_tensorrt_families_compute_the_same(exports, family) -> None:
     """Through ONNX Runtime, which knows both opsets; float16 rounds, and only that."""
-    model, style, runtime = shop.model("vit"), STYLES[family], OnnxRuntimeBackend()
+    model, style, runtime = exports.model("vit"), STYLES[family], OnnxRuntimeBackend()
     frame, window = random_frame(model), random_window(model)
     atol = 2e-2 if style.compute == "fp16" else ROUNDING
-    encode = shop.graph("vit", "encode", style)
+    encode = exports.graph("vit", "encode", style)
     z = run_all(runtime, encode.SerializeToString(), [{"frame_hwc_u8": frame}])[0]
     np.testing.assert_allclose(z, naive_encode(model, frame), atol=atol)
     weights = {t.data_type for t in encode.graph.initializer if len(t.dims) > 1}
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
     assert weights == {half if style.compute == "fp16" else single}
     if family == "trt-op23-fp16":
-        forecast = shop.graph("vit", "forecast", style)
+        forecast = exports.graph("vit", "forecast", style)
         future = run_all(runtime, forecast.SerializeToString(), [window])[0]
         np.testing.assert_allclose(future, naive_rollout(model, window), atol=atol)
 
 
 @pytest.mark.parametrize("opset", [20, 23])
-def test_bytes_reach_bfloat16_by_way_of_float32(shop, opset) -> None:
+def test_bytes_reach_bfloat16_by_way_of_float32(exports, opset) -> None:
     """TensorRT documents casts of uint8 to float32 and float16 alone; exporters join two casts."""
     graph = onnx.ModelProto()
-    graph.CopyFrom(shop.graph("vit", "encode", Style(opset, gelu="erf", compute="bf16")))
-    sizes = Sizes.of(shop.model("vit"))
+    graph.CopyFrom(exports.graph("vit", "encode", Style(opset, gelu="erf", compute="bf16")))
+    sizes = Sizes.of(exports.model("vit"))
     single, bfloat = onnx.TensorProto.FLOAT, onnx.TensorProto.BFLOAT16
     casts = [node.attribute[0].i for node in graph.graph.node if node.op_type == "Cast"]
     assert casts == [single, bfloat, single]
@@ -188,36 +188,36 @@ def test_bytes_reach_bfloat16_by_way_of_float32(shop, opset) -> None:
     assert operator_counts(again)["Cast"] == 3
 
 
-def test_what_the_exporter_makes_is_pinned(shop) -> None:
+def test_what_the_exporter_makes_is_pinned(exports) -> None:
     """A change here is a change of speed on some backend: look before you update it."""
     once = dict.fromkeys(("Cast", "Transpose", "Sub", "Unsqueeze"), 1)
     counts = {**once, "Conv": 2, "Relu": 3, "Reshape": 2, "Gemm": 2}
-    assert operator_counts(shop.graph("conv", "encode")) == counts
-    vit = operator_counts(shop.graph("vit", "encode"))
+    assert operator_counts(exports.graph("conv", "encode")) == counts
+    vit = operator_counts(exports.graph("vit", "encode"))
     # 1 embedding, 6 per block (q, k, v, out, up, down), 2 of the projector
     assert vit["Gemm"] == 1 + 2 * 6 + 2
     assert vit["LayerNormalization"] == 2 * 2 + 1
-    forecast = operator_counts(shop.graph("conv", "forecast"))
+    forecast = operator_counts(exports.graph("conv", "forecast"))
     # 3 embedding the action, 1 for all modulations, then per step 4 + 5 for the two blocks + head
     assert forecast["Gemm"] == 4 + 2 * (4 + 5 + 1)
     assert (forecast["Gather"], forecast["Div"], forecast["Sigmoid"]) == (1, 1, 2)
 
 
-def test_operators_follow_the_style(shop) -> None:
-    parts = operator_counts(shop.graph("vit", "encode"))
+def test_operators_follow_the_style(exports) -> None:
+    parts = operator_counts(exports.graph("vit", "encode"))
     assert (parts["Attention"], parts["Softmax"], parts["Gelu"]) == (0, 2, 3)
-    fused = operator_counts(shop.graph("vit", "encode", STYLES["trt-op23-fp32"]))
+    fused = operator_counts(exports.graph("vit", "encode", STYLES["trt-op23-fp32"]))
     # Of the last block one query is left, for which TensorRT has no fused kernel.
     assert (fused["Attention"], fused["Softmax"], fused["Gelu"]) == (1, 1, 3)
-    old = operator_counts(shop.graph("vit", "encode", STYLES["trt-op20-fp16"]))
+    old = operator_counts(exports.graph("vit", "encode", STYLES["trt-op20-fp16"]))
     assert (old["Attention"], old["Gelu"], old["Erf"]) == (0, 0, 3)
-    forecast = operator_counts(shop.graph("vit", "forecast", STYLES["trt-op23-fp16"]))
+    forecast = operator_counts(exports.graph("vit", "forecast", STYLES["trt-op23-fp16"]))
     assert (forecast["Attention"], forecast["Softmax"]) == (0, 4)
 
 
-def test_weights_are_shared_by_all_steps(shop) -> None:
+def test_weights_are_shared_by_all_steps(exports) -> None:
     """Unrolling copies nodes, never weights."""
-    forecast = shop.graph("conv", "forecast")
+    forecast = exports.graph("conv", "forecast")
     names = [t.name for t in forecast.graph.initializer]
     assert len(names) == len(set(names))
     read = [v for n in forecast.graph.node if n.name.startswith("step1/") for v in n.input]
@@ -225,27 +225,27 @@ def test_weights_are_shared_by_all_steps(shop) -> None:
     assert not any(name.startswith(("step0/", "step1/")) for name in names)
 
 
-def test_graphs_say_nothing_about_who_made_them(shop) -> None:
+def test_graphs_say_nothing_about_who_made_them(exports) -> None:
     for name in ("encode", "forecast"):
-        data = shop.graph("vit", name).SerializeToString()
+        data = exports.graph("vit", name).SerializeToString()
         for trace in (b"/home", b"/work", b".py", b"torch", b"stack_trace", b"namespace"):
             assert trace not in data
-        nodes = [node.name for node in shop.graph("vit", name).graph.node]
+        nodes = [node.name for node in exports.graph("vit", name).graph.node]
         assert len(nodes) == len(set(nodes))
     assert any(
-        n.name == "trunk.blocks.0.mlp.up/Gemm" for n in shop.graph("vit", "encode").graph.node
+        n.name == "trunk.blocks.0.mlp.up/Gemm" for n in exports.graph("vit", "encode").graph.node
     )
 
 
-def test_exporting_twice_gives_the_same_bytes(shop) -> None:
+def test_exporting_twice_gives_the_same_bytes(exports) -> None:
     # Of one model: a new one differs in the last bits once a test has changed torch's threads.
-    again = onnx_export.export_encode(shop.model("conv"), Style(20))
-    assert again.SerializeToString() == shop.graph("conv", "encode").SerializeToString()
+    again = onnx_export.export_encode(exports.model("conv"), Style(20))
+    assert again.SerializeToString() == exports.graph("conv", "encode").SerializeToString()
 
 
-def rebuilt(shop, change) -> onnx.ModelProto:
+def rebuilt(exports, change) -> onnx.ModelProto:
     model = onnx.ModelProto()
-    model.CopyFrom(shop.graph("conv", "encode"))
+    model.CopyFrom(exports.graph("conv", "encode"))
     change(model)
     return model
 
@@ -275,11 +275,11 @@ def read_twice(model: onnx.ModelProto) -> None:
     ],
     ids=["shape arithmetic", "custom domain", "other output", "no cast first", "external data"],
 )
-def test_a_graph_some_backend_could_not_run_is_refused(shop, change, says) -> None:
-    sizes = Sizes.of(shop.model("conv"))
-    check_graph(rebuilt(shop, lambda model: None), "encode", sizes)
+def test_a_graph_some_backend_could_not_run_is_refused(exports, change, says) -> None:
+    sizes = Sizes.of(exports.model("conv"))
+    check_graph(rebuilt(exports, lambda model: None), "encode", sizes)
     with pytest.raises(EngineError, match=says):
-        check_graph(rebuilt(shop, change), "encode", sizes)
+        check_graph(rebuilt(exports, change), "encode", sizes)
 
 
 def test_an_unknown_encoder_has_no_compiled_form() -> None:
@@ -307,7 +307,7 @@ def test_folding_needs_running_statistics() -> None:
         Affine(torch.eye(3), torch.zeros(3)).before_batch_norm(norm)
 
 
-def test_node_names_are_readable(shop) -> None:
+def test_node_names_are_readable(exports) -> None:
     pattern = re.compile(r"(step\d/)?[\w.]+/?[A-Za-z]*(_\d+)?")
-    for node in shop.graph("conv", "forecast").graph.node:
+    for node in exports.graph("conv", "forecast").graph.node:
         assert pattern.fullmatch(node.name), node.name

@@ -53,8 +53,8 @@ def test_a_layer_belongs_to_a_block(layer, block) -> None:
         ("vit", "forecast", ["all", "blocks.0", "last", "project"]),
     ],
 )
-def test_blocks_hold_every_layer_once_in_the_order_they_run(shop, kind, name, blocks) -> None:
-    layers = quantizable(shop.graph(kind, name, STYLE))
+def test_blocks_hold_every_layer_once_in_the_order_they_run(exports, kind, name, blocks) -> None:
+    layers = quantizable(exports.graph(kind, name, STYLE))
     found = blocks_of(layers)
     assert list(found) == blocks
     assert sorted(layer for each in found.values() for layer in each) == sorted(layers)
@@ -63,8 +63,8 @@ def test_blocks_hold_every_layer_once_in_the_order_they_run(shop, kind, name, bl
         assert {block_of(layer) for layer in each} == {block}
 
 
-def test_a_block_spans_all_unrolled_steps(shop) -> None:
-    blocks = blocks_of(quantizable(shop.graph("conv", "forecast", STYLE)))
+def test_a_block_spans_all_unrolled_steps(exports) -> None:
+    blocks = blocks_of(quantizable(exports.graph("conv", "forecast", STYLE)))
     assert {name.split("/")[0] for name in blocks["blocks.0"]} == {"step0", "step1"}
     assert blocks["all"] == ["all/Gemm"]
 
@@ -115,8 +115,8 @@ def test_a_graph_of_unknown_shapes_is_refused() -> None:
         work(graph)
 
 
-def test_patterns_are_of_layers_with_or_without_their_step(shop) -> None:
-    graph = shop.graph("conv", "forecast", STYLE)
+def test_patterns_are_of_layers_with_or_without_their_step(exports) -> None:
+    graph = exports.graph("conv", "forecast", STYLE)
     assert matches_any(graph, "last.*")
     assert matches_any(graph, "step1/last.kv/*")
     assert not matches_any(graph, "step2/last.kv/*")
@@ -127,18 +127,18 @@ def test_patterns_are_of_layers_with_or_without_their_step(shop) -> None:
         quantizable(graph, ["last.*", "lost.*"])
 
 
-def test_what_is_small_and_delicate_is_never_quantized(shop) -> None:
+def test_what_is_small_and_delicate_is_never_quantized(exports) -> None:
     for kind in ("conv", "vit"):
-        graph = shop.graph(kind, "forecast", STYLE)
+        graph = exports.graph(kind, "forecast", STYLE)
         delicate = [n.name for n in weighted(graph) if n.name.startswith("action_embedding.")]
         assert len(delicate) == 3
         assert not set(delicate) & set(quantizable(graph))
 
 
-def test_the_latents_own_layers_stay_float_where_they_are_few_of_the_products(shop) -> None:
+def test_the_latents_own_layers_stay_float_where_they_are_few_of_the_products(exports) -> None:
     """A projector of two large layers is worth quantizing; the control, on a graph of each kind."""
     for kind, stays in (("conv", True), ("vit", False)):
-        graph = shop.graph(kind, "forecast", STYLE)
+        graph = exports.graph(kind, "forecast", STYLE)
         latents = {n.name for n in weighted(graph) if "/project" in n.name}
         assert (share(graph, latents) < 0.02) == stays
         assert latents & set(quantizable(graph)) == (set() if stays else latents)

@@ -30,18 +30,18 @@ from jetsight_compile.validate.limits import IMAGINE_LIMITS
 
 
 @pytest.fixture(scope="module")
-def inputs(shop, tmp_path_factory) -> Path:
+def inputs(exports, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
-    save_checkpoint(folder / "ckpt", shop.model("conv"))
+    save_checkpoint(folder / "ckpt", exports.model("conv"))
     write_dataset(folder / "calib", [square_episode(seed) for seed in range(4)])
     return folder
 
 
-def use_shared_exports(shop, patch: pytest.MonkeyPatch) -> None:
+def use_shared_exports(exports, patch: pytest.MonkeyPatch) -> None:
     """The checkpoint holds the shared model, so its exports are the shared ones."""
 
     def exporter(name: str):
-        return lambda model, style: shop.graph("conv", name, style)
+        return lambda model, style: exports.graph("conv", name, style)
 
     for name in families.EXPORTS:
         patch.setitem(families.EXPORTS, name, exporter(name))
@@ -49,8 +49,8 @@ def use_shared_exports(shop, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def quick(shop, monkeypatch) -> None:
-    use_shared_exports(shop, monkeypatch)
+def quick(exports, monkeypatch) -> None:
+    use_shared_exports(exports, monkeypatch)
 
 
 def request(inputs: Path, out: Path, **options) -> CompileRequest:
@@ -59,16 +59,16 @@ def request(inputs: Path, out: Path, **options) -> CompileRequest:
 
 
 @pytest.fixture(scope="module")
-def bundle(shop, inputs, tmp_path_factory) -> Bundle:
+def bundle(exports, inputs, tmp_path_factory) -> Bundle:
     out = tmp_path_factory.mktemp("out") / "tiny.jetsight"
     with pytest.MonkeyPatch.context() as patch:
-        use_shared_exports(shop, patch)
+        use_shared_exports(exports, patch)
         return compile_checkpoint(request(inputs, out)).bundle
 
 
-def test_the_bundle_says_what_it_holds(bundle, shop) -> None:
+def test_the_bundle_says_what_it_holds(bundle, exports) -> None:
     facts = bundle.manifest
-    model = shop.model("conv")
+    model = exports.model("conv")
     assert facts.model.parameters == sum(p.numel() for p in model.parameters())
     assert (facts.model.history, facts.model.horizon, facts.model.action_size) == (3, 2, 4)
     assert (facts.frame.height_px, facts.timing.action_block) == (24, 2)
@@ -332,11 +332,11 @@ def test_a_tensorrt_family_says_how_it_was_quantized(inputs, tmp_path, monkeypat
 
 
 @pytest.fixture(scope="module")
-def planning(shop, inputs, tmp_path_factory) -> Bundle:
+def planning(exports, inputs, tmp_path_factory) -> Bundle:
     """Two families with one small planner; how good random weights plan is no matter here."""
     out = tmp_path_factory.mktemp("planning") / "tiny.jetsight"
     with pytest.MonkeyPatch.context() as patch:
-        use_shared_exports(shop, patch)
+        use_shared_exports(exports, patch)
         patch.setattr(gate, "require", lambda gates: None)
         patch.setattr(family_passes, "_backends", lambda family: [OnnxRuntimeBackend()])
         options = {"precisions": ("fp32", "encode=fp32,forecast=fp32,imagine=int8")}

@@ -25,9 +25,9 @@ from jetsight_compile.quantize import mixed_precision, schemes, vendor
 TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
-def episodes_of(shop, kind: str) -> Episodes:
+def episodes_of(exports, kind: str) -> Episodes:
     """Calibration data that was never recorded; nothing here is about its content."""
-    frames = np.stack([s["frame_hwc_u8"] for s in samples_of(shop, kind, "encode", 16)])
+    frames = np.stack([s["frame_hwc_u8"] for s in samples_of(exports, kind, "encode", 16)])
     side = Side(frames, np.zeros((16, LATENT), np.float32), windows_of(16), cast(Any, None))
     return Episodes(side, side)
 
@@ -39,53 +39,53 @@ def make(builder: FamilyBuilder, plan: FamilyPlan) -> FamilyGraphs:
 class Bench:
     """Builders over the shared exports; their messages are kept."""
 
-    def __init__(self, shop) -> None:
-        self._shop = shop
+    def __init__(self, exports) -> None:
+        self._exports = exports
         self.said: list[str] = []
 
     def __call__(self, kind: str = "conv", **options) -> FamilyBuilder:
         options.setdefault("methods", ("max",))
         self.said.clear()
         return FamilyBuilder(
-            self._shop.model(kind),
-            episodes_of(self._shop, kind),
+            self._exports.model(kind),
+            episodes_of(self._exports, kind),
             Options(**options),
             self.said.append,
         )
 
 
 @pytest.fixture
-def builder_of(shop, monkeypatch) -> Bench:
+def builder_of(exports, monkeypatch) -> Bench:
     def exporter(name: str):
-        kinds = {id(shop.model(kind)): kind for kind in ("conv", "vit")}
-        return lambda model, style: shop.graph(kinds[id(model)], name, style)
+        kinds = {id(exports.model(kind)): kind for kind in ("conv", "vit")}
+        return lambda model, style: exports.graph(kinds[id(model)], name, style)
 
     for name in family.EXPORTS:
         monkeypatch.setitem(family.EXPORTS, name, exporter(name))
     monkeypatch.setattr(
         vendor, "modelopt_placement", lambda graph, kind, layers, samples: tuple(layers)
     )
-    return Bench(shop)
+    return Bench(exports)
 
 
 def types(model: onnx.ModelProto) -> set[int]:
     return {tensor.data_type for tensor in model.graph.initializer}
 
 
-def test_a_float_family_is_its_exports(shop, builder_of) -> None:
+def test_a_float_family_is_its_exports(exports, builder_of) -> None:
     (each,) = plan(["orin-jp6"], ["fp16"])
     made = make(builder_of(), each)
     assert made.precision == {"encode": "fp16", "forecast": "fp16"}
     assert made.quantized == {}
     assert made.trials == ()
     for name, graph in made.graphs.items():
-        assert graph is shop.graph("conv", name, each.style)
+        assert graph is exports.graph("conv", name, each.style)
         assert TYPES["fp16"] in types(graph)
-        assert made.exact[name] is shop.graph("conv", name, each.style.computing("fp32"))
+        assert made.exact[name] is exports.graph("conv", name, each.style.computing("fp32"))
         assert not types(made.exact[name]) & {TYPES["fp16"], TYPES["bf16"]}
 
 
-def test_each_graph_has_its_own_precision(shop, builder_of) -> None:
+def test_each_graph_has_its_own_precision(exports, builder_of) -> None:
     (each,) = plan(["orin-jp6"], ["encode=fp16,forecast=int8"])
     made = make(builder_of(), each)
     assert each.name == "trt-op20-fp16-int8"
@@ -93,7 +93,7 @@ def test_each_graph_has_its_own_precision(shop, builder_of) -> None:
     assert operator_counts(made.graphs["forecast"])["QuantizeLinear"] == 19
     assert list(made.quantized) == ["forecast"]
     assert types(made.graphs["forecast"]) >= {TYPES["fp16"], TensorProto.INT8}
-    sizes = Sizes.of(shop.model("conv"))
+    sizes = Sizes.of(exports.model("conv"))
     for name, graph in made.graphs.items():
         check_graph(graph, name, sizes)
         assert graph.opset_import[0].version == 20
@@ -146,11 +146,11 @@ def test_a_family_does_not_depend_on_what_was_made_before(builder_of) -> None:
             assert bytes_ == second[name].graphs[graph].SerializeToString()
 
 
-def test_a_pattern_is_about_the_graph_it_fits(shop, builder_of) -> None:
+def test_a_pattern_is_about_the_graph_it_fits(exports, builder_of) -> None:
     (each,) = plan(["orin-jp6"], ["int8"])
     made = make(builder_of(keep_float=["trunk.out/*", "last.*"]), each)
     encode, forecast = (made.quantized[name].layers for name in family.EXPORTS)
-    graph = shop.graph("conv", "encode", each.style.computing("fp32"))
+    graph = exports.graph("conv", "encode", each.style.computing("fp32"))
     assert set(quantizable(graph)) - set(encode) == {"trunk.out/Gemm"}
     assert not any("last." in name for name in forecast)
     with pytest.raises(UsageError, match=r"'trunk\.lost/\*' matches no layer"):
@@ -158,7 +158,9 @@ def test_a_pattern_is_about_the_graph_it_fits(shop, builder_of) -> None:
 
 
 @pytest.mark.parametrize("kind", ["conv", "vit"])
-def test_auto_searches_what_the_model_has_a_form_for(shop, builder_of, monkeypatch, kind) -> None:
+def test_auto_searches_what_the_model_has_a_form_for(
+    exports, builder_of, monkeypatch, kind
+) -> None:
     tasks: dict[str, mixed_precision.Task] = {}
 
     def choose(task: mixed_precision.Task) -> mixed_precision.PrecisionChoice:
@@ -189,8 +191,8 @@ def test_a_convolution_in_bfloat16_is_refused_where_onnx_has_none(builder_of) ->
         make(builder_of(), each)
 
 
-def test_calibration_inputs_are_spread_over_the_episodes(shop) -> None:
-    side = episodes_of(shop, "conv").calibration
+def test_calibration_inputs_are_spread_over_the_episodes(exports) -> None:
+    side = episodes_of(exports, "conv").calibration
     found = calibration_samples(side)
     assert len(found["encode"]) == 16
     assert len(found["forecast"]) == 16

@@ -46,10 +46,10 @@ def test_the_table_has_four_tensorrt_families() -> None:
         ("conv", "forecast", "trt-op20-fp16"),
     ],
 )
-def test_families_compile(shop, tmp_path, kind, name, family) -> None:
-    graph = shop.graph(kind, name, FAMILIES[family].style)
+def test_families_compile(exports, tmp_path, kind, name, family) -> None:
+    graph = exports.graph(kind, name, FAMILIES[family].style)
     built = tensorrt_rtx.build(graph.SerializeToString(), tmp_path / "trt.log")
-    assert [built.inputs, built.outputs] == promised(Sizes.of(shop.model(kind)), name)
+    assert [built.inputs, built.outputs] == promised(Sizes.of(exports.model(kind)), name)
     assert len(built.engine) > 1000
     counts = onnx_export.operator_counts(graph)
     assert built.layers["NORMALIZATION"] == counts["LayerNormalization"]
@@ -78,8 +78,8 @@ def test_shipped_geometries_compile(recipe, family) -> None:
 
 
 @needs_rtx
-def test_what_the_parser_refuses_is_one_line(shop, tmp_path) -> None:
-    model = onnx.ModelProto.FromString(shop.graph("conv", "encode").SerializeToString())
+def test_what_the_parser_refuses_is_one_line(exports, tmp_path) -> None:
+    model = onnx.ModelProto.FromString(exports.graph("conv", "encode").SerializeToString())
     odd = helper.make_node("Fourier", ["sub"], ["odd"], name="odd/Fourier", domain="com.me")
     model.graph.node.append(odd)
     with pytest.raises(EngineError, match=r"cannot parse the graph: node 'odd/Fourier'") as caught:
@@ -89,7 +89,7 @@ def test_what_the_parser_refuses_is_one_line(shop, tmp_path) -> None:
 
 
 @needs_rtx
-def test_what_the_compiler_refuses_is_one_line(shop, tmp_path) -> None:
+def test_what_the_compiler_refuses_is_one_line(exports, tmp_path) -> None:
     """One query against many keys has no fused kernel: why the last block is written in parts."""
     f32 = onnx.TensorProto.FLOAT
     ports = [helper.make_tensor_value_info(n, f32, (1, p, 192)) for n, p in (("q", 1), ("k", 257))]

@@ -15,21 +15,21 @@ from jetsight_compile.quantize.schemes import cpu_int8
 
 
 @pytest.fixture(scope="module")
-def encoded(shop) -> quantized.Quantized:
-    return cpu_int8(shop.graph("conv", "encode"), samples_of(shop, "conv", "encode"))
+def encoded(exports) -> quantized.Quantized:
+    return cpu_int8(exports.graph("conv", "encode"), samples_of(exports, "conv", "encode"))
 
 
 @pytest.fixture(scope="module")
-def forecast(shop) -> quantized.Quantized:
-    samples = samples_of(shop, "conv", "forecast")
-    return cpu_int8(shop.graph("conv", "forecast"), samples, methods=["max"])
+def forecast(exports) -> quantized.Quantized:
+    samples = samples_of(exports, "conv", "forecast")
+    return cpu_int8(exports.graph("conv", "forecast"), samples, methods=["max"])
 
 
 def initializers(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
 
 
-def test_every_weighted_layer_is_quantized_and_little_is_lost(shop, encoded, forecast) -> None:
+def test_every_weighted_layer_is_quantized_and_little_is_lost(exports, encoded, forecast) -> None:
     assert len(encoded.layers) == 4  # two convolutions, two Gemms
     # 3 of the action embedding stay float; 1 makes the modulations, 10 a step, of two steps.
     assert len(forecast.layers) == 1 + 2 * 9
@@ -41,8 +41,8 @@ def test_every_weighted_layer_is_quantized_and_little_is_lost(shop, encoded, for
         assert all("Dequantize" not in value for node in kept for value in node.input)
 
 
-def test_quantized_graphs_keep_their_promises(shop, encoded, forecast) -> None:
-    sizes = Sizes.of(shop.model("conv"))
+def test_quantized_graphs_keep_their_promises(exports, encoded, forecast) -> None:
+    sizes = Sizes.of(exports.model("conv"))
     check_graph(encoded.model, "encode", sizes)
     check_graph(forecast.model, "forecast", sizes)
     assert b".onnx" not in encoded.model.SerializeToString()
@@ -59,13 +59,13 @@ def test_weights_leave_a_bit_for_cpus_without_vnni(encoded, forecast) -> None:
         assert all(np.abs(w.astype(int)).max() in (63, 64) for w in weights)
 
 
-def test_ranges_cover_everything_that_was_shown(shop) -> None:
+def test_ranges_cover_everything_that_was_shown(exports) -> None:
     """More samples than one stride: an early, large one must count (it once did not)."""
-    samples = samples_of(shop, "conv", "encode", 80)
+    samples = samples_of(exports, "conv", "encode", 80)
     samples[0]["frame_hwc_u8"][...] = 255
     for sample in samples[1:]:
         sample["frame_hwc_u8"] //= 4
-    model = cpu_int8(shop.graph("conv", "encode"), samples, methods=["max"]).model
+    model = cpu_int8(exports.graph("conv", "encode"), samples, methods=["max"]).model
     makers = {value: node for node in model.graph.node for value in node.output}
     (first,) = (node for node in model.graph.node if node.name == "trunk.layers.0/Conv")
     scale = initializers(model)[makers[first.input[0]].input[1]]
@@ -73,66 +73,66 @@ def test_ranges_cover_everything_that_was_shown(shop) -> None:
     assert 255 / 255 <= scale <= 300 / 255
 
 
-def test_the_best_method_is_chosen_by_measurement(shop, encoded) -> None:
-    graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode")
+def test_the_best_method_is_chosen_by_measurement(exports, encoded) -> None:
+    graph, samples = exports.graph("conv", "encode"), samples_of(exports, "conv", "encode")
     errors = {m: cpu_int8(graph, samples, methods=[m]).error for m in CPU_METHODS}
     assert encoded.error == pytest.approx(min(errors.values()))
     assert errors[encoded.method] == pytest.approx(encoded.error)
     assert max(errors.values()) > min(errors.values())
 
 
-def test_a_layer_can_be_kept_float(shop, encoded) -> None:
-    graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode", 8)
+def test_a_layer_can_be_kept_float(exports, encoded) -> None:
+    graph, samples = exports.graph("conv", "encode"), samples_of(exports, "conv", "encode", 8)
     made = cpu_int8(graph, samples, methods=["max"], keep_float=["trunk.layers.0/*"])
     assert len(made.layers) == len(encoded.layers) - 1
     nodes = {node.name: node for node in made.model.graph.node}
     assert "trunk.layers.0.weight" in nodes["trunk.layers.0/Conv"].input
 
 
-def test_a_pattern_means_every_unrolled_step(shop) -> None:
-    graph = shop.graph("conv", "forecast")
+def test_a_pattern_means_every_unrolled_step(exports) -> None:
+    graph = exports.graph("conv", "forecast")
     left = quantizable(graph, ["blocks.0.qkv/*"])
     assert len(left) == 19 - 2
     assert len(quantizable(graph, ["step1/blocks.0.qkv/*"])) == 19 - 1
 
 
-def test_patterns_that_fit_nothing_and_leave_nothing_are_refused(shop) -> None:
-    graph = shop.graph("conv", "encode")
+def test_patterns_that_fit_nothing_and_leave_nothing_are_refused(exports) -> None:
+    graph = exports.graph("conv", "encode")
     with pytest.raises(UsageError, match=r"'trunk\.laeyrs.*' matches no layer; layers are"):
         quantizable(graph, ["trunk.laeyrs.0/*"])
     with pytest.raises(UsageError, match="no layer is left to quantize"):
         quantizable(graph, ["*"])
 
 
-def test_resizing_is_never_quantized(shop) -> None:
-    graph = shop.graph("vit-resize", "encode")
+def test_resizing_is_never_quantized(exports) -> None:
+    graph = exports.graph("vit-resize", "encode")
     assert any(node.name.startswith("pixels/MatMul") for node in graph.graph.node)
     assert not any(name.startswith("pixels") for name in quantizable(graph))
 
 
-def test_a_quantizer_that_did_nothing_is_caught(shop, encoded) -> None:
-    graph = shop.graph("conv", "encode")
+def test_a_quantizer_that_did_nothing_is_caught(exports, encoded) -> None:
+    graph = exports.graph("conv", "encode")
     with pytest.raises(EngineError, match=r"left layer 'trunk\.layers\.0/Conv' in float"):
         check_quantized(graph, quantizable(graph))
     assert check_quantized(encoded.model, quantizable(graph)) == encoded.tensors == 8
 
 
-def test_the_float_graph_is_not_touched(shop) -> None:
-    graph = shop.graph("conv", "encode")
+def test_the_float_graph_is_not_touched(exports) -> None:
+    graph = exports.graph("conv", "encode")
     before = graph.SerializeToString()
-    cpu_int8(graph, samples_of(shop, "conv", "encode", 8), methods=["max"])
+    cpu_int8(graph, samples_of(exports, "conv", "encode", 8), methods=["max"])
     assert graph.SerializeToString() == before
 
 
-def test_missing_onnxruntime_names_its_extra(shop, monkeypatch) -> None:
+def test_missing_onnxruntime_names_its_extra(exports, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode", 4)
+    graph, samples = exports.graph("conv", "encode"), samples_of(exports, "conv", "encode", 4)
     with pytest.raises(MissingDependency, match=r"jetsight\[c"):
         cpu_int8(graph, samples, methods=["max"])
 
 
-def test_a_method_that_the_cpus_quantizer_lacks_is_left_out_or_refused(shop, encoded) -> None:
-    graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode", 8)
+def test_a_method_that_the_cpus_quantizer_lacks_is_left_out_or_refused(exports, encoded) -> None:
+    graph, samples = exports.graph("conv", "encode"), samples_of(exports, "conv", "encode", 8)
     made = cpu_int8(graph, samples, methods=["mse", "max"])
     assert set(made.tried) == {"max"}
     with pytest.raises(UsageError, match="no calibration by mse; choose max, percentile, entropy"):

@@ -28,14 +28,14 @@ STYLE = Style(20, gelu="erf")
 NANO = MODULES[0]
 
 
-def task_of(shop, allowed: tuple[str, ...] = ("fp32", "fp16", "int8"), **changed) -> Task:
+def task_of(exports, allowed: tuple[str, ...] = ("fp32", "fp16", "int8"), **changed) -> Task:
     """The forecast of the tiny model, of which INT8 keeps 39 dB."""
     plain = Task(
         graph="forecast",
-        export=lambda compute: shop.graph("conv", "forecast", STYLE.computing(compute)),
+        export=lambda compute: exports.graph("conv", "forecast", STYLE.computing(compute)),
         allowed=allowed,
         base="fp16",
-        samples=samples_of(shop, "conv", "forecast", 16),
+        samples=samples_of(exports, "conv", "forecast", 16),
         methods=("max",),
         keep_float=(),
         query=None,
@@ -45,12 +45,12 @@ def task_of(shop, allowed: tuple[str, ...] = ("fp32", "fp16", "int8"), **changed
     return dataclasses.replace(plain, **changed)
 
 
-def quantizer(shop, harmful: dict[str, float]):
+def quantizer(exports, harmful: dict[str, float]):
     """`quantize.tensorrt` without ModelOpt, whose ranges are wrong by a factor in some blocks."""
-    graph = shop.graph("conv", "forecast", STYLE)
+    graph = exports.graph("conv", "forecast", STYLE)
     layers = tuple(quantizable(graph))
     reads = {name: nodes_of(graph)[name].input[0] for name in layers}
-    seen = ranges.collect(graph, reads.values(), samples_of(shop, "conv", "forecast", 8))
+    seen = ranges.collect(graph, reads.values(), samples_of(exports, "conv", "forecast", 8))
     amax = {n: seen[v].amax * harmful.get(block_of(n), 1.0) for n, v in reads.items()}
 
     def tensorrt(exact, kind, samples, *, methods, keep_float=()) -> quantized.Quantized:
@@ -61,10 +61,10 @@ def quantizer(shop, harmful: dict[str, float]):
     return tensorrt
 
 
-def test_what_passes_whole_is_taken_whole(shop, monkeypatch) -> None:
-    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {}))
+def test_what_passes_whole_is_taken_whole(exports, monkeypatch) -> None:
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(exports, {}))
     said: list[str] = []
-    choice = choose(task_of(shop, say=said.append))
+    choice = choose(task_of(exports, say=said.append))
     assert choice.precision == "int8"
     assert [(t.precision, t.kept, t.passed) for t in choice.trials] == [
         ("fp32", (), True),
@@ -72,15 +72,15 @@ def test_what_passes_whole_is_taken_whole(shop, monkeypatch) -> None:
         ("int8", (), True),
     ]
     assert [trial.chosen for trial in choice.trials] == [False, False, True]
-    assert choice.made.layers == tuple(quantizable(shop.graph("conv", "forecast", STYLE)))
+    assert choice.made.layers == tuple(quantizable(exports.graph("conv", "forecast", STYLE)))
     assert said == [f"try forecast in {p}" for p in ("fp32", "fp16", "int8")]
 
 
 @pytest.mark.parametrize("block", ["all", "last"])
-def test_the_harmful_block_goes_back_to_float_and_no_other(shop, monkeypatch, block) -> None:
+def test_the_harmful_block_goes_back_to_float_and_no_other(exports, monkeypatch, block) -> None:
     """Its activations all land on zero; every other block is as good as it was."""
-    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {block: 1e4}))
-    choice = choose(task_of(shop))
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(exports, {block: 1e4}))
+    choice = choose(task_of(exports))
     assert [(t.precision, t.kept, t.passed) for t in choice.trials] == [
         ("fp32", (), True),
         ("fp16", (), True),
@@ -90,17 +90,17 @@ def test_the_harmful_block_goes_back_to_float_and_no_other(shop, monkeypatch, bl
     whole, fewer = choice.trials[2:]
     assert fewer.chosen
     assert fewer.sqnr_db > 22 > whole.sqnr_db
-    graph = shop.graph("conv", "forecast", STYLE)
+    graph = exports.graph("conv", "forecast", STYLE)
     left = [name for name in quantizable(graph) if block_of(name) != block]
     assert choice.made.layers == tuple(left)
     assert fewer.share == pytest.approx(share(graph, left))
     assert whole.floor_ms < fewer.floor_ms < choice.trials[1].floor_ms
 
 
-def test_two_harmful_blocks_go_one_after_the_other(shop, monkeypatch) -> None:
-    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {"all": 1e4, "last": 1e4}))
+def test_two_harmful_blocks_go_one_after_the_other(exports, monkeypatch) -> None:
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(exports, {"all": 1e4, "last": 1e4}))
     monkeypatch.setattr(float_fallback, "FEWEST_SHARE", 0.1)
-    choice = choose(task_of(shop))
+    choice = choose(task_of(exports))
     kept = [set(trial.kept) for trial in choice.trials if trial.precision == "int8"]
     assert [len(each) for each in kept] == [0, 1, 2]
     assert kept[1] < kept[2] == {"all", "last"}
@@ -108,21 +108,21 @@ def test_two_harmful_blocks_go_one_after_the_other(shop, monkeypatch) -> None:
     assert choice.trials[-1].passed
 
 
-def test_too_little_left_to_quantize_is_not_worth_it(shop, monkeypatch) -> None:
+def test_too_little_left_to_quantize_is_not_worth_it(exports, monkeypatch) -> None:
     """Nearly everything is harmful: float it is, and no row keeps less than half of the work."""
-    blocks = blocks_of(quantizable(shop.graph("conv", "forecast", STYLE)))
-    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, dict.fromkeys(blocks, 1e4)))
-    choice = choose(task_of(shop))
+    blocks = blocks_of(quantizable(exports.graph("conv", "forecast", STYLE)))
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(exports, dict.fromkeys(blocks, 1e4)))
+    choice = choose(task_of(exports))
     assert choice.precision == "fp16"
     assert choice.made is None
     assert all(trial.share >= float_fallback.FEWEST_SHARE for trial in choice.trials)
     assert not any(trial.passed for trial in choice.trials if trial.precision == "int8")
 
 
-def test_the_planners_order_can_refuse_what_the_latents_would_pass(shop, monkeypatch) -> None:
-    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {"last": 4.0}))
+def test_the_planners_order_can_refuse_what_the_latents_would_pass(exports, monkeypatch) -> None:
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(exports, {"last": 4.0}))
     monkeypatch.setattr(mixed_precision, "LEAST_RANK", 0.99)
-    choice = choose(task_of(shop, query=question(windows_of(40))))
+    choice = choose(task_of(exports, query=question(windows_of(40))))
     (chosen,) = (trial for trial in choice.trials if trial.chosen)
     assert chosen.kept
     assert chosen.plan.rank >= 0.99
@@ -130,22 +130,22 @@ def test_the_planners_order_can_refuse_what_the_latents_would_pass(shop, monkeyp
     assert whole.sqnr_db > mixed_precision.LEAST_DB
     assert 0.5 < whole.plan.rank < 0.99
     assert not whole.passed
-    choice = choose(task_of(shop))
+    choice = choose(task_of(exports))
     assert choice.precision == "int8"
     assert all(trial.plan is None for trial in choice.trials)
 
 
-def test_nothing_that_passes_is_an_error_with_a_way_out(shop, monkeypatch) -> None:
+def test_nothing_that_passes_is_an_error_with_a_way_out(exports, monkeypatch) -> None:
     monkeypatch.setattr(mixed_precision, "LEAST_DB", 1000.0)
     with pytest.raises(GateError, match=r"train longer, or compile this target in fp32") as caught:
-        choose(task_of(shop, allowed=("fp16",)))
+        choose(task_of(exports, allowed=("fp16",)))
     assert "\n" not in str(caught.value)
 
 
-def test_rows_say_what_was_measured(shop, monkeypatch) -> None:
-    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {}))
+def test_rows_say_what_was_measured(exports, monkeypatch) -> None:
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(exports, {}))
     monkeypatch.setattr(mixed_precision, "LEAST_RANK", 0.5)
-    fp32, fp16, int8 = choose(task_of(shop, query=question(windows_of(40)))).trials
+    fp32, fp16, int8 = choose(task_of(exports, query=question(windows_of(40)))).trials
     assert fp32.sqnr_db > 120 > fp16.sqnr_db > int8.sqnr_db > 30
     assert (fp32.plan.rank, fp32.plan.first_action) == (1.0, 1.0)
     assert fp32.plan.rank > fp16.plan.rank > int8.plan.rank > 0.5
@@ -155,33 +155,33 @@ def test_rows_say_what_was_measured(shop, monkeypatch) -> None:
     assert fp16.share == fp32.share == 1.0 > int8.share > 0.9
 
 
-def test_layers_that_were_asked_to_stay_float_do(shop, monkeypatch) -> None:
-    monkeypatch.setattr(schemes, "tensorrt", quantizer(shop, {}))
-    choice = choose(task_of(shop, keep_float=("last.*",)))
+def test_layers_that_were_asked_to_stay_float_do(exports, monkeypatch) -> None:
+    monkeypatch.setattr(schemes, "tensorrt", quantizer(exports, {}))
+    choice = choose(task_of(exports, keep_float=("last.*",)))
     assert choice.precision == "int8"
     assert not any(block_of(name) == "last" for name in choice.made.layers)
     with pytest.raises(UsageError, match="'lost' matches no layer"):
-        choose(task_of(shop, keep_float=("lost",)))
+        choose(task_of(exports, keep_float=("lost",)))
 
 
-def test_weights_alone_are_tried_where_they_come_in_groups(shop) -> None:
+def test_weights_alone_are_tried_where_they_come_in_groups(exports) -> None:
     """No weight of this tiny forecast has 64 inputs; of 16 most have."""
     style = Style(23, attention="fused")
     task = task_of(
-        shop,
+        exports,
         allowed=("fp16", "int4", "nvfp4"),
-        export=lambda compute: shop.graph("conv", "forecast", style.computing(compute)),
+        export=lambda compute: exports.graph("conv", "forecast", style.computing(compute)),
     )
     choice = choose(task)
     assert {trial.precision for trial in choice.trials} == {"fp16", "nvfp4"}
     assert choice.precision == ("nvfp4" if choice.trials[-1].passed else "fp16")
 
 
-def test_a_format_whose_range_is_left_never_passes(shop) -> None:
+def test_a_format_whose_range_is_left_never_passes(exports) -> None:
     """Weights as they should not be: in float16 their sums are infinite, and then no numbers."""
 
     def export(compute: str):
-        model = copy_of(shop.graph("conv", "forecast", STYLE.computing(compute)))
+        model = copy_of(exports.graph("conv", "forecast", STYLE.computing(compute)))
         for tensor in model.graph.initializer:
             if tensor.name == "step/blocks.0.mlp.up.weight":
                 large = numpy_helper.to_array(tensor) * tensor_type(compute)(6e4)
@@ -191,7 +191,7 @@ def test_a_format_whose_range_is_left_never_passes(shop) -> None:
     def tensor_type(compute: str):
         return {"fp32": np.float32, "fp16": np.float16}[compute]
 
-    choice = choose(task_of(shop, allowed=("fp32", "fp16"), export=export))
+    choice = choose(task_of(exports, allowed=("fp32", "fp16"), export=export))
     assert choice.precision == "fp32"
     assert choice.trials[1].sqnr_db < mixed_precision.LEAST_DB
     assert not choice.trials[1].passed

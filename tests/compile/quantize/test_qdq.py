@@ -91,8 +91,8 @@ def dequantized(model: onnx.ModelProto, node: onnx.NodeProto) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", EIGHT)
 @pytest.mark.parametrize(("model", "name"), [("conv", "encode"), ("vit", "encode")])
-def test_activations_are_symmetric_with_one_scale(shop, kind, model, name) -> None:
-    graph = shop.graph(model, name, PLAIN)
+def test_activations_are_symmetric_with_one_scale(exports, kind, model, name) -> None:
+    graph = exports.graph(model, name, PLAIN)
     recipe = recipe_of(graph, kind)
     made = written(graph, recipe)
     check_quantized(made, recipe.layers)
@@ -112,8 +112,8 @@ def test_activations_are_symmetric_with_one_scale(shop, kind, model, name) -> No
 
 @pytest.mark.parametrize("kind", EIGHT)
 @pytest.mark.parametrize(("model", "name"), [("conv", "encode"), ("vit", "encode")])
-def test_weights_have_one_scale_per_output(shop, kind, model, name) -> None:
-    graph = shop.graph(model, name, PLAIN)
+def test_weights_have_one_scale_per_output(exports, kind, model, name) -> None:
+    graph = exports.graph(model, name, PLAIN)
     recipe = recipe_of(graph, kind)
     made = written(graph, recipe)
     makers, nodes, tensors, floats = makers_of(made), nodes_of(made), protos(made), protos(graph)
@@ -147,8 +147,8 @@ def within_steps(
 
 
 @pytest.mark.parametrize("kind", ["int4", "nvfp4"])
-def test_four_bit_weights_have_one_scale_per_group(shop, kind) -> None:
-    graph, size = shop.graph("vit", "encode", NEWEST), qdq.GROUP[kind]
+def test_four_bit_weights_have_one_scale_per_group(exports, kind) -> None:
+    graph, size = exports.graph("vit", "encode", NEWEST), qdq.GROUP[kind]
     recipe = recipe_of(graph, kind)
     made = written(graph, recipe)
     check_quantized(made, recipe.layers, activations=False)
@@ -193,8 +193,8 @@ def scales(
     return float_of(stored) * float_of(whole)
 
 
-def test_what_several_layers_read_is_quantized_once(shop) -> None:
-    graph = shop.graph("vit", "encode", PLAIN)
+def test_what_several_layers_read_is_quantized_once(exports) -> None:
+    graph = exports.graph("vit", "encode", PLAIN)
     made = written(graph, recipe_of(graph, "int8"))
     nodes = nodes_of(made)
     assert len({nodes[f"trunk.blocks.0.{part}/Gemm"].input[0] for part in "qkv"}) == 1
@@ -204,8 +204,8 @@ def test_what_several_layers_read_is_quantized_once(shop) -> None:
     assert kinds.count("QuantizeLinear") == len(read) < len(quantizable(graph))
 
 
-def test_unrolled_steps_share_their_quantized_weights(shop) -> None:
-    graph = shop.graph("conv", "forecast", PLAIN)
+def test_unrolled_steps_share_their_quantized_weights(exports) -> None:
+    graph = exports.graph("conv", "forecast", PLAIN)
     made = written(graph, recipe_of(graph, "int8"))
     nodes = nodes_of(made)
     first, second = (nodes[f"step{i}/blocks.0.mlp.up/Gemm"] for i in range(2))
@@ -233,8 +233,8 @@ def test_one_value_with_two_ranges_is_quantized_twice() -> None:
     np.testing.assert_allclose(y, 1.27 + 2 * 5.0, rtol=1e-5)
 
 
-def test_layers_that_are_not_listed_stay_as_they_are(shop) -> None:
-    graph = shop.graph("vit", "encode", PLAIN)
+def test_layers_that_are_not_listed_stay_as_they_are(exports) -> None:
+    graph = exports.graph("vit", "encode", PLAIN)
     recipe = recipe_of(graph, "int8")
     kept = [name for name in recipe.layers if ".last." in name]
     made = written(graph, replace(recipe, layers=tuple(n for n in recipe.layers if n not in kept)))
@@ -251,15 +251,17 @@ def test_layers_that_are_not_listed_stay_as_they_are(shop) -> None:
 
 @pytest.mark.parametrize("kind", ["int8", "fp8", "int4", "nvfp4"])
 @pytest.mark.parametrize("compute", ["fp16", "bf16"])
-def test_a_recipe_goes_onto_the_half_precision_twin(shop, kind, compute) -> None:
-    exact, half = (shop.graph("vit", "encode", STYLE[kind].computing(c)) for c in ("fp32", compute))
-    samples = samples_of(shop, "vit", "encode", 12)
+def test_a_recipe_goes_onto_the_half_precision_twin(exports, kind, compute) -> None:
+    exact, half = (
+        exports.graph("vit", "encode", STYLE[kind].computing(c)) for c in ("fp32", compute)
+    )
+    samples = samples_of(exports, "vit", "encode", 12)
     recipe = ranged(exact, kind, samples)
     made = written(half, recipe)
     check_graph(
-        finished(copy_of(made), "encode", Sizes.of(shop.model("vit"))),
+        finished(copy_of(made), "encode", Sizes.of(exports.model("vit"))),
         "encode",
-        Sizes.of(shop.model("vit")),
+        Sizes.of(exports.model("vit")),
     )
     assert check_quantized(made, recipe.layers, activations=kind in EIGHT) > 0
     types = {tensor.data_type for tensor in made.graph.initializer}
@@ -277,9 +279,9 @@ def test_a_recipe_goes_onto_the_half_precision_twin(shop, kind, compute) -> None
     assert quantized.relative_error(np.roll(found, 1, axis=0), expected) > allowed
 
 
-def test_a_scale_is_rounded_before_the_weight_is(shop) -> None:
+def test_a_scale_is_rounded_before_the_weight_is(exports) -> None:
     """Weights divided by a scale that float16 then rounds would be off by that rounding."""
-    half = shop.graph("vit", "encode", PLAIN.computing("fp16"))
+    half = exports.graph("vit", "encode", PLAIN.computing("fp16"))
     made = written(half, recipe_of(half, "int8"))
     tensors, worst = protos(made), 0.0
     for dq in (n for n in made.graph.node if n.name.endswith("weight.dq/DequantizeLinear")):
@@ -294,9 +296,9 @@ def test_a_scale_is_rounded_before_the_weight_is(shop) -> None:
 
 @pytest.mark.parametrize("kind", EIGHT)
 @pytest.mark.parametrize("compute", ["fp16", "fp32"])
-def test_no_scale_is_ever_zero(shop, kind, compute) -> None:
+def test_no_scale_is_ever_zero(exports, kind, compute) -> None:
     """A channel of zeros and an activation that never was: float16 would round their steps to 0."""
-    graph = copy_of(shop.graph("vit", "encode", PLAIN.computing(compute)))
+    graph = copy_of(exports.graph("vit", "encode", PLAIN.computing(compute)))
     for tensor in graph.graph.initializer:
         if tensor.name == "trunk.last.q.weight":
             values = numpy_helper.to_array(tensor).copy()
@@ -308,7 +310,7 @@ def test_no_scale_is_ever_zero(shop, kind, compute) -> None:
     steps = [float_of(t).min() for t in made.graph.initializer if t.name.endswith(".scale")]
     assert min(steps) > 0
     assert min(steps) == pytest.approx(1e-6, rel=0.05)
-    assert np.isfinite(quantized.outputs(made, samples_of(shop, "vit", "encode", 2))).all()
+    assert np.isfinite(quantized.outputs(made, samples_of(exports, "vit", "encode", 2))).all()
 
 
 def test_four_bit_groups_of_zeros_stay_zero() -> None:
@@ -327,8 +329,8 @@ def test_four_bit_groups_of_zeros_stay_zero() -> None:
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp8", "int4", "nvfp4"])
-def test_the_float_graph_is_not_touched_and_float_weights_do_not_ship(shop, kind) -> None:
-    graph = shop.graph("vit", "encode", STYLE[kind])
+def test_the_float_graph_is_not_touched_and_float_weights_do_not_ship(exports, kind) -> None:
+    graph = exports.graph("vit", "encode", STYLE[kind])
     before = graph.SerializeToString()
     recipe = recipe_of(graph, kind)
     made = written(graph, recipe)

@@ -145,11 +145,11 @@ def test_a_dead_activation_does_not_stop_calibration() -> None:
         assert 0 < find(dead, method, "int8") <= 1e-6
 
 
-def test_values_inside_are_seen_without_touching_the_graph(shop) -> None:
-    graph = shop.graph("vit", "encode")
+def test_values_inside_are_seen_without_touching_the_graph(exports) -> None:
+    graph = exports.graph("vit", "encode")
     before = graph.SerializeToString()
     norm = next(n for n in graph.graph.node if n.op_type == "LayerNormalization")
-    samples = samples_of(shop, "vit", "encode", 2)
+    samples = samples_of(exports, "vit", "encode", 2)
     (first, _) = (
         values[norm.output[0]].copy() for values in ranges.observe(graph, [norm.output[0]], samples)
     )

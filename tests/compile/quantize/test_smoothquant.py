@@ -24,8 +24,8 @@ def error(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_the_float_result_stays(shop, kind, name) -> None:
-    graph, samples = shop.graph(kind, name), samples_of(shop, kind, name, 8)
+def test_the_float_result_stays(exports, kind, name) -> None:
+    graph, samples = exports.graph(kind, name), samples_of(exports, kind, name, 8)
     by = factors(graph, samples)
     other = smoothed(graph, by)
     expected = quantized.outputs(graph, samples)
@@ -39,9 +39,9 @@ def test_the_float_result_stays(shop, kind, name) -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_one_side_alone_would_be_seen(shop, kind, name) -> None:
+def test_one_side_alone_would_be_seen(exports, kind, name) -> None:
     """The control: weights that were multiplied behind a norm that was not divided."""
-    graph, samples = shop.graph(kind, name), samples_of(shop, kind, name, 8)
+    graph, samples = exports.graph(kind, name), samples_of(exports, kind, name, 8)
     expected = quantized.outputs(graph, samples)
     wrong = smoothed(graph, factors(graph, samples))
     nodes = nodes_of(wrong)
@@ -50,9 +50,9 @@ def test_one_side_alone_would_be_seen(shop, kind, name) -> None:
         assert error(quantized.outputs(wrong, samples), expected) > 100 * ROUNDING
 
 
-def test_unrolled_steps_share_weights_and_so_their_factors(shop) -> None:
-    graph = shop.graph("vit", "forecast")
-    by = factors(graph, samples_of(shop, "vit", "forecast", 4))
+def test_unrolled_steps_share_weights_and_so_their_factors(exports) -> None:
+    graph = exports.graph("vit", "forecast")
+    by = factors(graph, samples_of(exports, "vit", "forecast", 4))
     found = places(graph)
     assert len(found) == 2 * 5
     assert {place.norm for place in found} == set(by)
@@ -150,10 +150,10 @@ def test_norms_that_are_read_by_anything_else_are_left_alone() -> None:
     ("kind", "name", "compute"),
     [("vit", "encode", "fp16"), ("vit", "encode", "bf16"), ("conv", "forecast", "fp16")],
 )
-def test_factors_are_for_the_half_precision_twin_too(shop, kind, name, compute) -> None:
+def test_factors_are_for_the_half_precision_twin_too(exports, kind, name, compute) -> None:
     """They are found on the float32 graph and folded by node names."""
-    exact, half = (shop.graph(kind, name, STYLE.computing(c)) for c in ("fp32", compute))
-    samples = samples_of(shop, kind, name, 8)
+    exact, half = (exports.graph(kind, name, STYLE.computing(c)) for c in ("fp32", compute))
+    samples = samples_of(exports, kind, name, 8)
     by = factors(exact, samples)
     assert [place.norm for place in places(exact)] == [place.norm for place in places(half)]
     other = smoothed(half, by)
@@ -168,8 +168,8 @@ def test_factors_are_for_the_half_precision_twin_too(shop, kind, name, compute) 
     assert error(quantized.outputs(other, samples), expected) > 10 * rounding
 
 
-def test_the_graph_and_the_layers_are_what_they_were(shop) -> None:
-    graph, samples = shop.graph("vit", "encode"), samples_of(shop, "vit", "encode", 4)
+def test_the_graph_and_the_layers_are_what_they_were(exports) -> None:
+    graph, samples = exports.graph("vit", "encode"), samples_of(exports, "vit", "encode", 4)
     before = graph.SerializeToString()
     other = smoothed(graph, factors(graph, samples))
     assert graph.SerializeToString() == before
@@ -178,13 +178,13 @@ def test_the_graph_and_the_layers_are_what_they_were(shop) -> None:
     onnx.checker.check_model(other, full_check=True)
 
 
-def test_factors_stay_within_float16(shop) -> None:
-    graph = copy_of(shop.graph("vit", "encode"))
+def test_factors_stay_within_float16(exports) -> None:
+    graph = copy_of(exports.graph("vit", "encode"))
     (weight,) = places(graph)[1].weights
     for tensor in graph.graph.initializer:
         if tensor.name == weight:
             small = numpy_helper.to_array(tensor) * np.float32(1e-9)
             tensor.CopyFrom(numpy_helper.from_array(small, tensor.name))
-    by = factors(graph, samples_of(shop, "vit", "encode", 2))
+    by = factors(graph, samples_of(exports, "vit", "encode", 2))
     assert all(1e-2 <= value.min() <= value.max() <= 1e2 for value in by.values())
     assert by[places(graph)[1].norm].max() == 1e2

@@ -46,12 +46,15 @@ def style_of(kind: str) -> Style:
 
 
 @pytest.fixture(scope="module")
-def made(shop):
+def made(exports):
     """Quantizations by model, graph and precision, each made once."""
 
     @cache
     def make(model: str, name: str, kind: str) -> Quantized:
-        graph, samples = shop.graph(model, name, style_of(kind)), samples_of(shop, model, name, 16)
+        graph, samples = (
+            exports.graph(model, name, style_of(kind)),
+            samples_of(exports, model, name, 16),
+        )
         if kind in WEIGHT_ONLY:
             return weight_only(graph, kind, samples)
         return tensorrt(graph, kind, samples, methods=METHODS)
@@ -69,9 +72,9 @@ def test_what_is_quantized_is_pinned(made, model, name, kind) -> None:
 
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 @pytest.mark.parametrize(("model", "name"), [("vit", "encode"), ("conv", "encode")])
-def test_products_really_are_quantized(shop, made, model, name, kind) -> None:
+def test_products_really_are_quantized(exports, made, model, name, kind) -> None:
     """ModelOpt has been seen to insert nothing into graphs of products alone and say nothing."""
-    found, graph = made(model, name, kind), shop.graph(model, name, PLAIN)
+    found, graph = made(model, name, kind), exports.graph(model, name, PLAIN)
     nodes = nodes_of(found.model)
     gemms = [name for name in quantizable(graph) if nodes[name].op_type == "Gemm"]
     assert set(gemms) <= set(found.layers)
@@ -89,13 +92,13 @@ def test_products_really_are_quantized(shop, made, model, name, kind) -> None:
         check_quantized(graph, found.layers)
 
 
-def test_a_coarser_precision_has_a_larger_error(shop, made) -> None:
-    samples = samples_of(shop, "vit", "encode", 16)
-    graph = shop.graph("vit", "encode", PLAIN)
+def test_a_coarser_precision_has_a_larger_error(exports, made) -> None:
+    samples = samples_of(exports, "vit", "encode", 16)
+    graph = exports.graph("vit", "encode", PLAIN)
     expected = quantized.outputs(graph, samples)
 
     def rounding(compute) -> float:
-        half = shop.graph("vit", "encode", PLAIN.computing(compute))
+        half = exports.graph("vit", "encode", PLAIN.computing(compute))
         return quantized.relative_error(quantized.outputs(half, samples), expected)
 
     fp16, bf16 = rounding("fp16"), rounding("bf16")
@@ -105,13 +108,13 @@ def test_a_coarser_precision_has_a_larger_error(shop, made) -> None:
     assert forecast == sorted(forecast)
 
 
-def test_the_best_variant_is_chosen_by_measurement(shop, made) -> None:
+def test_the_best_variant_is_chosen_by_measurement(exports, made) -> None:
     found = made("vit", "encode", "int8")
     assert set(found.tried) == {"max", "mse", "max+smooth", "mse+smooth"}
     assert found.tried[found.method] == found.error == min(found.tried.values())
     assert found.method.endswith("+smooth"), "norms behind a ViT are what SmoothQuant is for"
     assert bool(found.recipe.factors)
-    graph, samples = shop.graph("vit", "encode", PLAIN), samples_of(shop, "vit", "encode", 16)
+    graph, samples = exports.graph("vit", "encode", PLAIN), samples_of(exports, "vit", "encode", 16)
     _, judging = quantized.parted(samples)
     error = quantized.relative_error(
         quantized.outputs(found.model, judging), quantized.outputs(graph, judging)
@@ -119,8 +122,11 @@ def test_the_best_variant_is_chosen_by_measurement(shop, made) -> None:
     assert error == pytest.approx(found.error)
 
 
-def test_a_method_that_tensorrts_quantizer_lacks_is_left_out_or_refused(shop) -> None:
-    graph, samples = shop.graph("conv", "encode", PLAIN), samples_of(shop, "conv", "encode", 8)
+def test_a_method_that_tensorrts_quantizer_lacks_is_left_out_or_refused(exports) -> None:
+    graph, samples = (
+        exports.graph("conv", "encode", PLAIN),
+        samples_of(exports, "conv", "encode", 8),
+    )
     found = tensorrt(graph, "int8", samples, methods=["entropy", "max"])
     assert set(found.tried) == {"max"}
     with pytest.raises(UsageError, match="no calibration by entropy; choose max, percentile, mse"):
@@ -149,16 +155,16 @@ def test_every_quantized_precision_has_one_scheme_and_needs_its_methods() -> Non
     assert served == set(QUANTIZED)
 
 
-def test_smoothing_is_tried_where_there_are_norms_and_it_is_allowed(shop, made) -> None:
+def test_smoothing_is_tried_where_there_are_norms_and_it_is_allowed(exports, made) -> None:
     assert set(made("conv", "encode", "int8").tried) == set(METHODS)
-    graph, samples = shop.graph("vit", "encode", PLAIN), samples_of(shop, "vit", "encode", 8)
+    graph, samples = exports.graph("vit", "encode", PLAIN), samples_of(exports, "vit", "encode", 8)
     plain = tensorrt(graph, "int8", samples, methods=["max"], smoothing=False)
     assert set(plain.tried) == {"max"}
     assert not plain.recipe.factors
 
 
-def test_a_layer_can_be_kept_float(shop, made) -> None:
-    graph, samples = shop.graph("vit", "encode", PLAIN), samples_of(shop, "vit", "encode", 8)
+def test_a_layer_can_be_kept_float(exports, made) -> None:
+    graph, samples = exports.graph("vit", "encode", PLAIN), samples_of(exports, "vit", "encode", 8)
     fewer = tensorrt(graph, "int8", samples, methods=["max"], keep_float=["trunk.last.*"])
     kept = [name for name in made("vit", "encode", "int8").layers if name.startswith("trunk.last.")]
     assert len(kept) == 6
@@ -168,18 +174,18 @@ def test_a_layer_can_be_kept_float(shop, made) -> None:
 
 
 @pytest.mark.parametrize("compute", ["fp16", "bf16"])
-def test_a_quantization_ships_in_the_familys_float_format(shop, made, compute) -> None:
+def test_a_quantization_ships_in_the_familys_float_format(exports, made, compute) -> None:
     found = made("vit", "encode", "int8")
-    half = shop.graph("vit", "encode", PLAIN.computing(compute))
+    half = exports.graph("vit", "encode", PLAIN.computing(compute))
     shipped = rebase(found, half)
     assert (shipped.layers, shipped.tensors, shipped.method) == (
         found.layers,
         found.tensors,
         found.method,
     )
-    finished(copy_of(shipped.model), "encode", Sizes.of(shop.model("vit")))
-    _, judging = quantized.parted(samples_of(shop, "vit", "encode", 16))
-    expected = quantized.outputs(shop.graph("vit", "encode", PLAIN), judging)
+    finished(copy_of(shipped.model), "encode", Sizes.of(exports.model("vit")))
+    _, judging = quantized.parted(samples_of(exports, "vit", "encode", 16))
+    expected = quantized.outputs(exports.graph("vit", "encode", PLAIN), judging)
     error = quantized.relative_error(quantized.outputs(shipped.model, judging), expected)
     assert error < 2 * found.error
     with pytest.raises(UsageError, match="the CPU's quantization has no recipe"):
@@ -215,26 +221,26 @@ def placed(model: onnx.ModelProto, layers: list[str]) -> onnx.ModelProto:
     return model
 
 
-def test_only_the_placement_of_modelopt_is_used(shop, monkeypatch) -> None:
+def test_only_the_placement_of_modelopt_is_used(exports, monkeypatch) -> None:
     fake_modelopt(monkeypatch, placed)
-    graph, samples = shop.graph("vit", "encode", PLAIN), samples_of(shop, "vit", "encode", 8)
+    graph, samples = exports.graph("vit", "encode", PLAIN), samples_of(exports, "vit", "encode", 8)
     found = tensorrt(graph, "int8", samples, methods=["max"], smoothing=False)
     assert found.layers == tuple(quantizable(graph)[:2])
     assert found.model.opset_import[0].version == 20
     assert found.tensors == 4
 
 
-def test_a_modelopt_that_quantizes_nothing_is_caught(shop, monkeypatch) -> None:
+def test_a_modelopt_that_quantizes_nothing_is_caught(exports, monkeypatch) -> None:
     fake_modelopt(monkeypatch, lambda model, layers: model)
-    graph, samples = shop.graph("vit", "encode", PLAIN), samples_of(shop, "vit", "encode", 4)
+    graph, samples = exports.graph("vit", "encode", PLAIN), samples_of(exports, "vit", "encode", 4)
     with pytest.raises(EngineError, match="ModelOpt quantized none of the 15 layers of") as caught:
         tensorrt(graph, "fp8", samples, methods=["max"])
     assert "\n" not in str(caught.value)
 
 
-def test_the_cpus_quantizer_works_after_modelopt(shop) -> None:
+def test_the_cpus_quantizer_works_after_modelopt(exports) -> None:
     """ModelOpt replaces parts of ONNX Runtime's quantizer, with which `cpu-int8` then failed."""
-    graph, samples = shop.graph("conv", "encode"), samples_of(shop, "conv", "encode", 8)
+    graph, samples = exports.graph("conv", "encode"), samples_of(exports, "conv", "encode", 8)
     before = schemes.cpu_int8(graph, samples)
     tensorrt(graph, "int8", samples, methods=["max"])
     after = schemes.cpu_int8(graph, samples)
@@ -242,18 +248,18 @@ def test_the_cpus_quantizer_works_after_modelopt(shop) -> None:
     assert after.tried == before.tried
 
 
-def test_without_modelopt_the_extra_is_named(shop, monkeypatch) -> None:
+def test_without_modelopt_the_extra_is_named(exports, monkeypatch) -> None:
     for name in ("modelopt", "modelopt.onnx.quantization"):
         monkeypatch.setitem(__import__("sys").modules, name, None)
     with pytest.raises(MissingDependency, match=r"jetsight\[quantize\]"):
         vendor.check_modelopt()
-    graph, samples = shop.graph("vit", "encode", PLAIN), samples_of(shop, "vit", "encode", 4)
+    graph, samples = exports.graph("vit", "encode", PLAIN), samples_of(exports, "vit", "encode", 4)
     with pytest.raises(MissingDependency, match=r"jetsight\[quantize\]"):
         tensorrt(graph, "int8", samples, methods=["max"])
     assert weight_only(graph, "nvfp4", samples).layers, "which needs no ModelOpt"
 
 
-def test_weights_that_are_not_in_groups_stay_float(shop, made) -> None:
+def test_weights_that_are_not_in_groups_stay_float(exports, made) -> None:
     found = made("vit", "encode", "int4")
     assert found.layers == ("trunk.embed/Gemm",)
     nodes = nodes_of(made("conv", "encode", "nvfp4").model)
@@ -261,15 +267,20 @@ def test_weights_that_are_not_in_groups_stay_float(shop, made) -> None:
     assert all("dq" not in n.input[1] for n in nodes.values() if n.op_type == "Conv")
     with pytest.raises(UsageError, match="no layer of graph 'forecast' has inputs in groups of 64"):
         weight_only(
-            shop.graph("conv", "forecast", NEWEST), "int4", samples_of(shop, "conv", "forecast", 4)
+            exports.graph("conv", "forecast", NEWEST),
+            "int4",
+            samples_of(exports, "conv", "forecast", 4),
         )
 
 
-def test_a_library_that_rewrites_the_graph_does_not_judge_it(shop) -> None:
+def test_a_library_that_rewrites_the_graph_does_not_judge_it(exports) -> None:
     """onnxruntime moves FP8 pairs past a ReLU and computes something else; why `outputs` forbids
     it to rewrite. If this fails, the library was mended and the option `optimise` can go.
     """
-    graph, samples = shop.graph("conv", "encode", PLAIN), samples_of(shop, "conv", "encode", 8)
+    graph, samples = (
+        exports.graph("conv", "encode", PLAIN),
+        samples_of(exports, "conv", "encode", 8),
+    )
     layers = tuple(quantizable(graph))
     reads = {name: nodes_of(graph)[name].input[0] for name in layers}
     seen = ranges.collect(graph, reads.values(), samples)
@@ -284,10 +295,10 @@ def test_a_library_that_rewrites_the_graph_does_not_judge_it(shop) -> None:
 
 
 @pytest.mark.parametrize("kind", ["int8", "nvfp4"])
-def test_the_float_graph_is_not_touched(shop, made, kind) -> None:
-    graph = shop.graph("vit", "encode", style_of(kind))
-    again = shop.graph("vit", "encode", style_of(kind)).SerializeToString()
+def test_the_float_graph_is_not_touched(exports, made, kind) -> None:
+    graph = exports.graph("vit", "encode", style_of(kind))
+    again = exports.graph("vit", "encode", style_of(kind)).SerializeToString()
     made("vit", "encode", kind)
     assert graph.SerializeToString() == again
     assert not any("Linear" in node.op_type for node in graph.graph.node)
-    assert np.isfinite(quantized.outputs(graph, samples_of(shop, "vit", "encode", 1))).all()
+    assert np.isfinite(quantized.outputs(graph, samples_of(exports, "vit", "encode", 1))).all()

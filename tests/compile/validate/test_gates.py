@@ -22,28 +22,28 @@ from jetsight_compile.validate.negative_controls import scale_half_layer, zero_i
 
 
 @pytest.fixture(scope="module")
-def held_out(shop, tmp_path_factory) -> Side:
+def held_out(exports, tmp_path_factory) -> Side:
     path = tmp_path_factory.mktemp("data") / "calib"
     episodes = [square_episode(seed) for seed in range(4)]
-    return load_episodes(write_dataset(path, episodes), shop.model("conv")).held_out
+    return load_episodes(write_dataset(path, episodes), exports.model("conv")).held_out
 
 
 @pytest.fixture(scope="module")
-def truth(shop, held_out) -> metrics.FloatReference:
-    return metrics.reference(shop.model("conv"), held_out)
+def truth(exports, held_out) -> metrics.FloatReference:
+    return metrics.reference(exports.model("conv"), held_out)
 
 
 @pytest.fixture(scope="module")
-def family(shop) -> gate.FamilyUnderTest:
-    graphs = exact_of(shop)
+def family(exports) -> gate.FamilyUnderTest:
+    graphs = exact_of(exports)
     return gate.FamilyUnderTest("cpu-fp32", dict.fromkeys(GRAPHS, "fp32"), **graphs, exact=graphs)
 
 
 @pytest.fixture(scope="module")
-def int8(shop, truth) -> gate.FamilyUnderTest:
+def int8(exports, truth) -> gate.FamilyUnderTest:
     frames = [{"frame_hwc_u8": frame} for frame in truth.frames_u8[::4]]
     windows = [truth.windows.inputs(i) for i in range(0, len(truth.windows), 4)]
-    exact = exact_of(shop)
+    exact = exact_of(exports)
     made = {
         name: cpu_int8(exact[name], samples, methods=["max"]).model
         for name, samples in (("encode", frames), ("forecast", windows))
@@ -51,8 +51,8 @@ def int8(shop, truth) -> gate.FamilyUnderTest:
     return gate.FamilyUnderTest("cpu-int8", dict.fromkeys(GRAPHS, "int8"), **made, exact=exact)
 
 
-def exact_of(shop, kind: str = "conv") -> dict[str, onnx.ModelProto]:
-    return {name: shop.graph(kind, name) for name in ("encode", "forecast")}
+def exact_of(exports, kind: str = "conv") -> dict[str, onnx.ModelProto]:
+    return {name: exports.graph(kind, name) for name in ("encode", "forecast")}
 
 
 def openvino() -> Backend:
@@ -186,7 +186,7 @@ def with_infinite(graph: onnx.ModelProto, layer: str) -> onnx.ModelProto:
     return model
 
 
-def test_the_insides_need_the_float_graphs_of_this_model(family, truth, shop) -> None:
+def test_the_insides_need_the_float_graphs_of_this_model(family, truth, exports) -> None:
     with pytest.raises(EngineError, match="came without its float32 graph 'encode'"):
         gate.judge(dataclasses.replace(family, exact={}), truth, [OnnxRuntimeBackend()])
     for name in ("encode", "forecast"):
@@ -253,8 +253,8 @@ def test_drift_is_in_units_of_persistence(truth) -> None:
     assert metrics.drift(off, truth).min() > 1e5
 
 
-def test_surprise_is_small_when_the_forecast_is_right(shop, held_out) -> None:
-    model, windows = shop.model("conv"), held_out.windows
+def test_surprise_is_small_when_the_forecast_is_right(exports, held_out) -> None:
+    model, windows = exports.model("conv"), held_out.windows
     std = held_out.z.std(0)
     honest = metrics.surprise(model, windows, std)
     right = windows.z.copy()
@@ -264,17 +264,17 @@ def test_surprise_is_small_when_the_forecast_is_right(shop, held_out) -> None:
     assert np.median(honest) > 0.1
 
 
-def test_a_model_that_sees_nothing_is_refused(shop, held_out) -> None:
+def test_a_model_that_sees_nothing_is_refused(exports, held_out) -> None:
     dead = np.ones_like(held_out.z)
     windows = dataclasses.replace(held_out.windows, z=np.ones_like(held_out.windows.z))
     with pytest.raises(DataError, match="latents do not change"):
         metrics.reference(
-            shop.model("conv"), dataclasses.replace(held_out, z=dead, windows=windows)
+            exports.model("conv"), dataclasses.replace(held_out, z=dead, windows=windows)
         )
 
 
-def test_a_control_needs_a_last_layer(shop) -> None:
-    model = onnx.ModelProto.FromString(shop.graph("conv", "encode").SerializeToString())
+def test_a_control_needs_a_last_layer(exports) -> None:
+    model = onnx.ModelProto.FromString(exports.graph("conv", "encode").SerializeToString())
     last = [node for node in model.graph.node if node.op_type == "Gemm"][-1]
     last.op_type = "Sigmoid"
     del last.input[1:]

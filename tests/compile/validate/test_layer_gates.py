@@ -51,19 +51,19 @@ def quantized(exact: onnx.ModelProto, onto: onnx.ModelProto, kind: qdq.Kind) -> 
     return qdq.written(onto, qdq.QuantizationRecipe(kind, tuple(layers), amax))
 
 
-def test_every_block_is_tapped_once_per_step(shop) -> None:
-    names = [tap.name for tap in taps.places(shop.graph("vit", "encode"))]
+def test_every_block_is_tapped_once_per_step(exports) -> None:
+    names = [tap.name for tap in taps.places(exports.graph("vit", "encode"))]
     assert names == ["trunk.embed", "trunk.blocks.0", "trunk.last", "trunk.projector"]
-    conv = [tap.name for tap in taps.places(shop.graph("conv", "encode"))]
+    conv = [tap.name for tap in taps.places(exports.graph("conv", "encode"))]
     assert conv == ["trunk.layers.0", "trunk.layers.1", "trunk.hidden", "trunk.out"]
-    forecast = [tap.name for tap in taps.places(shop.graph("conv", "forecast"))]
+    forecast = [tap.name for tap in taps.places(exports.graph("conv", "forecast"))]
     for step in range(HORIZON):
         inside = [name for name in forecast if name.startswith(f"step{step}/")]
         assert inside == [f"step{step}/{block}" for block in ("blocks.0", "last", "project")]
 
 
-def test_a_tap_is_the_value_after_the_residual(shop) -> None:
-    graph = shop.graph("vit", "encode")
+def test_a_tap_is_the_value_after_the_residual(exports) -> None:
+    graph = exports.graph("vit", "encode")
     block = next(tap for tap in taps.places(graph) if tap.name == "trunk.blocks.0")
     (node,) = (node for node in graph.graph.node if node.name == block.node)
     assert node.op_type == "Add"
@@ -71,8 +71,8 @@ def test_a_tap_is_the_value_after_the_residual(shop) -> None:
 
 
 @pytest.mark.parametrize("name", ["encode", "forecast"])
-def test_the_last_taps_are_the_outputs_and_taps_change_nothing(shop, name) -> None:
-    graph, samples = shop.graph("vit", name), samples_of(name)
+def test_the_last_taps_are_the_outputs_and_taps_change_nothing(exports, name) -> None:
+    graph, samples = exports.graph("vit", name), samples_of(name)
     places = taps.places(graph)
     values = taps.read(WRITTEN, graph, places, samples)
     outputs = run_all(WRITTEN, graph.SerializeToString(), samples).reshape(len(samples), -1)
@@ -82,18 +82,18 @@ def test_the_last_taps_are_the_outputs_and_taps_change_nothing(shop, name) -> No
 
 
 @pytest.mark.parametrize("name", ["encode", "forecast"])
-def test_the_same_places_are_found_in_half_precision(shop, name) -> None:
-    exact = shop.graph("vit", name, FUSED)
+def test_the_same_places_are_found_in_half_precision(exports, name) -> None:
+    exact = exports.graph("vit", name, FUSED)
     for compute, least_db in (("fp16", 40.0), ("bf16", 18.0)):
-        each = like(exact, shop.graph("vit", name, FUSED.computing(compute)))
+        each = like(exact, exports.graph("vit", name, FUSED.computing(compute)))
         assert min(one.sqnr_db for one in each.values()) > least_db
         assert max(one.sqnr_db for one in each.values()) < 100.0  # it is another graph
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp8"])
 @pytest.mark.parametrize("name", ["encode", "forecast"])
-def test_the_same_places_are_found_behind_q_and_dq(shop, name, kind) -> None:
-    exact, half = (shop.graph("conv", name, style) for style in (FUSED, FUSED.computing("fp16")))
+def test_the_same_places_are_found_behind_q_and_dq(exports, name, kind) -> None:
+    exact, half = (exports.graph("conv", name, style) for style in (FUSED, FUSED.computing("fp16")))
     compiled = quantized(exact, half, kind)
     each = like(exact, compiled)
     assert min(one.sqnr_db for one in each.values()) > 12.0
@@ -105,16 +105,16 @@ def test_the_same_places_are_found_behind_q_and_dq(shop, name, kind) -> None:
 
 
 @pytest.mark.parametrize("kind", ["conv", "vit"])
-def test_the_cpus_quantizer_keeps_the_names(shop, kind) -> None:
+def test_the_cpus_quantizer_keeps_the_names(exports, kind) -> None:
     for name in ("encode", "forecast"):
-        exact = shop.graph(kind, name)
+        exact = exports.graph(kind, name)
         each = like(exact, cpu_int8(exact, samples_of(name), methods=["max"]).model)
         assert min(one.cosine for one in each.values()) > 0.9
 
 
-def test_a_lost_place_is_named(shop) -> None:
+def test_a_lost_place_is_named(exports) -> None:
     graph = onnx.ModelProto()
-    graph.CopyFrom(shop.graph("vit", "forecast", CPU))
+    graph.CopyFrom(exports.graph("vit", "forecast", CPU))
     places = taps.places(graph)
     lost = next(tap for tap in places if tap.name == "step1/last")
     for node in graph.graph.node:
@@ -171,8 +171,8 @@ def test_what_never_moves_is_left_out_and_what_is_no_number_is_worst() -> None:
     assert taps.likeness(found, expected) == taps.Likeness(-1.0, -1.0, -200.0)
 
 
-def test_a_feature_map_has_one_token_per_pixel(shop) -> None:
-    graph, samples = shop.graph("conv", "encode"), samples_of("encode", 2)
+def test_a_feature_map_has_one_token_per_pixel(exports) -> None:
+    graph, samples = exports.graph("conv", "encode"), samples_of("encode", 2)
     places = taps.places(graph)
     first = taps.read(WRITTEN, graph, places, samples)[places[0].name]
     _, channels, height, width = places[0].shape
@@ -189,13 +189,13 @@ def test_a_stale_history_misses_its_newest_latent() -> None:
     assert not np.equal(alone, z[:, :1]).any()
 
 
-def test_the_middle_layer_comes_first_and_the_last_never(shop) -> None:
+def test_the_middle_layer_comes_first_and_the_last_never(exports) -> None:
     for name, last in (("encode", "trunk.out/Gemm"), ("forecast", "step0/project/Gemm")):
-        graph = shop.graph("conv", name)
+        graph = exports.graph("conv", name)
         layers = inner_layers(graph)
         assert last not in layers
         assert len(set(layers)) == len(layers)
-    assert inner_layers(shop.graph("conv", "encode"))[0] == "trunk.layers.1/Conv"
+    assert inner_layers(exports.graph("conv", "encode"))[0] == "trunk.layers.1/Conv"
 
 
 @pytest.mark.parametrize("kind", ["int8", "nvfp4"])

@@ -15,9 +15,9 @@ from jetsight_compile.export.onnx_export import Sizes
 Sample = Mapping[str, np.ndarray]
 
 
-def samples_of(shop, kind: str, name: str, count: int = 40) -> list[dict[str, np.ndarray]]:
+def samples_of(exports, kind: str, name: str, count: int = 40) -> list[dict[str, np.ndarray]]:
     """Random inputs of a shared model's graph."""
-    rng, size = np.random.default_rng(3), Sizes.of(shop.model(kind))
+    rng, size = np.random.default_rng(3), Sizes.of(exports.model(kind))
     if name == "encode":
         shape = (size.h, size.w, 3)
         return [{"frame_hwc_u8": rng.integers(0, 256, shape, dtype=np.uint8)} for _ in range(count)]
