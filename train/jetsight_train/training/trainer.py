@@ -95,6 +95,7 @@ def check_training_data(recipe: Recipe, path: Path) -> None:
     for entry in recipe.anchors:
         check_known(entry.column, dataset.state_names, str(path))
     check_lengths(dataset.episode_lengths, recipe.window, recipe.timing.action_block, path)
+    # Actions are read without decoding a frame.
     rows = [dataset.rows(index).actions for index in range(len(dataset))]
     measured_action(recipe, np.concatenate(rows), path)
 
@@ -238,6 +239,7 @@ class Trainer:
         torch.manual_seed((config.seed << 32) + step + 1)
         self.model.train()
         for group in self.optimiser.param_groups:
+            # From the step alone, so that a resumed run needs no state of a scheduler.
             group["lr"] = learning_rate(config, step)
         rows = self.sampler.rows(self.sampler.draw(step, config.batch))
         z, blocks = self._encoded(rows), self.sampler.blocks(rows)
