@@ -115,7 +115,10 @@ class Session:
             spec = StreamSpec.from_manifest(opened.manifest)
             planning = _planning(opened, loaded)
             session = cls(spec, loaded.encode, loaded.forecast, clock=clock, planning=planning)
+            # Before the session is handed out: an engine that does not compute what PyTorch did
+            # never runs.
             session.parity = loading.parity(opened, loaded)
+        # Also on KeyboardInterrupt: engines hold memory of the device.
         except BaseException:
             loaded.close()
             raise
@@ -145,6 +148,7 @@ class Session:
             EngineError: an engine failed several times in a row.
         """
         self.camera_info = camera.start(StreamRequest.of(self.spec), rate_hz)
+        # Plans of the last stream say nothing about this one.
         self._pool.forget()
         yield from self._loop.run(camera, frames, idle=self._pool.prepare)
 
@@ -233,6 +237,7 @@ class Session:
             UsageError: see `imagine`.
             EngineError: likewise.
         """
+        # A deadline counts from the call, so this is taken before anything else.
         start_ns = self.clock.now_ns()
         return self._pool.imagine(request, self._loop.state(start_ns), start_ns)
 

@@ -174,6 +174,7 @@ def load(path: Path) -> tuple[WorldModel, CheckpointDescription]:
         description.recipe.model, description.frame, description.timing, description.action
     )
     if description.heads is not None:
+        # Before the tensors are filled in, so that the strict check covers those of the heads.
         model.heads = description.heads.build(model.config.latent_size, model.action_size)
     _fill(model, _tensors(folder / WEIGHTS, weights), folder / WEIGHTS)
     return model.eval(), description
@@ -182,6 +183,7 @@ def load(path: Path) -> tuple[WorldModel, CheckpointDescription]:
 def _folder_of(path: Path) -> Path:
     if path.is_file():
         with path.open("rb") as file:
+            # The first bytes are enough to tell; nothing of a pickle is decoded.
             head = file.read(4)
         if head.startswith(_PICKLE_MAGIC):
             raise CheckpointError(
@@ -228,6 +230,7 @@ def _tensors(path: Path, weights: bytes) -> dict[str, Tensor]:
 
 def _fill(model: WorldModel, tensors: dict[str, Tensor], path: Path) -> None:
     for name, tensor in tensors.items():
+        # Safetensors checks layout and sizes, not values.
         if not torch.isfinite(tensor).all():
             raise CheckpointError(
                 f"{path}: tensor {name!r} holds NaN or infinity; the training run diverged, "

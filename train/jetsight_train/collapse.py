@@ -44,6 +44,7 @@ def latent_health(z: Tensor) -> LatentHealth:
     centred = (z - z.mean(dim=0)).double()
     std = centred.std(dim=0)
     correlation = (centred / (std + _TINY)).T @ (centred / (std + _TINY)) / (len(z) - 1)
+    # In float64, because singular values of collapsed latents span many orders of magnitude.
     share = torch.linalg.svdvals(centred)
     share = share / (share.sum() + _TINY)
     entropy = -(share * torch.log(share + _TINY)).sum()

@@ -21,6 +21,7 @@ BARLOW_EPS = 1e-5  # BatchNorm1d's, which the official code normalises with
 
 def variance_term(z: Tensor, margin: float = VICREG_MARGIN, eps: float = VICREG_EPS) -> Tensor:
     """VICReg's variance term: mean over D of `relu(margin - sqrt(Var(z) + eps))`; `z [N, D]`."""
+    # `eps` is inside the root, whose gradient at 0 is infinite.
     std = torch.sqrt(z.var(dim=0) + eps)
     return functional.relu(margin - std).mean()
 
@@ -65,6 +66,7 @@ def cross_correlation(first: Tensor, second: Tensor, eps: float = BARLOW_EPS) ->
     """Correlate every dimension of `first` with every one of `second`: `[D, D]`."""
 
     def standardised(z: Tensor) -> Tensor:
+        # The biased variance, as in BatchNorm1d, which the official code uses.
         return (z - z.mean(dim=0)) / torch.sqrt(z.var(dim=0, unbiased=False) + eps)
 
     return standardised(first).T @ standardised(second) / len(first)
@@ -151,6 +153,7 @@ def barlow_twins(predicted: Tensor, target: Tensor, config: ObjectiveConfig) -> 
     correlation = cross_correlation(predicted, target)
     on_diagonal = (1.0 - correlation.diagonal()).square().sum()
     redundant = off_diagonal(correlation).square().sum()
+    # Detached, or a wider spread of the targets would lower the error by itself.
     spread = target.detach().std(dim=0) + BARLOW_EPS
     return {
         "prediction": config.prediction * ((predicted - target) / spread).square().mean(),

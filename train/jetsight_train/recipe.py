@@ -190,6 +190,7 @@ def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:
     Raises:
         UsageError: neither exists; the message lists the shipped names.
     """
+    # A file of the user comes before a shipped recipe of the same name.
     for candidate in (Path(name_or_path), shipped / f"{name_or_path}.toml"):
         if candidate.is_file():
             return candidate

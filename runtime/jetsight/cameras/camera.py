@@ -109,6 +109,7 @@ class Camera:
         try:
             info = self._source.start(request)
             sources.check_start(info, request)
+        # Also on KeyboardInterrupt: an opened device would stay busy.
         except BaseException:
             self._source.close()
             raise
@@ -119,10 +120,14 @@ class Camera:
         native_hz = info.fps or request.camera_hz
         self._speed = rate / native_hz if rate and not info.physical else 1.0
         self._grid = TickGrid(round(1e9 / request.camera_hz), 1e9 / native_hz)
+        # Only a recording that is not in real time may wait for the loop instead of dropping.
         self._slot = LatestSlot(request, lossless=not info.physical and rate == 0)
         shape = (request.height_px, request.width_px, 3)
         limit_ns = round(HealthLimits().frozen_s * 1e9)
+        # A recording or a simulator may rightly repeat its pixels; the noise of a sensor never
+        # does.
         self._detector = FrozenDetector(shape, limit_ns) if info.physical else None
+        # A daemon, because a driver may block in `read` for ever after a camera was unplugged.
         self._thread = threading.Thread(target=self._pump, name="jetsight-camera", daemon=True)
         self._thread.start()
         return info
@@ -182,6 +187,7 @@ class Camera:
         if self._thread is None:
             self._source.close()
             return
+        # Before the join: a lossless writer may be waiting in the slot.
         self._slot.close()
         self._thread.join(_JOIN_S)
         if self._thread.is_alive():
@@ -222,6 +228,7 @@ class Camera:
             self._wait_until(self._clock.now_ns() + delay_ns)
             delay_ns = min(2 * delay_ns, longest_ns)
             try:
+                # The camera that is back may be another one, or in another mode.
                 sources.check_start(self._source.start(self._request), self._request)
                 reading = self._source.read()
             except CameraError as error:
@@ -229,6 +236,7 @@ class Camera:
                 continue
             if reading is not None:
                 _log.warning("%s: back", self.info.label)
+                # Time and scene went on meanwhile, so no history may reach across.
                 reading.cut = True
                 return reading
         return None
@@ -243,15 +251,18 @@ class Camera:
             tick = self._grid.place(reading.media_ns)
         if tick is None:
             return  # the camera is faster than the model's: another frame is nearer to the tick
+        # Counted also where the frame is rejected, so that the loop sees the gap.
         self._index += 1
         why = sources.defect(reading.image_hwc_u8, self._request)
         self._rejecting = why is not None
         if self._paced:
             self._wait_until(self._due_ns(reading.media_ns))
+        # After the wait: a rejected frame of a recording takes its time as well.
         if why is not None:
             self.rejected += 1
             self.last_defect = f"frame {self._index} {why}"
             return
+        # After the wait too: a recorded frame is captured when it is delivered.
         stamp_ns = self._stamp_ns(reading)
         if self._detector is not None and reading.image_hwc_u8 is not None:
             self._frozen = self._detector.update(reading.image_hwc_u8, stamp_ns)
@@ -281,4 +292,5 @@ class Camera:
             left_ns = due_ns - self._clock.now_ns()
             if left_ns <= 0:
                 return
+            # In naps, so that `close` need not wait for a slow recording.
             self._clock.sleep_ns(min(left_ns, _NAP_NS))

@@ -37,6 +37,7 @@ class HeldRandom:
     """
 
     def __init__(self, low: NDArray, high: NDArray, hold: int, seed: int) -> None:
+        # A uniform draw needs finite bounds.
         self._low = np.where(np.isfinite(low), low, -1.0)
         self._high = np.where(np.isfinite(high), high, 1.0)
         self._hold = hold
@@ -91,6 +92,7 @@ class GymSource:
         hold = request.action_block
         self._drive = self._policy or HeldRandom(space.low, space.high, hold, self._seed)
         fps = self._env.metadata.get("render_fps")
+        # The rate is checked, not set: one step of the environment is one tick of the model.
         if fps is not None and not rates_agree(fps, request.camera_hz):
             raise CameraError(
                 f"{self._id} runs at {fps:g} steps per second, but the model at "
@@ -105,6 +107,7 @@ class GymSource:
         if cut:
             self._restart()
         plan = np.asarray(self._drive(self._env, self._request.plan_ticks), np.float32)
+        # The last action belongs to the episode before.
         executed, media_ns = None if cut else self._executed, self._ticks * self._period_ns
         reading = Reading(self._image, media_ns, actions=executed, plan=plan, cut=cut)
         self._execute(plan[0])
@@ -133,6 +136,8 @@ class GymSource:
     def _picture(self, observation: Any) -> NDArray:
         values = observation.values() if isinstance(observation, dict) else [observation]
         for value in values:
+            # A picture among the observations is preferred: it has the size that the model was
+            # trained on.
             if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3:
                 return np.ascontiguousarray(value)
         image = self._env.render()
@@ -150,6 +155,7 @@ def _make(env_id: str, request: StreamRequest) -> Any:
         warnings.simplefilter("ignore")  # simulators warn about their own dependencies
         gymnasium = _import("gymnasium")
         module, _, name = env_id.rpartition(":")
+        # Imported by name, so that a missing package is reported with the extra to install.
         if name.startswith("gym_pusht/"):
             _import("gym_pusht")
         try:

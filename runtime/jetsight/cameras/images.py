@@ -39,7 +39,9 @@ class ImageFolderSource(ReadingsSource):
                 f"{self._folder} holds no images ({', '.join(SUFFIXES)}); give a folder of "
                 "images, a video file or a dataset with meta/info.json"
             )
+        # Folders list their files in any order.
         files.sort(key=natural_key)
+        # The first one gives the size of all; the camera thread rejects those that differ.
         first = read_image(files[0])
         period_ns, av = round(1e9 / request.camera_hz), import_av()
         # An image that cannot be read still counts as a tick, or all later ones would be early.
@@ -70,6 +72,7 @@ def _decoded(av: Any, path: Path) -> tuple[NDArray | None, str]:
     try:
         # From memory: in a path, FFmpeg would read a % as a number pattern.
         with av.open(io.BytesIO(path.read_bytes())) as container:
+            # A truncated JPEG would otherwise be filled up with grey.
             whole_only(container.streams.video[0])
             picture = next(container.decode(video=0), None)
             if picture is not None and not picture.is_corrupt:
@@ -82,4 +85,5 @@ def _decoded(av: Any, path: Path) -> tuple[NDArray | None, str]:
 def natural_key(path: Path) -> tuple[list[Any], str]:
     """Make a sort key that orders the numbers in a name by value."""
     parts = re.split(r"(\d+)", path.name.lower())
+    # The name itself decides between `1.png` and `01.png`, whose numbers are equal.
     return [int(p) if p.isdecimal() else p for p in parts], path.name

@@ -42,6 +42,7 @@ class LatestSlot:
     """
 
     def __init__(self, request: StreamRequest, *, lossless: bool = False) -> None:
+        # Allocated once: in steady state a frame costs a copy and an exchange of references.
         self._back, self._ready, self._front = (_Buffer(request) for _ in range(3))
         self._lossless = lossless
         self._log = ActionLog(_LOG_TICKS, request.step_size)
@@ -60,13 +61,16 @@ class LatestSlot:
         frame.index, frame.tick, frame.captured_ns = index, tick, captured_ns
         frame.plan = _copied(reading.plan, back.plan)
         with self._changed:
+            # A loop, as a condition variable may wake without cause.
             while self._lossless and self._fresh and not self._closed:
                 self._changed.wait()
             if self._closed:
                 return False
             if reading.actions is not None:
+                # In the log, not in the buffer: that of a frame overwritten unread is lost.
                 self._log.extend(tick, reading.actions)
             self.dropped += self._fresh
+            # An exchange under the lock, so that neither side ever sees half a frame.
             self._back, self._ready = self._ready, back
             self._fresh = True
             self._changed.notify_all()
@@ -78,6 +82,7 @@ class LatestSlot:
         The frame is the caller's until the next `take`.
         """
         with self._changed:
+            # A single wait: waking early only means a try again, and the loop copes with None.
             if not self._fresh and not self._closed:
                 self._changed.wait(timeout_s)
             if not self._fresh:
@@ -92,6 +97,7 @@ class LatestSlot:
     def _actions_of(self, buffer: _Buffer) -> NDArray | None:
         tick, before = buffer.frame.tick, self._taken_tick
         self._taken_tick = tick
+        # Of the first frame only the action right before it is wanted.
         known = self._log.since(tick - 1 if before is None else before, tick, buffer.actions)
         return buffer.actions[-known:] if known else None
 
@@ -105,6 +111,7 @@ class LatestSlot:
     def exhausted(self) -> bool:
         """True if the slot is closed and the last frame was taken."""
         with self._changed:
+            # The last frame is still delivered after the end.
             return self._closed and not self._fresh
 
 

@@ -58,6 +58,7 @@ class EpisodeSource(ReadingsSource):
         for number, episode in enumerate(episodes):
             actions = data.rows(episode).actions if data.action_names else None
             for t, frame in enumerate(data.frames(episode)):
+                # By number: decoding refuses a video whose frames are not evenly spaced.
                 media_ns = start_ns + t * period_ns
                 yield Reading(
                     frame,
@@ -66,4 +67,5 @@ class EpisodeSource(ReadingsSource):
                     plan=None if actions is None else actions[t : t + request.plan_ticks],
                     cut=number > 0 and t == 0,
                 )
+            # One time line for all episodes; the cut keeps histories apart.
             start_ns += data.episode_lengths[episode] * period_ns

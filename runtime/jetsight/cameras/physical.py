@@ -74,6 +74,7 @@ class _LiveSource(ReadingsSource, ABC):
         try:
             pictures = packet.decode()
         except av.error.FFmpegError:
+            # A damaged packet costs one frame, which is rejected and counted; the stream goes on.
             yield Reading(None, self._clock.now_ns())
             return
         for picture in pictures:
@@ -116,6 +117,7 @@ class DeviceSource(_LiveSource):
 
     def _reading(self, image: Any, input_ns: int | None) -> Reading:
         stamp_ns = self._stamps.capture_ns(input_ns)
+        # Ticks follow the same clock as the stamps, so they agree with the age of a frame.
         media_ns = self._clock.now_ns() if stamp_ns is None else stamp_ns
         return Reading(image, media_ns, stamp_ns)
 
@@ -157,6 +159,7 @@ class RtspSource(_LiveSource):
 
 
 def _check_device(path: str) -> None:
+    # FFmpeg's own error names neither the other devices nor the missing group.
     if not os.path.exists(path):
         found = ", ".join(str(p) for p in sorted(Path("/dev").glob("video*"))) or "none"
         raise CameraError(f"there is no camera {path}; devices found: {found}")

@@ -60,6 +60,7 @@ class ReadingsSource:
             container = open_input(av)
         except (av.error.FFmpegError, OSError) as error:
             raise CameraError(f"{cannot} ({first_line(error)}); {advice}") from error
+        # Before the check below, which may raise.
         self._opened.callback(container.close)
         if not container.streams.video:
             raise CameraError(f"{self._label} has no video stream; {no_video}")

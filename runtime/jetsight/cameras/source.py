@@ -165,6 +165,7 @@ def defect(image: NDArray | None, request: StreamRequest) -> str | None:
     expected = (request.height_px, request.width_px, 3)
     if image.shape != expected:
         return f"is {list(image.shape)}, expected {list(expected)}"
+    # A maximum allocates nothing, and real darkness has noise.
     if int(image.max()) == 0:
         return "is all black, as from a covered lens or a lost cable"
     return None

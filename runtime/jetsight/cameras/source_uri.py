@@ -55,7 +55,9 @@ def _path(src: str, clock: Clock, rate_hz: float | None) -> Source:
         from jetsight.cameras.physical import DeviceSource
 
         return DeviceSource(src, clock=clock, rate_hz=rate_hz)
+    # From the right, because a folder's name may hold a # as well.
     path, (folder, _, episode) = Path(src), src.rpartition("#")
+    # Before the plain folder: a dataset is one, too.
     if _is_dataset(path) or (episode.isdecimal() and _is_dataset(Path(folder))):
         return _episodes(src)
     if path.is_dir():

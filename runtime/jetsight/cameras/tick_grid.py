@@ -24,6 +24,7 @@ class TickGrid:
 
     def __init__(self, period_ns: int, spacing_ns: float | None = None) -> None:
         self._period_ns = period_ns
+        # A source slower than the grid cannot have two frames for one tick.
         self._spacing_ns = min(spacing_ns or period_ns, period_ns)
         self._origin_ns: float | None = None
         self._media_ns = 0
@@ -39,11 +40,14 @@ class TickGrid:
             self._origin_ns, self._media_ns = float(media_ns), media_ns - self._period_ns
         place = (media_ns - self._origin_ns) / self._period_ns
         tick = round(place)
+        # Before measuring: a step back in time is no spacing.
         if media_ns <= self._media_ns:
             return min(tick, self._tick)
         self._measure(media_ns)
+        # Too early for its tick: the next frame of a faster source is nearer to it.
         if tick <= self._tick or place - tick < self._earliest():
             return None
+        # A share only: following each frame in full would turn jitter into drift.
         self._origin_ns += _GAIN * (place - tick) * self._period_ns
         self._tick = tick
         return tick

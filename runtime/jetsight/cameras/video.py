@@ -38,6 +38,7 @@ class VideoSource(ReadingsSource):
         )
         context = stream.codec_context
         context.thread_count = 1  # frame threads would delay every frame by one
+        # A file that states no rate is taken to have the model's.
         fps = float(stream.average_rate or stream.guessed_rate or request.camera_hz)
         self._readings = self._decoded(stream, fps)
         return SourceInfo(self._label, context.height, context.width, fps)
@@ -48,9 +49,11 @@ class VideoSource(ReadingsSource):
         for picture in _pictures(stream):
             count += 1
             known_ns = None if picture is None else pts_ns(picture, stream)
+            # A picture that was not decoded, or has no stamp, is one period after the one before.
             media_ns = media_ns + period_ns if known_ns is None else known_ns
             whole = picture is not None and not picture.is_corrupt
             yield Reading(rgb(picture) if whole else None, media_ns)
+        # At the end, after every intact frame was delivered.
         if count < expected * (1 - _SLACK):
             raise CameraError(
                 f"{self._label} ends after {count} of about {expected} frames, which were all "

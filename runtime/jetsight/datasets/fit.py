@@ -58,6 +58,7 @@ def check_dataset_fits(where: object, found: RecordingSpec, wanted: RecordingSpe
             "record at the model's rate, or train for this one"
         )
     names, expected = list(found.action_names), list(wanted.action_names)
+    # Made-up names (`action_0`) carry no order that could be compared.
     counted = len(names) == len(expected) and unnamed(ACTION_KEY, len(names)) in (names, expected)
     if names != expected and not counted:
         raise DataError(

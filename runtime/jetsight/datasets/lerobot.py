@@ -167,6 +167,7 @@ class LeRobotDataset:
         # In the order of names, because folders list their files in any order.
         for name in sorted(f.relative_to(self.path).as_posix() for f in files if f.is_file()):
             size, content = _file_digest(self.path / name)
+            # The size and NUL bytes keep names and contents of neighbouring files apart.
             total.update(f"{name}\0{size}\0{content}\n".encode())
         return total.hexdigest()
 
@@ -181,8 +182,10 @@ class LeRobotDataset:
         """Read the rows of one episode, as a PyArrow table with the `wanted` columns."""
         place = self._place(index)
         keys = ["episode_index", "frame_index", *wanted]
+        # A v3 file holds many episodes, so only row groups that may hold this one are read.
         table = lerobot_meta.read_parquet(place.data_file, keys, index)
         table = table.take(np.flatnonzero(table["episode_index"].to_numpy() == index))
+        # A missing or repeated row would shift actions against frames without any other sign.
         order = table["frame_index"].to_numpy()
         if not np.array_equal(order, np.arange(place.length)):
             raise DataError(
@@ -194,11 +197,13 @@ class LeRobotDataset:
 
 def _matrix(column: Any, size: int, key: str, file: Path) -> NDArray[np.float32]:
     """Convert a numeric column to float32 [T,size]; LeRobot keeps size 1 as scalars."""
+    # One piece: `flatten` of a chunked column takes structs apart, not lists.
     column = column.combine_chunks()
     flat = column.flatten() if hasattr(column, "flatten") and column.type.num_fields else column
     try:
         values = np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32)
     except (TypeError, ValueError):
+        # Reported below, with the sizes.
         values = np.zeros(0, dtype=np.float32)
     if values.size != len(column) * size or not np.isfinite(values).all():
         raise DataError(
@@ -212,6 +217,7 @@ def _file_digest(path: Path) -> tuple[int, str]:
     content, size = hashlib.sha256(), 0
     try:
         with path.open("rb") as stream:
+            # Piece by piece: a video may be larger than memory.
             while block := stream.read(1 << 20):
                 content.update(block)
                 size += len(block)

@@ -86,6 +86,7 @@ def choose_camera(features: Mapping[str, Any], wanted: str | None, folder: Path)
         for key, feature in features.items()
         if isinstance(feature, dict)
         and feature.get("dtype") in ("video", "image")
+        # A depth map is stored as a video but holds no colours.
         and not (feature.get("info") or {}).get("video.is_depth_map")
     ]
     if not cameras:
@@ -149,6 +150,7 @@ def places(folder: Path, info: Info, camera: str, *, video: bool) -> list[Episod
     keys = ["episode_index", "length", "data/chunk_index", "data/file_index"]
     clip = [f"videos/{camera}/{k}" for k in ("chunk_index", "file_index", "from_timestamp")]
     table = _episode_table(folder, [*keys, *(clip if video else [])])
+    # Episodes are spread over several files, in any order.
     rows = sorted(zip(*(table[key] for key in table), strict=True))
     if [row[0] for row in rows] != list(range(info.total_episodes)):
         raise DataError(
@@ -180,6 +182,7 @@ def _inside(folder: Path, template: str, **values: Any) -> Path:
         raise DataError(
             f"{folder / INFO} has the unusable path {template!r}; correct it"
         ) from problem
+    # A dataset may be a download: its paths must not read files of the robot.
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise DataError(f"{folder / INFO} has the path {template!r}, which leaves the dataset")
     return folder / name
@@ -194,6 +197,7 @@ def _episode_table(folder: Path, columns: list[str]) -> dict[str, list[Any]]:
         table = read_parquet(file, columns)
         for key in columns:
             values = table[key].to_pylist()
+            # Null cells become None; `type`, since a bool is an int as well.
             if any(type(value) not in (int, float) for value in values):
                 raise DataError(f"{file} has a gap in column {key!r}; copy the dataset again")
             merged[key] += values
@@ -213,6 +217,7 @@ def read_parquet(file: Path, columns: Sequence[str], episode: int | None = None)
         MissingDependency: PyArrow is not installed.
     """
     try:
+        # Here, because a robot with a live camera needs no PyArrow.
         import pyarrow.parquet as pq
     except ImportError as problem:
         raise MissingDependency("pyarrow", "camera", "reading a LeRobot dataset") from problem
@@ -232,6 +237,7 @@ def _may_hold(group: Any, episode: int) -> bool:
     """Return whether a row group can hold `episode`; True if it has no statistics."""
     for i in range(group.num_columns):
         column = group.column(i)
+        # Without statistics the group is read: that costs time, skipping it would cost frames.
         if column.path_in_schema == "episode_index" and column.is_stats_set:
             return bool(column.statistics.min <= episode <= column.statistics.max)
     return True

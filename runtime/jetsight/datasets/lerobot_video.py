@@ -75,6 +75,8 @@ class Clip:
                 f"{self.path} has frames of {picture.width}x{picture.height} px, meta/info.json "
                 f"says {self.width}x{self.height}; {_AGAIN}"
             )
+        # Each frame by its own time: a dropped one would shift all later frames against their
+        # actions.
         due_s = self.start_s + count / self.fps
         if picture.is_corrupt or abs(picture.time - due_s) > 0.5 / self.fps:
             raise DataError(

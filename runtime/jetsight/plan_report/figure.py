@@ -69,6 +69,7 @@ def check(path: Path) -> None:
         raise UsageError(f"--picture is {str(path)!r}, expected a name with .png, .svg or .pdf")
     if path.is_dir():
         raise StorageError(f"{path} is a folder, expected a file name for --picture")
+    # The nearest folder that exists, because writing makes those below it.
     folder = next(place for place in path.absolute().parents if place.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise StorageError(f"cannot write into {folder}; give --picture a folder of yours")
@@ -82,6 +83,7 @@ def write(path: Path, report: PlanReport, shown: FigureImages) -> None:
         StorageError: it cannot be written.
         MissingDependency: matplotlib is not installed.
     """
+    # Drawn in memory first: a failed drawing leaves an older picture in place.
     atomic.write_file(path, draw(report, shown, path.suffix[1:].lower()))
 
 
@@ -161,6 +163,7 @@ def _mark_best(axis: Any, report: PlanReport, costs: NDArray, rank: NDArray) -> 
     """Draw the plan; its candidate may have come in an earlier iteration."""
     cost = report.plan.cost
     axis.axhline(cost, color=ORANGE, lw=1.0, ls=DASHED, zorder=0)
+    # Close, not equal: the costs of samples and the best one are separate outputs of the graph.
     same = np.flatnonzero(np.isclose(costs, cost, rtol=1e-5))
     where = "" if len(same) else ", of an earlier iteration"
     at = rank[same[0]] if len(same) else 0.5
@@ -191,6 +194,7 @@ def _iterations(axes: Any, report: PlanReport) -> None:
     top.set_ylabel("best cost")
     bottom.set(xlabel="iteration", ylabel="spread (% of start)")
     number = np.arange(1, plan.iterations + 1)
+    # Matplotlib leaves a gap for NaN, while 3e38 would stretch the axis.
     costs = np.where(plan.costs < BROKEN_COST, plan.costs, np.nan).astype(float)
     spread = 100.0 * plan.spread.astype(float)
     for axis, values, color in ((top, costs, BLUE), (bottom, spread, GREEN)):
@@ -209,11 +213,13 @@ def _actions(axis: Any, report: PlanReport) -> None:
     seconds = report.facts.horizon * report.block / report.hz
     axis.set(title="Actions", xlabel="seconds from now", xlim=(-len(past) / report.hz, seconds))
     own_low, own_high = np.asarray(action.low), np.asarray(action.high)
+    # Quantities of different units or bounds share an axis only as shares of their bounds.
     together = len(set(action.units)) == 1 and not any(
         np.ptp(b) for b in (low, high, own_low, own_high)
     )
     axis.set_ylabel((action.units[0] or "robot units") if together else "share of bounds")
     floor = 0.0 * own_low if together else low
+    # Both bounds of an action may be equal, and 0 divides nothing.
     scale = 1.0 + floor if together else np.maximum(high - low, 1e-12)
     past = (past - floor) / scale
     for i, (name, unit) in enumerate(zip(action.names, action.units, strict=True)):

@@ -55,6 +55,7 @@ class FrameIndex:
     def nearest(self, z: NDArray) -> list[Neighbour]:
         """Find the nearest frame to each of the latents `z [H, D]`."""
         found = []
+        # Step by step: all differences at once would need H times the memory of the library.
         for wanted in z:
             off = np.square((self.z - wanted) / self.scale).mean(axis=1)
             row = int(off.argmin())
@@ -89,6 +90,7 @@ def build_library(
     """
     episodes = library_episodes(data, without, among)
     total = sum(data.episode_lengths[i] for i in episodes)
+    # Rounded up, so that at most `most` frames are encoded.
     stride = -(-total // (most or total))
     rows, places = [], []
     for episode in episodes:
@@ -96,6 +98,7 @@ def build_library(
             if tick % stride == 0:
                 encode.inputs["frame_hwc_u8"].write(frame)
                 encode.run()
+                # The view is overwritten by the next run.
                 rows.append(encode.outputs["z"].read().copy())
                 places.append((episode, tick))
         progress(data.episode_lengths[episode])
@@ -127,6 +130,7 @@ def pictures(data: LeRobotDataset, neighbours: Sequence[Neighbour]) -> list[NDAr
         wanted.setdefault(each.episode, set()).add(each.tick)
     found = {}
     for episode, ticks in wanted.items():
+        # Each episode is decoded once and in order, because video cannot be read backwards.
         ascending = sorted(ticks)
         for tick, frame in zip(ascending, frames_at(data, episode, ascending), strict=True):
             found[episode, tick] = frame

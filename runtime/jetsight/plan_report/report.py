@@ -163,6 +163,7 @@ class PlanReport:
         violations = self.plan.candidate_violations
         if not self.constrained or not len(violations):
             return np.zeros(len(self.plan.candidate_costs), bool)
+        # A candidate that is not finite is counted as invalid, not as refused.
         return np.asarray((violations > 0) & (violations < BROKEN_COST))
 
     @property
@@ -178,12 +179,14 @@ def ranked(costs: NDArray, violations: NDArray) -> NDArray:
     Feasible ones by cost, then infeasible ones by violation, then those that are no numbers.
     """
     worse = violations > 0.0
+    # Invalid first: 3e38 also stands in their violations and would make them infeasible.
     kind = np.where(costs >= BROKEN_COST, 2, worse.astype(int))
     return np.lexsort((np.where(worse, violations, costs), kind))
 
 
 def distance(z: NDArray, z_goal: NDArray) -> NDArray:
     """Compute the squared distance of latents `[..., D]` as planners do."""
+    # In float64: near the goal the difference of float32 latents is small.
     return np.asarray(np.square(np.asarray(z, np.float64) - z_goal).sum(axis=-1))
 
 
@@ -240,4 +243,5 @@ def _list(values: NDArray | None) -> list[Any] | None:
 
 
 def _finite(value: float) -> float | None:
+    # JSON has no NaN, and 3e38 only stands for a cost that is not finite.
     return float(value) if math.isfinite(value) and value < BROKEN_COST else None

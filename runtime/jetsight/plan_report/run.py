@@ -101,6 +101,7 @@ def plan_once(
     Raises:
         JetsightError: the options are wrong, or something cannot be read or loaded.
     """
+    # Without a family, since frames and options are checked before an engine is chosen.
     spec = PlanSpec.from_manifest(bundle.manifest)
     reader = StartReader(spec.stream, args.resize)
     request, start = _read(args, spec, reader)
@@ -108,6 +109,7 @@ def plan_once(
     with Session.open(bundle, args.backend, args.family, threads=args.threads) as session:
         planner = _planner(session, request)
         z_now = _watch(session, start)
+        # Copied: closing the session releases the buffers that the plan shows.
         plan = session.plan(replace(request, planner=planner.graph)).copy()
         precision = session.precision[planner.graph]
         ran_on = RanOn(bundle.manifest.name, session.backend, session.family, precision)
@@ -204,6 +206,7 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
+        # NaN, so that one check below refuses words and infinities alike.
         return math.nan
 
 
@@ -235,6 +238,7 @@ def _own_episodes(args: OfflinePlanArgs, data: LeRobotDataset) -> set[int]:
 def _planner(session: Session, request: PlanRequest) -> PlannerSpec:
     """Choose and load the planner, so that the start is not stale when the engines are ready."""
     planners, name = {p.graph: p for p in session.planners}, request.planner
+    # Without planners `load_planner` below gives the better message.
     if name is not None and planners and name not in planners:
         raise UsageError(
             f"{session.family} has no planner {name[:100]!r}; choose one of {', '.join(planners)}"
@@ -249,6 +253,7 @@ def _watch(session: Session, start: Start) -> NDArray | None:
     """Stream the start; returns the newest latent `[D]`, None if it is not finite."""
     z = None
     for forecast in session.stream(Slides(start, session.spec.action_block, session.clock)):
+        # Each forecast overwrites the view of the one before.
         z = None if forecast.z is None else forecast.z.copy()
     return z
 

@@ -158,6 +158,7 @@ class StartReader:
         ticks = range(place.tick - spec.span_ticks, place.tick + 1, spec.action_block)
         frames = self._recorded(data, place, ticks)
         actions = data.rows(place.episode).actions
+        # One block more than the history spans, where the episode has it.
         first = max(0, place.tick - spec.history * spec.action_block)
         return Start(
             frames_u8=tuple(frames),
@@ -194,6 +195,7 @@ class StartReader:
                 )
             self.resized.append(Resized(label, width, height))
             image = resize(image, *wanted)
+        # After resizing: `defect` also checks the size.
         problem = defect(image, StreamRequest.of(spec))
         if problem is not None:
             raise CameraError(f"{label} {problem}; give a frame that shows the scene")
@@ -207,6 +209,7 @@ def parse(text: str) -> Path | EpisodeTick:
         UsageError: it is neither.
     """
     path, match = Path(text), _RECORDED.fullmatch(text)
+    # An image whose name happens to look like a tick of a recording is still an image.
     if match and not path.is_file():
         return EpisodeTick(Path(match["folder"]), int(match["episode"]), int(match["tick"]))
     if path.suffix.lower() not in SUFFIXES:
@@ -235,6 +238,7 @@ def frames_at(data: LeRobotDataset, episode: int, ticks: Sequence[int]) -> list[
     for tick, frame in enumerate(frames):
         if tick in wanted:
             found.append(frame)
+        # Decoding the rest of the episode would be wasted.
         if tick == ticks[-1]:
             break
     return found
@@ -267,6 +271,7 @@ class Slides:
             image_hwc_u8=frames[index],
             index=index,
             tick=self._start.tick - left * self._block,
+            # Stamped when shown, so that no frame from a file is stale.
             captured_ns=self._clock.now_ns(),
             action_since=self._start.actions if left == 0 else None,
         )

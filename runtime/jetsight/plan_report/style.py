@@ -22,7 +22,7 @@ METADATA: dict[str, dict[str, None]] = {
 _STYLE = {
     "text.parse_math": False,  # a path may hold dollar signs
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "jetsight",
+    "svg.hashsalt": "jetsight",  # else ids in the file are random
     "font.family": "sans-serif",
     "font.size": 8.5,
     "axes.edgecolor": GREY,
@@ -62,6 +62,7 @@ def figure(width_in: float, height_in: float) -> Any:
     """Make an empty figure whose parts make room for each other; it needs no display."""
     from matplotlib.figure import Figure
 
+    # Not pyplot, which picks a window system and keeps every figure alive.
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 

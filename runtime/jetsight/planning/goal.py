@@ -64,6 +64,8 @@ class Goal:
             return value
         if isinstance(value, Mapping):
             return cls.probe(value)
+        # The number of axes tells image and latent apart; sizes are compared once the model is
+        # known.
         if isinstance(value, np.ndarray) and value.ndim == 3:
             return cls.image(value)
         if isinstance(value, np.ndarray) and value.ndim == 1:

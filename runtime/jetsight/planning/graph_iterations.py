@@ -21,6 +21,7 @@ from jetsight.planning.noise import Noise
 
 LONGEST = 8  # iterations in one launch; a longer one would miss deadlines and save nothing
 _REMEMBERED = {"cost": "cost", "violation": "violation", "invalid": "invalid", "std": "std_next"}
+# Read once, at the end of a plan; everything else either stays on the device or is remembered.
 _RESULTS = ("actions", "z_future", "costs", "violations", "kept_next")
 
 
@@ -104,6 +105,7 @@ class ChainedIterations:
             name: np.zeros((self._slots, *size), np.float32) for name, size in sizes.items()
         }
         self._connect()
+        # After binding, which replaces arrays of both engines.
         self._inputs = dict(engines[0].inputs)
         self._outputs = [dict(engine.outputs) for engine in engines]
         # A chain fetches what its end needs; fetching after every run would wait each time.
@@ -128,6 +130,7 @@ class ChainedIterations:
 
     def write(self, name: str, value: NDArray) -> None:
         """Set an input of the first iteration."""
+        # A graph has no inputs of size 0, and some libraries drop those that nothing depends on.
         if name in self._inputs:
             self._inputs[name].write(value)
 
@@ -138,6 +141,7 @@ class ChainedIterations:
     def chunk(self, first: int, most: int) -> int:
         """Return the length of the longest chain that may begin at `first`."""
         slot, count = self._noise.slot(first), LONGEST
+        # A recorded chain reads consecutive rows of the noise, so it cannot wrap round its end.
         while count > 1 and (count > most or first % count or slot + count > self._slots):
             count //= 2
         return count
@@ -145,6 +149,8 @@ class ChainedIterations:
     def run(self, first: int, count: int, trace: ConvergenceTrace) -> None:
         """Run a chain: one launch, and one wait at its end."""
         slot, turn = self._noise.slot(first), first % 2
+        # Rows and the engine to begin with are fixed in a recording, so each combination has its
+        # own.
         key = (slot, turn, count)
         chain = self._chains.get(key)
         if chain is None:
@@ -152,6 +158,7 @@ class ChainedIterations:
         chain.run()
         self._last = (first + count - 1) % 2
         for name, array in self._remembered.items():
+            # All rows, because the recorded copy to the host is of the whole array.
             array.read(self._host[name])
             rows = self._host[name][slot : slot + count]
             noted: NDArray = getattr(trace, name)[first : first + count]
@@ -167,6 +174,7 @@ class ChainedIterations:
             work.append(engine)
             for name, output in _REMEMBERED.items():
                 work.append(copy(engine.outputs[output], self._remembered[name], None, row))
+        # The results of all engines before the last are overwritten unread.
         results = [fetch for name, fetch in self._fetches[last].items() if name in _RESULTS]
         return [*work, *self._fetches_remembered, *results]
 
@@ -176,6 +184,7 @@ class ChainedIterations:
 
     def close(self) -> None:
         """Release the chains and the engines."""
+        # Chains first: they refer to memory of the engines.
         for chain in self._chains.values():
             chain.close()
         self._chains = {}

@@ -27,7 +27,7 @@ from jetsight.planning.planner import Planner
 from jetsight.planning.time_budget import GraphTime, PlannerChoice, TimesFile, choose, percentiles
 from jetsight.stream.loop import StreamState
 
-_MEASURED_RUNS = 10
+_MEASURED_RUNS = 10  # so few that their 99th percentile is the slowest one
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,14 @@ class PlannerPool:
             UsageError: the request is wrong, whatever the state of the world.
             EngineError: the planner's graph cannot be loaded.
         """
+        # Before loading: a wrong call must not cost the loading of a graph.
         check_request(request, self._require().spec)
         load_ns = self._clock.now_ns()
         planner = self._used = self.planner(request.planner, request.deadline_ms)
         load_ns = self._clock.now_ns() - load_ns
         planner.inputs.set_request(request)
         goal_ns = self._clock.now_ns()
+        # Without a history there is no plan, so the goal's image is not encoded then.
         reason = planner.inputs.set_state(state) or self._set_goal(planner, request.goal)
         goal_ns = self._clock.now_ns() - goal_ns
         if reason is not None:
@@ -118,6 +120,7 @@ class PlannerPool:
             EngineError: its graph cannot be loaded or has other arrays than the manifest says.
         """
         known = {planner.graph: planner for planner in self._require().spec.planners}
+        # Without a choice there is nothing to measure.
         if name is None and (budget_ms is None or len(known) == 1):
             name = next(iter(known))
         if name is None:
@@ -150,6 +153,7 @@ class PlannerPool:
 
     def close(self) -> None:
         """Release the engines."""
+        # Emptied first, so that engines are closed once even if closing one of them fails.
         loaded, self._loaded, self._used = self._loaded, {}, None
         for planner in loaded.values():
             planner.close()
@@ -166,8 +170,10 @@ class PlannerPool:
         loaded = self._loaded.get(planner.graph)
         measured = loaded or self._load(planner)
         try:
+            # One run more, because `warm_up` leaves out the time of its first.
             return percentiles(planner.graph, measured.warm_up(_MEASURED_RUNS + 1))
         finally:
+            # Loaded only to be measured: planners that are not used hold no memory.
             if loaded is None:
                 measured.close()
 
@@ -185,26 +191,33 @@ class PlannerPool:
         with ExitStack() as undo:
             engines = _engines(planning, planner, undo)
             if planning.prove is not None:
+                # Before engines are connected, which binds their inputs; both are of the same
+                # bytes.
                 planning.prove(planner.graph, engines[0])
             iterations = _iterations(planning.backend, engines, noise)
             undo.callback(iterations.close)
             loaded = Planner(spec, planner, iterations, noise, self._clock, planning.seed)
+            # Here no deadline covers it, and the timer gets a first time to judge deadlines by.
             loaded.warm_up()
+            # The planner owns engines and iterations from here on.
             undo.pop_all()
         return loaded
 
     def _set_goal(self, planner: Planner, goal: Goal) -> PlanReason | None:
         try:
             z = goal.z if goal.image_hwc_u8 is None else self._encoded(goal.image_hwc_u8)
+        # A fault of the running robot ends in a plan with its reason, only wrong calls raise.
         except EngineError:
             return PlanReason.ENGINE_FAILED
         return planner.inputs.set_goal_latent(z)
 
     def _encoded(self, image: NDArray) -> NDArray:
         """Return the latent `[D]` of a goal image; the same image is encoded once."""
+        # By content: the caller may hand in an equal copy, or change its own array in place.
         if self._goal_image is None or not np.array_equal(self._goal_image, image):
             self._encode.inputs["frame_hwc_u8"].write(np.ascontiguousarray(image))
             self._encode.run()
+            # The engine's view is overwritten by the next camera frame, which it encodes as well.
             self._goal_z = self._encode.outputs["z"].read().copy()
             self._goal_image = image.copy()
         assert self._goal_z is not None

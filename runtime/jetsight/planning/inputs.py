@@ -84,6 +84,7 @@ class PlannerInputs(dict[str, NDArray]):
             {name: np.zeros(s, np.float32) for name, s in shapes.items() if name not in _CHANGING}
         )
         self._spec, self._planner = spec, planner
+        # With a context of 1 the graph has no such input.
         past: NDArray = self.get("a_hist", np.zeros(0, np.float32))
         self.past_actions = past.reshape(-1, len(spec.low))
         # Bounds of 0 would turn every candidate of a warm-up into the same plan.
@@ -106,6 +107,7 @@ class PlannerInputs(dict[str, NDArray]):
         self["when"][:] = arrival(self._planner.horizon, block, request.arrive_ticks)
         if "hazard_limit" in self:
             thresholds = [hazard.threshold for hazard in heads.hazards]
+            # The constraint is part of the graph; a limit that no logit reaches turns it off.
             self["hazard_limit"][:] = thresholds if request.constrain else NO_LIMIT
 
     def set_state(self, state: StreamState) -> PlanReason | None:
@@ -116,17 +118,21 @@ class PlannerInputs(dict[str, NDArray]):
         reason, known = state.forecaster.context(
             state.tick, self["z_hist"], self.past_actions, last
         )
+        # Only the rate limit and the start of `hold` depend on the last action.
         if reason is None and not known and (planner.rate_limited or planner.start == "hold"):
             reason = Reason.ACTIONS_UNKNOWN
         if reason is not None:
             return OF_HISTORY[reason]
+        # One NaN in the past would make the cost of every candidate NaN.
         if not (np.isfinite(self.past_actions).all() and np.isfinite(last).all()):
             return PlanReason.ACTIONS_UNKNOWN
+        # Last: a specific cause says more than the age that follows from it.
         return PlanReason.FRAME_STALE if state.stale else None
 
     def set_goal_latent(self, z: NDArray | None) -> PlanReason | None:
         """Write the goal's latent `[D]`, None for a goal of targets alone; reason if not finite."""
         z_goal = self["z_goal"]
+        # Targets alone give the latent the weight 0, but 0 times an old NaN would still be NaN.
         z_goal[:] = 0.0 if z is None else z
         finite = np.isfinite(z_goal).all() and np.isfinite(self.get("probe_target", z_goal)).all()
         return None if finite else PlanReason.GOAL_NOT_FINITE
@@ -142,6 +148,7 @@ class PlannerInputs(dict[str, NDArray]):
         high[:] = spec.high if limits.high is None else _sized("high", limits.high, size)
         if "rate" in self:
             self._set_rate(limits.rate_per_s, size)
+        # Compared after rounding to float32: these are the numbers that the graph reads.
         _refuse(spec, low > high, "low", low, "is above high")
         _refuse(spec, low < spec.low, "low", low, "is below the robot's own")
         _refuse(spec, high > spec.high, "high", high, "is above the robot's own")
@@ -167,6 +174,7 @@ class PlannerInputs(dict[str, NDArray]):
         for name, value in goal.targets.items():
             for quantity, number in _targets_of(name, value, quantities):
                 i = quantities.index(quantity)
+                # An angle and its own cosine may both be named.
                 if given[i]:
                     raise UsageError(f"the goal gives {quantity!r} twice")
                 target[i], given[i] = number, 1.0

@@ -67,11 +67,12 @@ class HostIterations:
         self._engine, self._noise = engine, noise
         self._inputs, self._outputs = dict(engine.inputs), dict(engine.outputs)
         self._pairs = [(engine.outputs[o], engine.inputs[i]) for o, i in handed_on(engine)]
-        self._one = np.zeros(1, np.float32)
+        self._one = np.zeros(1, np.float32)  # reused, so that reading a scalar allocates nothing
         self._fresh = True
 
     def write(self, name: str, value: NDArray) -> None:
         """Set an input of the first iteration."""
+        # A graph has no inputs of size 0, and some libraries drop those that nothing depends on.
         if name in self._inputs:
             self._inputs[name].write(value)
         self._fresh = True
@@ -86,6 +87,7 @@ class HostIterations:
     def run(self, first: int, count: int, trace: ConvergenceTrace) -> None:
         """Run iterations one by one."""
         for iteration in range(first, first + count):
+            # After a write the inputs hold the start of a plan, not what the last one ended with.
             if not self._fresh:
                 for output, into in self._pairs:
                     into.write(output.read())

@@ -50,6 +50,7 @@ class LimitChecker:
 
     def __init__(self, spec: PlanSpec, inputs: Mapping[str, NDArray], ticks: int) -> None:
         self._inputs = inputs
+        # Infinity is fine on the host; only inputs of graphs must be finite.
         self._rate = inputs.get("rate", np.full_like(spec.low, np.inf))
         self._slack = _ROUNDING * (spec.high - spec.low)
         self._before = np.zeros((ticks, len(spec.low)), np.float32)
@@ -60,6 +61,7 @@ class LimitChecker:
         Actions that rounding moved past the bounds are clipped in place; others are refused.
         """
         low, high, before = self._inputs["low"], self._inputs["high"], self._before
+        # First: np.clip keeps NaN.
         if not np.isfinite(actions).all():
             return False
         before[0], before[1:] = self._inputs["a_last"], actions[:-1]
@@ -69,5 +71,6 @@ class LimitChecker:
         # Not `any outside`: comparisons with a NaN limit are false, so this form refuses it.
         if not ((actions >= lower) & (actions <= upper)).all():
             return False
+        # Moves an action by the slack at most, since everything farther out was refused.
         np.clip(actions, low, high, out=actions)
         return True

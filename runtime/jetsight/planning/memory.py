@@ -49,6 +49,7 @@ class PlanMemory:
         self._tick, self.cost, self.violation = tick, cost, violation
         self._actions[:], self._kept[:] = actions, kept
         for name, values in self._inputs.items():
+            # Copied, because the planner's inputs are overwritten by the next request.
             self._purpose[name][:] = values
 
     def forget(self) -> None:
@@ -57,6 +58,7 @@ class PlanMemory:
 
     def age(self, tick: int) -> int | None:
         """Count ticks since the plan was made; None if no action of it is left at `tick`."""
+        # A negative age means that the time line of the stream was set back.
         if self._tick is None or not 0 <= tick - self._tick < len(self._actions):
             return None
         return tick - self._tick
@@ -114,7 +116,9 @@ class ConvergenceTrace:
         # Python floats: NumPy would warn where a broken engine returns infinity.
         broken_now, broken_then = float(self.violation[now]), float(self.violation[then])
         if broken_now > 0:
+            # In this form a NaN counts as no gain, so a broken engine ends the search.
             return not broken_now < broken_then * (1 - _IMPROVEMENT)
+        # The plan has just become feasible; its cost was not minimized before that.
         if broken_then > 0:
             return False
         cost_now, cost_then = float(self.cost[now]), float(self.cost[then])

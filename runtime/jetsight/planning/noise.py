@@ -75,12 +75,14 @@ class Noise:
         if self._held[slot] == iteration:
             return False
         assert self._key is not None
+        # A generator for each iteration, so that the order of drawing does not matter.
         generator = np.random.default_rng([*self._key, iteration])
         if self._colour is None:
             generator.standard_normal(out=self.by_tick[slot], dtype=np.float32)
         else:
             generator.standard_normal(out=self._white, dtype=np.float32)
             np.matmul(self._colour, self._white, out=self.by_tick[slot])
+        # After colouring, in place: the mean itself is a candidate.
         self.by_tick[slot, 0] = 0.0
         self._held[slot] = iteration
         return True
@@ -102,12 +104,15 @@ def colouring(ticks: int, beta: float) -> NDArray:
     frequency (Timmer and Koenig, 1995), the constant one as large as the slowest wave, with every
     tick scaled to variance 1.
     """
+    # In float64, rounded once at the end: it is computed once per planner.
     time = np.arange(ticks) / ticks
     columns = []
     for wave in range(ticks // 2 + 1):
+        # The power of frequency 0 would be infinite.
         size = max(wave, 1) ** (-beta / 2)
         alone = wave == 0 or 2 * wave == ticks  # the sine of these is zero at every tick
         angle = 2 * math.pi * wave * time
+        # One coefficient instead of two carries half the variance.
         columns.append(size * math.sqrt(0.5 if alone else 1.0) * np.cos(angle))
         if not alone:
             columns.append(size * np.sin(angle))

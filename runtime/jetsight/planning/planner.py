@@ -93,6 +93,7 @@ class Planner:
             The best plan found, or the reason why there is none.
         """
         most = self.facts.iterations if iterations is None else int(iterations)
+        # Only a request for more iterations than the planner's own allocates.
         if most > len(self._trace.cost):
             self._trace = ConvergenceTrace(most, self._std.reshape(self._shape))
         self._noise.use(self._key(seed))
@@ -106,9 +107,12 @@ class Planner:
             self._after_ns = self._clock.now_ns() - began_ns
             plan.parts_ms["result"] = self._after_ns / 1e6
         except EngineError:
+            # Draws on the device may be incomplete, so all are made and copied again.
             self._noise.forget()
             plan.reason = PlanReason.ENGINE_FAILED
         if seed is None:
+            # Already here, so that `prepare` draws the next plan's noise while the loop waits for a
+            # frame.
             self._number += 1
             self._noise.use(self._key(None))
         return plan
@@ -124,6 +128,7 @@ class Planner:
             self._iterations.run(done, count, self._trace)
             ended_ns = self._clock.now_ns()
             noise_ns, work_ns = noise_ns + drawn_ns - began_ns, work_ns + ended_ns - drawn_ns
+            # With the drawing: noise that was not prepared takes time of the deadline as well.
             self._pace.add(ended_ns - began_ns, count)
             done = self._trace.note(done, count)
             if not exactly and self._trace.has_converged(done):
@@ -168,6 +173,7 @@ class Planner:
 
     def _key(self, seed: int | None) -> tuple[int, ...]:
         if seed is None:
+            # The first number keeps seeds of callers apart from the planner's own sequence.
             return 0, self._seed, self._number
         return 1, int(seed), 0
 
@@ -186,6 +192,7 @@ class Planner:
         for name, values in self.inputs.items():
             self._iterations.write(name, values)
         mean, std = self._mean.reshape(self._shape), self._std.reshape(self._shape)
+        # The mean is the first incumbent, so a warm start never returns a worse plan than it got.
         for name, values in (("mean", mean), ("std", std), ("incumbent", mean)):
             self._iterations.write(name, values)
         if self.facts.kept:
@@ -199,6 +206,7 @@ class Planner:
         """Return how many iterations to run now; 0 when time is up."""
         left = most - done
         if deadline_ns is not None:
+            # What reading and checking the last result took is kept back from the deadline.
             left_ns = deadline_ns - self._after_ns - self._clock.now_ns()
             fitting = self._pace.affordable(left_ns, started=done > 0)
             left = left if fitting is None else min(left, fitting)
@@ -213,10 +221,12 @@ class Planner:
             self._hand_on(plan, age)
             return
         plan.cost, plan.violation = float(trace.cost[done - 1]), float(trace.violation[done - 1])
+        # A broken engine may return NaN as the count, which `round` refuses.
         plan.invalid = round(float(np.nan_to_num(trace.invalid[:done]).sum()))
         self._iterations.read("costs", self._costs)
         if len(self._violations):
             self._iterations.read("violations", self._violations)
+        # Also for a plan that is refused: the candidates are its evidence.
         plan.candidate_costs, plan.candidate_violations = self._seen[2:]
         self._iterations.read("actions", self._actions.reshape(self._shape))
         self._iterations.read("z_future", self._z_future)
@@ -224,16 +234,19 @@ class Planner:
         if plan.reason is not PlanReason.OK:
             return
         if self.facts.kept:
+            # Only a valid plan is remembered, so a refused one never starts the next.
             self._iterations.read("kept_next", self._kept.reshape(-1, *self._shape))
         self._memory.keep(plan.tick, self._actions, self._kept, plan.cost, plan.violation)
         plan.valid = True
         plan.actions, plan.z_future = self._seen[:2]
 
     def _verdict(self, plan: Plan) -> PlanReason:
+        # A NaN passes these two comparisons and is refused below.
         if plan.cost >= BROKEN_COST:
             return PlanReason.ALL_INVALID
         if plan.violation > 0:
             return PlanReason.INFEASIBLE
+        # A sum is finite only if both terms are.
         finite = np.isfinite(plan.cost + plan.violation) and np.isfinite(self._z_future).all()
         return (
             PlanReason.OK
@@ -247,6 +260,7 @@ class Planner:
         if age is None or not self._memory.same_purpose:
             return
         self._actions[:] = self._mean  # the plan before, shifted; see `_begin`
+        # Checked again: the limits and the last action may differ from those of the plan before.
         if self._memory.violation <= 0 and self._admission.admits(self._actions):
             plan.reason, plan.valid, plan.ticks_old = PlanReason.HANDED_ON, True, age
             plan.cost, plan.violation = self._memory.cost, self._memory.violation

@@ -170,6 +170,7 @@ class TimesFile:
             _LOGGER.warning("planner times are measured again: %s", error)
             return None
         graphs = [time.graph for time in found.times]
+        # The name holds half of a digest, so the content is compared in full.
         if found.on != self._on or sorted(graphs) != sorted(self._on.graphs):
             _LOGGER.warning("planner times are measured again: %s is about something else", path)
             return None
@@ -179,10 +180,12 @@ class TimesFile:
         """Write the times; where that is not possible, they are measured in every session."""
         try:
             path = self.path()
+            # In two steps, because `mode` applies to the last folder only.
             path.parent.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(mode=0o700, exist_ok=True)
             content = _Times("jetsight-planner-times", 1, self._on, tuple(times))
             with atomic.new_file(path) as stream:
+                # Whatever the umask is.
                 os.fchmod(stream.fileno(), 0o600)
                 stream.write(strict_json.dump(content))
         except (OSError, JetsightError) as error:
@@ -243,9 +246,11 @@ class IterationTimer:
         if left_ns <= 0:
             return 0
         known = self._times_ns[: min(self._count, _REMEMBERED)]
+        # Without a measured time one iteration is run to get one.
         if not known:
             return None if started else 1
         expected = max(known) if started else min(known)
+        # A clock that stands still, as in tests.
         if expected <= 0:
             return None
         count = int(left_ns // expected)

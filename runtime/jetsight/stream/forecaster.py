@@ -73,6 +73,7 @@ class Forecaster:
             False when the frame is not newer than the last one and must be dropped.
         """
         if frame.action_since is not None:
+            # Before the tick is judged: a dropped frame still reports what the robot did.
             self._actions.extend(frame.tick, frame.action_since)
         self.encode_ns = self.forecast_ns = 0
         return self._latents.advance(frame.tick)
@@ -80,12 +81,14 @@ class Forecaster:
     def encode(self, frame: Frame) -> Reason | None:
         """Compute `z`; a latent that is not finite enters no history."""
         self._encode.inputs["frame_hwc_u8"].write(frame.image_hwc_u8)
+        # The copy of the frame counts as overhead of the loop, not as time of the engine.
         start_ns = self._clock.now_ns()
         self._encode.run()
         self.encode_ns = self._clock.now_ns() - start_ns
         self._encode.outputs["z"].read(self.z)
         if not _finite(self.z):
             return Reason.LATENT_NOT_FINITE
+        # A broken latent leaves its tick empty, so the histories over it are refused.
         self._latents.put(frame.tick, self.z)
         return None
 
@@ -108,6 +111,7 @@ class Forecaster:
             return None
         np.subtract(self.z, expected, out=self._error)
         np.multiply(self._error, self._scale, out=self._error)
+        # A dot product needs no temporary array.
         mean_square = float(np.dot(self._error, self._error)) / self._error.size
         return math.sqrt(mean_square) / self._spec.surprise_scale
 
@@ -123,7 +127,9 @@ class Forecaster:
             return Reason.FORECAST_NOT_FINITE
         if unknown:
             return Reason.ACTIONS_UNKNOWN
+        # Only with known past actions: a forecast from assumed ones is no measure of the world.
         self._predicted.put(frame.tick + self._spec.action_block, self.z_future[0])
+        # Also if the plan was assumed: `_expected` compares it with what was executed.
         block = self._plan[: self._spec.action_block]
         self._assumed.put(frame.tick + self._spec.action_block, block.reshape(-1))
         return Reason.OK if planned else Reason.PLAN_UNKNOWN
@@ -145,6 +151,7 @@ class Forecaster:
         """
         if not _finite(self.z):
             return Reason.LATENT_NOT_FINITE, False
+        # `window` leaves rows that are not known as they are.
         a_last[:] = self._spec.neutral
         known = self._actions.window(tick - 1, a_last) == 0
         reason = self._latents.history(tick, z_hist)
@@ -155,11 +162,13 @@ class Forecaster:
     def _expected(self, tick: int) -> NDArray | None:
         """Predict `tick` from the executed actions; None if the history is not known."""
         assumed, predicted = self._assumed.get(tick), self._predicted.get(tick)
+        # Bit for bit: a plan that was executed as given needs no second run of the engine.
         if assumed is not None and np.array_equal(assumed, self._executed.reshape(-1)):
             return predicted
         before = tick - self._spec.action_block
         if self._load_history(before) is not None or self._load_actions(before):
             return None
+        # Only the first block of the result is used, so the actions after it do not matter.
         self._load_plan(self._executed)
         self._run()
         return self.z_future[0] if _finite(self.z_future) else None
@@ -174,6 +183,7 @@ class Forecaster:
         """Write the actions between the latents of a history; True if some are not known."""
         if len(self._past) == 0:  # a model of K = 1 has no input for past actions
             return False
+        # `window` leaves rows that are not known as they are.
         self._past[:] = self._spec.neutral
         unknown = self._actions.window(tick - len(self._past), self._past)
         a_hist = self._forecast.inputs["a_hist"]

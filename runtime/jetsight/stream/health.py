@@ -28,13 +28,14 @@ class HealthLimits:
         frozen_s: how long a physical camera may deliver the same pixels.
     """
 
+    # Openpilot counts a message as alive for 10 periods, which is too lax for an actuator.
     stale_periods: float = 2.0
     hold_periods: float = 5.0
     fault_periods: float = 10.0
     bad_in_a_row: int = 10
     engine_failures: int = 3
     recovery_frames: int = 10
-    drop_ratio: float = 0.2
+    drop_ratio: float = 0.2  # openpilot's limit for a lagging model
     frozen_s: float = 1.0
 
 
@@ -87,9 +88,11 @@ class HealthMonitor:
         # One gap counts for at most 10 frames, so that a single stall is no overload (openpilot).
         self._lost += self._gain * (min(lost, 10) - self._lost)
         self._bad = self._bad + 1 if problem is not None else 0
+        # Specific causes first, so that the reason names the fault and not its consequences.
         if problem is not None and self._bad >= self.limits.bad_in_a_row:
             self._judge(Mode.FAULT, problem)
         elif problem is not None:
+            # One broken frame changes no mode, but it ends a recovery.
             self._good = 0
         elif self.is_stale(age_ns):
             self.stall(age_ns, Reason.FRAME_STALE)

@@ -46,6 +46,7 @@ class TickRing:
             Number of rows that were not known and were left as they are.
         """
         missing = 0
+        # A loop over few rows: indexing with arrays would allocate in every frame.
         for i in range(len(out)):
             tick = first + i * step
             slot = tick % self.capacity
@@ -96,6 +97,7 @@ class LatentRing:
             if self._refused < self._patience:
                 return False
         if last is None or self._refused >= self._patience or tick - last > self._block:
+            # The first frame of a stream is no reset.
             self.resets += last is not None
             self._ring.clear()
             self._since = tick
@@ -127,6 +129,7 @@ class ActionLog:
 
     def extend(self, end: int, actions: NDArray) -> None:
         """Log `actions [n, a]` as executed at ticks `end - n .. end - 1`."""
+        # Older ones than fit would overwrite the newest, which are put first.
         count = min(len(actions), self._ring.capacity)
         for i in range(1, count + 1):
             self._ring.put(end - i, actions[-i])

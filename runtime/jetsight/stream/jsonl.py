@@ -50,13 +50,16 @@ class ForecastWriter:
         self._rows: queue.Queue[_Row | None] = queue.Queue(_ROWS)
         self._ready = threading.Event()
         self._error: Exception | None = None
+        # A daemon: a disk that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._write, name="jetsight-writer", daemon=True)
         self._thread.start()
+        # A file that cannot be made is an error of the constructor, before the stream begins.
         self._ready.wait()
         self._raise()
 
     def add(self, forecast: Forecast) -> None:
         """Queue a forecast; its arrays are copied."""
+        # Copied here: both are views that the next frame overwrites.
         z, z_future = forecast.z, forecast.z_future
         row = (
             forecast,
@@ -64,6 +67,7 @@ class ForecastWriter:
             None if z_future is None else z_future.tobytes(),
         )
         if self._error is not None:
+            # The thread has ended, so waiting for room in the queue would never return.
             self.lost += 1
             return
         try:
@@ -99,6 +103,8 @@ class ForecastWriter:
                 while (row := self._rows.get()) is not None:
                     written += stream.write(to_line(*row).encode())
                 if not written:
+                    # Only an exception makes `new_file` drop the file and leave an older one in
+                    # place.
                     raise _Nothing
         except _Nothing:
             pass
@@ -177,5 +183,6 @@ def _text(data: bytes | None) -> str | None:
 def _array(text: str | None) -> NDArray | None:
     if text is None:
         return None
+    # `frombuffer` gives a read-only view of bytes; `validate` refuses what Python would skip.
     array: NDArray = np.frombuffer(base64.b64decode(text, validate=True), "<f4").copy()
     return array

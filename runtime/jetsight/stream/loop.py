@@ -141,10 +141,12 @@ class StreamLoop:
                 if forecast is not None:
                     yield forecast
         finally:
+            # Also reached when the consumer stops early, which closes this generator.
             self._ended_ns = self._clock.now_ns()
             self._stamps = camera.stamps
             camera.close()
         if frames is None or self._summary.frames < frames:
+            # Only now, after all delivered frames; with enough of them its end is no error.
             camera.raise_for_error()
 
     def step(self, frame: Frame, *, frozen: bool = False) -> Forecast | None:
@@ -152,6 +154,7 @@ class StreamLoop:
         start_ns = self._clock.now_ns()
         # 1. Time: count what was lost, refuse what is not newer, note what was done meanwhile.
         lost = max(0, frame.index - self._index - 1) if self._index >= 0 else 0
+        # A frame out of order must not set the count back: the next one would count as a gap.
         self._index = max(self._index, frame.index)
         if not self._forecaster.advance(frame):
             self.drops += lost + 1
@@ -161,6 +164,7 @@ class StreamLoop:
         reason, surprise = self._compute(frame)
         # 3. Trust: how old is it by now, and how has the stream been doing?
         age_ns = self._clock.now_ns() - frame.captured_ns
+        # Before the evidence, which carries the mode that this frame led to.
         self.health.frame(age_ns, reason if reason in _BROKEN else None, lost, frozen)
         # 4. Publish.
         forecast = self._evidence(frame, reason, surprise, age_ns)
@@ -177,6 +181,7 @@ class StreamLoop:
             broken = forecaster.encode(frame)
             if broken is not None:
                 return broken, None
+            # Before the forecast: it may run the same engine, and leaves its result in `z_future`.
             surprise = forecaster.surprise(frame.tick)
             reason = forecaster.forecast(frame)
         except EngineError:
@@ -194,6 +199,7 @@ class StreamLoop:
         forecaster = self._forecaster
         finite = reason not in (Reason.LATENT_NOT_FINITE, Reason.ENGINE_FAILED)
         computed = reason in _COMPUTED
+        # A broken frame keeps its own reason, which says more than its age.
         if reason is Reason.OK and self.health.is_stale(age_ns):
             reason = Reason.FRAME_STALE
         elif reason is Reason.OK and self.health.mode >= Mode.HOLD:
@@ -257,6 +263,7 @@ class StreamLoop:
 
     def _reset(self, period_ns: int) -> None:
         """Begin a stream with empty histories."""
+        # A new one: histories of another stream must not reach into this one.
         self._forecaster = Forecaster(self._spec, self._encode, self._forecast, self._clock)
         self._z = read_only(self._forecaster.z)
         self._z_future = read_only(self._forecaster.z_future)
@@ -265,6 +272,7 @@ class StreamLoop:
         self.drops = 0
         self._failures = 0
         self._index = self._tick = -1
+        # As if a frame had just arrived: the camera gets its time to deliver the first one.
         self._captured_ns = self._started_ns = self._clock.now_ns()
         self._ended_ns = 0
         self._stamps = "replay"

@@ -45,6 +45,7 @@ class StreamSummary:
         self._reasons[forecast.reason] += 1
         self.encode_ms.add(forecast.encode_ms)
         self.overhead_ms.add(forecast.overhead_ms)
+        # The age is negative where a caller of `step` stamps ahead; the histogram takes none.
         self.frame_age_ms.add(max(forecast.age_ms, 0.0))
         if forecast.z_future is not None:
             self.forecast_ms.add(forecast.forecast_ms)

@@ -105,6 +105,7 @@ class ScriptedCamera:
             if frame is not None:
                 self._executed = []
                 return frame
+        # Waiting for nothing takes the whole time-out, as with a real camera.
         self._clock.advance(deadline_ns - self._clock.now_ns())
         return None
 
@@ -122,6 +123,7 @@ class ScriptedCamera:
         """Let one period pass; the frame it brings, if the model can take it."""
         index, self._position = self._position, self._position + 1
         shot = self._script[index]
+        # An unknown action cuts the log: what came before it is not next to the frame.
         self._executed = [] if shot.action is None else [*self._executed, shot.action]
         if shot.lost:
             return None
@@ -141,4 +143,5 @@ class ScriptedCamera:
 
     def _grey(self, index: int) -> NDArray:
         shape = (self._request.height_px, self._request.width_px, 3)
+        # Two shades, or the camera would count as frozen; no zeros, which count as black.
         return np.full(shape, 100 + index % 2, np.uint8)

@@ -138,6 +138,7 @@ class FakeDevice:
     def upload(self, address: int, host: NDArray, stream: int) -> None:
         """Enqueue a copy."""
         self._note("upload", address)
+        # Only the address is kept, as on a GPU: host memory that is changed too early shows.
         source, nbytes = host.ctypes.data, host.nbytes
         self._enqueue(stream, lambda: self._copy(address, source, nbytes))
 
@@ -252,6 +253,7 @@ class FakeDevice:
     def _flush(self, stream: int) -> None:
         if stream in self._captures:
             raise EngineError("a stream that is being captured cannot be waited for")
+        # Taken out first, so that work that raises is not done again by the next wait.
         pending, self._pending[stream] = self._pending[stream], []
         for work in pending:
             work()
@@ -264,10 +266,13 @@ class FakeDevice:
         try:
             number = self._refusable()
         except EngineError:
+            # A scripted failure looks like memory that ran out, with the same message.
             free = 0
         if nbytes > free:
             raise out_of_memory(what, nbytes, free, self._total)
+        # Not zeros, so that code which relies on cleared memory is found out.
         raw: NDArray = np.full(nbytes + _ALIGNMENT, 0xA5, np.uint8)
+        # NumPy aligns less than a GPU does.
         start = -raw.ctypes.data % _ALIGNMENT
         memory = raw[start : start + nbytes]
         self._memory[memory.ctypes.data] = memory

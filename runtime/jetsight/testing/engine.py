@@ -53,6 +53,7 @@ class FakeArray:
 
     def write(self, value: NDArray) -> None:
         """Copy `value` in; shape and dtype must match exactly."""
+        # As strict as real backends; NumPy would broadcast and cast.
         if value.shape != self.shape or value.dtype != self.dtype:
             raise EngineError(
                 f"takes {self.dtype} {self.shape}, got {value.dtype} {value.shape}; pass an array "
@@ -121,11 +122,13 @@ class FakeEngine:
         run, self.runs = self.runs, self.runs + 1
         if self._clock is not None:
             late = self._latency_ns
+            # Before it may fail: a failing run takes time as well.
             self._clock.sleep_ns(late(run) if callable(late) else late)
         if run in self._fail_at:
             raise EngineError(f"scripted failure of run {run}")
         if self._compute is not None:
             self._compute(self._in, self._out)
+        # After computing, so that a NaN replaces values and not only zeros.
         if run in self._nan_at:
             for values in self._out.values():
                 values.fill(np.nan)

@@ -94,6 +94,7 @@ class FakeImagine:
         z = self._rollout(candidates, given["z_hist"][-1])
         if self.spoil is not None:
             self.spoil(z)
+        # NaN and infinity are planted on purpose.
         with np.errstate(all="ignore"):
             cost, violation = self._cost(z, given), self._violation(z, given)
         valid = np.isfinite(cost) & np.isfinite(violation) & np.isfinite(z).all(axis=(1, 2))
@@ -110,6 +111,7 @@ class FakeImagine:
     def _candidates(self, given: Mapping[str, NDArray]) -> NDArray:
         drawn = given["mean"] + given["std"] * given["noise"]
         if self.planner.kept:
+            # The last ones, since sample 0 must stay the mean.
             drawn[-self.planner.kept :] = given["kept"]
         return np.concatenate([drawn, given["incumbent"][None]])
 
@@ -119,6 +121,7 @@ class FakeImagine:
         if self.planner.rate_limited:
             last = given["a_last"]
             for tick in range(by_tick.shape[1]):
+                # Bounds after the rate: a last action outside of them returns in one step.
                 now = np.clip(by_tick[:, tick], last - given["rate"], last + given["rate"])
                 by_tick[:, tick] = last = np.clip(now, low, high)
         return by_tick.reshape(plans.shape)
@@ -188,8 +191,10 @@ class FakeImagine:
         elites = plans[order[: self.planner.elites]]
         elites = elites[: valid.sum()]
         if self.planner.kept:
+            # Its size is fixed: with fewer valid elites the old ones remain.
             out["kept_next"][...] = given["kept"]
             out["kept_next"][: len(elites)] = elites[: self.planner.kept]
+        # An unbiased spread needs two.
         if len(elites) < 2:
             out["mean_next"][...], out["std_next"][...] = given["mean"], given["std"]
         else:
@@ -211,6 +216,7 @@ class FakeImagine:
         if not chosen.any():
             out["mean_next"][...], out["std_next"][...] = given["mean"], given["std"]
             return
+        # Relative to the best, or exp would underflow for all of them.
         lowest = score[chosen].min()
         weight = np.where(chosen, np.exp((lowest - score) / given["temperature"]), 0)
         weight = (weight / weight.sum())[:, None, None]
@@ -222,5 +228,6 @@ class FakeImagine:
 def _order(cost: NDArray, violation: NDArray, valid: NDArray) -> NDArray:
     """Order feasible ones by cost, then infeasible ones by violation, then invalid ones."""
     kind = np.where(~valid, 2, (violation > 0).astype(int))
+    # Values of invalid ones may be NaN, which has no order.
     key = np.where(kind == 2, 0, np.where(kind == 1, violation, cost))
     return np.lexsort((key, kind))

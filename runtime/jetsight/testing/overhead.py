@@ -54,6 +54,7 @@ class _Noise:
     def start(self, request: StreamRequest) -> SourceInfo:
         rng = np.random.default_rng(0)
         shape = (request.height_px, request.width_px, 3)
+        # Two pictures in turns, made in advance: the source must cost nothing. No zeros: not black.
         self._images = [rng.integers(1, 255, shape, np.uint8) for _ in range(2)]
         self._action = np.zeros((1, request.step_size), np.float32)
         self._plan = np.zeros((request.plan_ticks, request.step_size), np.float32)
@@ -92,6 +93,7 @@ def loop_overhead(
         >>> loop_overhead().overhead_ms
         {'p50': 0.09, 'p99': 0.16, 'max': 0.41}
     """
+    # In a run of its own, because tracing memory slows every allocation.
     kept, peak = loop_memory(height_px, width_px, frames)
     session = _null_session(height_px, width_px, camera_hz)
     camera = Camera(_Noise(frames + _SETTLE_FRAMES), rate_hz=rate_hz)
@@ -151,6 +153,7 @@ def _null_session(height_px: int, width_px: int, camera_hz: float) -> Session:
         neutral=np.zeros(2, np.float32),
         latent_std=np.ones(192, np.float32),
     )
+    # Engines that do nothing, so that all that is measured is the loop.
     null = {"encode": {"compute": None}, "forecast": {"compute": None}}
     backend = FakeBackend(spec, null)
     return Session(spec, backend.load(b"encode"), backend.load(b"forecast"))

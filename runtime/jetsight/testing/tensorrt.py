@@ -214,6 +214,7 @@ class _Context:
         script, (scratch, size) = self._script, self._scratch
         if self._runtime._fails("execute_async_v3"):
             return False
+        # TensorRT refuses to run as long as an address is missing.
         if set(self._addresses) != {*script.inputs, *script.outputs}:
             self._runtime._error("IExecutionContext::enqueueV3: an address was not set")
             return False
@@ -232,7 +233,9 @@ def _compute(
     inputs = {n: _tensor(device, addresses[n], *spec) for n, spec in script.inputs.items()}
     outputs = {n: _tensor(device, addresses[n], *spec) for n, spec in script.outputs.items()}
     for array in inputs.values():
+        # No graph may change its inputs.
         array.flags.writeable = False
+    # Spoiled in every run, so that nothing kept in scratch memory by mistake survives.
     device.view(scratch, script.scratch_bytes)[...] = 0xFF
     if script.compute is not None:
         script.compute(inputs, outputs)

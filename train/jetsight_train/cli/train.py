@@ -76,6 +76,7 @@ def train(
     plan = _adjusted(load_recipe(recipe), steps, no_anti_collapse)
     folder = out or Path("runs") / plan.name
     _refuse_used(folder, resume, CHECKPOINT)
+    # Before the recording is decoded, which is long work.
     check_training_data(plan, data)
     trainer = Trainer(plan, load_recording(data), folder)
     if init:
@@ -83,6 +84,7 @@ def train(
         weights.heads = Heads()  # heads fit the latents of the old weights alone
         trainer.start_from(weights)
     if resume:
+        # After --init: a saved state replaces the weights that the run began with.
         trainer.resume()
     target = trainer.run(save_every, _Bar(plan.optimiser.last_step, trainer.step).update)
     result = {"checkpoint": str(target), "steps": trainer.step, "wall_s": round(trainer.wall_s, 1)}
@@ -138,6 +140,7 @@ def _adjusted(plan: Recipe, steps: int | None, no_anti_collapse: bool) -> Recipe
 
 
 def _refuse_used(folder: Path, resume: bool, checkpoint: str) -> None:
+    # Also with --resume: a finished run has nothing to continue.
     if (folder / checkpoint).exists():
         raise StorageError(
             f"{folder / checkpoint}: this run is finished and would be overwritten; choose another "

@@ -139,6 +139,7 @@ def _episode_columns(
     place: lerobot_meta.EpisodeLocation, index: int, names: Sequence[str]
 ) -> dict[str, FloatArray]:
     keys = ["episode_index", "frame_index", *names]
+    # Each column once: a recipe may name one of the two indices as well.
     table = lerobot_meta.read_parquet(place.data_file, list(dict.fromkeys(keys)), index)
     # A data file may hold several episodes, with their rows in any order.
     rows = np.flatnonzero(table["episode_index"].to_numpy() == index)

@@ -193,6 +193,7 @@ class WindowSampler:
 
     def draw(self, step: int, size: int) -> npt.NDArray[np.int64]:
         """Draw the first rows of the windows of a training step: `[size]`."""
+        # The pair seeds each step on its own, so no generator has to be saved for a resumed run.
         rng = np.random.default_rng((self.seed, step))
         # A recording shorter than a batch repeats windows, so that the batch keeps its size.
         return rng.choice(self.firsts, size=size, replace=size > len(self.firsts))

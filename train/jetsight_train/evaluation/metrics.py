@@ -81,6 +81,7 @@ def linear_probe_r2(
     x, y = train_z.double().numpy(), train_y.astype(np.float64)
     x_mean, y_mean = x.mean(0), y.mean(0)
     x = x - x_mean
+    # In float64, since the normal equations square the condition number.
     gram = x.T @ x
     gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
     weights = np.linalg.solve(gram, x.T @ (y - y_mean))

@@ -61,7 +61,7 @@ class ViTConfig:
     mlp: int = 768
     patch: int = 14
     projector: int = 2048
-    norm_eps: float = 1e-12
+    norm_eps: float = 1e-12  # that of the ViT LeWorldModel builds on
 
     def __post_init__(self) -> None:
         """Refuse sizes out of range, and a width that is no multiple of `heads`."""
@@ -96,7 +96,7 @@ class PredictorConfig:
     mlp: int = 2048
     action_hidden: int = 768
     projector: int = 2048
-    dropout: float = 0.1
+    dropout: float = 0.1  # success on PushT 96 %, without dropout 78 % (arXiv 2603.19312)
 
     def __post_init__(self) -> None:
         """Refuse sizes and a dropout out of range."""

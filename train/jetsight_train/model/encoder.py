@@ -82,6 +82,7 @@ class SpatialSoftmax(nn.Module):
         rows, columns = (torch.linspace(-1.0, 1.0, side) for side in map_hw)
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         grid = torch.stack([x, y, x.square() + y.square()], dim=-1).reshape(-1, MOMENTS)
+        # Made from sizes of the recipe, so it is not stored with the weights.
         self.register_buffer("grid", grid, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from jetsight_train.model.config import PredictorConfig
 from jetsight_train.model.encoder import Projector
 
+# LeWorldModel's: the bare norm before the modulation, and the affine one of each branch.
 MODULATION_EPS = 1e-6
 BRANCH_EPS = 1e-5
 ACTION_CODE = 10  # LeWM squeezes the action block to ten numbers before it is embedded
@@ -81,6 +82,7 @@ class ConditionalBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """`x, condition [N, T, D] -> [N, T, D]`."""
+        # LeWorldModel's order, on which its weights depend.
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(condition).chunk(6, -1)
         x = x + gate_a * self.attention(self.norm_attention(x) * (1 + scale_a) + shift_a)
         return x + gate_m * self.mlp(self.norm_mlp(x) * (1 + scale_m) + shift_m)
@@ -109,6 +111,7 @@ class Predictor(nn.Module):
     def forward(self, z: Tensor, a_normalised: Tensor) -> Tensor:
         """`z [N, T, D], a_normalised [N, T, A] -> z_next [N, T, D]`, causal over T."""
         condition = self.actions(a_normalised)
+        # Positions count within the window, so one that is not full yet uses the first of them.
         x = self.dropout(z + self.positions[:, : z.shape[1]])
         for block in self.blocks:
             x = block(x, condition)

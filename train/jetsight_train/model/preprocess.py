@@ -47,6 +47,7 @@ def resize_matrix(n_in: int, n_out: int) -> npt.NDArray[np.float32]:
     """
     scale = n_in / n_out
     support = max(scale, 1.0)
+    # In float64, rounded once at the end.
     matrix = np.zeros((n_out, n_in), dtype=np.float64)
     for row in range(n_out):
         center = scale * (row + 0.5)  # pixel centres are at half-integers
@@ -78,6 +79,7 @@ class Preprocess(nn.Module):
         for name, value in (
             ("rows", torch.from_numpy(resize_matrix(height, spec.resize[0]))),
             ("columns", torch.from_numpy(resize_matrix(width, spec.resize[1]))),
+            # Division by 255 and normalisation are one product and one sum in the graph.
             ("gain", (1.0 / (255.0 * std)).view(1, 3, 1, 1)),
             ("offset", (-torch.tensor(spec.mean) / std).view(1, 3, 1, 1)),
         ):

@@ -44,6 +44,7 @@ class WorldModel(nn.Module):
         for name, values in (("action_mean", action.mean), ("action_std", action.std)):
             # One normaliser per tick, repeated: a block is the actions of its ticks in a row.
             tiled = torch.tensor(values * block, dtype=torch.float32)
+            # Not stored with the weights: the action spec in `model.json` has these numbers.
             self.register_buffer(name, tiled, persistent=False)
 
     @property

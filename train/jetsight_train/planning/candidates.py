@@ -18,6 +18,7 @@ def proposed(problem: Problem, state: State, noise: Tensor) -> Tensor:
     are the elites kept from the iteration before.
     """
     sampled = state.mean + state.std * noise
+    # The last samples make room for kept elites, so that sample 0 remains the mean.
     fresh = sampled[: problem.spec.samples - problem.spec.kept]
     return torch.cat([fresh, state.kept, state.actions[None]])
 

@@ -50,6 +50,7 @@ def scored(model: WorldModel, problem: Problem, proposals: Tensor, candidates: T
     z_future = model.rollout(z_hist, a_hist, candidates)
     cost = latent_cost(model, problem, z_future) + probe_cost(model, problem, z_future)
     broken = violation(model, problem, candidates, z_future)
+    # `a_last` is checked itself, because clamping may hide a NaN in it.
     valid = torch.isfinite(cost) & torch.isfinite(broken) & torch.isfinite(problem.a_last).all()
     for values in (proposals, z_future):
         valid = valid & torch.isfinite(values).flatten(1).all(1)
@@ -96,6 +97,7 @@ def hazards(model: WorldModel, problem: Problem, actions: Tensor, z_future: Tens
     """Return hazard logits of every block: `[M, H, A], [M, H, D] -> [M, H, G]`."""
     assert model.heads.hazard is not None
     newest = problem.z_hist[-1].expand(len(z_future), 1, -1)
+    # Each block starts from what the one before was imagined to lead to.
     before = torch.cat([newest, z_future[:, :-1]], 1)
     logits: Tensor = model.heads.hazard(before, actions, z_future)
     return logits

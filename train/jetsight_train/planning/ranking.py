@@ -16,6 +16,7 @@ from jetsight_train.planning.problem import State
 def order(scores: Scores) -> Tensor:
     """Sort the valid rollouts, best first, and return their indices."""
     value = torch.where(scores.feasible, scores.cost, scores.violation)
+    # NaN has no defined place in a sort, so invalid ones get a number first.
     by_value = torch.argsort(torch.where(scores.valid, value, INVALID_COST), stable=True)
     # Two stable sorts: the second keeps the order by value within each group.
     group = torch.where(scores.valid, ~scores.feasible, 2)

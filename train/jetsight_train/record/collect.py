@@ -82,6 +82,7 @@ def collect(
         100
     """
     final = Path(os.path.abspath(target))
+    # First: a target in use must not be found out after all episodes were simulated.
     atomic.refuse_used(final)
     description = describe(recipe)
     with _hold(staging_of(final), recipe, resume) as staging:
@@ -91,6 +92,7 @@ def collect(
             progress(1)
         with atomic.new_directory(final) as folder:
             frames = dataset.assemble(folder, staging, recipe.episodes, description)
+        # After the dataset has its name: a kill in between costs disk space, not episodes.
         shutil.rmtree(staging)
     return Collected(final, recipe.episodes, frames, recipe.episodes - len(missing))
 

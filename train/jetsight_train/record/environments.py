@@ -145,6 +145,7 @@ class PushT(PixelEnvironment):
     def _state(self, raw: Any) -> NDArray[np.float32]:
         del raw
         scene = self.scene()
+        # The simulator's angle goes on counting after a whole turn.
         angle = scene.angle % (2 * np.pi)
         return np.array([*scene.agent, *scene.block, angle], dtype=np.float32)
 
@@ -167,7 +168,11 @@ def _make(env_id: str, options: dict[str, Any], steps: int) -> Any:
                 importlib.import_module(env_id.split("/")[0])
         try:
             return gymnasium.make(
-                env_id, max_episode_steps=steps + 1, disable_env_checker=True, **options
+                # One tick more than is recorded, so that the time limit never ends an episode.
+                env_id,
+                max_episode_steps=steps + 1,
+                disable_env_checker=True,
+                **options,
             )
         except (gymnasium.error.Error, ImportError, TypeError, ValueError) as problem:
             raise UsageError(

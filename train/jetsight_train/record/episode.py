@@ -127,6 +127,7 @@ def record(recipe: RecordingRecipe, index: int, folder: Path, fps: int) -> None:
     atomic.write_file(video_path(folder, index), video.encode(episode.frames_u8, fps))
     rows = io.BytesIO()
     columns = {name: getattr(episode, name) for name in ("states", "actions", "rewards", "done")}
+    # Into memory first, so that the file takes its name in one step.
     np.savez(rows, **columns, histogram=dataset_stats.histogram(episode.frames_u8))
     atomic.write_file(rows_path(folder, index), rows.getvalue())
 

@@ -128,6 +128,7 @@ class PushTDriver:
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._noise = np.zeros(2)
+        # Uniform in the logarithm: calm episodes are as frequent as rough ones.
         self._noise_px = float(np.exp(rng.uniform(np.log(0.5), np.log(8.0))))
         self._mode = "choose"
         self._steps_left = 0
@@ -198,6 +199,7 @@ class PushTDriver:
 
     def _do_push(self, scene: Scene) -> None:
         assert self._push is not None
+        # Aimed farther than one step, so that the push keeps its full speed.
         self._advance(self._target + self._push.direction * 2.0 * self._speed_px)
         outward = np.sign(scene.centre - ARENA_PX / 2) * self._push.direction > -0.2
         if (scene.at_wall(24.0) & outward).any():  # the block would be squeezed through the wall

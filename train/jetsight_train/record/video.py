@@ -61,6 +61,7 @@ def join(path: Path, parts: Sequence[Path], lengths: Iterable[int], fps: int) ->
             with av.open(str(part)) as source:
                 video = source.streams.video[0]
                 stream = stream or out.add_stream_from_template(video)
+                # From the number of frames and exact, so that no rounding adds up over many parts.
                 shift = round(Fraction(start, fps) / video.time_base)
                 for packet in source.demux(video):
                     if packet.dts is None:  # the flush packet at the end

@@ -71,6 +71,7 @@ def fit_hazard(
     parts = (encoded, imagined)
     _normalise(head, "z", encoded[0].before)
     _normalise(head, "a", encoded[0].actions)
+    # Clamped, because a hazard in no block at all would weigh infinitely.
     share = torch.cat([encoded[1], imagined[1]]).mean(0).clamp(1e-4, 1.0 - 1e-4)
     weight = (1.0 - share) / share
 
@@ -98,10 +99,12 @@ def fit_support(head: SupportHead, train: Tensor, held_out: Tensor) -> None:
     covariance = torch.cov(train.double().T).reshape(len(mean), len(mean))  # D = 1 gives a scalar
     level = covariance.diagonal().mean().clamp_min(MIN_STD**2)
     covariance = (1.0 - SHRINKAGE) * covariance + SHRINKAGE * level * torch.eye(len(mean))
+    # In float64: the smallest variances decide the largest weights.
     variance, axes = torch.linalg.eigh(covariance)
     head.mean.copy_(mean)
     head.whiten.copy_(axes / variance.sqrt())
     far = torch.quantile(head(held_out)[: 1 << 24], SUPPORT_QUANTILE)  # the limit of quantile()
+    # The support is a square, so the scale enters by its root.
     head.whiten.div_(far.clamp_min(MIN_STD).sqrt())
 
 

@@ -45,6 +45,7 @@ class RunState:
 
     def steps(self) -> list[int]:
         """List the steps of the complete states, oldest first."""
+        # A state that is still being written has a hidden name, which this does not match.
         return sorted(int(path.name[5:]) for path in self.folder.glob("step-*"))
 
     def save(
@@ -69,6 +70,7 @@ class RunState:
                 save_tensors({name: value.contiguous() for name, value in tensors.items()})
             )
             (folder / "state.json").write_bytes(dump(description))
+        # Last, so that a kill at any time leaves a complete state.
         for old in self.steps()[:-KEPT]:
             shutil.rmtree(self.folder / f"step-{old:08d}")
 
@@ -94,6 +96,7 @@ class RunState:
                 f"{folder}: the training state is damaged ({error}); delete this folder to "
                 "resume from the state before it"
             ) from error
+        # Only equal recipe and data make a resumed run equal to an uninterrupted one.
         if (about.recipe, about.data_sha256) != (self.recipe, self.data_sha256):
             raise UsageError(
                 f"{self.folder.parent}: this run was started with another recipe or other data; "

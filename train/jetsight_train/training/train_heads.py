@@ -69,6 +69,7 @@ def train_heads(
     recipe = replace(recipe, context=_context(recipe, about, model))
     check_columns(recipe, tracks)
     train, calibration, held_out = split(tracks, recipe.split, recipe.optimiser.seed)
+    # Before training, so that a recording with too little of a hazard costs no time.
     _check_hazard_counts(model, recipe, (train, calibration, held_out))
     # A fork, so that the caller's random numbers do not change.
     with torch.random.fork_rng(devices=[]):
@@ -170,6 +171,7 @@ def _calibrated(
     model: WorldModel, head: HazardHead, recipe: HeadsRecipe, tracks: Tracks
 ) -> tuple[tuple[HazardHeadSpec, ...], tuple[int, ...]]:
     """Set a conformal threshold per hazard on imagined blocks of the calibration episodes."""
+    # A planner reads the head on imagined latents, so its threshold is set on such.
     blocks = imagined_blocks(model, tracks, None, context=recipe.context)
     logits = metrics.hazard_logits(head, blocks)
     hazardous = _labels(model, recipe, tracks, blocks).numpy() > 0.5

@@ -59,6 +59,7 @@ class StepReport:
 
 def build_model(recipe: Recipe, recording: Recording) -> WorldModel:
     """Make a fresh model whose action normaliser is measured on the recording."""
+    # Before the layers are made, which draw their weights from this generator.
     torch.manual_seed(recipe.optimiser.seed)
     action = measured_action(recipe, recording.actions, recording.name)
     return WorldModel(recipe.model, recipe.frame.spec, recipe.timing, action)
@@ -72,6 +73,7 @@ def measured_action(recipe: Recipe, actions: FloatArray, where: object) -> Actio
             outside the robot's limits.
     """
     mean = tuple(actions.mean(0).tolist())
+    # An action that never varies must not divide by zero.
     std = tuple(actions.std(0).clip(MIN_ACTION_STD).tolist())
     try:
         return recipe.action.spec(mean, std)
@@ -93,6 +95,7 @@ def check_training_data(recipe: Recipe, path: Path) -> None:
     for entry in recipe.anchors:
         check_known(entry.column, dataset.state_names, str(path))
     check_lengths(dataset.episode_lengths, recipe.window, recipe.timing.action_block, path)
+    # Actions are read without decoding a frame.
     rows = [dataset.rows(index).actions for index in range(len(dataset))]
     measured_action(recipe, np.concatenate(rows), path)
 
@@ -222,6 +225,8 @@ class Trainer:
                     metrics.flush()  # readable during the run, and complete if the monitor raises
                     self.monitor.check(measured.step, measured.health)
                 if self.step % save_every == 0:
+                    # Before the state: resuming drops lines that are too many, but cannot restore
+                    # missing ones.
                     metrics.flush()
                     self.save_state()
         self.save_state()
@@ -234,6 +239,7 @@ class Trainer:
         torch.manual_seed((config.seed << 32) + step + 1)
         self.model.train()
         for group in self.optimiser.param_groups:
+            # From the step alone, so that a resumed run needs no state of a scheduler.
             group["lr"] = learning_rate(config, step)
         rows = self.sampler.rows(self.sampler.draw(step, config.batch))
         z, blocks = self._encoded(rows), self.sampler.blocks(rows)
@@ -264,6 +270,7 @@ class Trainer:
         half = self.recipe.optimiser.compute == "bf16"
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=half):
             z = self.model.encode(frames.flatten(0, 1))
+        # The objectives are computed in float32, whatever the encoder ran in.
         return z.float().view(*rows.shape, -1)
 
     def save_state(self) -> None:
@@ -290,4 +297,5 @@ class Trainer:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         # A line without its end was cut off when the run was killed.
         kept = [line for line in lines[: self.step] if line.endswith("\n")]
+        # In one step, because a second kill must not cost the lines of the whole run.
         write_file(path, "".join(kept).encode())
