@@ -82,5 +82,5 @@ def _operators_are_read_once() -> Iterator[None]:
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "from_torchlib", read)
+        patch.setattr(registry, "from_torchlib", staticmethod(read))
         yield
