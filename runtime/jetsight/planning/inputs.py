@@ -190,6 +190,12 @@ class PlannerInputs(dict[str, NDArray]):
             if not (math.isfinite(weight) and weight >= 0):
                 raise UsageError(f"the weight of {name!r} is {weight}, expected a number from 0")
         only_targets = goal.image_hwc_u8 is None and goal.z is None
+        for name in ("terminal", "running"):
+            if only_targets and wanted.get(name, 0.0) > 0.0:
+                raise UsageError(
+                    f"the weight of {name!r} is {wanted[name]}, but the goal has no latent to be "
+                    "near to; give an image or a latent as well, or leave the weight out"
+                )
         for i, name in enumerate(_LATENT_WEIGHTS):
             default = 0.0 if only_targets and name != "support" else getattr(planner.weights, name)
             self["weights"][i] = wanted.get(name, default)

@@ -180,6 +180,7 @@ class StreamLoop:
         try:
             broken = forecaster.encode(frame)
             if broken is not None:
+                self._failures = 0  # the engine did run, so failures before it are not in a row
                 return broken, None
             # Before the forecast: it may run the same engine, and leaves its result in `z_future`.
             surprise = forecaster.surprise(frame.tick)

@@ -49,6 +49,14 @@ def test_engine_failure_costs_one_frame_and_three_end_the_stream() -> None:
         run(shots(40), {"encode": {"fail_at": [20, 21, 22]}})
 
 
+def test_a_latent_that_is_not_finite_breaks_a_row_of_engine_failures() -> None:
+    published = run(shots(40), {"encode": {"fail_at": [20, 22, 23], "nan_at": [21]}})
+    reasons = [published[tick].reason for tick in range(20, 24)]
+    failed, broken = Reason.ENGINE_FAILED, Reason.LATENT_NOT_FINITE
+    assert reasons == [failed, broken, failed, failed]
+    assert published[-1].valid
+
+
 def test_lost_camera_is_published_with_its_true_age_and_recovers() -> None:
     published = run(shots(50) + lost(40) + shots(50))
     stalled = [f for f in published if f.reason is Reason.CAMERA_LOST]

@@ -126,6 +126,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"goal": {"angle": 0.0, "sin angle": 0.0}}, "gives 'sin angle' twice"),
     ({"goal": {"zzz": 1.0}}, "known: x, cos angle, sin angle, angle"),
     ({"weights": {"runing": 1.0}}, "no weight 'runing'; did you mean 'running'?"),
+    ({"goal": {"x": 1.0}, "weights": {"terminal": 1.0}}, "the goal has no latent to be near to"),
+    ({"goal": {"x": 1.0}, "weights": {"running": 0.5}}, "weight of 'running' is 0.5, but the goal"),
     ({"weights": {"x": -1.0}}, "weight of 'x' is -1.0, expected a number from 0"),
     ({"weights": {"x": math.nan}}, "weight of 'x' is nan"),
     ({"limits": Limits(low=[0])}, r"low has the shape \[1\], expected \[2\]"),

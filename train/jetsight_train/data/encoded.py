@@ -74,7 +74,9 @@ def tracks_of(
     _check_finite(recording.name, {**columns, "action": recording.actions})
     if latents is None:
         latents = encode_recording(model, recording)
-    return Tracks(replace(recording, frames_u8=recording.frames_u8[:0]), latents, columns)
+    # A slice would keep the whole array alive.
+    no_frames = np.empty((0, *recording.frames_u8.shape[1:]), np.uint8)
+    return Tracks(replace(recording, frames_u8=no_frames), latents, columns)
 
 
 def read_tracks(model: WorldModel, path: Path, columns: Sequence[str]) -> Tracks:
@@ -91,6 +93,7 @@ def read_tracks(model: WorldModel, path: Path, columns: Sequence[str]) -> Tracks
     dataset = check_metadata(path, model.recording_spec)
     extra = read_recorded(path, columns)  # before the long work, so that a typo costs no time
     latents: list[Tensor] = []
+    model.eval()  # in training mode BatchNorm would take its statistics from these frames
 
     @torch.no_grad()
     def encode(_: int, frames_u8: FramesU8) -> None:
