@@ -291,6 +291,7 @@ def parse(data: bytes, what: str = FILE_NAME) -> Manifest:
     Raises:
         BundleError: anything is wrong; one line that names the key.
     """
+    # Format and version first: the strict pass would blame the first key of a newer format.
     head = strict_json.parse_object(data, what, error=BundleError)
     if head.get("format") != FORMAT:
         raise BundleError(f"{what}: format is not {FORMAT!r}; this is no jetsight bundle")
