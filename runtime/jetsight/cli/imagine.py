@@ -164,6 +164,7 @@ def _blocks(report: PlanReport, actions: Any) -> Iterator[str]:
 
 def _iterations(report: PlanReport) -> Iterator[str]:
     plan = report.plan
+    # Fewer iterations repeat numbers.
     shown = np.unique(np.linspace(0, plan.iterations - 1, _SHOWN_ITERATIONS).round().astype(int))
     rows = [(str(i + 1), _cost(plan.costs[i]), f"{100 * plan.spread[i]:.1f} %") for i in shown]
     return table(("iteration", "best cost", "spread"), rows)
