@@ -27,6 +27,7 @@ class HostArray:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], wrap: Any) -> None:
         self._host = aligned_zeros(shape, dtype)
+        # Read-only for callers of `read`, while the library writes the memory itself.
         self._view: NDArray = self._host.view()
         self._view.flags.writeable = False
         self.handle = wrap(self._host)
