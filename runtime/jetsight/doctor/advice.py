@@ -54,7 +54,7 @@ def _drawing(report: Report, loads: Callable[[str], bool]) -> Iterator[str]:
 
 
 def _jetpack(board: Jetson) -> Iterator[str]:
-    # Of an unknown board nothing is claimed.
+    # The default claims nothing of a board whose TensorRT is not known.
     shipped = board.tensorrt or board.jetpack_tensorrt or "10"
     if int(shipped.partition(".")[0]) < 10:
         name = f"JetPack {board.jetpack}" if board.jetpack else f"L4T {board.l4t}"
