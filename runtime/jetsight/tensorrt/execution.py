@@ -89,6 +89,7 @@ class SharedRuntime:
             before: `error_count` before the call; the next error is TensorRT's reason.
             otherwise: reason if TensorRT reported none.
         """
+        # Only those since the call: the logger is shared with the other engines.
         errors = self._logger.errors[before:] or [otherwise]
         fix = cuda_failure("\n".join(errors))
         if out_of_memory(errors):
@@ -150,6 +151,7 @@ class EngineContext:
             kind = cuda_engine.get_tensor_dtype(name).name
             if kind not in _DTYPES:
                 raise EngineError(f"{name!r} is a {kind}; expected one of {list(_DTYPES)}")
+            # Shape tensors are in host memory, and every array here has a GPU address.
             if cuda_engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
                 raise EngineError(
                     f"{name!r} is a shape tensor; export the graph with static shapes"

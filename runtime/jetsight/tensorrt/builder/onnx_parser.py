@@ -132,6 +132,7 @@ class _Build:
         raised: Exception | None = None
         try:
             result = function(*arguments)
+        # TypeError: TensorRT returned nothing.
         except (TypeError, RuntimeError, ValueError, MemoryError) as error:
             raised = error
         if result is None:

@@ -213,7 +213,7 @@ class PyCudaDevice:
 
     def __init__(self, ordinal: int = 0) -> None:
         self._cuda = cuda = require_pycuda()
-        self._driver = GraphDriver()
+        self._driver = GraphDriver()  # before the context, which an error would leave open
         try:
             cuda.init()
             gpu = cuda.Device(ordinal)

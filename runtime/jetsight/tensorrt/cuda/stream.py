@@ -46,7 +46,7 @@ class CudaQueue:
         self._clock = clock
         self.scratch_address = self.scratch_bytes = 0
         with device, ExitStack() as undo:
-            self.stream = device.create_stream()
+            self.stream = device.create_stream()  # released last, as undo runs in reverse
             undo.callback(device.destroy_stream, self.stream)
             self._blocker = device.create_event(timing=False)
             undo.callback(device.destroy_event, self._blocker)
