@@ -127,7 +127,7 @@ def _load_one(
     member = archive.getinfo(f"{name}.npy")
     with archive.open(member) as stream:
         shape, fortran, found = _read_header(stream, name, what)
-        if found.hasobject:
+        if found.hasobject:  # loading such an array would unpickle it
             raise BundleError(f"{what}: {name} holds Python objects, which are never loaded")
         # Byte order is part of the dtype.
         if found != dtype or fortran or len(shape) != len(tail) + 1 or shape[1:] != tail:

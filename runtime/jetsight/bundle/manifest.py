@@ -118,6 +118,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         vector("value, limit and control_value", (self.value, self.limit, self.control_value), 3)
+        # Recomputed: an edited verdict must not contradict its numbers.
         if self.passed != self.holds(self.value):
             raise BundleError(
                 f"gate {self.name!r} says passed={self.passed}, but its value {self.value} and "
@@ -298,6 +299,7 @@ def parse(data: bytes, what: str = FILE_NAME) -> Manifest:
     newer = _is_newer_minor(head.get("version"), what)
     manifest = strict_json.parse(data, Manifest, what, error=BundleError, allow_unknown=newer)
     try:
+        # Not in the constructor: the compiler makes a manifest before its files are known.
         manifest.check_files()
     except BundleError as error:
         raise BundleError(f"{what}: {error}") from None
