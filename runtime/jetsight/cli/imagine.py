@@ -97,7 +97,7 @@ def imagine(bundle: Path, picture: Path | None, json_wanted: bool, **options: An
     from jetsight.plan_report.run import OfflinePlanArgs, plan_once
 
     if picture is not None:
-        figure.check(picture)
+        figure.check(picture)  # before the plan, which may take long
     report, shown = plan_once(Bundle.open(bundle), OfflinePlanArgs(**options), _progress)
     if picture is not None:
         figure.write(picture, report, shown)

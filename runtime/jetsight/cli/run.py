@@ -66,6 +66,7 @@ def run(
     with Session.open(bundle, backend, family, threads=threads) as session:
         stream = session.stream(camera, frames=frames)
         try:
+            # Closing the stream closes the camera, also if `show` raises.
             with _outputs(out, wait=rate_hz == 0) as show, contextlib.closing(stream):
                 for forecast in stream:
                     show(forecast)
@@ -138,7 +139,7 @@ class StatusLine:
         """Clear the line."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(_REFRESH_S)
+            self._thread.join(_REFRESH_S)  # with a limit: the terminal may block it
             self._line.rewrite("")
 
     def _refresh(self) -> None:
