@@ -54,7 +54,7 @@ class HostArray:
                 f"the graph takes {self._host.dtype} {list(self._host.shape)}, but was given "
                 f"{value.dtype} {list(value.shape)}"
             )
-        self._host[...] = value
+        self._host[...] = value  # in place: the library holds the address
 
     def read(self, out: NDArray | None = None) -> NDArray:
         """Copy into `out`, or return a read-only view valid until the next `run` or `write`."""

@@ -69,7 +69,7 @@ def load(
     encode = engine_maker.load(read_graph(bundle, chosen.name, "encode"))
     try:
         forecast = engine_maker.load(read_graph(bundle, chosen.name, "forecast"))
-    except BaseException:
+    except BaseException:  # Ctrl-C too: no memory of a GPU may stay allocated
         encode.close()
         raise
     return Loaded(encode, forecast, engine_maker, chosen, threads)
