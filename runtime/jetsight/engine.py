@@ -94,6 +94,7 @@ def static_shape(name: str, shape: list[Any]) -> tuple[int, ...]:
 
 def read_only(array: NDArray) -> NDArray:
     """Return a view of `array` that cannot be written through."""
+    # The flag is the view's alone: its owner still writes the array.
     view: NDArray = array.view()
     view.flags.writeable = False
     return view

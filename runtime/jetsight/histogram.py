@@ -33,7 +33,7 @@ class Histogram:
 
     def clear(self) -> None:
         """Discard every sample, keep the memory."""
-        for i in range(len(self._bins)):
+        for i in range(len(self._bins)):  # not a new array: reuse allocates nothing
             self._bins[i] = 0
         self.count = 0
         self.not_finite = 0
@@ -63,7 +63,7 @@ class Histogram:
         if self.count == 0:
             return 0.0
         rank = max(1, math.ceil(self.count * percent / 100.0))
-        if rank >= self.count:
+        if rank >= self.count:  # the largest sample is known exactly
             return self.max
         cumulative = 0
         for place, number in enumerate(self._bins):

@@ -42,4 +42,4 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
         for number, handler in before.items():
             signal.signal(number, handler)
         if pending:
-            signal.raise_signal(pending[0])
+            signal.raise_signal(pending[0])  # the old handlers are back and act on it

@@ -27,6 +27,7 @@ class HostArray:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], wrap: Any) -> None:
         self._host = aligned_zeros(shape, dtype)
+        # Read-only for callers of `read`, while the library writes the memory itself.
         self._view: NDArray = self._host.view()
         self._view.flags.writeable = False
         self.handle = wrap(self._host)
@@ -53,7 +54,7 @@ class HostArray:
                 f"the graph takes {self._host.dtype} {list(self._host.shape)}, but was given "
                 f"{value.dtype} {list(value.shape)}"
             )
-        self._host[...] = value
+        self._host[...] = value  # in place: the library holds the address
 
     def read(self, out: NDArray | None = None) -> NDArray:
         """Copy into `out`, or return a read-only view valid until the next `run` or `write`."""

@@ -69,7 +69,7 @@ def load(
     encode = engine_maker.load(read_graph(bundle, chosen.name, "encode"))
     try:
         forecast = engine_maker.load(read_graph(bundle, chosen.name, "forecast"))
-    except BaseException:
+    except BaseException:  # Ctrl-C too: no memory of a GPU may stay allocated
         encode.close()
         raise
     return Loaded(encode, forecast, engine_maker, chosen, threads)
@@ -164,7 +164,7 @@ def prove_planner(bundle: Bundle, loaded: Loaded, graph: str, engine: Engine) ->
     """
     agreement = rank_agreement(engine, bundle.golden(), graph)
     limit = smallest_agreement(loaded.family.precision[graph])
-    if agreement is not None and not agreement >= limit:
+    if agreement is not None and not agreement >= limit:  # also when it is NaN
         raise EngineError(
             f"graph {graph!r} of {loaded.family.name} on {loaded.backend} does not rank plans like "
             f"PyTorch: rank correlation {agreement:.4f} on the bundle's reference data, "

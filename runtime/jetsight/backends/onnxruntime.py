@@ -95,7 +95,7 @@ class OnnxRuntimeEngine(HostEngine):
     def __init__(self, library: Any, session: Any) -> None:
         self._library = library
         self._session = session
-        self._binding = session.io_binding()
+        self._binding = session.io_binding()  # before the base class, which binds the arrays
         super().__init__(
             {node.name: self._array(node) for node in session.get_inputs()},
             {node.name: self._array(node) for node in session.get_outputs()},

@@ -49,7 +49,7 @@ class OpenVinoBackend:
             # Else the plugin turns float graphs into bfloat16 on CPUs that have it, and parity with
             # the reference would depend on the machine.
             "INFERENCE_PRECISION_HINT": "f32",
-            "NUM_STREAMS": "1",
+            "NUM_STREAMS": "1",  # one request runs at a time
             # A pinned thread waits for other programs on its core, like a camera's decoder.
             "ENABLE_CPU_PINNING": "NO",
             "INFERENCE_NUM_THREADS": str(threads or default_threads()),
@@ -97,6 +97,7 @@ class OpenVinoEngine(HostEngine):
         self._library = library
         self._compiled = compiled
         self._ports = {port.get_any_name(): port for port in [*compiled.inputs, *compiled.outputs]}
+        # Before the base class, which binds the arrays.
         self._request = compiled.create_infer_request()
         super().__init__(
             {port.get_any_name(): self._array(port) for port in compiled.inputs},

@@ -118,7 +118,7 @@ def _preferred(family: str) -> list[str]:
     # kernels stay exact where OpenVINO's saturate.
     wide = has_vnni() if "int8" in family else "avx512f" in cpu_flags()
     first = "openvino" if x86 and wide else "onnxruntime"
-    return sorted(_KINDS, key=lambda name: name != first)
+    return sorted(_KINDS, key=lambda name: name != first)  # stable: the others keep their order
 
 
 def _is_installed(package: str) -> bool:

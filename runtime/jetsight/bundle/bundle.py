@@ -57,7 +57,7 @@ class Bundle:
             facts = _read_manifest(store, where)
             _check_listing(store, facts, where)
             for name, entry in facts.files.items():
-                for _ in _verified(store, name, entry, where):
+                for _ in _verified(store, name, entry, where):  # in pieces: a graph may have 2 GB
                     pass
         except OSError as error:
             raise _unreadable(where, error) from error
@@ -123,13 +123,14 @@ def write_bundle(
     entries = {name: FileEntry(len(data), _sha256(data)) for name, data in sorted(files.items())}
     facts = dataclasses.replace(facts, files=entries)
     facts.check_files()
+    # The reader's own check, before anything is written.
     golden.load(files[manifest.GOLDEN], facts, f"{target}/{manifest.GOLDEN}")
     tree = {manifest.FILE_NAME: manifest.dump(facts), **{name: files[name] for name in entries}}
     if tar:
         _write_tar(Path(target), tree)
     else:
         _write_folder(Path(target), tree)
-    return Bundle.open(target)
+    return Bundle.open(target)  # again, as the check saw it under its temporary name
 
 
 def _write_folder(target: Path, tree: Mapping[str, bytes]) -> None:
@@ -137,7 +138,7 @@ def _write_folder(target: Path, tree: Mapping[str, bytes]) -> None:
         for name, data in tree.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(data)
-        Bundle.open(folder)
+        Bundle.open(folder)  # before the rename: no unreadable bundle gets the name
 
 
 def _write_tar(target: Path, tree: Mapping[str, bytes]) -> None:
@@ -145,10 +146,9 @@ def _write_tar(target: Path, tree: Mapping[str, bytes]) -> None:
     top = target.name.removesuffix(".tar")
     with atomic.new_file(target) as stream:
         tarfmt.write(stream, {f"{top}/{name}": data for name, data in tree.items()})
-        stream.flush()
-        Bundle.open(
-            f"/proc/self/fd/{stream.fileno()}"
-        )  # `new_file` does not reveal the temp's name
+        stream.flush()  # else the check would miss the end of the file
+        # `new_file` does not reveal the temp's name.
+        Bundle.open(f"/proc/self/fd/{stream.fileno()}")
 
 
 class _Store(Protocol):
@@ -169,6 +169,7 @@ class _Folder:
 
     def names(self) -> list[str]:
         found: list[str] = []
+        # By default os.walk skips folders that it cannot read.
         for root, folders, files in os.walk(self._top, onerror=_raise):
             for name in folders + files:
                 path = os.path.join(root, name)
@@ -177,7 +178,7 @@ class _Folder:
                 if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                     raise BundleError(f"{self._top}: {ascii(inside)[:80]} is a link or a device")
             found += [os.path.relpath(os.path.join(root, name), self._top) for name in files]
-            if len(found) > _MAX_ENTRIES:
+            if len(found) > _MAX_ENTRIES:  # per folder: the tree may be endless
                 raise BundleError(f"{self._top}: more than {_MAX_ENTRIES} files")
         return [name.replace(os.sep, "/") for name in found]
 
@@ -228,7 +229,7 @@ def _read_manifest(store: _Store, where: Path) -> Manifest:
         raise BundleError(f"{where}: no {manifest.FILE_NAME}; this is no jetsight bundle")
     stream, size = store.open(manifest.FILE_NAME)
     with stream:
-        data = stream.read(min(size, _MAX_MANIFEST_BYTES + 1))
+        data = stream.read(min(size, _MAX_MANIFEST_BYTES + 1))  # one more shows that it is too long
     return manifest.parse(data, f"{where}/{manifest.FILE_NAME}")
 
 

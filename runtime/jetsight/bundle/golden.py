@@ -45,7 +45,7 @@ def dump(arrays: Mapping[str, NDArray]) -> bytes:
             entry = zipfile.ZipInfo(f"{name}.npy")  # its default date is a constant
             entry.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(entry, "w") as stream:
-                contiguous = np.ascontiguousarray(array)
+                contiguous = np.ascontiguousarray(array)  # the reader refuses Fortran order
                 np.lib.format.write_array(stream, contiguous, version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
 
@@ -104,6 +104,7 @@ def _load_all(archive: zipfile.ZipFile, manifest: Manifest, what: str) -> dict[s
         if any(f"{name}.npy" in names for name in planner):
             expected.update((name, (np.dtype(np.float32), tail)) for name, tail in planner.items())
             groups.append(list(planner))
+    # Lists, not sets: a zip may hold two members of one name, of which the last would count.
     if sorted(names) != sorted(f"{name}.npy" for name in expected):
         raise BundleError(f"{what}: holds {sorted(names)[:10]}, expected arrays {sorted(expected)}")
     arrays = {
@@ -126,8 +127,9 @@ def _load_one(
     member = archive.getinfo(f"{name}.npy")
     with archive.open(member) as stream:
         shape, fortran, found = _read_header(stream, name, what)
-        if found.hasobject:
+        if found.hasobject:  # loading such an array would unpickle it
             raise BundleError(f"{what}: {name} holds Python objects, which are never loaded")
+        # Byte order is part of the dtype.
         if found != dtype or fortran or len(shape) != len(tail) + 1 or shape[1:] != tail:
             raise BundleError(
                 f"{what}: {name} is {found.str} {_sizes(shape)}, "
@@ -139,6 +141,7 @@ def _load_one(
         # A zip member never yields more than its own size, so this bounds the read below.
         if member.file_size != stream.tell() + size:
             raise BundleError(f"{what}: {name} has another length than its header says")
+        # Over bytes `frombuffer` gives a read-only array without a copy.
         return np.frombuffer(stream.read(size), dtype=dtype).reshape(shape)
 
 

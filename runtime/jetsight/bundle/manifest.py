@@ -118,6 +118,7 @@ class Gate:
 
     def __post_init__(self) -> None:
         vector("value, limit and control_value", (self.value, self.limit, self.control_value), 3)
+        # Recomputed: an edited verdict must not contradict its numbers.
         if self.passed != self.holds(self.value):
             raise BundleError(
                 f"gate {self.name!r} says passed={self.passed}, but its value {self.value} and "
@@ -291,12 +292,14 @@ def parse(data: bytes, what: str = FILE_NAME) -> Manifest:
     Raises:
         BundleError: anything is wrong; one line that names the key.
     """
+    # Format and version first: the strict pass would blame the first key of a newer format.
     head = strict_json.parse_object(data, what, error=BundleError)
     if head.get("format") != FORMAT:
         raise BundleError(f"{what}: format is not {FORMAT!r}; this is no jetsight bundle")
     newer = _is_newer_minor(head.get("version"), what)
     manifest = strict_json.parse(data, Manifest, what, error=BundleError, allow_unknown=newer)
     try:
+        # Not in the constructor: the compiler makes a manifest before its files are known.
         manifest.check_files()
     except BundleError as error:
         raise BundleError(f"{what}: {error}") from None

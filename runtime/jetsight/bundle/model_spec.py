@@ -69,7 +69,7 @@ class FrameSpec:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if self.channel_order != "rgb":
+        if self.channel_order != "rgb":  # Python does not enforce `Literal` by itself
             raise ArtefactError(f"channel_order is {self.channel_order!r}, expected 'rgb'")
         within("height_px", self.height_px, 1, MOST_PX)
         within("width_px", self.width_px, 1, MOST_PX)
@@ -98,7 +98,7 @@ class TimingSpec:
     action_block: int
 
     def __post_init__(self) -> None:
-        if not 0.01 <= self.camera_hz <= 1000:
+        if not 0.01 <= self.camera_hz <= 1000:  # this way round NaN is refused too
             raise ArtefactError(
                 f"camera_hz is {self.camera_hz}, expected 0.01 to 1000 frames per second"
             )

@@ -36,7 +36,7 @@ def refuse_external_data(graph: bytes, what: str) -> None:
     """
     try:
         found = next(_external(memoryview(graph)), None)
-    except (IndexError, ValueError):
+    except (IndexError, ValueError):  # IndexError: the bytes end inside a number
         raise EngineError(
             f"{what}: not a readable ONNX graph; compile the bundle again: jetsight compile"
         ) from None
@@ -93,6 +93,7 @@ def _in_tensor(tensor: memoryview) -> Iterator[str]:
     for number, value in _fields(tensor):
         if number == _NAME_OF_TENSOR and isinstance(value, memoryview):
             name = ascii(bytes(value[:80]).decode(errors="replace"))
+        # Either field is enough, since a hostile graph may set only one.
         outside = outside or number == _EXTERNAL_OF_TENSOR
         outside = outside or (number == _LOCATION_OF_TENSOR and value != 0)
     if outside:
@@ -116,7 +117,7 @@ def _fields(data: memoryview) -> Iterator[_Field]:
             number, at = _varint(data, at)
             yield tag >> 3, number
             continue
-        size = {1: 8, 5: 4}.get(kind)
+        size = {1: 8, 5: 4}.get(kind)  # kinds 3 and 4, groups, are not in onnx.proto
         if kind == 2:
             size, at = _varint(data, at)
         if size is None or size > len(data) - at:
@@ -134,5 +135,5 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
         shift += 7
-        if shift > 63:
+        if shift > 63:  # protobuf's integers have at most 64 bits
             raise ValueError("no varint")

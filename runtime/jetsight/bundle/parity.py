@@ -85,7 +85,9 @@ def _cosine(found: NDArray, expected: NDArray) -> float:
     """Compute the smallest cosine over the rows; NaN if a number is not finite."""
     if not np.isfinite(found).all():
         return float("nan")
+    # float64: squares of large float32 numbers overflow in float32.
     a = np.atleast_2d(found).astype(np.float64)
     b = np.atleast_2d(expected).astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    # The floor gives a row of zeros the cosine 0, which fails, instead of NaN.
     return float(((a * b).sum(axis=1) / np.maximum(norms, 1e-12)).min())

@@ -37,7 +37,7 @@ class HazardSpec:
 
     def __post_init__(self) -> None:
         vector("threshold", (self.threshold,), 1)
-        if not 0 < self.miss_rate < 1:
+        if not 0 < self.miss_rate < 1:  # this way round NaN is refused too
             raise ArtefactError(f"miss_rate is {self.miss_rate}, expected between 0 and 1")
 
 

@@ -129,7 +129,7 @@ class PlanSpec:
             )
             for planner in self.planners
         }
-        object.__setattr__(self, "tensors", tensors)
+        object.__setattr__(self, "tensors", tensors)  # once: a load reads them several times
 
     @classmethod
     def from_manifest(cls, manifest: Manifest, family: str | None = None) -> PlanSpec:

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (`sys.argv` if None) and return its exit code."""
     with _signals():
         try:
-            from jetsight.cli.group import run
+            from jetsight.cli.group import run  # here, so that Ctrl-C during imports is handled too
 
             return run(sys.argv[1:] if arguments is None else arguments)
         except KeyboardInterrupt:
@@ -58,7 +58,7 @@ def _known(error: ImportError | OSError) -> JetsightError | None:
 
     if atomic.is_full(error):
         return atomic.storage_error(error, error.filename or "a file")
-    if error.filename is None:
+    if error.filename is None:  # of no file of the user's, so a traceback helps more
         return None
     return JetsightError(f"{error.filename}: {error.strerror}")
 

@@ -94,15 +94,16 @@ def cli() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; `jetsight.cli.main` maps the exceptions."""
     try:
+        # Else Click prints errors and exits with codes of its own.
         code = cli.main(list(arguments), prog_name="jetsight", standalone_mode=False)
-    except click.exceptions.Abort:
+    except click.exceptions.Abort:  # Click's form of Ctrl-C
         raise KeyboardInterrupt from None
     except click.ClickException as error:
         if not arguments:
             error.show()  # the help page
             return error.exit_code
         raise UsageError(_usage(error)) from error
-    return code if isinstance(code, int) else 0
+    return code if isinstance(code, int) else 0  # the code of `Context.exit`
 
 
 def _usage(error: click.ClickException) -> str:

@@ -97,7 +97,7 @@ def imagine(bundle: Path, picture: Path | None, json_wanted: bool, **options: An
     from jetsight.plan_report.run import OfflinePlanArgs, plan_once
 
     if picture is not None:
-        figure.check(picture)
+        figure.check(picture)  # before the plan, which may take long
     report, shown = plan_once(Bundle.open(bundle), OfflinePlanArgs(**options), _progress)
     if picture is not None:
         figure.write(picture, report, shown)
@@ -164,6 +164,7 @@ def _blocks(report: PlanReport, actions: Any) -> Iterator[str]:
 
 def _iterations(report: PlanReport) -> Iterator[str]:
     plan = report.plan
+    # Fewer iterations repeat numbers.
     shown = np.unique(np.linspace(0, plan.iterations - 1, _SHOWN_ITERATIONS).round().astype(int))
     rows = [(str(i + 1), _cost(plan.costs[i]), f"{100 * plan.spread[i]:.1f} %") for i in shown]
     return table(("iteration", "best cost", "spread"), rows)

@@ -32,7 +32,7 @@ def inspect(bundle: Path, as_json: bool) -> None:
         manifest = json.loads(strict_json.dump(opened.manifest))
         click.echo(json.dumps({"path": str(bundle), "verified": True, "manifest": manifest}))
         return
-    opened.golden()
+    opened.golden()  # its arrays are checked too, not only its digest
     for line in describe(opened.manifest):
         click.echo(line)
 

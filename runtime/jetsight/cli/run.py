@@ -66,11 +66,12 @@ def run(
     with Session.open(bundle, backend, family, threads=threads) as session:
         stream = session.stream(camera, frames=frames)
         try:
+            # Closing the stream closes the camera, also if `show` raises.
             with _outputs(out, wait=rate_hz == 0) as show, contextlib.closing(stream):
                 for forecast in stream:
                     show(forecast)
         finally:
-            if camera.started:
+            if camera.started:  # a source that never opened has no summary
                 rejected = {"rejected": camera.rejected, "last_defect": camera.last_defect}
                 summary = {"source": source, **session.summary(), **rejected}
                 click.echo(json.dumps(summary) if as_json else "\n".join(describe(summary)))
@@ -126,18 +127,19 @@ class StatusLine:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if self._line.live:
+            # A daemon: a thread that its terminal blocks must not keep the process alive.
             self._thread = threading.Thread(target=self._refresh, daemon=True)
             self._thread.start()
 
     def show(self, forecast: Forecast) -> None:
         """Show this forecast at the next refresh."""
-        self._newest = forecast
+        self._newest = forecast  # newest wins: those between two refreshes are not shown
 
     def close(self) -> None:
         """Clear the line."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(_REFRESH_S)
+            self._thread.join(_REFRESH_S)  # with a limit: the terminal may block it
             self._line.rewrite("")
 
     def _refresh(self) -> None:

@@ -10,6 +10,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     lines = [list(head), *(list(row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head) - 1)]
     for line in lines:
+        # The last column has no width, so the widths are one fewer.
         padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
         yield "  ".join([*padded, line[-1]]).rstrip()
 

@@ -54,6 +54,7 @@ def _drawing(report: Report, loads: Callable[[str], bool]) -> Iterator[str]:
 
 
 def _jetpack(board: Jetson) -> Iterator[str]:
+    # The default claims nothing of a board whose TensorRT is not known.
     shipped = board.tensorrt or board.jetpack_tensorrt or "10"
     if int(shipped.partition(".")[0]) < 10:
         name = f"JetPack {board.jetpack}" if board.jetpack else f"L4T {board.l4t}"
@@ -66,6 +67,7 @@ def _tensorrt(report: Report, board: Jetson) -> Iterator[str]:
         yield from _hidden(report)
         return
     known = found.system or board.jetpack_tensorrt
+    # An importable TensorRT may have no recorded version ("unknown").
     if known and re.match(r"\d", found.binding) and not same_release(found.binding, known):
         where = f" in {found.binding_path}" if found.binding_path else ""
         yield (
@@ -155,6 +157,7 @@ def _pycuda(report: Report, nvcc: bool) -> Iterator[str]:
     wanted = report.jetson is not None or (report.cuda.devices and library)
     if not wanted or report.version("pycuda"):
         return
+    # PyCUDA has no wheels: pip compiles it, with nvcc from the CUDA toolkit.
     toolkit = "" if nvcc or report.jetson is None else "sudo apt install nvidia-jetpack, then "
     yield (
         f"pycuda is missing, so no TensorRT family can run; it is compiled here: {toolkit}"

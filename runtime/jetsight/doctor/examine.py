@@ -104,6 +104,7 @@ def examine(
         engines=_engines(top, versions, store or EngineStore()),
         advice=(),
     )
+    # In a second step, because the advice is derived from the other findings.
     return replace(report, advice=advise(report, loads, nvidia_packages.has_compiler(top)))
 
 

@@ -83,6 +83,7 @@ def _gpu(root: Path) -> Iterator[ClockRate]:
 
 
 def _devfreq(node: Path, name: str) -> ClockRate | None:
+    # devfreq counts in Hz, cpufreq in kHz.
     current, low, high = (sysfs.integer(node / f"{what}_freq") for what in ("cur", "min", "max"))
     if current is None and low is None and high is None:
         return None

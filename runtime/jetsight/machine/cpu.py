@@ -26,6 +26,7 @@ def has_vnni() -> bool:
 
 def default_threads() -> int:
     """Count the physical cores this process may use."""
+    # It honours taskset and the cpusets of containers, which `cpu_count` does not; Linux only.
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if not allowed:
         return os.cpu_count() or 1

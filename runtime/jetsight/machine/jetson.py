@@ -57,10 +57,12 @@ def jetson(root: Path) -> Jetson | None:
     """Describe the Jetson board; None anywhere else."""
     records = nvidia_packages.packages(root, ("nvidia-jetpack", "nvidia-l4t-core"))
     l4t = _l4t(root, records.get("nvidia-l4t-core", ""))
+    # The device tree is the kernel's, so containers have it even without files of L4T.
     compatible = sysfs.text(root / "proc/device-tree/compatible") or ""
     if l4t is None and "nvidia,tegra" not in compatible:
         return None
     pack, shipped = _jetpack(l4t or "")
+    # The metapackage is exact where it is installed; else the release of L4T has to do.
     installed = re.match(r"\d+(?:\.\d+)+", records.get("nvidia-jetpack", ""), flags=re.ASCII)
     modes = power_modes(root)
     mode = _power_mode(root)

@@ -40,8 +40,9 @@ def packages(root: Path, names: Collection[str]) -> dict[str, str]:
         elif name not in names:
             continue
         elif key == "Status":
+            # A removed package may keep a record, as "deinstall ok config-files".
             installed = value.endswith(" installed")
-        elif key == "Version" and installed and value.isprintable():
+        elif key == "Version" and installed and value.isprintable():  # dpkg writes Status first
             versions[name] = value
     return versions
 

@@ -24,7 +24,7 @@ def text(path: Path) -> str | None:
 
 def integer(path: Path) -> int | None:
     """Read a file that holds one decimal integer and nothing else."""
-    found = re.fullmatch(r"-?\d{1,19}", text(path) or "", flags=re.ASCII)
+    found = re.fullmatch(r"-?\d{1,19}", text(path) or "", flags=re.ASCII)  # 64 bits
     return int(found[0]) if found else None
 
 
@@ -63,4 +63,5 @@ def _bytes(path: Path, limit: int) -> bytes | None:
 
 def _natural(path: Path) -> list[tuple[int, str]]:
     parts = re.split(r"(\d+)", path.as_posix(), flags=re.ASCII)
+    # Pairs, because Python cannot compare an int with a str.
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

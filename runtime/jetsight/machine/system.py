@@ -112,6 +112,7 @@ def cuda(root: Path, load: Callable[[str], Any] = ctypes.CDLL) -> Cuda:
         return Cuda(driver, None, (), "no NVIDIA driver (libcuda.so.1 is not installed)")
     try:
         return _probe(library, driver)
+    # AttributeError: libcuda lacks a function.
     except (AttributeError, ctypes.ArgumentError, ValueError) as error:
         return Cuda(driver, None, (), f"libcuda.so.1 is not usable ({error})")
 
@@ -148,7 +149,7 @@ def _probe(library: Any, driver: str | None) -> Cuda:
     library.cuDriverGetVersion(ctypes.byref(version))
     library.cuDeviceGetCount(ctypes.byref(count))
     devices = tuple(_device(library, ordinal) for ordinal in range(count.value))
-    release = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    release = f"{version.value // 1000}.{version.value % 1000 // 10}"  # 1000 * major + 10 * minor
     return Cuda(driver, release, devices, None if devices else "no CUDA device")
 
 
@@ -157,6 +158,7 @@ def _device(library: Any, ordinal: int) -> Gpu:
     name = ctypes.create_string_buffer(256)
     library.cuDeviceGet(ctypes.byref(device), ordinal)
     library.cuDeviceGetName(name, len(name), device)
+    # The function without _v2 returns 32 bits.
     library.cuDeviceTotalMem_v2(ctypes.byref(size), device)
 
     def get(attribute: int) -> int:
@@ -175,4 +177,4 @@ def _device(library: Any, ordinal: int) -> Gpu:
 
 def _kilobytes(text: str | None) -> int | None:
     match = re.fullmatch(r"(\d+) kB", text or "")
-    return int(match[1]) * 1024 if match else None
+    return int(match[1]) * 1024 if match else None  # the kernel's kB are KiB

@@ -61,6 +61,7 @@ def _millidegrees(path: Path) -> int | None:
 
 
 def _passive_trip(zone: Path) -> int | None:
+    # At passive trips the kernel throttles; active ones start a fan, critical ones shut down.
     trips = [
         _millidegrees(kind.with_name(kind.name.replace("_type", "_temp")))
         for kind in sysfs.nodes(zone, "trip_point_*_type")
@@ -71,7 +72,7 @@ def _passive_trip(zone: Path) -> int | None:
 
 def _over_current(root: Path) -> Iterator[Throttle]:
     for chip in sysfs.nodes(root / "sys/class/hwmon", "hwmon[0-9]*"):
-        if sysfs.text(chip / "name") != "soctherm_oc":
+        if sysfs.text(chip / "name") != "soctherm_oc":  # numbers change from boot to boot
             continue
         for counter in sysfs.nodes(chip, "oc[0-9]*_event_cnt"):
             events, name = sysfs.integer(counter), counter.name.partition("_")[0]

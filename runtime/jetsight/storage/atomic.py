@@ -60,6 +60,7 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with _reported(target, only=_FULL):
             yield stream
         with _reported(target):
+            # Before the rename: else a power cut could leave the new name without its data.
             stream.flush()
             os.fsync(descriptor)
             os.replace(temp, target)
@@ -68,9 +69,11 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temp.unlink()
         raise
     finally:
+        # Closed after the rename, because closing releases the lock that keeps sweeps away.
         with contextlib.suppress(OSError):  # a full disk was reported above; close tries again
             stream.close()
     with _reported(target):
+        # Without this a power cut could undo the rename.
         _fsync_folder(target.parent)
 
 
@@ -97,6 +100,7 @@ def new_directory(target: str | os.PathLike[str]) -> Iterator[Path]:
             yield temp
         with _reported(final):
             _fsync_tree(temp)
+            # Of folders `rename` replaces only an empty one, so nothing is ever overwritten.
             os.rename(temp, final)
     except BaseException:
         shutil.rmtree(temp, ignore_errors=True)
@@ -157,6 +161,7 @@ def _prepare(final: Path, *, folder: bool) -> tuple[Path, int]:
 
 
 def _temp_prefix(name: str) -> str:
+    # The limit counts bytes; the cut may split a character, whose rest is dropped.
     short = name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
     return f".{short}."
 
@@ -171,6 +176,7 @@ def _locked_temp(final: Path, *, folder: bool) -> tuple[Path, int]:
         else:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:
+            # The umask decides, as for `open`.
             descriptor = os.open(temp, flags | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
             continue  # a sweep removed the folder before it was locked
@@ -184,6 +190,7 @@ def _locked_temp(final: Path, *, folder: bool) -> tuple[Path, int]:
 
 def _remove_abandoned(path: str) -> bool:
     try:
+        # The name may be of a planted link or pipe: neither is followed or waited for.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False  # already swept, or of another user
@@ -213,10 +220,10 @@ def _make_parents(folder: Path) -> None:
 
 
 def _fsync_tree(top: Path) -> None:
-    for root, _, names in os.walk(top, topdown=False):
+    for root, _, names in os.walk(top, topdown=False):  # a folder's entry after what it names
         for name in names:
             path = os.path.join(root, name)
-            if not os.path.islink(path):
+            if not os.path.islink(path):  # its target may be outside of the tree
                 _fsync_path(path, os.O_RDONLY)
         _fsync_folder(root)
 

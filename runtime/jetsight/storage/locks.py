@@ -37,11 +37,10 @@ def locked(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:  # some network mounts have no locks
             raise storage_error(error, path) from error
-        with contextlib.suppress(
-            OSError
-        ):  # the process id is only informative: a full disk is fine
+        # The process id is only informative: a full disk is fine.
+        with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
-        os.close(descriptor)
+        os.close(descriptor)  # also releases the lock

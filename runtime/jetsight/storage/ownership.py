@@ -33,6 +33,7 @@ def refuse_shared(folder: Path, *, readable: bool = True) -> None:
 
 def read_file(path: Path, most_bytes: int) -> bytes:
     """Read a regular file of this user, up to one byte more than `most_bytes`."""
+    # Non-blocking, because opening a pipe in its place would wait for a writer.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags), "rb") as stream:
         # Of the open file, not of the path: a parent that others can write may have been replaced.
@@ -44,7 +45,7 @@ def read_file(path: Path, most_bytes: int) -> bytes:
                 f"{path} belongs to user {status.st_uid}, and engines are code: only your own are "
                 "loaded; remove it, and build it here: jetsight build BUNDLE"
             )
-        return stream.read(most_bytes + 1)
+        return stream.read(most_bytes + 1)  # one more shows that the file is too long
 
 
 def default_root() -> Path:

@@ -82,7 +82,7 @@ def parse_object(
         _check_text(value, 0)
     except _Wrong as wrong:
         raise error(f"{what}: {wrong}") from None
-    except RecursionError:
+    except RecursionError:  # json recurses before `_check_text` counts the levels
         raise error(f"{what}: nested deeper than {_MAX_DEPTH} levels") from None
     except UnicodeDecodeError as wrong:
         raise error(f"{what}: not UTF-8 text at byte {wrong.start}") from None
@@ -115,6 +115,7 @@ class _Wrong(Exception):
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
+        # json keeps the last of equal keys, another reader may keep the first.
         if key in found:
             raise _Wrong("", f"the key {_shown(key)} appears twice in one object")
         found[key] = value
@@ -122,6 +123,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(text: str) -> Any:
+    # json accepts NaN and Infinity, which the standard does not have.
     raise _Wrong("", f"{text} is not a JSON number")
 
 
@@ -134,7 +136,7 @@ def _parse_int(text: str) -> int:
 
 def _parse_float(text: str) -> float:
     value = float(text) if len(text) <= 2 * _MAX_DIGITS else math.nan
-    if not math.isfinite(value):
+    if not math.isfinite(value):  # `float` reads 1e999 as infinity
         raise _Wrong("", f"the number {_shown(text)} is out of range")
     return value
 
@@ -165,6 +167,7 @@ def _convert(hint: Any, value: Any, path: str, allow_unknown: bool) -> Any:
         (inner,) = [arg for arg in args if arg is not type(None)]
         return None if value is None else _convert(inner, value, path, allow_unknown)
     if origin is Literal:
+        # The type too, because for Python True equals 1.
         if not any(value == known and type(value) is type(known) for known in args):
             raise _Wrong(path, f"is {_shown(value)}, expected {' or '.join(map(repr, args))}")
         return value
@@ -219,7 +222,7 @@ def _refuse_unknown(value: Mapping[str, Any], names: list[str], path: str) -> No
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls)
+    return get_type_hints(cls)  # slow: it evaluates every annotation again
 
 
 _NAMES = {

@@ -18,7 +18,7 @@ from jetsight.errors import BundleError
 
 _BLOCK = 512
 _MAX_MEMBERS = 1024
-_REGULAR, _FOLDER = (b"0", b"\0"), b"5"
+_REGULAR, _FOLDER = (b"0", b"\0"), b"5"  # NUL: archives older than POSIX
 _EXTENSIONS = (b"x", b"g", b"L", b"K")
 
 
@@ -85,6 +85,7 @@ def _parse_header(header: bytes, position: int, what: str) -> tuple[Member, byte
     if kind not in _REGULAR and kind != _FOLDER:
         raise BundleError(f"{what}: {name!r} is a link or device, expected only plain files")
     size_field = header[124:136].rstrip(b"\0 ")
+    # Octal alone: GNU writes sizes of 8 GiB and more in base 256, which no graph can have.
     if not size_field or len(size_field) > 11 or size_field.strip(b"01234567"):
         raise BundleError(f"{what}: {name!r} has an unreadable size")
     size = int(size_field, 8)
@@ -96,6 +97,7 @@ def _parse_header(header: bytes, position: int, what: str) -> tuple[Member, byte
 def _member_name(header: bytes, what: str) -> str:
     """Return the name with its ustar prefix, without the leading `./` of `tar -C DIR .`."""
     raw, prefix = (field.split(b"\0", 1)[0] for field in (header[0:100], header[345:500]))
+    # GNU's older format, with another magic, has times in these bytes.
     if header[257:263] == b"ustar\0" and prefix:
         raw = prefix + b"/" + raw
     try:

@@ -64,7 +64,7 @@ class TensorRtBackend:
         clock: Clock | None = None,
     ) -> None:
         if device is None:
-            require_gpu()
+            require_gpu()  # now: the device itself is opened with the first engine
         self._device = device
         self._library = library or open_library()
         self._store = store or EngineStore()
@@ -82,7 +82,7 @@ class TensorRtBackend:
         Raises:
             EngineError: there is none, it is for another machine, or the GPU refuses it.
         """
-        if self._host is None:
+        if self._host is None:  # once: it reads package records and asks the driver
             self._host = host_spec(self._library)
         stored = self._store.find(hashlib.sha256(graph).hexdigest(), self._host)
         return self.load_plan(stored.plan, stored.record.renamed)
@@ -102,16 +102,16 @@ class TensorRtBackend:
         with ExitStack() as owned:
             shared = self._enter(owned)
             engine = TensorRtEngine(shared, plan, renamed or {}, owned, **self._options)
-            engine._own(owned.pop_all())
+            engine._own(owned.pop_all())  # until here an exception releases everything
         self._engines.add(engine)
         return engine
 
     def _enter(self, owned: ExitStack) -> SharedRuntime:
         """Count one more user of the parts that engines share; open them for the first one."""
-        if self._shared is None or not self._shared.users:
+        if self._shared is None or not self._shared.users:  # the last engine released it
             self._shared = SharedRuntime(self._library, self._device, self._sync, self._clock)
         self._shared.users += 1
-        owned.callback(self._shared.leave)
+        owned.callback(self._shared.leave)  # entered first, so it runs after all of the engine's
         return self._shared
 
     def capture(self, work: Sequence[Work]) -> TensorRtChain:
@@ -223,6 +223,7 @@ class TensorRtEngine(_Replayed):
     def _own(self, owned: ExitStack) -> None:
         """Release everything with `close`, or when the engine is garbage-collected."""
         self._owned = owned
+        # No callback in `owned` may refer to the engine, else it would never be collected.
         self._release = weakref.finalize(self, owned.close)
 
     def _collect(self) -> None:
@@ -294,6 +295,7 @@ class TensorRtEngine(_Replayed):
             queue.stream,
             queue.scratch_address,
             queue.scratch_bytes,
+            # `eager` decides whether a captured graph contains the copy to the host.
             *((array.address, array.shape, array.eager) for _, array in self._arrays),
         )
         if parameters != self._pointed:
@@ -356,7 +358,7 @@ class TensorRtChain(_Replayed):
         self._queue = engines[0].queue
         self._runner = Runner(self._queue, graphs=graphs, timing=timing)
         # The first engine that is closed also closes the graph, which would launch freed memory.
-        for engine in set(engines):
+        for engine in set(engines):  # an engine may appear more than once
             engine._owned.callback(self._runner.close)
 
     def run(self) -> None:
@@ -366,7 +368,7 @@ class TensorRtChain(_Replayed):
             EngineError: TensorRT or the GPU failed, or a resource was closed.
         """
         for each in self._work:
-            each.require_open()
+            each.require_open()  # all of them before any is enqueued: no half chain runs
         with self._queue.device:
             parameters = tuple(each.prepare() for each in self._work)
             self._runner.run(parameters, self._enqueue)

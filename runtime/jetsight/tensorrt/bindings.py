@@ -88,7 +88,7 @@ def open_library(names: Sequence[str] = (TENSORRT, RTX)) -> TensorRtModule:
                 broken = broken or f"{name} is installed but does not load ({first_line(error)})"
             continue
         library = TensorRtModule(module, name, _version(module, name))
-        if name == TENSORRT and library.version[:2] < _OLDEST:
+        if name == TENSORRT and library.version[:2] < _OLDEST:  # TensorRT-RTX counts from 1
             broken = broken or f"{library} is too old, expected {_OLDEST[0]}.{_OLDEST[1]} or newer"
             continue
         return library
@@ -111,11 +111,12 @@ def make_logger(library: TensorRtModule) -> CollectingLogger:
 
 
 def _new_logger(base: Any, idle: list[CollectingLogger]) -> CollectingLogger:
+    # A class per library: its base exists only once TensorRT was imported.
     class Log(base):  # type: ignore[misc]
         """TensorRT calls `log` from its own threads; appending to a list is atomic."""
 
         def __init__(self) -> None:
-            base.__init__(self)
+            base.__init__(self)  # pybind11 refuses an object whose base was not initialised
             self.lines: list[str] = []
             self.errors: list[str] = []
 
@@ -142,6 +143,7 @@ def _absent(broken: str) -> EngineError | MissingDependency:
         return EngineError(f"{broken}; flash JetPack 6.1 or newer, see: jetsight doctor")
     if board is not None:
         return EngineError(
+            # pip's wheel for Arm servers does not match the Tegra driver of JetPack 6.
             f"TensorRT is not importable on this Jetson{f': {broken}' if broken else ''}; run: "
             "sudo apt install python3-libnvinfer, and create the virtual environment with "
             "--system-site-packages (never pip install tensorrt here)"

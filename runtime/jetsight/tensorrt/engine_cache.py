@@ -123,6 +123,7 @@ class EngineStore:
         """Read the record of the newest valid engine of a key; its bytes are checked too."""
         for folder, record in reversed(self._entries()):
             if record.fingerprint.key == key:
+                # A damaged engine counts as absent, so that a build replaces it.
                 with contextlib.suppress(EngineError):
                     self._read(folder, record, record.fingerprint.host)
                     return record
@@ -147,10 +148,12 @@ class EngineStore:
             atomic.write_file(target / RECORD, build_record.dump(record))
         else:
             with atomic.new_directory(target) as folder:
+                # The umask may let a group write, and such an engine is refused.
                 folder.chmod(0o700)
                 (folder / PLAN).write_bytes(plan)
                 (folder / RECORD).write_bytes(build_record.dump(record))
                 (folder / LOG).write_text(log, errors="replace")
+        # Older ones go last: at any time a reader finds one engine of the key.
         for older in self.root.glob(f"{key}-*"):
             if older != target:
                 shutil.rmtree(older, ignore_errors=True)
@@ -160,6 +163,7 @@ class EngineStore:
     def building(self, key: str, waiting: Callable[[str], None]) -> Iterator[None]:
         """Let one process at a time build a key; `waiting` is called with the other's id."""
         self.prepare()
+        # The lock is not inside the entry, which a build replaces.
         with locked(self.root / "locks" / f"{key}.lock", waiting):
             yield
 
@@ -185,10 +189,12 @@ class EngineStore:
             EngineError: others can write to it.
         """
         try:
+            # Not `mkdir(parents=True)`, which gives the parents the umask's mode instead of 0700.
             for folder in (*reversed(self.root.parents), self.root):
                 if not folder.exists():
                     folder.mkdir(mode=0o700, exist_ok=True)
             refuse_shared(self.root, readable=False)
+            # Only now, as nothing may be written or swept in a folder of other users.
             for name in _FOLDERS:
                 (self.root / name).mkdir(mode=0o700, exist_ok=True)
             self.sweep()
@@ -213,11 +219,14 @@ class EngineStore:
             ) from error
         entries = []
         for folder in folders:
+            # A leading dot marks the temp of a build that runs or was killed.
             if folder.name.startswith(".") or folder.name in _FOLDERS:
                 continue
+            # One damaged record must not hide the other engines.
             with contextlib.suppress(EngineError, OSError):
                 data = read_file(folder / RECORD, _MAX_RECORD_BYTES)
                 entries.append((folder, build_record.parse(data, str(folder / RECORD))))
+        # UTC in one fixed format sorts as text; names make equal times deterministic.
         return sorted(entries, key=lambda entry: (entry[1].built_utc, entry[0].name))
 
     def _read(self, folder: Path, record: BuildRecord, host: HostSpec) -> StoredEngine:
@@ -227,6 +236,7 @@ class EngineStore:
             refuse_shared(folder)
             plan = read_file(path, record.plan_bytes)
         except OSError as error:
+            # Without its folder it was replaced meanwhile; in a folder that is there it is damage.
             kind = EngineError if folder.exists() else _Gone
             raise kind(f"{path}: {error.strerror}; {_REBUILD}") from error
         if len(plan) != record.plan_bytes:

@@ -22,6 +22,7 @@ from jetsight.tensorrt.cuda.driver import Device, PyCudaDevice
 from jetsight.tensorrt.cuda.stream import CudaQueue
 from jetsight.tensorrt.log_messages import cuda_failure, out_of_memory, shortened
 
+# NumPy has no bfloat16 or float8, so inputs and outputs cannot be of these types.
 _DTYPES = {
     "FLOAT": np.float32,
     "HALF": np.float16,
@@ -48,6 +49,7 @@ class SharedRuntime:
     ) -> None:
         self.library = library
         self.users = 0
+        # Released in reverse: TensorRT's runtime before its logger, the stream and the context.
         with ExitStack() as owned:
             if device is None:
                 device = PyCudaDevice()
@@ -67,6 +69,7 @@ class SharedRuntime:
             runtime = trt.Runtime(self._logger)
         except Exception as error:  # the bindings raise TypeError if TensorRT returned nothing
             raise self.refused("cannot start", 0, first_line(error)) from error
+        # A second barrier only: published attacks claim to pass it, so digests are checked before.
         runtime.engine_host_code_allowed = False  # an engine may carry code; it must not run
         return runtime
 
@@ -86,6 +89,7 @@ class SharedRuntime:
             before: `error_count` before the call; the next error is TensorRT's reason.
             otherwise: reason if TensorRT reported none.
         """
+        # Only those since the call: the logger is shared with the other engines.
         errors = self._logger.errors[before:] or [otherwise]
         fix = cuda_failure("\n".join(errors))
         if out_of_memory(errors):
@@ -119,13 +123,14 @@ class EngineContext:
         trt, self._shared = shared.library.module, shared
         self.cuda_engine: Any = None
         self.context: Any = None
-        owned.callback(self.close)
+        owned.callback(self.close)  # before anything is made: a failure below releases what exists
         before = shared.error_count()
         self.cuda_engine = shared.runtime.deserialize_cuda_engine(data)
         if self.cuda_engine is None:
             what = "cannot load the engine (run: jetsight build BUNDLE --force)"
             raise shared.refused(what, before)
         shared.queue.reserve(self.cuda_engine.device_memory_size_v2)
+        # Engines run in turn, so one block of the largest size serves all of them.
         strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
         self.context = self.cuda_engine.create_execution_context(strategy)
         if self.context is None:
@@ -146,6 +151,7 @@ class EngineContext:
             kind = cuda_engine.get_tensor_dtype(name).name
             if kind not in _DTYPES:
                 raise EngineError(f"{name!r} is a {kind}; expected one of {list(_DTYPES)}")
+            # Shape tensors are in host memory, and every array here has a GPU address.
             if cuda_engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
                 raise EngineError(
                     f"{name!r} is a shape tensor; export the graph with static shapes"
@@ -158,6 +164,7 @@ class EngineContext:
     def point(self, arrays: Sequence[tuple[str, CudaArray]]) -> None:
         """Set the addresses of the tensors and of the scratch block in the context."""
         context, queue, before = self.context, self._shared.queue, self._shared.error_count()
+        # Set with every change of address: another engine may have made the block grow.
         context.set_device_memory(queue.scratch_address, queue.scratch_bytes)
         for name, array in arrays:
             if not context.set_tensor_address(name, array.address):
@@ -166,5 +173,6 @@ class EngineContext:
     def enqueue(self) -> None:
         """Enqueue one run on the stream."""
         context, before = self.context, self._shared.error_count()
+        # It releases the GIL, in TensorRT 10.3 and in 11.
         if not context.execute_async_v3(self._shared.queue.stream):
             raise self._shared.refused("failed to run", before)

@@ -55,8 +55,9 @@ class HostSpec:
         """Name of the compile target of this machine; None if none is known."""
         major = self.version.partition(".")[0]
         if self.l4t is not None:
+            # L4T 38 is for Thor alone; from 39 (JetPack 7.2) on the GPU tells Orin from Thor.
             known = {"36": "orin-jp6", "38": "thor-jp70"}.get(self.l4t.partition(".")[0])
-            thor = (self.sm or "").startswith(("10.", "11."))
+            thor = (self.sm or "").startswith(("10.", "11."))  # Thor is SM 11.0, in DriveOS 10.1
             return known or ("thor-jp7" if thor else "orin-jp7")
         return "rtx" if self.library == RTX else f"x86-trt{major}"
 
@@ -132,6 +133,7 @@ class Fingerprint:
     @property
     def key(self) -> str:
         """32 hex digits; equal only for equal fingerprints."""
+        # strict_json gives equal bytes for equal values, so the digest can be a key.
         tied = replace(self, host=self.host.tied)
         return hashlib.sha256(strict_json.dump(tied)).hexdigest()[:32]
 

@@ -77,6 +77,7 @@ def out_of_memory(lines: Sequence[str]) -> bool:
 
 def shortened(messages: Sequence[str]) -> str:
     """Format the first of several messages on one line."""
+    # The first error is the cause, later ones follow from it.
     return " ".join(messages[0].split())[:300] if messages else "it gave no reason"
 
 

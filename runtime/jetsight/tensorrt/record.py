@@ -145,6 +145,7 @@ class BuildRecord:
     @property
     def proven(self) -> bool:
         """True if it passed the gates on a GPU; without one it could not be run."""
+        # With a GPU a gate that fails raises before there is a record.
         return self.fingerprint.host.gpu is not None
 
 

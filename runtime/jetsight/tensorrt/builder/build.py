@@ -81,6 +81,7 @@ def build_bundle(
         for family in choose_families(bundle, request.families, context.host)
         for graph in graphs_of(bundle, family, request.graphs)
     ]
+    # All jobs are checked before the first long build.
     for family, graph in jobs:
         units.require(family.precision.get(graph, ""), context.host, f"{family.name} {graph}")
     try:
@@ -119,6 +120,7 @@ class _Job:
         """Build and prove the engine, unless the store has it."""
         store, key = self._context.store, self._fingerprint.key
         with store.building(key, self._waiting):
+            # Under the lock: the build that held it may have made this very engine.
             known = None if self._request.force else store.get(key)
             if known is not None and self._is_enough(known):
                 return BuiltEngine(known, reused=True)
@@ -150,6 +152,7 @@ class _Job:
         compiled = self._compiled(log)
         seconds = (clock.now_ns() - start) / 1e9
         library = self._context.library
+        # Before the proof, which is the first to deserialize it.
         header = plan_header.check(compiled.plan, library.name, library.version, self._what)
         proof = self._proof(compiled.plan)
         parity, latency = self._run(compiled)
@@ -189,6 +192,7 @@ class _Job:
             timing=TimingCache(timing, context.library),
             say=self._progress.done,
         )
+        # A quantizer may insert nothing without an error (ModelOpt 0.44 in FP8, graphs of MatMul).
         if self._precision in _QUANTIZED and not built.quantized + built.weight_only:
             raise EngineError(
                 f"{self._what}: is of {self._precision}, but TensorRT read no product with a "
@@ -282,5 +286,6 @@ def _ports(ports: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Port]:
 
 
 def _now() -> str:
+    # One fixed width, because the store sorts records by this text.
     now = datetime.datetime.now(datetime.timezone.utc)
     return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")

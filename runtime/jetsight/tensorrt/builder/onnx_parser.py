@@ -77,14 +77,16 @@ def build(
         MissingDependency: no TensorRT is installed.
     """
     library = library or open_library()
-    onnx_scan.refuse_external_data(graph, what)
+    onnx_scan.refuse_external_data(graph, what)  # TensorRT would follow paths out of the graph
     logger = make_logger(library)
     try:
+        # TensorRT swallows exceptions of its callbacks, so the monitor cancels the build instead.
         with deferred_signals() as stop:
             return _Build(library, logger, log, options or BuildOptions()).run(
                 graph, timing, say, stop
             )
     finally:
+        # Also after a failure, whose message names this file.
         if log is not None:
             write_file(log, "\n".join(logger.lines).encode(errors="replace"))
         logger.forget()
@@ -117,7 +119,7 @@ class _Build:
         trt = self._trt
         kinds = (network.get_layer(i).type.name for i in range(network.num_layers))
         return Built(
-            bytes(engine),
+            bytes(engine),  # a copy: that memory is TensorRT's
             _ports(trt, map(network.get_input, range(network.num_inputs))),
             _ports(trt, map(network.get_output, range(network.num_outputs))),
             Counter(kinds),
@@ -130,6 +132,7 @@ class _Build:
         raised: Exception | None = None
         try:
             result = function(*arguments)
+        # TypeError: TensorRT returned nothing.
         except (TypeError, RuntimeError, ValueError, MemoryError) as error:
             raised = error
         if result is None:
@@ -185,6 +188,7 @@ def quantized_products(network: Any) -> tuple[int, int]:
     for layer in layers:
         if layer.type.name not in _PRODUCTS or layer.num_inputs < 2:
             continue
+        # Input 1 is the weight, in both kinds of layers.
         first, second = (_is_dequantized(layer.get_input(i), makers) for i in range(2))
         both += first and second
         weight_only += second and not first

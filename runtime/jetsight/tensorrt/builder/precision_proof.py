@@ -196,6 +196,7 @@ def prove(text: str, precision: str) -> Proof:
     layers = parse(text)
     gemms = [layer for layer in layers if layer.gemm]
     flop = [layer.flop for layer in gemms]
+    # One layer without shapes makes all count alike: operations and layers do not add up.
     unit: Literal["flop", "layers"] = "layers" if None in flop or not gemms else "flop"
     work: Counter[str] = Counter()
     for layer, operations in zip(gemms, flop, strict=True):
@@ -222,6 +223,7 @@ def refuse_fallback(proof: Proof, what: str) -> None:
     Raises:
         EngineError: silent precision fallback; with the shares and the next step.
     """
+    # Any share passes: a family may keep layers in float on purpose (--keep-float).
     if proof.asked not in _NEXT_STEPS or proof.shares.get(proof.asked, 0.0) > 0.0:
         return
     if not proof.gemm_layers:

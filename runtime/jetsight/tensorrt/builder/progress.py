@@ -74,6 +74,7 @@ class Phases:
 
     def _part_of(self, name: str, depth: int) -> float:
         _, steps, done = self._phases[name]
+        # The limit of depth ends a cycle, if a phase is reported as its own ancestor.
         inner = [n for n, (parent, _, _) in self._phases.items() if parent == name]
         nested = max((self._part_of(n, depth + 1) for n in inner), default=0.0) if depth < 8 else 0
         return min((done + nested) / steps, 1.0)
@@ -93,7 +94,7 @@ def make_monitor(library: TensorRtModule, say: Say, stop: Callable[[], bool]) ->
         """TensorRT calls it from its own threads, one phase at a time each."""
 
         def __init__(self) -> None:
-            base.__init__(self)
+            base.__init__(self)  # pybind11 refuses an object whose base was not initialised
             self._phases, self._lock = Phases(), threading.Lock()
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
@@ -105,7 +106,7 @@ def make_monitor(library: TensorRtModule, say: Say, stop: Callable[[], bool]) ->
             with self._lock:
                 self._phases.step(phase_name, step)
                 say(self._phases.part(), phase_name)
-            return not stop()
+            return not stop()  # False cancels the build
 
         def phase_finish(self, phase_name: str) -> None:
             with self._lock:

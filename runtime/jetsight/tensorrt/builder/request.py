@@ -19,6 +19,7 @@ from jetsight.tensorrt.fingerprint import BuildOptions, HostSpec, host_spec
 from jetsight.tensorrt.log_messages import cuda_failure
 
 PREFIX = "trt-"
+# CUDA compute capability of the first GPUs with units for the format.
 LEAST_SM = {"bf16": (8, 0), "fp8": (8, 9), "nvfp4": (10, 0)}
 _SINCE = {"bf16": "Ampere", "fp8": "Ada and Hopper", "nvfp4": "Blackwell and Thor"}
 
@@ -145,7 +146,7 @@ def refuse_unfit(context: BuildContext) -> None:
     if context.host.gpu is not None:
         context.open_backend().close()  # raises before the long build, not after it
         return
-    if context.library.name != TENSORRT:
+    if context.library.name != TENSORRT:  # TensorRT-RTX also builds without a GPU
         return
     problem = context.problem or "no CUDA device"
     raise EngineError(
@@ -160,6 +161,7 @@ def require(precision: str, host: HostSpec, what: str) -> None:
     Raises:
         EngineError: the GPU is older than the format.
     """
+    # TensorRT may not refuse it: on Orin FP8 gave engines that crash (NVIDIA/Isaac-GR00T #471).
     least = LEAST_SM.get(precision)
     if least is None or host.sm is None:  # without a GPU the engine is for another machine
         return

@@ -33,6 +33,7 @@ class TimingCache:
         if not self._used:
             return
         cache = _cache(config, self._read())
+        # False: times of another GPU or TensorRT are refused instead of used.
         if not (cache and config.set_timing_cache(cache, False)):
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
@@ -42,6 +43,7 @@ class TimingCache:
         if cache is None:
             return
         with contextlib.suppress(OSError, StorageError), locked(self._lock):
+            # Read again under the lock: another build may have saved since `load`.
             current = _cache(config, self._read())
             if current is not None:
                 cache.combine(current, False)

@@ -46,15 +46,18 @@ class CudaArray:
     ) -> None:
         self.queue, self._what = queue, what
         self._shape, self._dtype = shape, dtype
+        # int64: NumPy's product of an empty shape is a float.
         self._nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         self.shared = False
         self._stale = False  # the GPU has newer content than the host memory
         self._copy: NDArray | None = None
         self._device_address = self.address = 0
         with queue.device as device:
+            # At least one byte: CUDA refuses allocations of none.
             self._pinned = device.allocate_host(max(self._nbytes, 1), f"{what} (page-locked)")
             self._bytes: NDArray = self._pinned.array[: self._nbytes]
             self._host: NDArray = self._bytes.view(dtype).reshape(shape)
+            # Page-locked memory is not cleared, and an input may stay unwritten.
             self._host[...] = 0
             self.address = self._pinned.address
             if not mapped:
@@ -115,6 +118,7 @@ class CudaArray:
                 f"a row of {self._what} is {self._dtype} {list(self._shape[1:])}, but was given "
                 f"{value.dtype} {list(value.shape)}"
             )
+        # `_stale` stays as it is: the other rows may be newer on the GPU.
         self._host[row] = value
         if self._device_address:
             size = self._nbytes // self._shape[0]
@@ -187,7 +191,7 @@ class CudaArray:
             return
         device_address, self._device_address, self.address = self._device_address, 0, 0
         with self.queue.device as device:
-            self.queue.drain()
+            self.queue.drain()  # no memory is freed under work that was enqueued
             if device_address:
                 device.free(device_address)
             device.free_host(self._pinned)
@@ -210,6 +214,7 @@ def matching(name: str, array: Array, own: CudaArray | None, names: list[str]) -
             f"{name!r} is {own.dtype} {list(own.shape)}; an array {array.dtype} "
             f"{list(array.shape)} cannot be bound to it"
         )
+    # Only within one stream is a run that reads ordered after the one that writes.
     if not isinstance(array, CudaArray) or array.queue is not own.queue:
         raise EngineError(
             f"{name!r} can only be bound to an array of an engine of the same backend; "

@@ -55,6 +55,7 @@ class CudaCopy:
 
     def prepare(self) -> Parameters:
         """Return both addresses and the size."""
+        # Computed anew: `share` moves an array to another address.
         return self._ends()
 
     def enqueue(self) -> None:

@@ -165,6 +165,7 @@ def require_pycuda() -> Any:
     try:
         import pycuda.driver as cuda
     except ModuleNotFoundError as error:
+        # PyCUDA is there, a module that it imports is not.
         if (error.name or "").partition(".")[0] not in ("pycuda", ""):
             raise _unusable(error) from error
         raise MissingDependency("pycuda", "jetson", "running on an NVIDIA GPU") from None
@@ -212,7 +213,7 @@ class PyCudaDevice:
 
     def __init__(self, ordinal: int = 0) -> None:
         self._cuda = cuda = require_pycuda()
-        self._driver = GraphDriver()
+        self._driver = GraphDriver()  # before the context, which an error would leave open
         try:
             cuda.init()
             gpu = cuda.Device(ordinal)
@@ -226,6 +227,7 @@ class PyCudaDevice:
         self._events: dict[int, Any] = {}
         self._memory: dict[int, Any] = {}
         self._next_event = itertools.count(1)
+        # The finalizer gets the dictionaries: a reference to self would keep the device alive.
         owned = (self._events, self._streams, self._memory)
         # Also runs when the program ends without `close`, before the modules are torn down.
         self._finalizer = weakref.finalize(self, _release, cuda, self._driver, self._context, owned)
@@ -249,7 +251,7 @@ class PyCudaDevice:
         trace: TracebackType | None,
     ) -> None:
         """Restore what was current; errors of the driver become `EngineError`."""
-        if self._finalizer.alive:
+        if self._finalizer.alive:  # else `close` inside the block has released it
             self._context.pop()
         if isinstance(error, self._cuda.Error):
             raise EngineError(f"the CUDA driver failed: {first_line(error)}") from error
@@ -266,7 +268,7 @@ class PyCudaDevice:
         except self._cuda.MemoryError:
             raise out_of_memory(what, nbytes, *self.memory_info()) from None
         address = int(memory)
-        self._memory[address] = memory
+        self._memory[address] = memory  # PyCUDA frees it with its last reference
         return address
 
     def free(self, address: int) -> None:
@@ -284,7 +286,7 @@ class PyCudaDevice:
     def free_host(self, memory: HostMemory) -> None:
         """Release what `allocate_host` returned."""
         base: Any = memory.array.base
-        base.free()
+        base.free()  # at once, even if a view of the array is still referred to
 
     def upload(self, address: int, host: NDArray, stream: int) -> None:
         """Enqueue a copy of page-locked bytes to the GPU."""
@@ -311,7 +313,7 @@ class PyCudaDevice:
 
     def is_done(self, stream: int) -> bool:
         """Return whether all work of a stream has finished."""
-        return self._driver.is_done(stream)
+        return self._driver.is_done(stream)  # PyCUDA's own query holds the GIL
 
     def create_event(self, *, timing: bool) -> int:
         """Make an event whose `wait` blocks the thread instead of spinning."""

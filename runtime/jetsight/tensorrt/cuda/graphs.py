@@ -45,6 +45,7 @@ class GraphDriver:
             self._library = ctypes.CDLL("libcuda.so.1") if library is None else library
             for name, arguments in _SIGNATURES.items():
                 function = getattr(self._library, name)
+                # Else ctypes would pass handles as 32-bit integers.
                 function.argtypes, function.restype = arguments, ctypes.c_int
         except (OSError, AttributeError) as error:
             raise EngineError(
@@ -71,7 +72,7 @@ class GraphDriver:
             self._call("cuGraphInstantiateWithFlags", ctypes.byref(graph), template, 0)
         finally:
             if template.value:
-                self._library.cuGraphDestroy(template)
+                self._library.cuGraphDestroy(template)  # the executable graph is a copy
         if not graph.value:
             raise EngineError("cuGraphInstantiateWithFlags returned no graph")
         return graph.value
@@ -86,6 +87,7 @@ class GraphDriver:
 
     def is_done(self, stream: int) -> bool:
         """Return whether everything enqueued on `stream` has finished."""
+        # Not `_call`: NOT_READY is an answer, not an error. ctypes releases the GIL.
         code = self._library.cuStreamQuery(stream)
         if code == _NOT_READY:
             return False

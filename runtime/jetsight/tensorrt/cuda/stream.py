@@ -46,7 +46,7 @@ class CudaQueue:
         self._clock = clock
         self.scratch_address = self.scratch_bytes = 0
         with device, ExitStack() as undo:
-            self.stream = device.create_stream()
+            self.stream = device.create_stream()  # released last, as undo runs in reverse
             undo.callback(device.destroy_stream, self.stream)
             self._blocker = device.create_event(timing=False)
             undo.callback(device.destroy_event, self._blocker)
@@ -70,6 +70,7 @@ class CudaQueue:
                 self.scratch_address, self.scratch_bytes = address, nbytes
 
     def _free_scratch(self) -> None:
+        # Cleared first: an error below must not lead to a second free.
         address, self.scratch_address, self.scratch_bytes = self.scratch_address, 0, 0
         if address:
             self.drain()
@@ -83,6 +84,7 @@ class CudaQueue:
             while self._sync == "spin" or self._clock.now_ns() < until:
                 if device.is_done(stream):
                     return
+        # Recorded only here: most waits have ended in the loop above.
         device.record(self._blocker, stream)
         device.wait(self._blocker)
 
@@ -96,7 +98,7 @@ class CudaQueue:
     def close(self) -> None:
         """Release scratch, event and stream, in this order. Idempotent."""
         if self._open:
-            self._open = False
+            self._open = False  # first: a release that fails is not tried twice
             with self.device:
                 self._owned.close()
 
@@ -180,6 +182,7 @@ class Runner:
             self.drop_graph()
             if parameters == self._warm and self.problem is None:
                 self._capture(parameters, enqueue)
+        # Also right after a capture, which collects the work without running it.
         if self._graph:
             try:
                 self._queue.device.launch_graph(self._graph, self._queue.stream)
