@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from jetsight.errors import EngineError
 
 # Field numbers of onnx.proto that can hold tensors, per message.
-_GRAPH_OF_MODEL, _FUNCTIONS_OF_MODEL = 7, 25
+_GRAPH_OF_MODEL, _TRAINING_OF_MODEL, _FUNCTIONS_OF_MODEL = 7, 20, 25
+_GRAPHS_OF_TRAINING = (1, 2)
 _NODES_OF_GRAPH, _TENSORS_OF_GRAPH, _SPARSE_OF_GRAPH = 1, 5, 15
-_NODES_OF_FUNCTION = 7
+_NODES_OF_FUNCTION, _DEFAULTS_OF_FUNCTION = 7, 11
 _ATTRIBUTES_OF_NODE = 5
 _TENSORS_OF_ATTRIBUTE, _GRAPHS_OF_ATTRIBUTE, _SPARSE_OF_ATTRIBUTE = (5, 10), (6, 11), (22, 23)
 _TENSORS_OF_SPARSE = (1, 2)
@@ -51,10 +52,17 @@ def _external(model: memoryview) -> Iterator[str]:
     for number, value in _messages(model):
         if number == _GRAPH_OF_MODEL:
             yield from _in_graph(value, 0)
+        elif number == _TRAINING_OF_MODEL:
+            for inner, graph in _messages(value):
+                if inner in _GRAPHS_OF_TRAINING:
+                    yield from _in_graph(graph, 0)
         elif number == _FUNCTIONS_OF_MODEL:
-            for inner, node in _messages(value):
+            for inner, part in _messages(value):
                 if inner == _NODES_OF_FUNCTION:
-                    yield from _in_node(node, 0)
+                    yield from _in_node(part, 0)
+                elif inner == _DEFAULTS_OF_FUNCTION:
+                    # A node's `ref_attr_name` takes its tensor from here (measured: onnxruntime).
+                    yield from _in_attribute(part, 0)
 
 
 def _in_graph(graph: memoryview, depth: int) -> Iterator[str]:
@@ -71,15 +79,18 @@ def _in_graph(graph: memoryview, depth: int) -> Iterator[str]:
 
 def _in_node(node: memoryview, depth: int) -> Iterator[str]:
     for number, attribute in _messages(node):
-        if number != _ATTRIBUTES_OF_NODE:
-            continue
-        for inner, value in _messages(attribute):
-            if inner in _TENSORS_OF_ATTRIBUTE:
-                yield from _in_tensor(value)
-            elif inner in _GRAPHS_OF_ATTRIBUTE:
-                yield from _in_graph(value, depth + 1)
-            elif inner in _SPARSE_OF_ATTRIBUTE:
-                yield from _in_sparse(value)
+        if number == _ATTRIBUTES_OF_NODE:
+            yield from _in_attribute(attribute, depth)
+
+
+def _in_attribute(attribute: memoryview, depth: int) -> Iterator[str]:
+    for number, value in _messages(attribute):
+        if number in _TENSORS_OF_ATTRIBUTE:
+            yield from _in_tensor(value)
+        elif number in _GRAPHS_OF_ATTRIBUTE:
+            yield from _in_graph(value, depth + 1)
+        elif number in _SPARSE_OF_ATTRIBUTE:
+            yield from _in_sparse(value)
 
 
 def _in_sparse(sparse: memoryview) -> Iterator[str]:

@@ -49,6 +49,29 @@ def _function(model: onnx.ModelProto) -> None:
     model.functions.append(helper.make_function("me", "F", [], ["c"], [_constant()], opset))
 
 
+def _function_default(model: onnx.ModelProto) -> None:
+    """A function's default attribute, which a `Constant` in it refers to by name."""
+    node = helper.make_node("Constant", [], ["c"])
+    node.attribute.add(name="value", ref_attr_name="v", type=onnx.AttributeProto.TENSOR)
+    opset = [helper.make_opsetid("", 23)]
+    default = helper.make_attribute("v", outside())
+    model.functions.append(
+        helper.make_function("me", "F", [], ["c"], [node], opset, attribute_protos=[default])
+    )
+
+
+def _training(model: onnx.ModelProto) -> None:
+    model.training_info.add().algorithm.CopyFrom(
+        helper.make_graph([], "step", [], [], initializer=[outside()])
+    )
+
+
+def _function_default_subgraph(model: onnx.ModelProto) -> None:
+    inner = helper.make_graph([_constant()], "inner", [], [])
+    _function_default(model)
+    model.functions[-1].attribute_proto[0].CopyFrom(helper.make_attribute("v", inner))
+
+
 def _half_said(model: onnx.ModelProto) -> None:
     """A location without the flag; a reader may still follow it."""
     tensor = outside()
@@ -57,7 +80,18 @@ def _half_said(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize(
-    "hide", [_initializer, _attribute, _subgraph, _sparse, _function, _half_said]
+    "hide",
+    [
+        _initializer,
+        _attribute,
+        _subgraph,
+        _sparse,
+        _function,
+        _function_default,
+        _function_default_subgraph,
+        _training,
+        _half_said,
+    ],
 )
 def test_external_data_is_refused_wherever_it_hides(hide) -> None:
     model = encode()
