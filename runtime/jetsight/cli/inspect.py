@@ -28,11 +28,11 @@ def inspect(bundle: Path, as_json: bool) -> None:
     Nothing is shown unless every file has the size and SHA-256 the manifest lists.
     """
     opened = Bundle.open(bundle)
+    opened.golden()  # its arrays are checked too, not only its digest
     if as_json:
         manifest = json.loads(strict_json.dump(opened.manifest))
         click.echo(json.dumps({"path": str(bundle), "verified": True, "manifest": manifest}))
         return
-    opened.golden()  # its arrays are checked too, not only its digest
     for line in describe(opened.manifest):
         click.echo(line)
 

@@ -37,7 +37,7 @@ _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surpris
     "[default: the source's own]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write every forecast to this .jsonl.")
-@click.option("--backend", help="onnxruntime or openvino. [default: the fastest installed]")
+@click.option("--backend", help="onnxruntime, openvino or tensorrt. [default: the fastest here]")
 @click.option("--family", help="Graph family. [default: the first that can run here]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of a simulated environment.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -13,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from helpers.runtime.bundle_factory import make_bundle
 
 import jetsight
 from jetsight import cli, errors
-from jetsight.bundle import manifest
+from jetsight.bundle import golden, manifest
 from jetsight.cli import group
 
 
@@ -292,3 +294,22 @@ def test_inspect_shows_nothing_of_a_damaged_bundle(
     for arguments in ([], ["--json"]):
         assert cli.main(["inspect", str(bundle), *arguments]) == 3
         assert capsys.readouterr().out == ""
+
+
+def test_inspect_looks_into_the_reference_data_whatever_its_digest_says(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A manifest that lists the digest of reference data that are none."""
+    data = golden.dump({"z": np.zeros((1, 4), np.float32)})
+    (bundle / "golden.npz").write_bytes(data)
+    path = bundle / manifest.FILE_NAME
+    listed = json.loads(path.read_text())
+    listed["files"]["golden.npz"] = {
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    path.write_text(json.dumps(listed))
+    for arguments in ([], ["--json"]):
+        assert cli.main(["inspect", str(bundle), *arguments]) == 3
+        printed = capsys.readouterr()
+        assert (printed.out, "golden.npz" in printed.err) == ("", True)
