@@ -109,6 +109,7 @@ def parse(text: str) -> PlannerPreset:
             "without, like icem:256x5"
         )
     samples, horizon = (int(part) if part else None for part in match.groups()[1:])
+    # 0 would otherwise be taken for `not given` below; 1 has no spread to refit.
     if samples in (0, 1) or horizon == 0:
         raise UsageError(
             f"--planner {text!r} has too few samples or blocks, expected at least 2 and 1; leave a "

@@ -135,6 +135,7 @@ class First(Several):
         super().__init__()
         self.norms_attention = norms_of(block.norm_attention, block.attention.norm)
         value, out = _columns(block, 2), Affine.of(block.attention.out[0])
+        # Attention to a single key has weight 1, which leaves one product of two matrices.
         self.value_out = Dense(
             Affine(value.weight @ out.weight, value.bias @ out.weight + out.bias)
         )
@@ -208,7 +209,9 @@ class Relative(Layer):
 def _shares(scores: list[Tensor]) -> list[Tensor]:
     """Return the softmax of 0 and the scores, without the share of the 0."""
     if len(scores) == 1:
+        # The softmax of 0 and x is a sigmoid.
         return [torch.sigmoid(scores[0])]
+    # The largest of 0 and all scores, subtracted so that exp() cannot overflow.
     top = functional.relu(scores[0])
     for score in scores[1:]:
         top = torch.maximum(top, score)

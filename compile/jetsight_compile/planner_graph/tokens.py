@@ -92,6 +92,7 @@ class Rollout:
     def _token(self, index: int, first: int) -> list[str]:
         """Return the latent after a token, and what its blocks keep of it for later tokens."""
         if (index, first) not in self._tokens:
+            # Only tokens of the same window: positions count from its start.
             before = [self._token(other, first)[1:] for other in range(first, index)]
             modulation, kept = self._modulation(index), []
             for block in range(0, 2 * len(modulation) // len(PARTS), 2):
