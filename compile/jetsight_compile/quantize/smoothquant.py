@@ -61,6 +61,7 @@ def places(graph: onnx.ModelProto) -> list[SmoothingSite]:
     norms = [node for node in graph.graph.node if node.op_type == "LayerNormalization"]
     found = []
     for node in norms:
+        # A graph output would be divided with nothing behind it to multiply again.
         if constants.issuperset(node.input[1:]) and node.output[0] not in returned:
             weights = _weights(node.output[0], readers, constants)
             if weights:
@@ -85,6 +86,7 @@ def factors(
     largest: dict[str, F64] = {}
     for values in observe(graph, [place.output for place in found], samples):
         for name, value in values.items():
+            # Per channel over tokens and samples; the largest counts, as it sets the step.
             each = np.abs(value.astype(np.float64)).reshape(-1, value.shape[-1]).max(0)
             largest[name] = np.maximum(largest.get(name, 0.0), each)
     weights = {t.name: t for t in graph.graph.initializer}
@@ -146,6 +148,7 @@ def _weights(
     for node in readers.get(value, []):
         if node.op_type in _PASSING and node.input[0] == value:
             more = _weights(node.output[0], readers, constants)
+        # As the first input only: a weight or bias has its channels elsewhere.
         elif node.op_type == "Gemm" and node.input[0] == value and node.input[1] in constants:
             more = [node.input[1]]
         else:
