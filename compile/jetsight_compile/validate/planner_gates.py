@@ -146,6 +146,7 @@ def _iteration(engine: Engine, truth: Truth, index: int) -> list[Pair]:
 
 def _mean_rank(pairs: Sequence[Pair]) -> float:
     """Mean rank correlation of the costs; -1 where a cost is not finite."""
+    # NaN has no rank: sorting would put it somewhere and hide it.
     each = [(outputs["costs"], state.costs.numpy()) for outputs, state in pairs]
     return float(np.mean([spearman(a, b) if np.isfinite(a).all() else -1.0 for a, b in each]))
 
@@ -192,6 +193,7 @@ def _regret(engine: Engine, truth: Truth) -> Values:
         lost += truth.cost_of(case, actions) - float(best.cost)
         gained += case.start_cost - float(best.cost)
     detail = f"the plans' first actions differ by {_first_action_distance(pairs, truth):.2g} std"
+    # A search that gains nothing makes any loss huge, so the gate fails.
     return {"imagine_regret": Measurement(_finite(lost / max(gained, 1e-30)), detail)}
 
 
@@ -247,6 +249,7 @@ def _run(engine: Engine, sample: Mapping[str, F32]) -> dict[str, F32]:
     for name, array in engine.inputs.items():
         array.write(np.ascontiguousarray(sample[name]))
     engine.run()
+    # Copies, because the next run overwrites the engine's arrays.
     return {name: array.read().copy() for name, array in engine.outputs.items()}
 
 
