@@ -38,6 +38,7 @@ class Judge(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the graph's outputs."""
+        # The exporter passes tensors by position, so names are restored here.
         given = dict(zip(self.names, tensors, strict=True))
         z_future = torch.stack([given[f"z_{step}"] for step in range(self.horizon)])
         cost_inputs = CostInputs(

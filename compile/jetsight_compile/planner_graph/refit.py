@@ -116,6 +116,7 @@ class WeightedRefit(nn.Module):
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
+        # As in the reference: a search whose std has vanished cannot widen again.
         self.register_buffer("floor", STD_FLOOR * model.action_std)
 
     def forward(

@@ -174,9 +174,11 @@ class Later(Several):
         mlp, (h_0, out_0, *before) = rest[:3], rest[3:]
         first, second = self.norms_attention
         h = second(first(x) * scale + shift)
+        # Subtracted before the products, which are linear: one each, and not two.
         moved = h - h_0
         k, v = self.k(moved), self.v(moved)
         mixed = self.attention(self.q(h), *before, k, v)
+        # out_0 has the bias of the output and the first token's whole share.
         return self.mlp(x + gate * (out_0 + self.out(mixed)), *mlp), k, v
 
 

@@ -35,6 +35,7 @@ class TokenParts:
     def token(self, position: int) -> onnx.ModelProto:
         """Return the graph of every token at this position of a window."""
         if position not in self._parts:
+            # Traced once, since every step of every planner reads the same part.
             self._parts[position] = self._token(position)
         return self._parts[position]
 
