@@ -136,6 +136,7 @@ class _GemmWriter:
             shift = np.float32(-low) if key[1] else np.float32(0.0)
             if key[1]:
                 value = self._add("Add", [value, self._constant(f"{name}.shift", shift)], name)
+            # After a shift the range begins at 0, and so does the grid.
             zero = np.uint8(0 if key[1] else np.rint(-low / step))
             scale = [self._constant(f"{name}.scale", step), self._constant(f"{name}.zero", zero)]
             packed = self._add("QuantizeLinear", [value, *scale], f"{name}.q")

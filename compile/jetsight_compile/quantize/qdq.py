@@ -65,6 +65,7 @@ def written(graph: onnx.ModelProto, recipe: QuantizationRecipe) -> onnx.ModelPro
     del copy.graph.node[:]
     for node in nodes:
         if node.name in wanted:
+            # Its Q/DQ nodes are appended before the node itself, in an order that can run.
             writer.quantize(node)
         copy.graph.node.append(node)
     drop_unread(copy.graph)

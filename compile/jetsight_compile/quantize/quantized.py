@@ -65,6 +65,7 @@ def applied(
         model=model,
         method=method,
         layers=recipe.layers,
+        # Counted from the graph that was written, and not from the recipe.
         tensors=check_quantized(model, recipe.layers, activations=recipe.kind not in qdq.GROUP),
         error=errors[method],
         share=share(graph, recipe.layers),

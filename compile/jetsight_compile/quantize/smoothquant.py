@@ -95,9 +95,11 @@ def factors(
         groups.setdefault(place.weights, []).append(place)
     result: dict[str, F64] = {}
     for names, group in groups.items():
+        # One factor for the group, since there is one weight to multiply by it.
         x = np.maximum(np.max([largest[place.output] for place in group], axis=0), _SMALLEST)
         rows = [np.abs(numpy_helper.to_array(weights[n]).astype(np.float64)).max(1) for n in names]
         w = np.maximum(np.max(rows, axis=0), _SMALLEST)
+        # At strength 0.5 both sides end with the same range, the root of x * w.
         factor = np.clip(x**strength / w ** (1.0 - strength), 1.0 / _LARGEST, _LARGEST)
         result.update((place.norm, factor) for place in group)
     return result
