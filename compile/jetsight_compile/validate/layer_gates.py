@@ -118,6 +118,7 @@ class _Graph:
         old = shift_history(np.stack([sample["z_hist"] for sample in self.samples]))
         samples = [{**s, "z_hist": z} for s, z in zip(self.samples, old, strict=True)]
         aged = self._float(samples)
+        # Chosen on the float32 graph, so that a broken one cannot pick the tap that suits it.
         tap = max(aged, key=lambda name: _staleness(self._expected[name], aged[name]))
         fresh, control = (
             abs(_age(self._read(self.compiled, each)[tap], self._expected[tap], aged[tap]))

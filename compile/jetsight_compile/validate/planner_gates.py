@@ -119,6 +119,7 @@ def _severity(gate: Gate) -> tuple[bool, float]:
 
 def _gates_of(truth: Truth) -> list[str]:
     """Names of the gates of such a model, in the order they are shown."""
+    # Without hazards everything is feasible, and the gate could not have a control that fails.
     has_hazards = truth.model.heads.hazard is not None
     return [gate for gate in IMAGINE_LIMITS if has_hazards or gate != "imagine_feasible"]
 
@@ -202,6 +203,7 @@ def _plan(engine: Engine, case: ReferencePlan) -> F32:
     inputs = case.inputs(0)
     for noise in case.draws:
         outputs = _run(engine, {**inputs, "noise": noise.numpy()})
+        # As the runtime hands an iteration's results on to the next.
         inputs |= {into: outputs[name] for name, into in HANDED_ON.items() if name in outputs}
     return outputs["actions"]
 

@@ -160,6 +160,7 @@ def likeness(found: F32, expected: F32) -> Likeness | None:
         return Likeness(-1.0, -1.0, -MOST_DB)
     # The expected mean for both, so that a constant offset counts as the error that it is.
     a = found.astype(np.float64) - mean
+    # Squared, because the threshold is a share of the RMS and this is energy.
     moving = energy >= _STILL**2 * energy.mean()
     norms = np.sqrt(np.square(a).sum(-1) * energy)[moving]
     cosine = (a * b).sum(-1)[moving] / np.maximum(norms, 1e-30)
