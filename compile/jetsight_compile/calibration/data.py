@@ -122,6 +122,7 @@ def load_episodes(path: Path, model: WorldModel) -> Episodes:
 
 def spread(count: int, most: int) -> npt.NDArray[np.int64]:
     """Select at most `most` of `count` indices, evenly spread and in order."""
+    # Both ends are included, which a stride would miss.
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 

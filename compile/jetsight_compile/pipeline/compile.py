@@ -164,6 +164,7 @@ def check_request(state: Compilation) -> None:
     request = state.request
     state.plans = plan(request.targets, request.precisions, request.base)
     for each in state.plans:
+        # Before the checkpoint is read: these need the command line alone.
         check_methods(each, request.methods)
     for preset in request.planners:
         elites = planners.elites_of(preset, request.settings)
