@@ -112,6 +112,7 @@ def load_episodes(path: Path, model: WorldModel) -> Episodes:
             reasons in the module's docstring.
     """
     check_recording(path, model)
+    # After the metadata, so that a dataset that does not fit costs no decoding.
     recording = load_recording(path)
     _check_content(recording, path)
     halves, episodes = split(recording), len(recording.starts) - 1
@@ -121,6 +122,7 @@ def load_episodes(path: Path, model: WorldModel) -> Episodes:
 
 def spread(count: int, most: int) -> npt.NDArray[np.int64]:
     """Select at most `most` of `count` indices, evenly spread and in order."""
+    # Both ends are included, which a stride would miss.
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
@@ -142,11 +144,13 @@ def _check_content(recording: Recording, path: Path) -> None:
     by_actions: dict[bytes, dict[int, tuple[int, int]]] = {}
     for index, (start, stop) in enumerate(_spans(recording)):
         frames, actions = recording.frames_u8[start:stop], recording.actions[start:stop]
+        # Against the first frame, so that slow motion adds up until it is seen.
         if not any(share >= _MOVING_SHARE for share in map(_moved(frames[0]), frames)):
             raise DataError(
                 f"{path}: the picture stays the same in all {len(frames)} frames of episode "
                 f"{index}; a frozen camera calibrates nothing: remove it or record it again"
             )
+        # Frames are compared where actions, and so lengths, are equal: all pairs take too long.
         for before, (first, last) in by_actions.setdefault(actions.tobytes(), {}).items():
             if _same(recording.frames_u8[first:last], frames):
                 raise DataError(
@@ -168,6 +172,7 @@ def _same(a_u8: NDArray, b_u8: NDArray) -> bool:
 
 def _moved(first_u8: NDArray) -> Callable[[NDArray], float]:
     """Return a function: the share of pixels that differ from `first_u8` by more than a codec."""
+    # Signed, because a difference of uint8 wraps around below zero.
     before = first_u8.astype(np.int16)
 
     def share(frame_u8: NDArray) -> float:

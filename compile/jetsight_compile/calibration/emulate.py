@@ -64,6 +64,7 @@ def _dequantized(node: onnx.NodeProto, tensors: dict[str, TensorProto]) -> Tenso
     """Multiply stored numbers by their scales, and round once to the scale's format."""
     stored, scale = (tensors[name] for name in node.input[:2])
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    # Zero points are not read: in these formats they are 0.
     values = numpy_helper.to_array(stored).astype(np.float32)
     steps = numpy_helper.to_array(scale).astype(np.float32)
     axis, size = attributes.get("axis", 1), attributes.get("block_size", 0)
@@ -85,11 +86,13 @@ def _round_to(half: int, model: onnx.ModelProto) -> None:
             values = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     nodes = list(graph.node)
+    # Value infos still claim the half format.
     del graph.node[:], graph.value_info[:]
     for node in nodes:
         graph.node.append(_in_float32(half, node))
         for index, value in enumerate(node.output):
             if value in rounded and node.op_type not in _MOVING:
+                # The rounded value keeps the name, so that readers and taps get it.
                 exact, narrow = f"{value}.exact", f"{value}.half"
                 graph.node[-1].output[index] = exact
                 casts = ((exact, narrow, half), (narrow, value, TensorProto.FLOAT))

@@ -25,6 +25,7 @@ SAMPLES = 12
 # Std of the search in units of the actions' std over the training set, from first to last
 # iteration; the mean's distance to the recorded actions shrinks with it.
 _SPREADS = (1.0, 0.5, 0.25, 0.1)
+# The runtime's stand-in for no limit, as inputs of a graph are never infinite.
 _NO_LIMIT = 1e9
 
 
@@ -50,6 +51,7 @@ def imagine_samples(
         model: whose action limits and normaliser are used.
         most: largest number of samples.
     """
+    # A fixed seed, so that a compile can be repeated.
     ports, rng = ImaginePorts.of(model, spec), np.random.default_rng(0)
     chosen = spread(len(windows), most)
     return [
@@ -75,6 +77,7 @@ def _inputs(
 ) -> dict[str, F32]:
     unit, shapes = model.action_std.numpy(), ports.tensors.inputs
     noise = rng.standard_normal(shapes["noise"])
+    # As the runtime does, so that the mean itself is a candidate.
     noise[0] = 0.0
     far = state.width * unit * rng.standard_normal(shapes["mean"])
     values: dict[str, npt.ArrayLike] = {
@@ -97,6 +100,7 @@ def _inputs(
         "hazard_limit": _NO_LIMIT,
     }
     return {
+        # A copy, because a broadcast view repeats its memory and is read-only.
         name: np.array(np.broadcast_to(values[name], shape), np.float32)
         for name, shape in shapes.items()
     }

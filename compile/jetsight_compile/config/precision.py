@@ -56,6 +56,7 @@ def parse(text: str) -> dict[str, str]:
             "planner reads each of them for hundreds of candidates; choose int8, fp8 or fp16"
         )
     each = {graph: chosen[graph] for graph in GRAPHS}
+    # Left out where it says nothing new, so that both spellings name the same family.
     if chosen.get(IMAGINE, AUTO) not in (AUTO, each["forecast"]):
         each[IMAGINE] = chosen[IMAGINE]
     return each
@@ -93,6 +94,7 @@ def family_suffix(precision: Mapping[str, str], base: str, usual: str) -> str:
     """
     each = [precision[graph] for graph in (*GRAPHS, IMAGINE) if graph in precision]
     parts = each[:1] if len(set(each)) == 1 else each
+    # A float family has its format in the name already.
     unusual = base != usual and not set(each) <= set(FLOATS)
     return "-".join([*parts, f"over{base}"] if unusual else parts)
 

@@ -199,6 +199,7 @@ def plan(
             family = _family(target, choice, base)
             known = families.get(family.name)
             if known is not None:
+                # A search for a shared family may end only in what all of its targets run.
                 allowed = tuple(p for p in known.allowed if p in family.allowed)
                 family = replace(known, targets=(*known.targets, target.name), allowed=allowed)
             families[family.name] = family
@@ -245,6 +246,7 @@ def _family(target: Target, choice: str, base: Compute) -> FamilyPlan:
             _check(target, each)
     is_cpu = target.prefix == "cpu"
     float_format: Compute = "fp32" if is_cpu else base
+    # The base is in every quantized graph, so the target has to run it too.
     _check(target, float_format)
     suffix = family_suffix(precision, float_format, usual="fp32" if is_cpu else "fp16")
     style = target.style.computing(float_format)

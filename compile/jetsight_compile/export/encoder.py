@@ -93,12 +93,14 @@ class EncodeGraph(Layer):
             encoder = as_a(ConvEncoder, model.encoder)
             self.trunk = Convolutions(encoder, model.preprocess, self.pixels.channels_last)
         self.dtype = style.dtype
+        # Rounds every buffer, but not the mean colour of `Centre`, which is none on purpose.
         self.to(self.dtype)
 
     def forward(self, frame_hwc_u8: Tensor) -> Tensor:
         """Cast, crop, resize, encode."""
         # TensorRT accepts no operator but Cast on a uint8 input.
         z = self.trunk(self.pixels(frame_hwc_u8.to(self.dtype)))
+        # Float32 in every style: the signature of a bundle does not depend on its precision.
         return z.reshape(-1).float()
 
 
@@ -125,6 +127,7 @@ class Pixels(Layer):
         x = frame_hwc[self.top : bottom, self.left : right]
         if self.channels_last:
             return x
+        # Rows first: interleaved pixels `[h, w * 3]` are a matrix already; one transpose is enough.
         x = self.rows @ x.reshape(self.height, -1)
         x = x.view(-1, self.width, 3).permute(2, 0, 1)
         return x @ self.columns
@@ -160,6 +163,7 @@ class VisionTransformer(Layer):
     def _patches(self, pixels: Tensor) -> Tensor:
         """Pixels to `[P - 1, 3 * patch * patch]`, by one transpose."""
         side = self.patch
+        # A remainder beyond whole patches is cut off, as by an unpadded convolution.
         height, width = pixels.shape[:2] if self.channels_last else pixels.shape[1:]
         rows, columns = height // side, width // side
         if self.channels_last:
@@ -245,9 +249,11 @@ class Convolutions(Layer):
         gain = preprocess.gain.double()
         self.layers = nn.ModuleList()
         trunk = list(encoder.trunk)
+        # The trunk repeats convolution, BatchNorm, ReLU.
         for conv, norm in zip(trunk[0::3], trunk[1::3], strict=True):
             folded = _folded_convolution(as_a(nn.Conv2d, conv), as_a(nn.BatchNorm2d, norm), gain)
             self.layers.append(folded)
+            # Only the first convolution reads pixels; the pixel gain must not enter twice.
             gain = torch.ones(1, 1, 1, 1, dtype=torch.float64)
         self.points = PointsGraph(encoder.read) if encoder.config.points else None
         self.hidden: Layer | None = None
@@ -295,6 +301,7 @@ class PointsGraph(Layer):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         spatial = as_a(SpatialSoftmax, module)
+        # A copy, because `to(dtype)` would round the weights of the float model.
         self.score = copy.deepcopy(spatial.score)
         self.register_buffer("grid", spatial.grid.clone())
 
@@ -310,6 +317,7 @@ def _patch_embedding(embed: nn.Conv2d, preprocess: Preprocess, channels_last: bo
     """Embed one patch of raw pixels, in the pixel order of `_patches`."""
     weight = embed.weight.detach().double()
     bias = torch.zeros(len(weight)) if embed.bias is None else embed.bias.detach()
+    # Before the gain goes into the weight: w (g x + o) = (w g) x + w o.
     bias = bias.double() + (weight * preprocess.offset.double()).sum(dim=(1, 2, 3))
     weight = weight * preprocess.gain.double()
     order = (2, 3, 1, 0) if channels_last else (1, 2, 3, 0)
@@ -321,6 +329,7 @@ def _query_key_value(block: ViTBlock) -> tuple[Affine, Affine, Affine]:
     qkv = Affine.of(block.qkv).after_norm(block.norm_attention)
     size = qkv.weight.shape[0]
     q, k, v = (qkv.columns(i * size, (i + 1) * size) for i in range(3))
+    # Before the product and not after it, which is where TensorRT's fusion expects the scale.
     return q.scaled((size // block.heads) ** -0.5), k, v
 
 
@@ -340,6 +349,7 @@ def _folded_convolution(conv: nn.Conv2d, norm: nn.BatchNorm2d, input_gain: Tenso
     gain, offset = batch_norm_affine(norm)
     weight = conv.weight.detach().double() * input_gain * gain[:, None, None, None]
     bias = offset if conv.bias is None else offset + conv.bias.detach().double() * gain
+    # A copy keeps stride and padding, and the float model stays what the gates compare with.
     folded = copy.deepcopy(conv)
     folded.weight = nn.Parameter(weight.float(), requires_grad=False)
     folded.bias = nn.Parameter(bias.float(), requires_grad=False)

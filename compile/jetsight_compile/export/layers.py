@@ -84,6 +84,7 @@ class Affine:
         """Copy weight and bias of a torch `Linear`."""
         layer = as_a(nn.Linear, module)
         weight = layer.weight.detach().double().T
+        # Zeros for a missing bias: the foldings add to it, and a Gemm takes one anyway.
         bias = torch.zeros(weight.shape[1]) if layer.bias is None else layer.bias.detach()
         return cls(weight, bias.double())
 
@@ -91,6 +92,7 @@ class Affine:
         """Fold in the affine part of the LayerNorm before this layer."""
         norm = as_a(nn.LayerNorm, module)
         gamma, beta = norm.weight.detach().double(), norm.bias.detach().double()
+        # Gain on the rows, because the norm acts on the inputs of `x @ weight`.
         return Affine(gamma[:, None] * self.weight, self.bias + beta @ self.weight)
 
     def before_batch_norm(self, module: nn.Module) -> Affine:
@@ -134,6 +136,7 @@ class Dense(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Product and bias in one node."""
+        # `x @ w + b` would be exported as a MatMul and an Add.
         return torch.addmm(self.bias, x, self.weight)
 
 
@@ -161,6 +164,7 @@ class Gelu(Layer):
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise `x * Phi(x)`."""
         if self.written_out:
+            # By erf, as in training; the tanh form would change LeWM's latents by 3e-5.
             return 0.5 * x * (1.0 + torch.erf(x * math.sqrt(0.5)))
         return functional.gelu(x)
 
@@ -199,12 +203,14 @@ class Attention(Layer):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """`q [P_q, W], k v [P, W] -> [P_q, W]`."""
         if self.fused:
+            # The operator wants a batch axis; its default scale would be one too many.
             heads, query, key, value = self.heads, q[None], k[None], v[None]
             mixed, *_ = torch.onnx.ops.attention(
                 query, key, value, self.mask, scale=1.0, q_num_heads=heads, kv_num_heads=heads
             )
             return mixed.view(len(q), -1)
         q, k, v = (x.view(len(x), self.heads, -1).transpose(0, 1) for x in (q, k, v))
+        # Product, mask, softmax, product: the pattern that TensorRT up to 10.13 fuses.
         scores = q @ k.transpose(1, 2)
         if self.mask is not None:
             scores = scores + self.mask

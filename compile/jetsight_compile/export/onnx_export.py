@@ -108,6 +108,7 @@ def export_forecast(model: WorldModel, style: Style) -> onnx.ModelProto:
     modulation = export_part(module.modulation, blocks, pieces, style.opset)
     each = len(pieces) // sizes.H
     inputs = {"window": torch.zeros(sizes.K, sizes.D)}
+    # Pieces have the same sizes in every step, so the first step's describe them all.
     for name, rows in zip(pieces[:each], module.modulation.sizes, strict=False):
         inputs[name] = torch.zeros(rows, sizes.D, dtype=module.step.dtype)
     outputs = ["z", "window_next"] if sizes.K > 1 else ["z"]
@@ -134,12 +135,14 @@ def export_part(
         program = torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
+            # The TorchScript exporter ends at opset 20.
             dynamo=True,
             opset_version=opset,
             input_names=list(inputs),
             output_names=list(outputs),
             verbose=False,
         )
+    # The function's type allows None, which is what the TorchScript exporter returns.
     if program is None:
         raise EngineError("torch.onnx.export returned no graph; check the installed torch version")
     model: onnx.ModelProto = program.model_proto
@@ -158,8 +161,10 @@ def _name_after_modules(nodes: Iterable[onnx.NodeProto]) -> None:
     for node in nodes:
         scopes = {entry.key: entry.value for entry in node.metadata_props}.get(_SCOPES, "")
         parts = [part.strip(" '\"") for part in scopes.strip("[]").split(",")]
+        # The last scope is the traced operation itself; the one before it is its module.
         owner = parts[-2] if len(parts) > 1 else ""
         name = f"{owner}/{node.op_type}" if owner else node.op_type
+        # Unique, because quantizers, taps and controls find a layer by its name alone.
         used[name] += 1
         node.name = name if used[name] == 1 else f"{name}_{used[name]}"
 
@@ -183,6 +188,7 @@ def _unrolled(modulation: onnx.ModelProto, step: onnx.ModelProto, sizes: Sizes) 
     shape = (sizes.H, sizes.D)
     graph.output.append(helper.make_tensor_value_info("z_future", onnx.TensorProto.FLOAT, shape))
     model = onnx.ModelProto()
+    # For the opset imports and the IR version; the graph is replaced.
     model.CopyFrom(step)
     model.graph.CopyFrom(graph)
     return model
@@ -221,6 +227,7 @@ def splice(
         copy.name = prefix + node.name
         for value in node.output:
             names[value] = prefix + value
+        # An empty name is ONNX's form of an optional input that is left out.
         copy.input[:] = [names[value] if value else "" for value in node.input]
         copy.output[:] = [names[value] for value in node.output]
     return names
@@ -235,6 +242,7 @@ def finished(model: onnx.ModelProto, graph: str, sizes: Ports) -> onnx.ModelProt
     strip(model, graph)
     _widen_byte_casts(model.graph)
     _merge_equal_weights(model.graph)
+    # Last, so that what is checked is what ships.
     check_graph(model, graph, sizes)
     return model
 
@@ -284,6 +292,7 @@ def _merge_equal_weights(graph: onnx.GraphProto) -> None:
     first: dict[tuple[object, ...], str] = {}
     names: dict[str, str] = {}
     for tensor in graph.initializer:
+        # Type and shape belong to the key: equal bytes may be other numbers.
         key = (tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes())
         names[tensor.name] = first.setdefault(key, tensor.name)
     for node in graph.node:
@@ -301,6 +310,7 @@ def check_graph(model: onnx.ModelProto, graph: str, sizes: Ports) -> None:
     problem = _first_problem(model, graph, sizes)
     if problem:
         raise EngineError(f"graph {graph!r} {problem}; this is a defect of the exporter, report it")
+    # With shape inference; by default the checker looks at each node alone.
     onnx.checker.check_model(model, full_check=True)
 
 
@@ -311,6 +321,7 @@ def _first_problem(model: onnx.ModelProto, graph: str, sizes: Ports) -> str | No
     allowed = _PLANNING if graph.startswith("imagine_") else set()
     if refused := sorted({n.op_type for n in nodes} & (_REFUSED - allowed)):
         return f"has a {refused[0]} node"
+    # A backend gets a graph as bytes, with no folder to find other files in.
     if model.functions or any(tensor.external_data for tensor in model.graph.initializer):
         return "keeps local functions or external data"
     for actual, promised in zip(
@@ -320,6 +331,7 @@ def _first_problem(model: onnx.ModelProto, graph: str, sizes: Ports) -> str | No
         if ports != promised:
             return f"has inputs or outputs {ports}, expected {promised}"
     readers = {n.op_type for n in nodes if "frame_hwc_u8" in n.input}
+    # TensorRT refuses a uint8 input that anything but a Cast reads.
     if graph == "encode" and readers != {"Cast"}:
         return f"feeds uint8 pixels to {sorted(readers)}, expected a Cast alone"
     if any(_casts_pixels(node, onnx.TensorProto.BFLOAT16) for node in nodes):

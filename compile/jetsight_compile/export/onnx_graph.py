@@ -35,8 +35,10 @@ def quantizable(graph: onnx.ModelProto, keep_float: Sequence[str] = ()) -> list[
         UsageError: a pattern matches no layer, or none is left.
     """
     constants = {tensor.name for tensor in graph.graph.initializer}
+    # Products of two activations, which are those of attention, have no constant and stay float.
     names = [n.name for n in weighted(graph) if constants.intersection(n.input[:2])]
     for pattern in keep_float:
+        # A misspelt pattern would otherwise quantize the very layer that it was to protect.
         if not any(_matches(name, [pattern]) for name in names):
             raise UsageError(f"--keep-float {pattern!r} matches no layer; layers are {names}")
     latents = [name for name in names if _matches(name, [_LATENTS])]
@@ -66,6 +68,7 @@ def block_of(layer: str) -> str:
         >>> block_of("step3/blocks.0.mlp.up/Gemm"), block_of("trunk.hidden/Gemm")
         ('blocks.0', 'trunk.hidden')
     """
+    # Without the step, since unrolled steps share a weight and can only fall back together.
     plain = _STEP.sub("", layer).rsplit("/", 1)[0]
     match = _BLOCK.match(plain)
     return match[1] if match else plain
@@ -75,6 +78,7 @@ def drop_unread(graph: onnx.GraphProto) -> None:
     """Remove the constants that no node reads any more."""
     read = {value for node in graph.node for value in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    # In place: a repeated field of a protobuf message cannot be assigned.
     del graph.initializer[:]
     graph.initializer.extend(kept)
 
@@ -137,6 +141,7 @@ def check_quantized(
                 f"the quantizer left layer {name!r} in float (inputs quantized: {inputs}); check "
                 "the installed onnxruntime and nvidia-modelopt against constraints.txt"
             )
+    # A set, because unrolled steps read the same dequantized weight.
     read = {value for node in map(nodes.get, layers) if node for value in node.input[:2]}
     return len(read & dequantized)
 
@@ -144,6 +149,7 @@ def check_quantized(
 def _matches(name: str, patterns: Sequence[str]) -> bool:
     """Return whether a layer matches, with or without the prefix of its unrolled step."""
     plain = _STEP.sub("", name)
+    # Plain fnmatch follows the operating system's rules for case and slashes.
     return any(fnmatch.fnmatchcase(n, p) for n in (name, plain) for p in patterns)
 
 

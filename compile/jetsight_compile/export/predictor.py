@@ -84,6 +84,7 @@ class Step(nn.Module):
         x = window.to(self.dtype) + self.positions
         for block in (*self.blocks, self.last):
             x = block(x, *(next(pieces) for _ in range(PARTS)))
+        # Float32, because a rounded latent would carry its error into every later step.
         z = self.project(self.norm(x)).float()
         return (z,) if len(window) == 1 else (z, torch.cat([window[1:], z]))
 
@@ -148,6 +149,7 @@ class PredictorBlock(Layer):
         inner = block.attention
         self.norms_attention = norms_of(block.norm_attention, inner.norm)
         self.qkv = Dense(query_key_value(block))
+        # Causal, as in training: above the diagonal is the future.
         mask = torch.full((history, history), _HIDDEN).triu(1)
         self.attention = Attention(inner.heads, style, mask)
         self.out = Dense(Affine.of(inner.out[0]))
@@ -233,6 +235,7 @@ def query_key_value(block: ConditionalBlock) -> Affine:
 def modulation_of(block: ConditionalBlock) -> Affine:
     """Fold the `1 +` of the two scales into the bias of a block's modulation."""
     affine = Affine.of(block.modulation[1])
+    # A copy: a view of a model that is float64 already would change the model.
     bias = affine.bias.reshape(PARTS, -1).clone()
     bias[list(_SCALES)] += 1.0
     return Affine(affine.weight, bias.reshape(-1))
@@ -248,6 +251,8 @@ def _layout(blocks: int, history: int, horizon: int) -> tuple[list[int], list[in
     for step in range(horizon):
         for block in range(blocks):
             for part in range(PARTS):
+                # The last block's parts 0 and 1 act on the keys and values of all tokens, the
+                # others on the newest token alone.
                 newest_only = block == blocks - 1 and part >= 2
                 window = range(step + history - 1 if newest_only else step, step + history)
                 order += [(t * blocks + block) * PARTS + part for t in window]

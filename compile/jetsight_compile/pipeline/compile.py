@@ -164,10 +164,12 @@ def check_request(state: Compilation) -> None:
     request = state.request
     state.plans = plan(request.targets, request.precisions, request.base)
     for each in state.plans:
+        # Before the checkpoint is read: these need the command line alone.
         check_methods(each, request.methods)
     for preset in request.planners:
         elites = planners.elites_of(preset, request.settings)
         check_planner(request.targets, str(preset), elites)
+    # Now, since a taken name that is found at the end would cost a whole compile.
     pack.check_target(request.out, force=request.force)
     _check_tools(state.plans)
 
@@ -232,6 +234,7 @@ def gate_planners(state: Compilation) -> None:
 
 def require_gates(state: Compilation) -> None:
     """Stop unless every gate passed and every negative control failed."""
+    # All families at once: one cause often fails several, and the message names them together.
     gate.require([each for gates in state.gates.values() for each in gates])
 
 
@@ -268,6 +271,7 @@ def check_methods(family: FamilyPlan, methods: Sequence[str]) -> None:
         UsageError: a graph needs ranges, and the quantizer finds them by none of these.
     """
     for graph, precision in family.precision.items():
+        # A search may end in any of them, so each has to have a method.
         for each in family.allowed if precision == AUTO else (precision,):
             if each in QUANTIZED:
                 schemes.check_methods(family.backend, graph, each, methods)
@@ -276,8 +280,10 @@ def check_methods(family: FamilyPlan, methods: Sequence[str]) -> None:
 def _check_tools(plans: Sequence[FamilyPlan]) -> None:
     """Miss a package now, and not after a minute of work."""
     OnnxRuntimeBackend()
+    # torch.onnx imports it only during an export.
     if importlib.util.find_spec("onnxscript") is None:
         raise MissingDependency("onnxscript", "compile", "exporting a graph")
     tensorrt = {p for each in plans if each.backend == "trt" for p in each.precision.values()}
+    # 4-bit weights are written by `quantize.qdq` alone, without ModelOpt.
     if tensorrt & {AUTO, *QUANTIZED} - set(WEIGHT_ONLY):
         vendor.check_modelopt()

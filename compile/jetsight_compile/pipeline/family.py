@@ -157,6 +157,7 @@ class FamilyBuilder:
     def samples(self) -> dict[str, Samples]:
         """Calibration inputs of every graph."""
         calibration = self.episodes.calibration
+        # From calibration windows alone: held-out ones judge the result.
         of_planners = {
             name: imagine_samples(calibration.windows, spec, self.model)
             for name, spec in self._specs.items()
@@ -183,6 +184,7 @@ class FamilyBuilder:
         spec = self._specs.get(graph)
         if spec is None:
             return EXPORTS[graph](self.model, style)
+        # One exporter per style, because it keeps the tokens that all planners share.
         if style not in self._exporters:
             self._exporters[style] = PlannerExporter(self.model, style)
         return self._exporters[style].export(spec)
@@ -199,6 +201,7 @@ def check_form(plan: FamilyPlan, model: WorldModel) -> None:
         UsageError: the family's float format has no form of the encoder.
     """
     precision = plan.precision["encode"]
+    # What is quantized, or not chosen yet, is written into the base format of the family.
     compute = as_compute(precision) if precision in FLOATS else plan.style.compute
     problem = why_no_form(model, plan.style.computing(compute))
     if problem is not None:

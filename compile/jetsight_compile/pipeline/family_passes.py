@@ -62,6 +62,7 @@ def quantize_family(builder: FamilyBuilder, family: FamilyGraphs) -> FamilyGraph
     graphs, quantized = {}, {}
     trials: tuple[PrecisionTrial, ...] = ()
     for graph in builder.graphs:
+        # Planners follow `forecast`, whose precision is known by then: EXPORTS come first.
         wanted = plan.precision[graph] if graph in EXPORTS else _of_planners(plan, precision)
         made: Quantized | None = None
         if wanted == AUTO:
@@ -77,6 +78,7 @@ def quantize_family(builder: FamilyBuilder, family: FamilyGraphs) -> FamilyGraph
         if made.recipe is not None:  # found in float32, written into the family's float format
             made = rebase(made, builder.exported(graph, plan.style))
         quantized[graph] = made
+        # Checked again, because the graph that ships is the quantizer's and not the exporter's.
         graphs[graph] = finished(made.model, graph, builder.ports(graph))
     return replace(family, precision=precision, graphs=graphs, quantized=quantized, trials=trials)
 
@@ -132,6 +134,7 @@ def settle_planner(
         result = planner_gates.judge(planner, backends)
         if result.passed:
             break
+    # The last one tried if none passed: its failing gates then stop the compile.
     return tried, result
 
 
@@ -156,6 +159,7 @@ def _fewer_quantized(
 def _backends(family: FamilyPlan) -> list[Backend]:
     """List the gates' backends: those that would run it; for TensorRT the graph as written."""
     if family.backend != "cpu":
+        # Its optimiser alters float16 and FP8 Q/DQ pairs; TensorRT gets the graph as written.
         return [OnnxRuntimeBackend(optimise=False)]
     judges: list[Backend] = [OnnxRuntimeBackend()]
     if any(b.name == "openvino" and b.reason is None and b.runs(family.name) for b in available()):

@@ -103,6 +103,7 @@ def check_target(target: Path, *, force: bool) -> None:
     if not (force and target.exists()):
         refuse_used(target)
         return
+    # With --force only a bundle is replaced: a wrong name must not remove a user's folder.
     try:
         Bundle.open(target)
     except BundleError as error:
@@ -115,13 +116,16 @@ def check_target(target: Path, *, force: bool) -> None:
 def _replace(target: Path, manifest: Manifest, files: Mapping[str, bytes], *, tar: bool) -> Bundle:
     """Complete the new bundle under another name, then swap; the old one is whole until then."""
     fresh, old = (target.with_name(f".{target.name}.{what}") for what in ("new", "old"))
+    # Left behind by a run that was interrupted.
     for leftover in (fresh, old):
         _remove(leftover)
+    # Complete before the old one moves; a folder cannot be renamed onto one that is not empty.
     write_bundle(fresh, manifest, files, tar=tar)
     os.rename(target, old)
     try:
         os.rename(fresh, target)
     except OSError:
+        # Back, so that a failure leaves the old bundle under its name.
         os.rename(old, target)
         raise
     _remove(old)
@@ -129,6 +133,7 @@ def _replace(target: Path, manifest: Manifest, files: Mapping[str, bytes], *, ta
 
 
 def _remove(path: Path) -> None:
+    # Of a link only the link goes: what it points to is not part of the bundle.
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -168,6 +173,7 @@ def _manifest(contents: Contents) -> Manifest:
 def _latent(model: WorldModel, held_out: Side) -> LatentStats:
     mean, std = held_out.z.mean(0), held_out.z.std(0)
     values = surprise(model, held_out.windows, std)
+    # Median and not mean: a few surprising windows must not set the unit of surprise.
     scale = float(np.median(values))
     quantiles = np.quantile(values / scale, (0.5, 0.9, 0.99, 0.999))
     return LatentStats(

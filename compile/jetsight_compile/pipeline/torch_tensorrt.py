@@ -92,6 +92,7 @@ def convert(
     _refuse_unfit(family, graph, precision)
     route = _torch_tensorrt(library, gpu)
     model, about = checkpoints.load(checkpoint)
+    # Parity is checked against the bundle's golden data, which come from these weights.
     if about.weights.sha256 != manifest.provenance.checkpoint_sha256:
         raise UsageError(
             f"{checkpoint} has weights {about.weights.sha256[:12]}, but the bundle was compiled "
@@ -99,6 +100,7 @@ def convert(
         )
     inputs = {name: (str(dtype), shape) for name, (dtype, shape) in layout(manifest).items()}
     module = _module(model, graph, Style(_OPSET).computing(precision))  # type: ignore[arg-type]
+    # By the graph's signature, because the order of the arguments is that of the ONNX inputs.
     names = list(Sizes.of(model).signature(graph)[0])
     examples = [torch.zeros(inputs[n][1], dtype=getattr(torch, inputs[n][0])) for n in names]
     output = REFERENCE[graph]
@@ -132,6 +134,7 @@ def _torch_tensorrt(library: TensorRtModule, gpu: str | None) -> Any:
             f"torch_tensorrt is installed but does not load ({first_line(error)}); {_OTHER_ROUTE}"
         ) from error
     ours = str(library.module.__version__)
+    # A plan loads only in the exact TensorRT version that built it.
     if theirs != ours or library.name != "tensorrt":
         raise EngineError(
             f"torch-tensorrt builds for TensorRT {theirs}, but engines are loaded with {library} "
@@ -172,6 +175,7 @@ def _converted(
 ) -> tuple[bytes, dict[str, str]]:
     """Build the engine; return it with the names of the outputs to rename."""
     convert = route.dynamo.convert_exported_program_to_serialized_trt_engine
+    # All of it or nothing: the runtime has no torch to run a remainder with.
     arguments: dict[str, Any] = {"require_full_compilation": True, "min_block_size": 1}
     # Its default reads every attention bias as causal, which is wrong for windows and images.
     arguments["attn_bias_is_causal"] = False
@@ -183,6 +187,7 @@ def _converted(
         arguments["workspace_size"] = options.workspace_mb << 20
     if options.level is not None:
         arguments["optimization_level"] = options.level
+    # Options come and go between releases, and an unknown one is an error.
     known = inspect.signature(convert).parameters
     arguments = {name: value for name, value in arguments.items() if name in known}
     renamed = {"output0": output}
@@ -204,6 +209,7 @@ def _converted(
 @contextlib.contextmanager
 def _detailed(route: Any, log: Path) -> Iterator[None]:
     """Build with layer details, which the precision proof reads, and keep the log."""
+    # Not every release has it; without it the engine still builds.
     debugger = getattr(route.dynamo, "Debugger", None)
     if debugger is None:
         yield

@@ -24,6 +24,7 @@ class GraphAssembler:
     def rows(self, name: str) -> list[str]:
         """Split an input into its rows `[1, size]`; return their names."""
         count = self._sizes.get(name, (0,))[0]
+        # One row needs no Split, and without rows there is no input to split.
         if count < 2:
             return [name] * count
         rows = [f"{name}_{row}" for row in range(count)]
@@ -57,15 +58,18 @@ class GraphAssembler:
         ends = self.add(last, inputs, prefix, prefix)
         names = dict(zip(ends, (value.name for value in self._graph.output), strict=True))
         used, kept = set(ends), []
+        # From the end: a node is kept if one that is kept already reads it.
         for node in reversed(self._graph.node):
             if used.intersection(node.output):
                 used.update(node.input)
                 kept.append(node)
                 for values in (node.input, node.output):
+                    # Readers too, because an inner node may read what is also an output.
                     values[:] = [names.get(value, value) for value in values]
         del self._graph.node[:]
         self._graph.node.extend(reversed(kept))
         model = onnx.ModelProto()
+        # For the opset imports and the IR version; the graph is replaced.
         model.CopyFrom(last)
         model.graph.CopyFrom(self._graph)
         return model

@@ -37,7 +37,9 @@ class Candidates(nn.Module):
             Proposals `[M, H, A]`, candidates `[M, H, A]`, and these again as H blocks `[M, A]`.
         """
         kept, rate = rest[: bool(self.spec.kept)], rest[bool(self.spec.kept) :]
+        # Kept elites take the place of the last draws, so that there are always M rollouts.
         fresh = mean + std * noise[: self.spec.samples - self.spec.kept]
         proposals = torch.cat([fresh, *kept, incumbent[None]])
         actions = within(proposals, low, high, a_last, rate[0] if rate else None)
+        # Proposals too, since the limits may turn a NaN into a finite action on some backends.
         return proposals, actions, *actions.unbind(1)

@@ -60,14 +60,17 @@ class Score(nn.Module):
         when = inputs.when[:, None]
         cost = terminal * (when * distance).sum(0) + running * distance.mean(0)
         if self.support is not None:
+            # 99 % of the real latents score below 1 and so cost nothing.
             cost = cost + support * (self.support(z_future) - 1.0).relu().mean(0)
         if self.probe is not None:
             cost = cost + (when * self._probe_cost(z_future, inputs)).sum(0)
         valid = _finite(cost) & _finite(distance, 0) & _finite(proposals, (1, 2))
+        # The rate limit chains every candidate to `a_last`, so a NaN there spoils them all.
         valid = valid & _finite(inputs.a_last, 0)
         if self.hazard is None:
             return CandidateScores(cost, 0.0 * valid.float(), valid)
         above = self._above(actions, z_future, inputs)
+        # relu may drop a NaN of `above`, so validity looks at both.
         broken = above.relu().sum((0, 2))
         return CandidateScores(cost, broken, valid & _finite(broken) & _finite(above, (0, 2)))
 
@@ -78,6 +81,7 @@ class Score(nn.Module):
         assert inputs.probe_target is not None
         assert inputs.probe_weight is not None
         read = self.probe(inputs.z_goal[None])
+        # A flag among float32 inputs, compared at half so that no exact number is needed.
         target = torch.where(inputs.probe_given > 0.5, inputs.probe_target, read)
         off = (self.probe(z_future) - target) / self.scale
         cost: Tensor = (inputs.probe_weight * off.square()).sum(-1)
@@ -86,6 +90,7 @@ class Score(nn.Module):
     def _above(self, actions: Tensor, z_future: Tensor, inputs: CostInputs) -> Tensor:
         assert self.hazard is not None
         assert inputs.hazard_limit is not None
+        # A hazard is judged per transition; the first begins at the newest real latent.
         newest = inputs.z_newest.expand(1, z_future.shape[1], -1)
         before = torch.cat([newest, z_future[:-1]])
         logits: Tensor = self.hazard(before, actions.transpose(0, 1), z_future)
@@ -93,5 +98,6 @@ class Score(nn.Module):
 
 
 def _finite(x: Tensor, over: int | tuple[int, ...] = ()) -> Tensor:
+    # One comparison refuses NaN and infinity alike.
     good = x.abs() <= LARGEST
     return good if over == () else good.float().amin(over) > 0.5

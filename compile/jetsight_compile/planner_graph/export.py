@@ -38,6 +38,7 @@ class Judge(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the graph's outputs."""
+        # The exporter passes tensors by position, so names are restored here.
         given = dict(zip(self.names, tensors, strict=True))
         z_future = torch.stack([given[f"z_{step}"] for step in range(self.horizon)])
         cost_inputs = CostInputs(
@@ -80,6 +81,7 @@ class PlannerExporter:
         order = ("mean", "std", "noise", "incumbent", "a_last", "low", "high", "kept", "rate")
         examples = {name: torch.zeros(shapes[name]) for name in order if name in shapes}
         made = ["proposals", "candidates", *(f"block_{step}" for step in range(spec.horizon))]
+        # Float32 in every style, as for the judge below: rounding must not move a limit.
         part = export_part(Candidates(spec), _given(examples), made, self._style.opset)
         return assembler.add(part, list(examples), "candidates/", "candidates/")
 

@@ -41,7 +41,9 @@ class Ranking(nn.Module):
         best = self._best(judged.cost, feasible)
         least = self._best(judged.violation, infeasible)
         good, valid = feasible.float().sum(0, True), judged.valid.float().sum(0, True)
+        # Without a valid rollout all ranks are 0; callers look at `valid` before they use them.
         rank = torch.minimum(self.ranks, (valid - 1.0).relu())
+        # Ranks go on in the second list where the feasible ones of the first end.
         place = torch.where(rank < good, rank, rank - good + self.count)
         return torch.cat([best, least]).index_select(0, place.to(torch.int64)), valid
 
@@ -64,6 +66,7 @@ class Best(nn.Module):
         """Return `actions cost violation costs (violations) z_future invalid`."""
         first, count = self.ranking(judged)
         some = count > 0.5
+        # The incumbent, which is last, stands in; the costs below mark it as invalid.
         first = torch.where(some, first, len(actions) - 1)
         valid = judged.valid[:-1]
         samples = [judged.cost[:-1], *([judged.violation[:-1]] if self.constrained else [])]
@@ -93,8 +96,10 @@ class ElitesRefit(nn.Module):
         elites = actions.index_select(0, index)
         count = valid.clamp(max=self.spec.elites)
         weight = (self.ranking.ranks < count).float()[:, None, None]
+        # Divisors are clamped for counts of 0 and 1, whose results are replaced below.
         fit = (weight * elites).sum(0) / count.clamp(min=1.0)
         spread = (weight * (elites - fit).square()).sum(0) / (count - 1.0).clamp(min=1.0)
+        # Counts are whole numbers in float32, hence the halves. One elite has no spread.
         fit = torch.where(count > 0.5, fit, mean)
         spread = torch.where(count > 1.5, spread.sqrt(), std)
         if self.spec.momentum:
@@ -111,6 +116,7 @@ class WeightedRefit(nn.Module):
 
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
+        # As in the reference: a search whose std has vanished cannot widen again.
         self.register_buffer("floor", STD_FLOOR * model.action_std)
 
     def forward(
@@ -124,6 +130,7 @@ class WeightedRefit(nn.Module):
         """Return `mean_next [H, A]` and `std_next [H, A]`."""
         feasible = judged.valid & (judged.violation <= 0.0)
         some = feasible.float().sum(0, True) > 0.5
+        # As in the ranking: only where nothing is feasible do violations decide.
         among = (feasible & some) | (judged.valid & ~some)
         value = torch.where(some, judged.cost, judged.violation)
         least = torch.where(among, value, LARGEST).amin(0, True)
@@ -131,6 +138,7 @@ class WeightedRefit(nn.Module):
         power = ((least - torch.where(among, value, least)) / temperature).clamp(min=-200.0)
         weight = torch.where(among, power.exp(), 0.0)
         weight = (weight / weight.sum(0, True).clamp(min=1e-30))[:, None, None]
+        # 0 * NaN is NaN, so actions without weight are taken out before the product.
         tried = torch.where(weight > 0.0, actions, 0.0)
         fit = (weight * tried).sum(0)
         spread = (weight * (tried - fit).square()).sum(0).sqrt().maximum(self.floor)

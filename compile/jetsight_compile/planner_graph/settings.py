@@ -109,6 +109,7 @@ def parse(text: str) -> PlannerPreset:
             "without, like icem:256x5"
         )
     samples, horizon = (int(part) if part else None for part in match.groups()[1:])
+    # 0 would otherwise be taken for `not given` below; 1 has no spread to refit.
     if samples in (0, 1) or horizon == 0:
         raise UsageError(
             f"--planner {text!r} has too few samples or blocks, expected at least 2 and 1; leave a "
@@ -140,6 +141,7 @@ def specs(
     for preset in presets:
         spec = _spec(preset, model, settings)
         ImaginePorts.of(model, spec)  # refuses what does not fit the model
+        # By graph name, so that two spellings of one planner are compiled once.
         found[spec.graph] = spec
     return tuple(found.values())
 
@@ -148,6 +150,7 @@ def elites_of(preset: PlannerPreset, settings: PlannerSettings) -> int:
     """E, and so the K of the graph's `TopK`; 0 for mppi, which weighs all candidates."""
     if preset.kind == "mppi":
         return 0
+    # A tenth of few samples would leave one or two, too few for a spread.
     share = max(_FEWEST_ELITES, round(_ELITE_SHARE * preset.samples))
     return min(_given(settings.elites, share), preset.samples)
 

@@ -40,6 +40,7 @@ class ImaginePorts:
                 (spec,), heads, history=config.history, horizon=config.horizon, step_size=step_size
             )
         except ArtefactError as error:
+            # The runtime's check blames a bundle; here the fault is an option of the command.
             raise UsageError(str(error)) from None
         tensors = PlannerTensors.of(
             spec,

@@ -135,6 +135,7 @@ class First(Several):
         super().__init__()
         self.norms_attention = norms_of(block.norm_attention, block.attention.norm)
         value, out = _columns(block, 2), Affine.of(block.attention.out[0])
+        # Attention to a single key has weight 1, which leaves one product of two matrices.
         self.value_out = Dense(
             Affine(value.weight @ out.weight, value.bias @ out.weight + out.bias)
         )
@@ -173,9 +174,11 @@ class Later(Several):
         mlp, (h_0, out_0, *before) = rest[:3], rest[3:]
         first, second = self.norms_attention
         h = second(first(x) * scale + shift)
+        # Subtracted before the products, which are linear: one each, and not two.
         moved = h - h_0
         k, v = self.k(moved), self.v(moved)
         mixed = self.attention(self.q(h), *before, k, v)
+        # out_0 has the bias of the output and the first token's whole share.
         return self.mlp(x + gate * (out_0 + self.out(mixed)), *mlp), k, v
 
 
@@ -208,7 +211,9 @@ class Relative(Layer):
 def _shares(scores: list[Tensor]) -> list[Tensor]:
     """Return the softmax of 0 and the scores, without the share of the 0."""
     if len(scores) == 1:
+        # The softmax of 0 and x is a sigmoid.
         return [torch.sigmoid(scores[0])]
+    # The largest of 0 and all scores, subtracted so that exp() cannot overflow.
     top = functional.relu(scores[0])
     for score in scores[1:]:
         top = torch.maximum(top, score)

@@ -35,6 +35,7 @@ class TokenParts:
     def token(self, position: int) -> onnx.ModelProto:
         """Return the graph of every token at this position of a window."""
         if position not in self._parts:
+            # Traced once, since every step of every planner reads the same part.
             self._parts[position] = self._token(position)
         return self._parts[position]
 
@@ -92,6 +93,7 @@ class Rollout:
     def _token(self, index: int, first: int) -> list[str]:
         """Return the latent after a token, and what its blocks keep of it for later tokens."""
         if (index, first) not in self._tokens:
+            # Only tokens of the same window: positions count from its start.
             before = [self._token(other, first)[1:] for other in range(first, index)]
             modulation, kept = self._modulation(index), []
             for block in range(0, 2 * len(modulation) // len(PARTS), 2):

@@ -53,6 +53,7 @@ def fallbacks(
         return
     _, judging = parted(samples)
     order = most_harmful(exact, whole.recipe, judging, outputs(exact, judging))
+    # Never every block, which would be the float graph under a quantized name.
     for count in range(1, len(order)):
         kept = order[:count]
         if share(exact, without(whole.layers, kept)) < FEWEST_SHARE:
@@ -81,6 +82,7 @@ def most_harmful(
     for block in blocks_of(recipe.layers):
         fewer = replace(recipe, layers=without(recipe.layers, [block]))
         errors[block] = error_of(graph, fewer, judging, expected)
+    # The less error is left without a block, the more of it was that block's.
     return sorted(errors, key=errors.__getitem__)
 
 

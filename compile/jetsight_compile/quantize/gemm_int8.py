@@ -64,6 +64,7 @@ def found(graph: onnx.ModelProto, layers: Sequence[str], samples: Sequence[Sampl
     are those that differ most.
     """
     reads = {node.name: node.input[0] for node in graph.graph.node if node.name in set(layers)}
+    # From 0 on, because the zero point has to be on the grid.
     seen = dict.fromkeys(reads.values(), (0.0, 0.0))
     for values in observe(graph, list(seen), samples):
         for name, value in values.items():
@@ -120,18 +121,22 @@ class _GemmWriter:
         bias = np.zeros(len(weight.steps))
         if len(node.input) > 2:
             bias = _float64(self._tensors[node.input[2]]).reshape(-1)
+        # With the weights as they were rounded, as those are what the shift is multiplied by.
         bias = bias - given.shift * (weight.stored * weight.steps).sum(0)
         inputs = [given.value, weight.value, self._bias(node.name, bias, given.step * weight.steps)]
+        # Always a Gemm: even a MatMul gets a bias, from the shift.
         return helper.make_node("Gemm", inputs, list(node.output), name=node.name)
 
     def _input(self, value: str, ends: tuple[float, float], size: int) -> _Input:
         key = (value, size <= _FEW_INPUTS)
         if key not in self._inputs:
             low, high = min(ends[0], -_SMALLEST), max(ends[1], _SMALLEST)
+            # Rounded before any use: the graph stores float32, and the bias has to fit that.
             step, name = np.float32((high - low) / _LEVELS), f"{value}.u8"
             shift = np.float32(-low) if key[1] else np.float32(0.0)
             if key[1]:
                 value = self._add("Add", [value, self._constant(f"{name}.shift", shift)], name)
+            # After a shift the range begins at 0, and so does the grid.
             zero = np.uint8(0 if key[1] else np.rint(-low / step))
             scale = [self._constant(f"{name}.scale", step), self._constant(f"{name}.zero", zero)]
             packed = self._add("QuantizeLinear", [value, *scale], f"{name}.q")
@@ -153,6 +158,7 @@ class _GemmWriter:
     def _bias(self, layer: str, bias: F64, steps: F64) -> str:
         scale = steps.astype(np.float32)
         limit = float(np.iinfo(np.int32).max)
+        # Clipped in float64, because a cast beyond int32 wraps around.
         stored = np.clip(np.rint(bias / scale), -limit, limit).astype(np.int32)
         return self._dequantized(f"{layer}.bias", stored, scale, axis=0)
 

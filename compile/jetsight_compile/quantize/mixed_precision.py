@@ -139,6 +139,7 @@ def choose(task: Task) -> PrecisionChoice:
             f"no precision of {', '.join(task.allowed)} keeps graph {task.graph!r} close enough to "
             "its float model; train longer, or compile this target in fp32"
         )
+    # fp8 and int8, or fp16 and bf16, have equal floors: there the more exact one wins.
     chosen, made = min(good, key=lambda pair: (pair[0].floor_ms, -pair[0].sqnr_db))
     rows = (dataclasses.replace(trial, chosen=trial is chosen) for trial, _ in found)
     return PrecisionChoice(chosen.precision, made, tuple(rows))
@@ -167,9 +168,11 @@ def floor_ms(
     seconds, size = 0.0, 0.0
     for name, products in work(graph).items():
         kind = precision if name in layers else base
+        # 4-bit weights are dequantized and multiplied in the float format.
         fast = kind in ("int8", "fp8")
         rate = module.int8_tops if fast else module.fp16_tflops / (2 if kind == "fp32" else 1)
         seconds += 2 * products / (rate * 1e12)
+        # Per use, so an unrolled forecast counts its weights at every step.
         size += weights.get(inputs[name], 0) * _BYTES[kind]
     return 1e3 * max(seconds, size / (module.bandwidth_gb_s * 1e9))
 
@@ -196,6 +199,7 @@ class _Judge:
         """
         task = self.task
         error = relative_error(outputs(model, self.judging), self.expected)
+        # 200 dB stands for no error at all, as in the gates.
         sqnr_db = float(-10.0 * np.log10(max(error, 1e-20)))
         plan = (
             None
@@ -236,5 +240,6 @@ def _quantized(
     for made in itertools.chain([whole], fallbacks(whole, judge.exact, task.samples)):
         trial = judge.trial(precision, made.model, made)
         yield trial, made
+        # Every later one quantizes less and so costs more.
         if trial.passed:
             return

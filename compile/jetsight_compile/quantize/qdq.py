@@ -65,6 +65,7 @@ def written(graph: onnx.ModelProto, recipe: QuantizationRecipe) -> onnx.ModelPro
     del copy.graph.node[:]
     for node in nodes:
         if node.name in wanted:
+            # Its Q/DQ nodes are appended before the node itself, in an order that can run.
             writer.quantize(node)
         copy.graph.node.append(node)
     drop_unread(copy.graph)
@@ -90,6 +91,7 @@ class _QdqWriter:
     def _activation(self, value: str, amax: float, float_type: int) -> str:
         key = (value, amax)
         if key not in self._done:
+            # Numbered, because one value may be quantized twice, with two ranges.
             kind, prefix = self._recipe.kind, f"{value}.{len(self._done)}"
             step = np.array(max(amax / LARGEST[kind], _SMALLEST))
             scale = self._constant(f"{prefix}.scale", _as(step, float_type, f"{prefix}.scale"))
@@ -106,6 +108,7 @@ class _QdqWriter:
             if kind in GROUP:
                 self._done[key] = self._grouped(weight)
             else:
+                # A kernel has its outputs first, a matrix `[in, out]` last.
                 self._done[key] = self._per_channel(weight, 0 if convolution else 1)
         return self._done[key]
 
@@ -137,6 +140,7 @@ class _QdqWriter:
         return self._add("DequantizeLinear", inputs, f"{name}.dq", axis=0, block_size=size)
 
     def _scale_in_fp8(self, name: str, steps: F64, float_type: int) -> tuple[str, F64]:
+        # The largest scale becomes the largest FP8 number, so that small ones lose least.
         over = np.array(max(steps.max() / LARGEST["fp8"], _SMALLEST))
         overall = _as(over, float_type, f"{name}.scale.over")
         whole = float(_float64(overall))
@@ -170,8 +174,10 @@ def _zero(kind: str, name: str) -> TensorProto:
 def _pack(values: npt.NDArray[Any], kind: str, name: str) -> TensorProto:
     """Numbers in units of their scale, rounded and stored; beyond the grid they are clipped."""
     limit = LARGEST[kind]
+    # Before the cast: E4M3 has no infinity, and beyond 448 a cast gives NaN.
     inside = np.clip(values, -limit, limit)
     if kind in ("int8", "int4"):
+        # A cast to an integer truncates; one to a small float rounds by itself.
         inside = np.rint(inside)
     dtype: Any = helper.tensor_dtype_to_np_dtype(_TYPES[kind])
     return numpy_helper.from_array(inside.astype(dtype), name)

@@ -102,6 +102,7 @@ def exposing(graph: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
     present = {value.name for value in graph.graph.output}
     copy = onnx.ModelProto()
     copy.CopyFrom(graph)
+    # One name twice among the outputs is no valid graph.
     copy.graph.output.extend(kinds[name] for name in tensors if name not in present)
     return copy
 
@@ -121,6 +122,7 @@ def rounded(values: F64, amax: float, grid: Grid) -> F64:
     """`values` on the grid that reaches to `amax`."""
     if grid == "int8":
         step = amax / INT8_MAX
+        # QuantizeLinear saturates at -128, one step beyond the range.
         return np.clip(np.rint(values / step), -INT8_MAX - 1, INT8_MAX) * step
     from ml_dtypes import float8_e4m3fn
 
@@ -136,6 +138,7 @@ def _max(seen: Seen, grid: Grid) -> float:
 def _percentile(seen: Seen, grid: Grid) -> float:
     below = np.cumsum(seen.counts)
     last = int(np.searchsorted(below, below[-1] * PERCENTILE / 100.0))
+    # The far edge of the bin, so that nothing below the percentile is clipped.
     return seen.amax * min(last + 1, _BINS) / _BINS
 
 

@@ -88,6 +88,7 @@ SCHEMES = (
     Scheme(
         "cpu",
         ("int8",),
+        # Before the CPU's general row, which would fit planners too.
         lambda r: cpu_rows(r.graph, r.samples, keep_float=r.keep_float),
         graphs=IMAGINE,
     ),
@@ -176,6 +177,7 @@ def cpu_int8(
     errors = {m: relative_error(outputs(model, judging), expected) for m, model in made.items()}
     best = min(errors, key=errors.__getitem__)
     return Quantized(
+        # No recipe: ONNX Runtime's quantizer writes a whole graph, not a form to repeat.
         model=made[best],
         method=best,
         layers=tuple(layers),
@@ -203,6 +205,7 @@ def cpu_rows(
     calibrating, judging = parted(samples)
     recipe = gemm_int8.found(graph, quantizable(graph, keep_float), calibrating)
     error = error_of(graph, recipe, judging, outputs(graph, judging))
+    # By max alone, because clipping makes ranks worse; see `gemm_int8.found`.
     return applied(graph, recipe, "max", {"max": error})
 
 
@@ -235,10 +238,12 @@ def tensorrt(
     """
     known = _known("trt", methods, TENSORRT_METHODS)
     calibrating, judging = parted(samples)
+    # One sample is enough: of ModelOpt's result only the places are read, not the ranges.
     placed = vendor.modelopt_placement(graph, kind, quantizable(graph, keep_float), calibrating[:1])
     factors = smoothquant.factors(graph, calibrating) if smoothing else {}
     variants = {"": qdq.QuantizationRecipe(kind, placed)}
     if factors:
+        # A variant and no default: measured, it brought 9 % at most (docs/quantization.md).
         variants["+smooth"] = qdq.QuantizationRecipe(kind, placed, factors=factors)
     recipes = {
         f"{method}{name}": filled
@@ -271,6 +276,7 @@ def weight_only(
     layers = [
         name
         for name in quantizable(graph, keep_float)
+        # A group is a run of matrix rows, so kernels and sizes that leave a rest have none.
         if nodes[name].op_type != "Conv"
         and weights[nodes[name].input[1]].dims[0] % qdq.GROUP[kind] == 0
     ]
@@ -293,6 +299,7 @@ def _by_method(
     methods: Sequence[str],
 ) -> dict[str, qdq.QuantizationRecipe]:
     """Compute the recipe with the ranges of each method."""
+    # Ranges belong to the activations as they will be quantized, after smoothing.
     model = smoothquant.smoothed(graph, recipe.factors)
     reads = {n.name: n.input[0] for n in model.graph.node if n.name in set(recipe.layers)}
     seen = ranges.collect(model, reads.values(), samples)

@@ -61,6 +61,7 @@ def places(graph: onnx.ModelProto) -> list[SmoothingSite]:
     norms = [node for node in graph.graph.node if node.op_type == "LayerNormalization"]
     found = []
     for node in norms:
+        # A graph output would be divided with nothing behind it to multiply again.
         if constants.issuperset(node.input[1:]) and node.output[0] not in returned:
             weights = _weights(node.output[0], readers, constants)
             if weights:
@@ -85,6 +86,7 @@ def factors(
     largest: dict[str, F64] = {}
     for values in observe(graph, [place.output for place in found], samples):
         for name, value in values.items():
+            # Per channel over tokens and samples; the largest counts, as it sets the step.
             each = np.abs(value.astype(np.float64)).reshape(-1, value.shape[-1]).max(0)
             largest[name] = np.maximum(largest.get(name, 0.0), each)
     weights = {t.name: t for t in graph.graph.initializer}
@@ -93,9 +95,11 @@ def factors(
         groups.setdefault(place.weights, []).append(place)
     result: dict[str, F64] = {}
     for names, group in groups.items():
+        # One factor for the group, since there is one weight to multiply by it.
         x = np.maximum(np.max([largest[place.output] for place in group], axis=0), _SMALLEST)
         rows = [np.abs(numpy_helper.to_array(weights[n]).astype(np.float64)).max(1) for n in names]
         w = np.maximum(np.max(rows, axis=0), _SMALLEST)
+        # At strength 0.5 both sides end with the same range, the root of x * w.
         factor = np.clip(x**strength / w ** (1.0 - strength), 1.0 / _LARGEST, _LARGEST)
         result.update((place.norm, factor) for place in group)
     return result
@@ -146,6 +150,7 @@ def _weights(
     for node in readers.get(value, []):
         if node.op_type in _PASSING and node.input[0] == value:
             more = _weights(node.output[0], readers, constants)
+        # As the first input only: a weight or bias has its channels elsewhere.
         elif node.op_type == "Gemm" and node.input[0] == value and node.input[1] in constants:
             more = [node.input[1]]
         else:

@@ -92,6 +92,7 @@ def modelopt_placement(
             str(source),
             quantize_mode=kind,
             calibration_data_reader=_reader(quantization, samples),
+            # Without effect: only the places are read, and ranges come from `quantize.ranges`.
             calibration_method="max",
             calibration_eps=["cpu"],
             op_types_to_quantize=list(WEIGHTED),
@@ -104,6 +105,7 @@ def modelopt_placement(
             log_level="ERROR",
         )
         placed = onnx.load(target)
+    # Read from the graph that was written: ModelOpt leaves layers out without saying so.
     dequantized = {n.output[0] for n in placed.graph.node if n.op_type == "DequantizeLinear"}
     reads = {n.name: n.input[0] for n in placed.graph.node}
     found = tuple(name for name in layers if reads.get(name) in dequantized)
@@ -180,6 +182,7 @@ def _unpatched() -> Iterator[None]:
 
     owners: list[Any] = []
     for module in (base_quantizer, calibrate, qdq_quantizer):
+        # Methods are replaced as well, so the classes defined in a module are owners too.
         inside = [value for value in vars(module).values() if isinstance(value, type)]
         owners += [module, *(each for each in inside if each.__module__ == module.__name__)]
     before = [(owner, dict(vars(owner))) for owner in owners]
@@ -194,6 +197,7 @@ def _unpatched() -> Iterator[None]:
                 elif value is not known[name]:
                     setattr(owner, name, known[name])
         for table, known in tables:
+            # In place, because other modules hold the same table.
             table.clear()
             table.update(known)
 

@@ -86,6 +86,7 @@ def judge(
     graphs = {"encode": family.encode, "forecast": family.forecast}
     layers = layer_gates.measure(graphs, family.exact, truth, backends[0], family.precision)
     by_name = {gate.name: gate for gate in outputs.joined(layers).gates(family.name)}
+    # By the table and not by what was measured: a gate that is missing stops here.
     return [by_name[name] for name in LIMITS]
 
 
@@ -95,6 +96,7 @@ def require(gates: Sequence[Gate]) -> None:
     Raises:
         GateError: one line with the first values, their limits, and what to try next.
     """
+    # A control that passes makes its gate worthless, so it stops the bundle as well.
     wrong = [gate for gate in gates if not (gate.passed and gate.control_failed)]
     if not wrong:
         return
@@ -126,6 +128,7 @@ def _values(
     z = run_all(backend, graph_bytes(family.encode), [{"frame_hwc_u8": frame} for frame in frames])
     z, history = z[: -w * k], z[-w * k :].reshape(w, k, -1)
     inputs = [{**truth.windows.inputs(i), "z_hist": z_hist} for i, z_hist in enumerate(history)]
+    # Half a recording apart, because neighbouring frames may be nearly equal.
     effects = {"frame_hwc_u8": change(z[0], z[len(z) // 2])}
     with loaded(backend, graph_bytes(family.forecast)) as engine:
         future = np.stack([run_one(engine, sample) for sample in inputs])
@@ -166,6 +169,7 @@ def _controls(family: FamilyUnderTest, truth: FloatReference, backend: Backend) 
 def _effect(engine: Engine, inputs: Sequence[Sample], name: str) -> float:
     """Relative change of the forecast when one input is exchanged for another recorded one."""
     first, other = inputs[0], inputs[len(inputs) // 2]
+    # Recordings may repeat an input; then a value that none of them has takes its place.
     same = np.array_equal(first[name], other[name])
     changed = {**first, name: -first[name] - 1.0 if same else other[name]}
     return change(run_one(engine, first), run_one(engine, changed))

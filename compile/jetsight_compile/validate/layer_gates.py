@@ -69,6 +69,7 @@ def measure(
     frames = [{"frame_hwc_u8": f} for f in truth.frames_u8[spread(len(truth.frames_u8), SAMPLES)]]
     windows = truth.windows.thinned(SAMPLES)
     inputs = [windows.inputs(index) for index in range(len(windows))]
+    # First, because taps that are compared with a wrong graph say nothing.
     for name, samples in (("encode", frames), ("forecast", inputs)):
         _check_exact(exact[name], name, truth, samples)
     encode = _Graph("encode", graphs["encode"], exact["encode"], frames, backend)
@@ -117,6 +118,7 @@ class _Graph:
         old = shift_history(np.stack([sample["z_hist"] for sample in self.samples]))
         samples = [{**s, "z_hist": z} for s, z in zip(self.samples, old, strict=True)]
         aged = self._float(samples)
+        # Chosen on the float32 graph, so that a broken one cannot pick the tap that suits it.
         tap = max(aged, key=lambda name: _staleness(self._expected[name], aged[name]))
         fresh, control = (
             abs(_age(self._read(self.compiled, each)[tap], self._expected[tap], aged[tap]))
@@ -159,7 +161,7 @@ def _age(found: F32, expected: F32, aged: F32) -> float:
     """Projection of `found` on the way from the `expected` value (0) to the `aged` one (1)."""
     way = aged.astype(np.float64) - expected
     if not np.isfinite(found).all():
-        return 1.0
+        return 1.0  # the age of a stale history, which every limit refuses
     return float(((found - expected) * way).sum() / max(np.square(way).sum(), 1e-30))
 
 
@@ -169,6 +171,7 @@ def _check_exact(
     """Check that the float32 graph, the reference of the taps, agrees with the float model."""
     found = run_all(OnnxRuntimeBackend(optimise=False), exact.SerializeToString(), samples)
     every = truth.z if name == "encode" else truth.z_future
+    # The same rows that `measure` takes the samples from.
     agreed = sqnr_db(found, every[spread(len(every), SAMPLES)])
     if agreed < limit_of("latent_sqnr_db", dict.fromkeys(GRAPHS, "fp32"))[1]:
         raise EngineError(

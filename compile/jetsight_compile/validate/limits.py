@@ -34,6 +34,7 @@ class LimitRow:
         """Limit and origin by precision."""
         eight, four = self.eight_bits, self.four_bits
         each = (self.fp32, self.fp16, self.bf16, eight, eight, four, four)
+        # Strict, so that a new precision cannot be left without a limit.
         return dict(zip(PRECISIONS, each, strict=True))
 
 
@@ -210,4 +211,5 @@ def limit_of(gate: str, precision: Mapping[str, str]) -> tuple[Direction, float]
 def within(gate: str, precision: Mapping[str, str], value: float) -> bool:
     """Return True if a value of a gate keeps its limit; a NaN never does."""
     direction, limit = limit_of(gate, precision)
+    # Comparisons with NaN are false, so these must say what passes and not what fails.
     return value >= limit if direction == "min" else value <= limit

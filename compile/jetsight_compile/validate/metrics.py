@@ -86,6 +86,7 @@ def reference(model: WorldModel, held_out: Side) -> FloatReference:
     chosen = spread(len(held_out.frames_u8), GATE_FRAMES)
     windows = held_out.windows.thinned(GATE_WINDOWS)
     std = held_out.z.std(0)
+    # Both are divisors of the gates.
     if persistence(windows).min() <= 0.0 or std.min() <= 0.0:
         raise DataError(
             f"{held_out.digest.path_name}: the model's latents do not change over the held-out "
@@ -125,6 +126,7 @@ def standard_cosine(z: F32, truth: FloatReference) -> F64:
     A latent space has a mean; without removing it, the cosine of any two frames is close to one.
     """
     a, b = ((finite(x) - truth.mean) / truth.std for x in (z, truth.z))
+    # A frame equal to the mean has no direction; the clamp below makes its cosine 0.
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = (a * b).sum(1) / np.maximum(norms, 1e-30)
     return np.where(np.isfinite(z).all(1), cosine, -1.0)
@@ -134,6 +136,7 @@ def sqnr_db(found: F32, expected: F32) -> float:
     """Variance of the expected over squared error, in dB; at most 200, -200 if not finite."""
     if not np.isfinite(found).all():
         return -MOST_DB
+    # float64: at 80 dB, the limit of fp32, sums in float32 would be part of the result.
     signal = np.square(expected - expected.mean(0), dtype=np.float64).sum()
     noise = np.square(found.astype(np.float64) - expected).sum()
     return float(10.0 * np.log10(signal / max(noise, signal * 10.0 ** (-MOST_DB / 10.0))))
@@ -149,6 +152,7 @@ def drift(z_future: F32, truth: FloatReference) -> F64:
 
 def change(before: F32, after: F32) -> float:
     """Largest difference relative to the largest value; 0 if any value is not finite."""
+    # 0 is the effect of an ignored input, which the gate refuses.
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return 0.0
     return float(np.abs(after - before).max() / max(float(np.abs(before).max()), 1e-30))

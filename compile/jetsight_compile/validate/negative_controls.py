@@ -45,6 +45,7 @@ def scale_half_layer(model: onnx.ModelProto, layer: str | None = None) -> onnx.M
     weight, is_kernel = _scale_of(broken.graph, node)
     values = numpy_helper.to_array(weight)
     half = np.atleast_1d(values.astype(np.float32))
+    # A view: what is scaled in `outputs` is scaled in `half`.
     outputs = half if is_kernel else half.swapaxes(0, -1)  # a kernel's come first
     outputs[: max(1, len(outputs) // 2)] *= _FACTOR
     # A group's scale may itself be in FP8, which has no infinity, so it saturates.
@@ -57,6 +58,7 @@ def scale_half_layer(model: onnx.ModelProto, layer: str | None = None) -> onnx.M
 def inner_layers(model: onnx.ModelProto) -> list[str]:
     """Names of the layers before the last one, each weight once, the middle of the graph first."""
     constants = {tensor.name for tensor in model.graph.initializer} - {*_last(model.graph).input}
+    # Reversed, so that a weight that steps share gets the name of its first layer.
     by_weight = {
         node.input[1]: node.name for node in reversed(weighted(model)) if node.input[1] in constants
     }
@@ -79,6 +81,7 @@ def zero_input(model: onnx.ModelProto, input_name: str) -> onnx.ModelProto:
     zeroed, zero = f"{input_name}_zeroed", f"{input_name}_zero"
     for node in broken.graph.node:
         node.input[:] = [zeroed if value == input_name else value for value in node.input]
+    # At the front, because ONNX wants nodes in an order in which they can run.
     broken.graph.node.insert(0, onnx.helper.make_node("Mul", [input_name, zero], [zeroed]))
     broken.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), zero))
     return broken

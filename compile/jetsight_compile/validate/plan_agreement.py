@@ -56,6 +56,7 @@ def question(windows: CalibrationWindows) -> PlannerQuery:
     """Combine every starting point with every candidate."""
     cases = spread(len(windows), MOMENTS)
     candidates = spread(len(windows), CANDIDATES)
+    # Case by case: `costs` folds the outputs to `[M, N]` in this order.
     samples = [
         {**windows.inputs(int(case)), "actions": windows.inputs(int(other))["actions"]}
         for case in cases
@@ -67,6 +68,7 @@ def question(windows: CalibrationWindows) -> PlannerQuery:
 def costs(z_future: F32, query: PlannerQuery) -> F64:
     """Squared distance `[M, N]` of each imagined end, of `z_future [M * N, H, D]`, to its goal."""
     ends = z_future[:, -1].reshape(len(query.goals), -1, z_future.shape[-1])
+    # Ranks hang on small differences of large distances, hence float64.
     return np.asarray(np.square(ends.astype(np.float64) - query.goals[:, None]).sum(-1))
 
 

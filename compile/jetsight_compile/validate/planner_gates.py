@@ -119,6 +119,7 @@ def _severity(gate: Gate) -> tuple[bool, float]:
 
 def _gates_of(truth: Truth) -> list[str]:
     """Names of the gates of such a model, in the order they are shown."""
+    # Without hazards everything is feasible, and the gate could not have a control that fails.
     has_hazards = truth.model.heads.hazard is not None
     return [gate for gate in IMAGINE_LIMITS if has_hazards or gate != "imagine_feasible"]
 
@@ -146,6 +147,7 @@ def _iteration(engine: Engine, truth: Truth, index: int) -> list[Pair]:
 
 def _mean_rank(pairs: Sequence[Pair]) -> float:
     """Mean rank correlation of the costs; -1 where a cost is not finite."""
+    # NaN has no rank: sorting would put it somewhere and hide it.
     each = [(outputs["costs"], state.costs.numpy()) for outputs, state in pairs]
     return float(np.mean([spearman(a, b) if np.isfinite(a).all() else -1.0 for a, b in each]))
 
@@ -192,6 +194,7 @@ def _regret(engine: Engine, truth: Truth) -> Values:
         lost += truth.cost_of(case, actions) - float(best.cost)
         gained += case.start_cost - float(best.cost)
     detail = f"the plans' first actions differ by {_first_action_distance(pairs, truth):.2g} std"
+    # A search that gains nothing makes any loss huge, so the gate fails.
     return {"imagine_regret": Measurement(_finite(lost / max(gained, 1e-30)), detail)}
 
 
@@ -200,6 +203,7 @@ def _plan(engine: Engine, case: ReferencePlan) -> F32:
     inputs = case.inputs(0)
     for noise in case.draws:
         outputs = _run(engine, {**inputs, "noise": noise.numpy()})
+        # As the runtime hands an iteration's results on to the next.
         inputs |= {into: outputs[name] for name, into in HANDED_ON.items() if name in outputs}
     return outputs["actions"]
 
@@ -247,6 +251,7 @@ def _run(engine: Engine, sample: Mapping[str, F32]) -> dict[str, F32]:
     for name, array in engine.inputs.items():
         array.write(np.ascontiguousarray(sample[name]))
     engine.run()
+    # Copies, because the next run overwrites the engine's arrays.
     return {name: array.read().copy() for name, array in engine.outputs.items()}
 
 

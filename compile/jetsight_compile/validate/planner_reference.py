@@ -119,6 +119,7 @@ def truth_of(
     )
     cases = []
     for number, index in enumerate(spread(len(windows), most)):
+        # By the case's number, so that a compile can be repeated.
         draws.use((0, 0, number))
         problem = _problem(model, facts, windows, int(index))
         cases.append(_planned(model, problem, facts, draws))
@@ -147,6 +148,7 @@ def _planned(
 ) -> ReferencePlan:
     for iteration in range(facts.iterations):
         noise.draw(iteration)
+    # Copies, because the next case draws into the same buffer.
     draws = [torch.from_numpy(each.copy()) for each in noise.values]
     states = [_first(model, problem, facts, draws[0])]
     step = PLANNERS[facts.kind].step
@@ -170,6 +172,7 @@ def _split_limits(
     candidates = limited(problem, proposed(problem, first, noise))[:-1]
     z_hist, a_hist = (x.expand(len(noise), *x.shape) for x in (problem.z_hist, problem.a_hist))
     logits = hazards(model, problem, candidates, model.rollout(z_hist, a_hist, candidates))
+    # One step over the limit forbids a candidate, so its worst step counts.
     worst = logits.amax(1).sort(0).values  # [N, G]
     # Each hazard alone forbids so many that all of them together forbid about half.
     rank = min(max(round(len(worst) * 0.5 ** (1 / worst.shape[1])), 1), len(worst) - 1)
@@ -185,6 +188,7 @@ def _first(model: WorldModel, problem: Problem, facts: PlannerSpec, noise: Tenso
     mean = action.repeat(facts.horizon, ticks)
     std = torch.tensor(facts.std_start).repeat(facts.horizon, ticks)
     first = State.first(problem, mean, std, mean)
+    # The last draws stand in for elites, which the first iteration does not have yet.
     return first.following(kept=mean + std * noise[-kept:]) if kept else first
 
 
@@ -196,6 +200,7 @@ def _problem(
     names = () if heads.probe_spec is None else heads.probe_spec.quantities
     rate = model.action.rate_limit_per_s
     given: dict[str, Any] = {
+        # Per tick, which is what the graph limits; a robot's limit is per second.
         "rate": [NO_LIMIT] * size if rate is None else [r / model.timing.camera_hz for r in rate],
         "probe_target": [0.0] * len(names),
         "probe_given": [0.0] * len(names),

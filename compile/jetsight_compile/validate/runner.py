@@ -64,6 +64,7 @@ def worst(each: Sequence[Mapping[str, Measurement]]) -> dict[str, Measurement]:
     found: dict[str, Measurement] = {}
     for name, measured in (item for values in each for item in values.items()):
         worse = min if (LIMITS | IMAGINE_LIMITS)[name][0] == "min" else max
+        # Measurements are finite by construction: of a NaN, min and max keep what came first.
         found[name] = worse(found.get(name, measured), measured, key=lambda x: x.value)
     return found
 
@@ -85,6 +86,7 @@ def with_fault_control(
     Returns:
         The values beside what the first such layer makes of them, or the last one tried.
     """
+    # Without any layer the control equals the value, passes, and so fails its gate.
     layer, faulty = "", dict(values)
     for layer in layers:
         measured = measure(layer)

@@ -80,6 +80,7 @@ def places(graph: onnx.ModelProto) -> list[Tap]:
     has_weights = {
         _name(node) for node in weighted(graph) if constants.intersection(node.input[:2])
     }
+    # Later nodes of a block replace earlier ones, so that its last one stays.
     ends = {_name(node): node for node in graph.graph.node if _name(node) in has_weights}
     inferred = onnx.shape_inference.infer_shapes(graph).graph
     shapes = {
@@ -111,6 +112,7 @@ def tapped(model: onnx.ModelProto, taps: Sequence[Tap]) -> onnx.ModelProto:
                 "removed it: check its version against constraints.txt"
             )
         value, name = nodes[tap.node].output[0], _output(tap)
+        # Without a Cast of its own, a half-precision tap would be an output that no engine reads.
         copy.graph.node.append(
             helper.make_node("Cast", [value], [name], name=name, to=onnx.TensorProto.FLOAT)
         )
@@ -156,7 +158,9 @@ def likeness(found: F32, expected: F32) -> Likeness | None:
         return None
     if not np.isfinite(found).all():
         return Likeness(-1.0, -1.0, -MOST_DB)
+    # The expected mean for both, so that a constant offset counts as the error that it is.
     a = found.astype(np.float64) - mean
+    # Squared, because the threshold is a share of the RMS and this is energy.
     moving = energy >= _STILL**2 * energy.mean()
     norms = np.sqrt(np.square(a).sum(-1) * energy)[moving]
     cosine = (a * b).sum(-1)[moving] / np.maximum(norms, 1e-30)
