@@ -41,7 +41,7 @@ def as_a(kind: type[M], module: nn.Module) -> M:
     if not isinstance(module, kind):
         raise UsageError(
             f"no compiled form for {type(module).__name__}; expected {kind.__name__}: "
-            "extend jetsight_compile.export.encoder or forecast_graph"
+            "extend jetsight_compile.export.encoder or jetsight_compile.export.predictor"
         )
     return module
 

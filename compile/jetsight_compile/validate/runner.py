@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -63,9 +64,10 @@ def worst(each: Sequence[Mapping[str, Measurement]]) -> dict[str, Measurement]:
     """Return each gate's worst measurement, e.g. over backends; a gate may be missing in some."""
     found: dict[str, Measurement] = {}
     for name, measured in (item for values in each for item in values.items()):
-        worse = min if (LIMITS | IMAGINE_LIMITS)[name][0] == "min" else max
-        # Measurements are finite by construction: of a NaN, min and max keep what came first.
-        found[name] = worse(found.get(name, measured), measured, key=lambda x: x.value)
+        sign = 1.0 if (LIMITS | IMAGINE_LIMITS)[name][0] == "min" else -1.0
+        # A NaN is the worst of all: min and max alone would keep whichever came first.
+        pair = (found.get(name, measured), measured)
+        found[name] = min(pair, key=lambda x: (math.isfinite(x.value), sign * x.value))
     return found
 
 

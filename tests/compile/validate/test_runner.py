@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from jetsight.errors import GateError
@@ -41,6 +43,9 @@ def test_the_worst_is_the_least_or_the_largest_by_direction() -> None:
         assert {name: found.detail for name, found in worst(each).items()} == dict.fromkeys(
             first, "b"
         )
+    broken = {"latent_cosine": Measurement(math.nan, "n"), "rollout_drift": Measurement(0.0, "n")}
+    for each in ([first, broken], [broken, first]):
+        assert worst(each)["latent_cosine"].detail == "n", "a NaN never hides"
     only = {"inputs_matter": Measurement(1.0)}
     assert worst([first, only]) == first | only
 
