@@ -110,7 +110,13 @@ for _name, _frame, _options, _code, _says in (
     ("tick without a history", "ds#0:3", (), 2, ["ds#0:3", "3 ticks before it", "tick 4"]),
     ("tick after the end", "ds#0:12", (), 2, ["no tick 12 in episode 0", "0..11"]),
     ("no such episode", "ds#7:9", (), 2, ["no episode 7"]),
-    ("recording of another rate", "slow#0:5", (), 7, ["slow", "recorded at 5 Hz", "steps at 10 Hz"]),
+    (
+        "recording of another rate",
+        "slow#0:5",
+        (),
+        7,
+        ["slow", "recorded at 5 Hz", "steps at 10 Hz"],
+    ),
     ("history twice", "ds#0:9", ("--last-action", "1,1"), 2, ["leave out", "--last-action"]),
     ("library of itself", "ds#0:9", ("--library", "ds"), 4, ["ds", "larger dataset"]),
 ):
