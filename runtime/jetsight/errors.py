@@ -19,7 +19,6 @@ The runtime must stay importable without click: the command line maps `exit_code
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 # import name -> extra; the smallest extra that brings it. A test compares this with pyproject.toml.
@@ -154,6 +153,8 @@ def did_you_mean(name: str, known: Iterable[str], listing: str = "known") -> str
         listing: words in front of the list.
     """
     names = list(known)
+    import difflib  # only a mistake needs it, and `import jetsight` should cost next to nothing
+
     # difflib's time grows with the square of the length, and the name may come from a hostile file.
     near = difflib.get_close_matches(name[:100], names, n=1)
     return f"did you mean {near[0]!r}?" if near else f"{listing}: {', '.join(names) or 'none'}"
