@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jetsight.errors import CollapseError
+from jetsight.errors import ArtefactError, CollapseError
 from jetsight_train.collapse import CollapseMonitor, LatentHealth, MonitorConfig, latent_health
 
 
@@ -40,3 +40,12 @@ def test_a_living_run_and_a_short_dip_are_not_stopped() -> None:
     dead, alive = LatentHealth(0.0, 0.0, 0.0, 1.0), LatentHealth(1.0, 0.9, 0.05, 50.0)
     for step in range(20):
         monitor.check(step, dead if step % 2 else alive)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"every_steps": 0}, {"patience": 0}, {"warmup_steps": -1}, {"min_rank_share": 1.5}]
+)
+def test_a_monitor_that_never_looks_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises((ArtefactError, ValueError), match=next(iter(wrong))):
+        MonitorConfig(**wrong)  # type: ignore[arg-type]
+    MonitorConfig()

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from jetsight.bundle.model_spec import within
 from jetsight.errors import CollapseError
 from jetsight_train.objectives import off_diagonal
 
@@ -73,6 +74,17 @@ class MonitorConfig:
     patience: int = 3
     min_std: float = 0.1
     min_rank_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse a monitor that never looks, or that no run could satisfy."""
+        within("warmup_steps", self.warmup_steps, 0, 10**9)
+        within("every_steps", self.every_steps, 1, 10**9)
+        within("patience", self.patience, 1, 10**9)
+        if not (self.min_std >= 0.0 and 0.0 <= self.min_rank_share <= 1.0):
+            raise ValueError(
+                f"min_std is {self.min_std} and min_rank_share {self.min_rank_share}, expected at "
+                "least 0, and 0 to 1"
+            )
 
 
 class CollapseMonitor:

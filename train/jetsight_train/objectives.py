@@ -5,6 +5,7 @@ Shapes: N samples, D latent size, K prediction steps; `predicted` and `target` a
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -117,6 +118,12 @@ class ObjectiveConfig:
         """Refuse windows without frames, and a motion term without dimensions."""
         if self.rollout_steps < 1 or self.context < 0:
             raise ValueError("rollout_steps must be at least 1, and context at least 0")
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, float) and not value >= 0.0:
+                raise ValueError(f"{each.name} is {value}, expected a weight from 0")
+        if not self.slow_share <= 1.0:
+            raise ValueError(f"slow_share is {self.slow_share}, expected a share from 0 to 1")
         if self.motion and not 0.0 <= self.slow_share < 1.0:
             raise ValueError(
                 "motion acts on the dimensions outside slow_share, which must be below 1"

@@ -19,6 +19,7 @@ from jetsight.bundle.model_spec import (
     TimingSpec,
     identifier,
     image_size,
+    vector,
     within,
 )
 from jetsight.datasets.fit import RecordingSpec
@@ -125,6 +126,19 @@ class OptimiserConfig:
     stop_step: int | None = None
     frozen_encoder: bool = False
     compute: Literal["fp32", "bf16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that train nothing."""
+        within("steps", self.steps, 1, 10**9)
+        within("batch", self.batch, 1, 1 << 20)
+        within("warmup_steps", self.warmup_steps, 0, 10**9)
+        within("seed", self.seed, 0, 2**31 - 1)  # it is the upper half of a 64-bit torch seed
+        if self.stop_step is not None:
+            within("stop_step", self.stop_step, 1, 10**9)
+        vector("learning_rate", (self.learning_rate,), 1, positive=True)
+        vector("grad_clip", (self.grad_clip,), 1, positive=True)
+        if not 0.0 <= self.weight_decay < 1.0:
+            raise ValueError(f"weight_decay is {self.weight_decay}, expected 0 to below 1")
 
     @property
     def last_step(self) -> int:
