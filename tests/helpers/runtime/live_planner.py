@@ -75,45 +75,6 @@ _STEPS: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
 ]
 
 
-# kind, inputs, outputs and attributes of each node, in order
-_STEPS: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
-    ("Mul", ["std", "noise"], ["off"], {}),
-    ("Add", ["mean", "off"], ["drawn"], {}),
-    ("Reshape", ["incumbent", "one"], ["inc"], {}),
-    ("Concat", ["drawn", "inc"], ["all"], {"axis": 0}),
-    ("Reshape", ["all", "N"], ["ticks"], {}),
-    ("Max", ["ticks", "low"], ["above"], {}),
-    ("Min", ["above", "high"], ["inside"], {}),
-    ("Reshape", ["inside", "flat"], ["plans"], {}),
-    ("MatMul", ["plans", "M"], ["moves"], {}),
-    ("MatMul", ["sum", "moves"], ["way"], {}),
-    ("Add", ["way", "z_hist"], ["z"], {}),
-    ("Sub", ["z", "z_goal"], ["far"], {}),
-    ("Mul", ["far", "far"], ["square"], {}),
-    ("ReduceSum", ["square", "by_step"], ["each"], {"keepdims": 0}),
-    ("MatMul", ["each", "when"], ["distance"], {}),
-    ("Slice", ["weights", "a0", "last", "a0"], ["terminal"], {}),
-    ("Mul", ["distance", "terminal"], ["weighed"], {}),
-    ("Mul", ["weighed", "two"], ["every"], {}),
-    ("Slice", ["every", "a0", "samples", "a0"], ["costs"], {}),
-    ("TopK", ["costs", "k"], ["low_costs", "places"], {"largest": 0}),
-    ("Gather", ["plans", "places"], ["elites"], {"axis": 0}),
-    ("ReduceMean", ["elites", "a0"], ["mean_next"], {"keepdims": 0}),
-    ("Sub", ["elites", "mean_next"], ["apart"], {}),
-    ("Mul", ["apart", "apart"], ["apart2"], {}),
-    ("ReduceMean", ["apart2", "a0"], ["biased"], {"keepdims": 0}),
-    ("Mul", ["biased", "unbias"], ["variance"], {}),
-    ("Sqrt", ["variance"], ["std_next"], {}),
-    ("TopK", ["every", "last"], ["cost", "best"], {"largest": 0}),
-    ("Gather", ["plans", "best"], ["bests"], {"axis": 0}),
-    ("Reshape", ["bests", "plan"], ["actions"], {}),
-    ("Gather", ["z", "best"], ["bestz"], {"axis": 0}),
-    ("Reshape", ["bestz", "latents"], ["z_future"], {}),
-    ("Mul", ["cost", "zero"], ["violation"], {}),
-    ("Mul", ["cost", "zero"], ["invalid"], {}),
-]
-
-
 def planner_graph(scale: float = 1.0, planner: PlannerSpec = PLANNER) -> bytes:
     """ONNX bytes of one iteration; a negative `scale` inverts its costs for negative controls."""
     spec = PlanSpec.from_manifest(make_manifest(planners=(planner,), families=families(planner)))
