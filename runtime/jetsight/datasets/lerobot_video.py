@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.datasets.pyav import import_av, rgb
+from jetsight.datasets.pyav import import_av, rgb, whole_only
 from jetsight.errors import DataError, first_line
 
 _AGAIN = "record it or copy the dataset again"
@@ -100,6 +100,8 @@ def embedded(
         if not isinstance(data, bytes):
             raise DataError(f"{path} has no embedded picture in row {row}; {_AGAIN}")
         with _reported(av, path), av.open(io.BytesIO(data)) as container:
+            for stream in container.streams.video:
+                whole_only(stream)
             frame_hwc_u8 = rgb(next(container.decode(video=0)))
         if frame_hwc_u8.shape != (height, width, 3):
             raise DataError(

@@ -18,7 +18,7 @@ import pytest
 from helpers.paths import RECORDED
 
 from jetsight.datasets.lerobot import LeRobotDataset
-from jetsight.datasets.lerobot_video import Clip
+from jetsight.datasets.lerobot_video import Clip, embedded
 from jetsight.errors import DataError, JetsightError, MissingDependency, UsageError
 
 TOP = "observation.images.top"
@@ -167,6 +167,27 @@ def test_pictures_embedded_in_rows_are_read(copy):
     assert np.array_equal(episode.actions, np.arange(4, dtype=np.float32)[:, None])
     assert episode.states.shape == (4, 0)
     assert (data.action_names, data.state_names) == (["action_0"], [])
+
+
+def jpeg(frame_hwc_u8: np.ndarray) -> bytes:
+    context = av.CodecContext.create("mjpeg", "w")
+    context.height, context.width = frame_hwc_u8.shape[:2]
+    context.pix_fmt, context.time_base = "yuvj420p", Fraction(1, 1)
+    picture = av.VideoFrame.from_ndarray(frame_hwc_u8, format="rgb24").reformat(format="yuvj420p")
+    return b"".join(bytes(packet) for packet in (*context.encode(picture), *context.encode()))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_a_cut_jpeg_in_a_row_is_refused_and_not_filled_with_grey(share: float, tmp_path: Path):
+    """A whole one is the negative control."""
+    whole = jpeg(np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8))
+    cells = [{"bytes": whole[: int(len(whole) * share)], "path": "x.jpg"}]
+    frames = embedded(cells, tmp_path / "rows.parquet", 96, 96)
+    if share == 1.0:
+        assert next(frames).shape == (96, 96, 3)
+        return
+    with pytest.raises(DataError, match=r"cannot decode .*rows\.parquet"):
+        next(frames)
 
 
 def test_frames_between_distant_key_frames_are_exact(tmp_path):
