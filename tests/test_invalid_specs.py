@@ -20,7 +20,9 @@ from helpers.paths import RECORDED, ROOT
 
 from jetsight.cli import group
 from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.errors import ArtefactError
 from jetsight_train import recipe as recipes
+from jetsight_train.heads.recipe import HeadsRecipe
 from jetsight_train.model.config import ConvConfig, ViTConfig
 from jetsight_train.training import trainer
 
@@ -241,6 +243,26 @@ def test_an_input_needs_a_pixel_per_layer_and_patch(
         return
     with pytest.raises(ValueError, match=r"frame\.resize .* is (too small|smaller)"):
         encoder.check_input(size_hw)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "my heads!", ""])
+def test_a_heads_recipe_names_a_folder(name: str) -> None:
+    with pytest.raises(ArtefactError, match="letters, digits"):
+        HeadsRecipe(name)
+    HeadsRecipe("pusht-heads")
+
+
+@pytest.mark.parametrize("miss_rate", [0.0, 1.0, 2.0])
+def test_a_checkpoint_with_an_impossible_hazard_is_refused(
+    miss_rate: float, tmp_path: Path, capfd: Capture
+) -> None:
+    path = checkpoint_with(tmp_path, "name", "pusht-nano")
+    told = json.loads((path / "model.json").read_text())
+    told["heads"]["hazards"][0]["miss_rate"] = miss_rate
+    (path / "model.json").write_text(json.dumps(told))
+    code, line, seconds = refused(_compile(path, tmp_path), capfd)
+    assert (code, "miss_rate is" in line, str(path / "model.json") in line) == (3, True, True), line
+    assert seconds < MOST_S
 
 
 @pytest.mark.parametrize("slack", [0.0, 0.004])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from jetsight.bundle.model_spec import identifier
 from jetsight_train.data.columns import ProbeColumn
 from jetsight_train.model.hazard_rules import Box, ColumnRule, Disc, HazardRule
 from jetsight_train.model.heads import HIDDEN
@@ -96,7 +97,8 @@ class HeadsRecipe:
     optimiser: HeadOptimiserConfig = field(default_factory=HeadOptimiserConfig)
 
     def __post_init__(self) -> None:
-        """Refuse a recipe without heads, and repeated names."""
+        """Refuse a recipe without heads, repeated names, and one that cannot name a folder."""
+        identifier("name", self.name)
         if not (self.probe or self.hazard or self.support):
             raise ValueError("no probe, no hazard and no support: nothing to train")
         for what, names in (

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from jetsight.bundle.planner_spec import HazardSpec
 from jetsight_train.model.hazard_rules import HazardRule
 
 HIDDEN = (256, 256)
@@ -58,6 +59,10 @@ class HazardHeadSpec:
     threshold: float
     miss_rate: float
     rule: HazardRule
+
+    def __post_init__(self) -> None:
+        """Refuse what a bundle would refuse, when the checkpoint is opened."""
+        HazardSpec(self.name, self.threshold, self.miss_rate)
 
 
 def _mlp(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
