@@ -11,8 +11,9 @@ from pathlib import Path
 
 from jetsight.cameras.readings import ReadingsSource
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.datasets.dataset import RecordedDataset
 from jetsight.datasets.fit import check_dataset_fits
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.open import open_for
 from jetsight.errors import CameraError, DataError
 
 
@@ -39,8 +40,8 @@ class EpisodeSource(ReadingsSource):
             DataError: it cannot be read.
             UsageError: there is no such episode.
         """
-        data = LeRobotDataset.open(self._folder)
         wanted = request.recording_spec
+        data = open_for(self._folder, wanted)
         if not data.action_names:  # streamed as a plain video: its forecasts are never valid
             wanted = replace(wanted, action_names=())
         try:
@@ -50,13 +51,22 @@ class EpisodeSource(ReadingsSource):
         if self._episode is not None:
             data.rows(self._episode)  # a missing episode is an error here, not at the first frame
         self._readings = self._play(data, request)
-        return SourceInfo(self._label, data.height, data.width, data.fps)
+        return SourceInfo(
+            self._label,
+            data.height,
+            data.width,
+            data.fps,
+            cameras=len(data.camera_keys),
+            has_state=True,  # checked by name above
+        )
 
-    def _play(self, data: LeRobotDataset, request: StreamRequest) -> Iterator[Reading]:
+    def _play(self, data: RecordedDataset, request: StreamRequest) -> Iterator[Reading]:
         episodes = range(len(data)) if self._episode is None else [self._episode]
         start_ns, period_ns = 0, round(1e9 / data.fps)
         for number, episode in enumerate(episodes):
-            actions = data.rows(episode).actions if data.action_names else None
+            rows = data.rows(episode)
+            actions = rows.actions if data.action_names else None
+            states = rows.states[:, [data.state_names.index(n) for n in request.state_names]]
             for t, frame in enumerate(data.frames(episode)):
                 # By number: decoding refuses a video whose frames are not evenly spaced.
                 media_ns = start_ns + t * period_ns
@@ -66,6 +76,7 @@ class EpisodeSource(ReadingsSource):
                     actions=None if actions is None or t == 0 else actions[t - 1 : t],
                     plan=None if actions is None else actions[t : t + request.plan_ticks],
                     cut=number > 0 and t == 0,
+                    state=states[t] if request.state_names else None,
                 )
             # One time line for all episodes; the cut keeps histories apart.
             start_ns += data.episode_lengths[episode] * period_ns
