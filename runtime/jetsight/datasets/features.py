@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from jetsight.bundle.model_spec import is_camera
 from jetsight.datasets.dataset import CameraFeature, FeatureMap
 from jetsight.datasets.names import ACTION_KEY, unnamed
 from jetsight.errors import UsageError, did_you_mean
@@ -141,9 +142,7 @@ def choose_cameras(
 
 def _camera(wanted: str, cameras: Sequence[CameraFeature], where: object) -> str:
     same = [camera for camera in cameras if camera.key == wanted]
-    # A camera may be named by the end of its key, "wrist" for observation.images.wrist.
-    ending = (f".{wanted}", f"/{wanted}")
-    found = same or [camera for camera in cameras if camera.key.endswith(ending)]
+    found = same or [camera for camera in cameras if is_camera(wanted, camera.key)]
     if len(found) == 1 and found[0].kind == "colour":
         return found[0].key
     known = ", ".join(sorted(camera.key for camera in cameras if camera.kind == "colour"))

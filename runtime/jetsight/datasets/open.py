@@ -6,10 +6,13 @@ A reader registers by a `DatasetFormat` in `FORMATS`; the first whose `detect` a
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from jetsight.datasets import lerobot
 from jetsight.datasets.dataset import DatasetFormat, FeatureMap, RecordedDataset
+from jetsight.datasets.fit import RecordingSpec
+from jetsight.datasets.several_cameras import SeveralCameras
 from jetsight.errors import DataError
 
 FORMATS: tuple[DatasetFormat, ...] = (lerobot.FORMAT,)
@@ -36,14 +39,36 @@ def open_dataset(
         >>> open_dataset("calib_data/pusht").action_names
         ['target_x', 'target_y']
     """
-    path = Path(path)
+    path, features = Path(path), features or FeatureMap()
     found = detect_format(path)
     if found is None:
         raise DataError(f"{path} {_unlike(path)}")
-    dataset = found.open(path, features or FeatureMap())
+    if len(features.cameras) > 1:
+        one_each = (replace(features, cameras=(camera,)) for camera in features.cameras)
+        return SeveralCameras([found.open(path, each) for each in one_each])
+    dataset = found.open(path, features)
     if not describe:
         dataset.check_cameras()
     return dataset
+
+
+def open_for(
+    path: str | os.PathLike[str], wanted: RecordingSpec, features: FeatureMap | None = None
+) -> RecordedDataset:
+    """Open the cameras that a model takes, in its order; `check_dataset_fits` checks the rest.
+
+    Args:
+        path: folder or file of the dataset.
+        wanted: spec of the model.
+        features: see `open_dataset`; its cameras, if any, stand for those of the model.
+
+    Raises:
+        DataError: see `open_dataset`.
+        UsageError: likewise.
+        MissingDependency: likewise.
+    """
+    features = features or FeatureMap()
+    return open_dataset(path, replace(features, cameras=features.cameras or tuple(wanted.cameras)))
 
 
 def detect_format(path: Path) -> DatasetFormat | None:
@@ -57,7 +82,10 @@ def _unlike(path: Path) -> str:
         return f"does not exist; expected {layouts}"
     if not path.is_dir():
         return f"is no recorded dataset; expected {layouts}"
+    try:
+        names = sorted(entry.name for entry in path.iterdir())
+    except OSError as problem:
+        return f"cannot be read ({problem.strerror}); give a folder of yours"
     # A few entries show the user which folder was really given.
-    names = sorted(entry.name for entry in path.iterdir())
     shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     return f"is no recorded dataset (it holds {shown or 'nothing'}); expected {layouts}"
