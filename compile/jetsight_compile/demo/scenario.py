@@ -12,9 +12,8 @@ import numpy as np
 
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
-from jetsight.datasets.dataset import Episode
+from jetsight.datasets.dataset import Episode, RecordedDataset
 from jetsight.datasets.fit import check_dataset_fits
-from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.engine import NDArray
 from jetsight.errors import DataError, UsageError
 
@@ -167,7 +166,7 @@ class Replay:
 
     @classmethod
     def load(
-        cls, data: LeRobotDataset, used: Sequence[int], frames: int, spec: StreamSpec
+        cls, data: RecordedDataset, used: Sequence[int], frames: int, spec: StreamSpec
     ) -> Replay:
         """Plan a scenario of episodes that are not in `used`, and decode them.
 

@@ -12,6 +12,7 @@ from jetsight.cameras.source import Reading, Source, SourceInfo, StreamRequest
 from jetsight.cameras.source_uri import open_source
 from jetsight.cameras.tick_grid import TickGrid
 from jetsight.clock import Clock, MonotonicClock
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.errors import CameraError, JetsightError, UsageError
 from jetsight.stream.frames import Frame
 from jetsight.stream.health import FrozenDetector, HealthLimits
@@ -75,6 +76,7 @@ class Camera:
         rate_hz: float | None = None,
         seed: int = 0,
         policy: Policy | None = None,
+        features: FeatureMap | None = None,
     ) -> Camera:
         """Open the camera of `src`; it starts when a session streams it.
 
@@ -85,13 +87,16 @@ class Camera:
             rate_hz: see `Camera`.
             seed: of a simulated environment.
             policy: drives a simulated environment; random held actions by default.
+            features: which features of a dataset are actions, states and frames.
 
         Raises:
             CameraError: there is no such file, folder or device.
             UsageError: `src` is none of the above.
         """
         clock = clock or MonotonicClock()
-        source = open_source(src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy)
+        source = open_source(
+            src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy, features=features
+        )
         return cls(source, clock=clock, rate_hz=rate_hz)
 
     def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:

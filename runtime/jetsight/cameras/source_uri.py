@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from jetsight.cameras.source import Source
 from jetsight.clock import Clock
+from jetsight.datasets.dataset import FeatureMap
+from jetsight.datasets.open import detect_format
 from jetsight.errors import CameraError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def open_source(
     rate_hz: float | None = None,
     seed: int = 0,
     policy: Policy | None = None,
+    features: FeatureMap | None = None,
 ) -> Source:
     """Make the source of `src` without starting it; see `Camera.open`.
 
@@ -40,17 +43,17 @@ def open_source(
 
         return GymSource(rest, seed=seed, policy=policy)
     if scheme == "lerobot":
-        return _episodes(rest)
+        return _episodes(rest, features)
     if scheme in ("rtsp", "rtsps"):
         from jetsight.cameras.physical import RtspSource
 
         return RtspSource(src, clock=clock)
     if "://" in src:
         raise UsageError(f"cannot stream {src!r}: {scheme}:// is not supported; give {_KINDS}")
-    return _path(src, clock, rate_hz)
+    return _path(src, clock, rate_hz, features)
 
 
-def _path(src: str, clock: Clock, rate_hz: float | None) -> Source:
+def _path(src: str, clock: Clock, rate_hz: float | None, features: FeatureMap | None) -> Source:
     if src.startswith("/dev/"):
         from jetsight.cameras.physical import DeviceSource
 
@@ -58,8 +61,8 @@ def _path(src: str, clock: Clock, rate_hz: float | None) -> Source:
     # From the right, because a folder's name may hold a # as well.
     path, (folder, _, episode) = Path(src), src.rpartition("#")
     # Before the plain folder: a dataset is one, too.
-    if _is_dataset(path) or (episode.isdecimal() and _is_dataset(Path(folder))):
-        return _episodes(src)
+    if detect_format(path) or (episode.isdecimal() and detect_format(Path(folder))):
+        return _episodes(src, features)
     if path.is_dir():
         from jetsight.cameras.images import ImageFolderSource
 
@@ -71,16 +74,12 @@ def _path(src: str, clock: Clock, rate_hz: float | None) -> Source:
     raise CameraError(f"there is no camera or file {src!r}; give {_KINDS}")
 
 
-def _episodes(text: str) -> Source:
+def _episodes(text: str, features: FeatureMap | None) -> Source:
     from jetsight.cameras.lerobot import EpisodeSource
 
     folder, mark, episode = text.rpartition("#")
     if not mark:
-        return EpisodeSource(Path(text), None)
+        return EpisodeSource(Path(text), None, features)
     if not episode.isdecimal():
         raise UsageError(f"episode {episode!r} in {text!r} is not a number; write FOLDER#3")
-    return EpisodeSource(Path(folder), int(episode))
-
-
-def _is_dataset(path: Path) -> bool:
-    return (path / "meta" / "info.json").is_file()
+    return EpisodeSource(Path(folder), int(episode), features)

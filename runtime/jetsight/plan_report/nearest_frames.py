@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.dataset import RecordedDataset
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import DataError
 from jetsight.plan_report.start import frames_at
@@ -64,7 +64,7 @@ class FrameIndex:
 
 
 def build_library(
-    data: LeRobotDataset,
+    data: RecordedDataset,
     encode: Engine,
     scale: NDArray,
     *,
@@ -106,7 +106,7 @@ def build_library(
 
 
 def library_episodes(
-    data: LeRobotDataset, without: Collection[int] = (), among: Collection[int] | None = None
+    data: RecordedDataset, without: Collection[int] = (), among: Collection[int] | None = None
 ) -> list[int]:
     """Episodes `among` those named, or of all, that are not in `without`.
 
@@ -123,7 +123,7 @@ def library_episodes(
     return episodes
 
 
-def pictures(data: LeRobotDataset, neighbours: Sequence[Neighbour]) -> list[NDArray]:
+def pictures(data: RecordedDataset, neighbours: Sequence[Neighbour]) -> list[NDArray]:
     """Read the frames `[h, w, 3]` of neighbours again; keeping all of them would fill memory."""
     wanted: dict[int, set[int]] = {}
     for each in neighbours:

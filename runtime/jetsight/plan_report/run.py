@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
+from jetsight.datasets.open import open_dataset
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import CameraError, UsageError
 from jetsight.plan_report.figure import FigureImages
@@ -74,13 +75,14 @@ class OfflinePlanArgs:
     backend: str | None = None
     family: str | None = None
     threads: int | None = None
+    features: FeatureMap = field(default_factory=FeatureMap)
 
 
 @dataclass(frozen=True)
 class _Library:
     """Dataset to illustrate the path with, and its episodes that would flatter the model."""
 
-    data: LeRobotDataset
+    data: RecordedDataset
     without: set[int]
 
 
@@ -103,7 +105,7 @@ def plan_once(
     """
     # Without a family, since frames and options are checked before an engine is chosen.
     spec = PlanSpec.from_manifest(bundle.manifest)
-    reader = StartReader(spec.stream, args.resize)
+    reader = StartReader(spec.stream, args.resize, features=args.features)
     request, start = _read(args, spec, reader)
     library = _library(args, spec)
     with Session.open(bundle, args.backend, args.family, threads=args.threads) as session:
@@ -213,7 +215,7 @@ def _number(text: str) -> float:
 def _library(args: OfflinePlanArgs, spec: PlanSpec) -> _Library | None:
     if args.library is None:
         return None
-    data, stream = LeRobotDataset.open(args.library), spec.stream
+    data, stream = open_dataset(args.library, args.features), spec.stream
     if (data.height, data.width) != (stream.height_px, stream.width_px):
         raise CameraError(
             f"{data.path} has frames of {data.width}x{data.height} px, but the model takes "
@@ -225,7 +227,7 @@ def _library(args: OfflinePlanArgs, spec: PlanSpec) -> _Library | None:
     return library
 
 
-def _own_episodes(args: OfflinePlanArgs, data: LeRobotDataset) -> set[int]:
+def _own_episodes(args: OfflinePlanArgs, data: RecordedDataset) -> set[int]:
     """List the episodes of the library that the start or the goal is taken from."""
     places = [parse(text) for text in (args.frame, args.goal) if text]
     return {

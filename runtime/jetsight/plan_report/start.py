@@ -17,8 +17,9 @@ from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.images import SUFFIXES, read_image
 from jetsight.cameras.source import SourceInfo, StreamRequest, defect
 from jetsight.clock import Clock
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
 from jetsight.datasets.fit import check_dataset_fits
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.open import open_dataset
 from jetsight.datasets.pyav import resize
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError, DataError, UsageError
@@ -89,11 +90,13 @@ class StartReader:
         spec: of the model.
         resize: bring frames of another size to the model's, instead of refusing them.
         resized: filled with the frames that were resized.
+        features: which features of a dataset are actions, states and frames.
     """
 
     spec: StreamSpec
     resize: bool = False
     resized: list[Resized] = field(default_factory=list)
+    features: FeatureMap = field(default_factory=FeatureMap)
 
     def frame(self, text: str) -> NDArray:
         """Read the camera frame `uint8 [h, w, 3]` of an image file or a recorded tick.
@@ -106,7 +109,7 @@ class StartReader:
         place = parse(text)
         if isinstance(place, Path):
             return self._fitting(read_image(place), str(place))
-        return self._recorded(LeRobotDataset.open(place.folder), place, (place.tick,))[0]
+        return self._recorded(open_dataset(place.folder, self.features), place, (place.tick,))[0]
 
     def still(
         self, frame: str, history: Sequence[str] = (), last_action: NDArray | None = None
@@ -148,7 +151,7 @@ class StartReader:
             DataError: it cannot be read.
             UsageError: there is no such tick, or too little happened before it.
         """
-        spec, data = self.spec, LeRobotDataset.open(place.folder)
+        spec, data = self.spec, open_dataset(place.folder, self.features)
         self._check_robot(data)
         if place.tick < spec.span_ticks:
             raise UsageError(
@@ -167,7 +170,7 @@ class StartReader:
             kind=StartKind.RECORDED,
         )
 
-    def _check_robot(self, data: LeRobotDataset) -> None:
+    def _check_robot(self, data: RecordedDataset) -> None:
         wanted = StreamRequest.of(self.spec).recording_spec
         # Frames of another size are resized where the user allows it.
         wanted = replace(wanted, height_px=data.height, width_px=data.width)
@@ -177,7 +180,7 @@ class StartReader:
             raise CameraError(str(error)) from None
 
     def _recorded(
-        self, data: LeRobotDataset, place: EpisodeTick, ticks: Sequence[int]
+        self, data: RecordedDataset, place: EpisodeTick, ticks: Sequence[int]
     ) -> list[NDArray]:
         frames = frames_at(data, place.episode, ticks)
         return [self._fitting(frame, str(place)) for frame in frames]
@@ -220,7 +223,7 @@ def parse(text: str) -> Path | EpisodeTick:
     return path
 
 
-def frames_at(data: LeRobotDataset, episode: int, ticks: Sequence[int]) -> list[NDArray]:
+def frames_at(data: RecordedDataset, episode: int, ticks: Sequence[int]) -> list[NDArray]:
     """Read frames `[h, w, 3]` of an episode at ascending `ticks`.
 
     Raises:
