@@ -11,10 +11,12 @@ from typing import Any
 
 from jetsight.backends.registry import open_backend
 from jetsight.bundle.manifest import Gate
+from jetsight.bundle.runtime_spec import StreamSpec
+from jetsight.cameras.source import StreamRequest
 from jetsight.cli.run import StatusLine
 from jetsight.clock import MonotonicClock
 from jetsight.datasets.dataset import FeatureMap
-from jetsight.datasets.open import open_dataset
+from jetsight.datasets.open import open_for
 from jetsight.errors import StorageError
 from jetsight_compile.demo import page
 from jetsight_compile.demo.plan import imagine_once
@@ -70,7 +72,8 @@ def tour(
         )
     say(f"  {gates_line(bundle.manifest.gates)}")
     say(f"stream {frames} held-out frames at camera rate, with one planted change of scene")
-    dataset = open_dataset(folder, features)
+    spec = StreamSpec.from_manifest(bundle.manifest)
+    dataset = open_for(folder, StreamRequest.of(spec).recording_spec, features)
     with _timed(seconds, "stream and judge"), closing(StatusLine(sys.stderr)) as status:
         shown = stream_and_judge(bundle, dataset, frames, backend, rate_hz, status.show)
     say("plan once, to a frame that the recording reached")

@@ -98,7 +98,9 @@ def stream_and_judge(
     errors = horizon_errors(watched)
     library = _library(bundle, session.backend, data, used, watched)
     probe = Probe.fit(library.z, _states(data, library))
-    marker = picture_marker(probe, data.state_names, bundle.manifest.action)
+    # A place in the picture is one of a single camera.
+    alone = len(spec.cameras) < 2
+    marker = picture_marker(probe, data.state_names, bundle.manifest.action) if alone else None
     return StreamResult(
         bundle=bundle,
         watched=watched,
@@ -119,9 +121,17 @@ def _library(
 ) -> FrameIndex:
     """Index every frame of `episodes` with the engine that encoded the stream."""
     maker = registry.open_backend(backend, FAMILY)
-    streamed, spread = watched.replay.scenario.episodes, watched.spec.latent_std
+    streamed, spec = watched.replay.scenario.episodes, watched.spec
     with closing(maker.load(bundle.graph(FAMILY, "encode"))) as encode:
-        return build_library(data, encode, spread, among=episodes, without=streamed, most=None)
+        return build_library(
+            data,
+            encode,
+            spec.latent_std,
+            among=episodes,
+            without=streamed,
+            most=None,
+            state_names=spec.state_names,
+        )
 
 
 def _states(data: RecordedDataset, library: FrameIndex) -> NDArray:

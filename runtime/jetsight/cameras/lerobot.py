@@ -61,13 +61,22 @@ class EpisodeSource(ReadingsSource):
             data.rows(self._episode)  # a missing episode is an error here, not at the first frame
         say_notes(data)
         self._readings = self._play(data, request)
-        return SourceInfo(self._label, data.height, data.width, data.fps)
+        return SourceInfo(
+            self._label,
+            data.height,
+            data.width,
+            data.fps,
+            cameras=len(data.camera_keys),
+            has_state=True,  # checked by name above
+        )
 
     def _play(self, data: RecordedDataset, request: StreamRequest) -> Iterator[Reading]:
         episodes = range(len(data)) if self._episode is None else [self._episode]
         start_ns, period_ns = 0, round(1e9 / data.fps)
         for number, episode in enumerate(episodes):
-            actions = data.rows(episode).actions if data.action_names else None
+            rows = data.rows(episode)
+            actions = rows.actions if data.action_names else None
+            states = rows.states[:, [data.state_names.index(n) for n in request.state_names]]
             for t, frame in enumerate(data.frames(episode)):
                 # By number: decoding refuses a video whose frames are not evenly spaced.
                 media_ns = start_ns + t * period_ns
@@ -77,6 +86,7 @@ class EpisodeSource(ReadingsSource):
                     actions=None if actions is None or t == 0 else actions[t - 1 : t],
                     plan=None if actions is None else actions[t : t + request.plan_ticks],
                     cut=number > 0 and t == 0,
+                    state=states[t] if request.state_names else None,
                 )
             # One time line for all episodes; the cut keeps histories apart.
             start_ns += data.episode_lengths[episode] * period_ns
