@@ -144,10 +144,11 @@ class LeRobotDataset(RecordedDataset):
             total.update(f"{name}\0{size}\0{content}\n".encode())
         return total.hexdigest()
 
-    def verify(self) -> None:
+    def verify(self, episodes: Sequence[int] | None = None) -> None:
         """Check files, rows, times and clips against each other, without decoding a frame."""
-        super().verify()
-        for video in clips.by_video(self._places):
+        super().verify(episodes)
+        chosen = self._places if episodes is None else [self._places[i] for i in episodes]
+        for video in clips.by_video(chosen):
             self._video(video)
 
     def _choose_camera(self, features: FeatureMap, missing: dict[str, str]) -> None:
