@@ -36,7 +36,7 @@ FLOORS = {
     ),
     "jetsight_train": (
         "model objectives record progress",
-        "data planning collapse",
+        "data planning collapse curation",
         "recipe",
         "heads",
         "checkpoint",
