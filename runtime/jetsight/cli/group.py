@@ -25,6 +25,7 @@ Exit codes:
   9  training stopped: the representation collapsed
   10 a backend cannot load or run a graph
   11 imagine: there is no plan, for the reason printed
+  12 data check: errors that block training, listed on the page
   130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
 """
 

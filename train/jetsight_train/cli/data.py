@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,12 @@ from jetsight.errors import UsageError
 from jetsight_train.cli.collect import Size
 
 if TYPE_CHECKING:
+    from jetsight.datasets.dataset import FeatureMap
     from jetsight_train.curation.convert import ConvertedDataset
+    from jetsight_train.curation.findings import Finding
+    from jetsight_train.curation.survey import CheckOptions, DatasetSurvey
 
+BLOCKED = 12
 PATH = click.Path(path_type=Path)
 
 
@@ -43,6 +49,105 @@ class Crop(click.ParamType):
 @click.group()
 def data() -> None:
     """Check recorded data of any robot, and convert it to a clean LeRobot v3 dataset."""
+
+
+def _sheet_name(path: Path) -> Path:
+    return Path(f"{path.resolve().name.split('.')[0]}-check.png")
+
+
+def _check_options(options: dict[str, Any]) -> tuple[FeatureMap, CheckOptions]:
+    from jetsight.datasets.dataset import FeatureMap
+    from jetsight_train.curation.survey import CheckOptions
+
+    features = FeatureMap.parse(options["pairs"], options["cameras"])
+    more: dict[str, Any] = {}
+    if options["recipe"]:
+        from jetsight_train.recipe import load_recipe
+
+        recipe = load_recipe(options["recipe"])
+        action = recipe.action
+        more["window"] = (recipe.window - 1) * recipe.timing.action_block + 1
+        pairs = zip(action.low, action.high, strict=True)
+        more["limits"] = dict(zip(action.names, pairs, strict=True))
+    return features, CheckOptions(features, every_frame=options["every_frame"], **more)
+
+
+def _recipe_findings(survey: DatasetSurvey, name: str | None) -> list[Finding]:
+    from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
+    from jetsight.errors import DataError
+    from jetsight_train.curation.findings import Finding
+    from jetsight_train.recipe import load_recipe
+
+    if name is None:
+        return []
+    used = [camera for camera in survey.cameras if camera.key in survey.pictures]
+    height, width = (used[0].height, used[0].width) if used else (0, 0)
+    names = [dimension.name for dimension in survey.actions]
+    spec = RecordingSpec(height, width, survey.timing.declared_hz, names)
+    try:
+        check_dataset_fits(survey.path, spec, load_recipe(name).recording_spec)
+    except DataError as problem:
+        return [
+            Finding("error", "recipe", str(problem), "convert the dataset, or change the recipe")
+        ]
+    return []
+
+
+@contextlib.contextmanager
+def _frame_bar() -> Iterator[Callable[[int, int], None]]:
+    from tqdm import tqdm
+
+    with tqdm(desc="decoding", unit="frame", disable=None, leave=False) as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield update
+
+
+@data.command()
+@click.argument("path", metavar="DIR", type=PATH)
+@click.option("--camera", "cameras", multiple=True, help="Camera to look at; repeat for several.")
+@click.option(
+    "--map",
+    "pairs",
+    multiple=True,
+    metavar="ROLE=FEATURE",
+    help="Feature of a role where names do not decide: action=KEY, state=KEY, camera=KEY[,KEY], "
+    "rate=HZ.",
+)
+@click.option("--recipe", help="Recipe to compare with: frame, rate, actions, limits, window.")
+@click.option("--all", "every_frame", is_flag=True, help="Decode every frame, not a sample.")
+@click.option("--picture", type=PATH, help="Contact sheet to write.  [default: NAME-check.png]")
+@click.option("--no-picture", is_flag=True, help="Write no contact sheet.")
+@click.option("--json", "as_json", is_flag=True, help="Print the page as one JSON object.")
+def check(path: Path, **options: Any) -> None:
+    """Check DIR, recorded data of any format, and print one page with what to do next.
+
+    Decodes a sample of the frames, at most 6 episodes and 3000 frames unless one is longer; --all
+    decodes every one. Ends with exit code 12 if it finds errors, which block training or make a
+    model learn something false.
+    """
+    from jetsight_train.curation import contact_sheet, findings, next_steps, page
+
+    target = None if options["no_picture"] else options["picture"] or _sheet_name(path)
+    features, wanted = _check_options(options)
+    with _frame_bar() as progress:
+        from jetsight_train.curation.survey import examine
+
+        survey, episodes = examine(path, wanted, progress)
+    found = findings.find(survey)
+    found = [*_recipe_findings(survey, options["recipe"]), *found]
+    steps = next_steps.next_steps(survey, found, features)
+    if target is not None:
+        contact_sheet.draw_sheet(survey, episodes, target)
+    if options["as_json"]:
+        click.echo(json.dumps(page.as_dict(survey, found, steps, target)))
+    else:
+        click.echo("\n".join(page.page(survey, found, steps, target)))
+    if any(finding.level == "error" for finding in found):
+        sys.exit(BLOCKED)
 
 
 @data.command()

@@ -1,0 +1,113 @@
+"""The next lines to type after a check, in order."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from jetsight.datasets.dataset import FeatureMap
+from jetsight_train.curation.findings import Finding
+from jetsight_train.curation.survey import DatasetSurvey
+
+_USUAL_HZ, _USUAL_PX = 10, 96  # the shipped recipes' rate and size, which a CPU trains in minutes
+_MOST_HZ, _MOST_PX = 15, 128
+_LEAST_HELD_OUT = 5
+
+
+def next_steps(
+    survey: DatasetSurvey, findings: Sequence[Finding], features: FeatureMap
+) -> list[str]:
+    """Compose the commands that follow from a survey.
+
+    Args:
+        survey: of the dataset.
+        findings: of that survey.
+        features: that the check was run with, and which are needed again.
+    """
+    kinds = {finding.kind for finding in findings if finding.level == "error"}
+    if "no-action" in kinds or "constant" in kinds:
+        return [_line("jetsight data check", str(survey.path), "--map action=FEATURE")]
+    if "rate" in kinds and survey.timing.measured_hz:
+        features = FeatureMap(
+            features.action, features.state, features.cameras, survey.timing.measured_hz
+        )
+    target = survey.path.resolve().name
+    options = [*_map_options(survey, features), *_conversion_options(survey, kinds)]
+    reshaped = _reshaped(survey)
+    if not (options or reshaped) and survey.format.startswith("lerobot"):
+        return [_line("jetsight recipe new", "--data", str(survey.path))]
+    hz, size = reshaped.get("hz"), reshaped.get("size")
+    if hz is not None:
+        options.append(f"--hz {hz:g}")
+        target += f"-{hz:g}hz"
+    if size is not None:
+        options.append(f"--size {size}x{size}")
+        target += f"-{size}px"
+    if len(survey.lengths) >= _LEAST_HELD_OUT:
+        options.append("--hold-out 0.1")
+    if not (hz or size):
+        target += "-clean"
+    return [
+        _line("jetsight data convert", str(survey.path), target, *options),
+        _line("jetsight data check", target),
+        _line("jetsight recipe new", "--data", target),
+    ]
+
+
+def _reshaped(survey: DatasetSurvey) -> dict[str, float]:
+    found: dict[str, float] = {}
+    hz = survey.timing.declared_hz
+    real = min(
+        (
+            hz * (1 - 1 / round(p.repeat_every))
+            for p in survey.pictures.values()
+            if p.repeated >= 0.02 and p.repeat_every is not None and round(p.repeat_every) >= 2
+        ),
+        default=hz,
+    )
+    if hz > _MOST_HZ or real < hz:
+        # A whole part of the recorded rate, so that every tick has a frame of its own time.
+        found["hz"] = hz / max(round(hz / _USUAL_HZ), -(-hz // real))
+    sizes = [min(c.height, c.width) for c in survey.cameras if c.key in survey.pictures]
+    if sizes and (max(sizes) > _MOST_PX or len(set(sizes)) > 1):
+        found["size"] = _USUAL_PX
+    return found
+
+
+def _map_options(survey: DatasetSurvey, features: FeatureMap) -> list[str]:
+    options = [
+        f"--map {role}={shlex.quote(value)}"
+        for role, value in (("action", features.action), ("state", features.state))
+        if value is not None
+    ]
+    if features.rate_hz is not None:
+        options.append(f"--map rate={features.rate_hz:.4g}")
+    several = "camera" in survey.missing
+    keys = features.cameras or (tuple(survey.pictures) if several else ())
+    return options + [f"--camera {shlex.quote(key)}" for key in keys]
+
+
+def _conversion_options(survey: DatasetSurvey, kinds: set[str]) -> list[str]:
+    options = []
+    if kinds & {"rate", "backward"}:
+        options.append("--times even")
+    if "lag" in kinds and survey.lag is not None:
+        options.append(f"--shift-actions {survey.lag.ticks}")
+    bad = {episode for episode, _ in survey.unreadable}
+    bad |= {episode for p in survey.pictures.values() for episode, _ in p.unreadable}
+    if bad:
+        options.append(f"--episodes {_spans(bad, len(survey.lengths))}")
+    return options
+
+
+def _spans(without: set[int], count: int) -> str:
+    """Write all episodes but those as spans: `0:3,5:20`."""
+    borders = [-1, *sorted(without), count]
+    spans = [(a + 1, b) for a, b in zip(borders, borders[1:], strict=False) if b - a > 1]
+    return ",".join(str(a) if b == a + 1 else f"{a}:{b}" for a, b in spans)
+
+
+def _line(*parts: str) -> str:
+    return " ".join(
+        part if part.startswith(("--", "jetsight")) else shlex.quote(part) for part in parts
+    )
