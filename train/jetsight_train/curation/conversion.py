@@ -133,15 +133,19 @@ def open_views(path: Path, features: FeatureMap) -> list[RecordedDataset]:
         UsageError: there are several cameras and none was chosen.
         DataError: the source has no actions, or cannot be opened.
     """
-    first = open_dataset(path, features)
-    if not first.action_names:
-        raise DataError(
-            f"{path} has no actions, which a dataset to train on needs; "
-            "name the feature with --map action=FEATURE"
-        )
-    keys = first.camera_keys
-    if len(keys) == 1:
-        return [first]
+    described = open_dataset(
+        path,
+        features if len(features.cameras) == 1 else replace(features, cameras=()),
+        describe=True,
+    )
+    if not described.action_names:
+        raise DataError(f"{path}: {described.missing.get('action', 'no actions are recorded')}")
+    keys = features.cameras
+    if keys == ("all",):
+        keys = tuple(camera.key for camera in described.cameras if camera.kind == "colour")
+    if len(keys) < 2:
+        described.check_cameras()
+        return [described]
     return [open_dataset(path, replace(features, cameras=(key,))) for key in keys]
 
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.datasets.dataset import FeatureMap, RecordedDataset
-from jetsight.datasets.lerobot_video import Clip
 from jetsight.datasets.resample import FrameResize
+from jetsight.datasets.video import VideoIndex
 from jetsight.errors import JetsightError, UsageError
 from jetsight.storage import atomic
 from jetsight.version import __version__
@@ -228,9 +228,8 @@ class _Compared:
         height, width = description.size_hw
         means, most = [], 0
         for camera in range(len(description.cameras)):
-            path = staging.video_path(folder, index, camera)
-            clip = Clip(path, 0.0, max(self._kept) + 1, description.fps, height, width)
-            for tick, stored in enumerate(clip.frames()):
+            video = VideoIndex.read(staging.video_path(folder, index, camera))
+            for tick, stored in enumerate(video.frames(0, max(self._kept) + 1)):
                 if tick in self._kept:
                     frame = self._kept[tick].reshape(-1, height, width, 3)[camera]
                     difference = np.abs(stored.astype(np.int16) - frame)
