@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.datasets.fit import RecordingSpec
+from jetsight.datasets.names import ranges
 from jetsight.errors import DataError, UsageError
 
 _ROLES = ("action", "state", "camera", "rate")
@@ -152,6 +153,11 @@ class RecordedDataset(ABC):
         )
 
     @property
+    def episode_numbers(self) -> list[int]:
+        """The dataset's own number of each episode; gaps where some are missing."""
+        return list(range(len(self)))
+
+    @property
     def frame_shape(self) -> tuple[int, ...]:
         """Shape of one frame: `(h, w, 3)`, or `(C, h, w, 3)` with several cameras."""
         count = len(self.camera_keys)
@@ -242,10 +248,13 @@ class RecordedDataset(ABC):
         Raises:
             UsageError: it does not.
         """
-        if not 0 <= index < len(self):
-            raise UsageError(
-                f"{self.path} has no episode {index}; choose one of 0..{len(self) - 1}"
-            )
+        if 0 <= index < len(self):
+            return
+        numbers = self.episode_numbers
+        own = "" if numbers == list(range(len(self))) else f", which it numbers {ranges(numbers)}"
+        raise UsageError(
+            f"{self.path} has no episode {index}; choose one of 0..{len(self) - 1}{own}"
+        )
 
 
 def _rate(text: str | None) -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class VideoIndex:
     def __len__(self) -> int:
         return len(self.pts)
 
-    @property
+    @cached_property
     def times_s(self) -> NDArray[np.float64]:
         """Times `[n]` of the frames, from the first one on."""
         return np.asarray((self.pts - self.pts[0]) * self.tick_s, dtype=np.float64)
@@ -137,4 +138,7 @@ def _reported(av: Any, path: Path) -> Iterator[None]:
     try:
         yield
     except av.error.FFmpegError as problem:
-        raise DataError(f"cannot decode {path} ({first_line(problem)}); {AGAIN}") from problem
+        # An mp4 has its index at the end: one that was cut cannot be opened at all.
+        kind = isinstance(problem, av.error.InvalidDataError)
+        why = "; it is truncated or no video" if kind else ""
+        raise DataError(f"cannot decode {path} ({first_line(problem)}){why}: {AGAIN}") from problem

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jetsight.datasets.fit import rates_agree
-from jetsight.datasets.lerobot.episodes import EpisodeLocation, ranges
+from jetsight.datasets.lerobot.episodes import EpisodeLocation
 from jetsight.datasets.lerobot.info import EPISODES_V3
+from jetsight.datasets.names import ranges
 from jetsight.datasets.video import AGAIN, VideoIndex
 from jetsight.errors import DataError
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from jetsight.datasets.lerobot.files import FileFinder
 from jetsight.datasets.lerobot.info import EPISODES_V2, EPISODES_V3, INFO, Info, Layout
 from jetsight.datasets.lerobot.parquet import read_table
+from jetsight.datasets.names import ranges
 from jetsight.errors import DataError
 from jetsight.storage import strict_json
 
@@ -206,17 +206,3 @@ def _episode_rows(
                     raise DataError(f"{file} has a gap in column {key!r}; copy the dataset again")
         yield from rows
 
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Format ascending numbers shortly.
-
-    Example:
-        >>> ranges([0, 1, 2, 5, 7, 8])
-        '0..2, 5, 7..8'
-    """
-    parts = []
-    # Neighbours differ from their place in the list by the same number.
-    for _, group in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
-        run = [number for _, number in group]
-        parts.append(str(run[0]) if len(run) == 1 else f"{run[0]}..{run[-1]}")
-    return ", ".join(parts)

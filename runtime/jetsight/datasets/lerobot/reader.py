@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 
 from jetsight.datasets.dataset import DatasetFormat, FeatureMap, RecordedDataset, Rows
 from jetsight.datasets.features import VectorChoice, choose_cameras, choose_vector
+from jetsight.datasets.fit import rates_agree
 from jetsight.datasets.lerobot import clips, episodes
 from jetsight.datasets.lerobot import info as lerobot_info
-from jetsight.datasets.lerobot.episodes import EpisodeLocation, ranges
+from jetsight.datasets.lerobot.episodes import EpisodeLocation
 from jetsight.datasets.lerobot.files import FileFinder
 from jetsight.datasets.lerobot.parquet import check_finite, read_table, to_matrix, unlisted_columns
 from jetsight.datasets.lerobot.stamps import check_stamps
+from jetsight.datasets.names import ACTION_KEY, unnamed
 from jetsight.datasets.pictures import cell_bytes, decode_picture
 from jetsight.datasets.video import AGAIN, VideoIndex
 from jetsight.errors import DataError, UsageError, did_you_mean
@@ -36,9 +38,6 @@ class LeRobotDataset(RecordedDataset):
     """A LeRobot dataset opened for reading; make one with `LeRobotDataset.open`.
 
     Episodes are counted from 0 in the order of their own numbers, those without files left out.
-
-    Attributes:
-        episode_numbers: the dataset's own number of each episode.
     """
 
     def __init__(self, path: Path, features: FeatureMap) -> None:
@@ -46,8 +45,9 @@ class LeRobotDataset(RecordedDataset):
         self._layout = lerobot_info.layout_of(path, info)
         self.path, self.format = path, f"lerobot-{self._layout}"
         self.robot = str(info.robot_type or "")
-        self._declared = features.rate_hz is None
+        self._stamped = features.rate_hz is None  # else the user knows better than the stamps
         self.fps = float(info.fps) if features.rate_hz is None else features.rate_hz
+        self._declared = rates_agree(self.fps, info.fps)
         self._finder = FileFinder(path)
         missing: dict[str, str] = {}
         self._choose_camera(features, missing)
@@ -91,6 +91,11 @@ class LeRobotDataset(RecordedDataset):
         """Feature that frames are read from."""
         self.check_cameras()
         return self.camera_keys[0]
+
+    @property
+    def episode_numbers(self) -> list[int]:
+        """The dataset's own number of each episode."""
+        return [place.number for place in self._places]
 
     def frames(self, index: int) -> Iterator[NDArray[np.uint8]]:
         """Decode the frames of episode `index`; needs PyAV."""
@@ -144,15 +149,6 @@ class LeRobotDataset(RecordedDataset):
         for video in clips.by_video(self._places):
             self._video(video)
 
-    def check_index(self, index: int) -> None:
-        """Refuse the number of an episode that does not exist."""
-        if not 0 <= index < len(self) and self.episode_numbers != list(range(len(self))):
-            raise UsageError(
-                f"{self.path} has no episode {index}; choose one of 0..{len(self) - 1}, which are "
-                f"its episodes {ranges(self.episode_numbers)}"
-            )
-        super().check_index(index)
-
     def _choose_camera(self, features: FeatureMap, missing: dict[str, str]) -> None:
         if len(features.cameras) > 1:
             raise UsageError(
@@ -179,11 +175,15 @@ class LeRobotDataset(RecordedDataset):
         notes = clips.check_table(self.path, self._listed, float(info.fps))
         self._places, left_out = episodes.present(self.path, self._listed)
         total, count = info.total_episodes, len(self._listed)
+        if info.codebase_version and not info.codebase_version.startswith(self._layout):
+            notes.append(
+                f"meta/info.json says {info.codebase_version}, but the files are laid out as "
+                f"{self._layout}; read as that"
+            )
         if total is not None and total != count:
             notes.append(f"meta/info.json says {total} episodes, but {count} are listed")
         for named, found in self._finder.elsewhere.items():
             notes.append(f"files are in {found} although meta/info.json says {named}")
-        self.episode_numbers = [place.number for place in self._places]
         self.episode_lengths = [place.length for place in self._places]
         self.notes += (*left_out, *notes)
 
@@ -200,6 +200,8 @@ class LeRobotDataset(RecordedDataset):
         missing.update({role: each.missing for role, each in choices.items() if each.missing})
         self._actions, self._states = choices["action"], choices["state"]
         self.action_names = list(self._actions.names)
+        if self.action_names and self.action_names == unnamed(ACTION_KEY, len(self.action_names)):
+            self.notes += ("its actions have no names, so their order cannot be checked",)
         self.state_names = list(self._states.names)
 
     def _place(self, index: int) -> EpisodeLocation:
@@ -246,7 +248,7 @@ class LeRobotDataset(RecordedDataset):
         return np.concatenate(parts, axis=1)
 
     def _times(self, table: Any, place: EpisodeLocation) -> NDArray[np.float64]:
-        if not self._declared or _TIME not in table.column_names:
+        if not self._stamped or _TIME not in table.column_names:
             return np.arange(place.length) / self.fps
         stamps = to_matrix(table[_TIME], 1, _TIME, place.data_file)[:, 0]
         return check_stamps(stamps.astype(np.float64), self.fps, _where(place))
