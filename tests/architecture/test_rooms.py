@@ -36,7 +36,7 @@ FLOORS = {
     ),
     "jetsight_train": (
         "model objectives record progress",
-        "data planning collapse curation",
+        "data planning collapse conversion curation",
         "recipe",
         "heads",
         "checkpoint",

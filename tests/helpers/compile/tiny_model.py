@@ -160,5 +160,5 @@ def write_dataset(
         rows = EpisodeRows(actions, np.zeros((len(frames), 1), np.float32))
         write_episode(staging, index, rows, frames, about)
     with new_directory(target) as folder:
-        assemble(folder, staging, len(episodes), about)
+        assemble(folder, staging, range(len(episodes)), about)
     return target

@@ -18,7 +18,7 @@ from jetsight_train.cli.collect import Size
 
 if TYPE_CHECKING:
     from jetsight.datasets.dataset import FeatureMap
-    from jetsight_train.curation.convert import ConvertedDataset
+    from jetsight_train.conversion.convert import ConvertedDataset
     from jetsight_train.curation.findings import Finding
     from jetsight_train.curation.survey import CheckOptions, DatasetSurvey
 
@@ -108,7 +108,9 @@ def _frame_bar() -> Iterator[Callable[[int, int], None]]:
 
 @data.command()
 @click.argument("path", metavar="DIR", type=PATH)
-@click.option("--camera", "cameras", multiple=True, help="Camera to look at; repeat for several.")
+@click.option(
+    "--camera", "cameras", multiple=True, help="Camera to look at; repeat for several, or all."
+)
 @click.option(
     "--map",
     "pairs",
@@ -171,7 +173,9 @@ def check(path: Path, **options: Any) -> None:
     help="Region in use before the resize: the largest centred one of the new shape, the full "
     "frame, or one in pixels of SRC.",
 )
-@click.option("--camera", "cameras", multiple=True, help="Camera to keep; repeat for several.")
+@click.option(
+    "--camera", "cameras", multiple=True, help="Camera to keep; repeat for several, or all."
+)
 @click.option("--map", "pairs", multiple=True, metavar="ROLE=FEATURE", help="See: data check.")
 @click.option("--episodes", help="Episodes to convert, e.g. 0:50,60; all by default.")
 @click.option(
@@ -187,6 +191,14 @@ def check(path: Path, **options: Any) -> None:
     default="recorded",
     show_default=True,
     help="Place rows by their time stamps, or evenly by the declared rate.",
+)
+@click.option(
+    "--shift-actions",
+    "shift",
+    type=int,
+    default=0,
+    metavar="ROWS",
+    help="Move actions so many rows of SRC later, negative for earlier; see: data check.",
 )
 @click.option("--lossless", is_flag=True, help="Store PNG pictures in place of a video.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1))
@@ -215,12 +227,9 @@ def convert(source: Path, target: Path, **options: Any) -> None:
 def _convert(source: Path, target: Path, options: dict[str, Any]) -> None:
     from jetsight.datasets.dataset import FeatureMap
     from jetsight.storage import atomic
-    from jetsight_train.curation.conversion import (
-        ConversionOptions,
-        check_space,
-        plan_conversion,
-    )
-    from jetsight_train.curation.convert import convert as run
+    from jetsight_train.conversion.convert import convert as run
+    from jetsight_train.conversion.plan import check_space, plan_conversion
+    from jetsight_train.conversion.recipe import ConversionOptions
     from jetsight_train.progress import episode_bar
 
     if not options["resume"]:
@@ -228,7 +237,7 @@ def _convert(source: Path, target: Path, options: dict[str, Any]) -> None:
     if source.resolve() == target.resolve():
         raise UsageError(f"SRC and DST are both {source}; choose another DST")
     size = options["size"]
-    keys = ("hz", "actions", "crop", "episodes", "hold_out", "times", "lossless")
+    keys = ("hz", "actions", "crop", "episodes", "hold_out", "times", "shift", "lossless")
     wanted = ConversionOptions(
         features=FeatureMap.parse(options["pairs"], options["cameras"]),
         size_hw=size and size[::-1],

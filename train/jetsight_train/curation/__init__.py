@@ -1,1 +1,1 @@
-"""Recorded data before training: `survey.examine` checks it, `convert.convert` makes it clean."""
+"""Check of recorded data before training; the way in is `survey.examine`."""

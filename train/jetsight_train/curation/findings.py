@@ -273,24 +273,18 @@ def _repeats(survey: DatasetSurvey, key: str, pictures: PictureSurvey) -> Iterat
 
 
 def _empty(key: str, pictures: PictureSurvey) -> Iterator[Finding]:
-    for kind, places in (
-        ("black", pictures.black),
-        ("white", pictures.white),
-        ("flash", pictures.flashes),
+    for kind, words, places in (
+        ("black", "black", pictures.black),
+        ("white", "white", pictures.white),
+        ("flash", "much brighter or darker than both neighbours", pictures.flashes),
     ):
         if not places:
             continue
-        share = len(places) / max(pictures.frames, 1)
         episode, tick = places[0]
-        words = {
-            "black": "black",
-            "white": "white",
-            "flash": "much brighter or darker than both neighbours",
-        }
         yield Finding(
-            "error" if share > 0.5 else "warning",
+            "error" if len(places) > 0.5 * pictures.frames else "warning",
             kind,
-            f"{key}: {len(places)} of {pictures.frames} frames are {words[kind]}, the first at tick "
+            f"{key}: {len(places)} of {pictures.frames} frames are {words}; the first is tick "
             f"{tick} of episode {episode}",
             "check exposure and cable, and leave such episodes out",
         )

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from jetsight.datasets.dataset import FeatureMap
+from jetsight_train.conversion.episodes import spans
 from jetsight_train.curation.findings import Finding
 from jetsight_train.curation.survey import DatasetSurvey
 
@@ -96,15 +97,9 @@ def _conversion_options(survey: DatasetSurvey, kinds: set[str]) -> list[str]:
     bad = {episode for episode, _ in survey.unreadable}
     bad |= {episode for p in survey.pictures.values() for episode, _ in p.unreadable}
     if bad:
-        options.append(f"--episodes {_spans(bad, len(survey.lengths))}")
+        rest = [i for i in range(len(survey.lengths)) if i not in bad]
+        options.append(f"--episodes {spans(rest)}")
     return options
-
-
-def _spans(without: set[int], count: int) -> str:
-    """Write all episodes but those as spans: `0:3,5:20`."""
-    borders = [-1, *sorted(without), count]
-    spans = [(a + 1, b) for a, b in zip(borders, borders[1:], strict=False) if b - a > 1]
-    return ",".join(str(a) if b == a + 1 else f"{a}:{b}" for a, b in spans)
 
 
 def _line(*parts: str) -> str:

@@ -5,14 +5,15 @@ Shapes: T frames of an episode, h, w frame size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.datasets.dataset import RecordedDataset, Rows
+from jetsight.datasets.dataset import Rows
 from jetsight.errors import DataError
+from jetsight_train.conversion.source import RecordedSource
 
 _LOOK_PX = 96  # frames are compared on a grid of about so many pixels
 _REPEATED_SHARE = 0.05  # of the usual change of a moving tick: less is the same frame again
@@ -83,27 +84,51 @@ def sample_episodes(lengths: Sequence[int], episodes: int, frames: int) -> list[
     return found
 
 
-def track_frames(
-    view: RecordedDataset,
-    episode: int,
-    shown: Sequence[int],
+@dataclass(frozen=True)
+class FrameTracks:
+    """Tracks of the episodes that can be decoded, and the others with the reason."""
+
+    tracks: list[FrameTrack]
+    unreadable: list[tuple[int, str]]
+
+
+def read_tracks(
+    source: RecordedSource,
+    camera: int,
+    episodes: Sequence[int],
+    shown: Callable[[int], Sequence[int]],
     progress: Callable[[int], None] = lambda frames: None,
-) -> FrameTrack:
-    """Decode and measure the frames of one episode.
+) -> FrameTracks:
+    """Decode and measure the frames of one camera.
 
     Args:
-        view: dataset of one camera.
-        episode: its number.
-        shown: ticks whose frames are kept.
+        source: dataset.
+        camera: number of the camera.
+        episodes: to decode.
+        shown: ticks of an episode of a given length whose frames are kept.
         progress: called with the number of newly decoded frames.
-
-    Raises:
-        DataError: frames are missing or damaged.
     """
-    step = max(1, min(view.height, view.width) // _LOOK_PX)
+    found = FrameTracks([], [])
+    for episode in episodes:
+        try:
+            ticks = shown(source.lengths[episode])
+            frames = source.frames(episode, camera)
+            found.tracks.append(_track(episode, frames, ticks, progress))
+        except DataError as problem:
+            found.unreadable.append((episode, str(problem)))
+    return found
+
+
+def _track(
+    episode: int,
+    frames: Iterator[NDArray[np.uint8]],
+    shown: Sequence[int],
+    progress: Callable[[int], None],
+) -> FrameTrack:
     levels, changes, kept = [], [], {}
     before: NDArray[np.int16] | None = None
-    for tick, frame in enumerate(view.frames(episode)):
+    for tick, frame in enumerate(frames):
+        step = max(1, min(frame.shape[:2]) // _LOOK_PX)
         look = frame[::step, ::step].astype(np.int16)
         levels.append((float(look.mean()), float(look.std())))
         if before is not None:
@@ -230,19 +255,3 @@ def _jolts(motion: NDArray[np.float64]) -> NDArray[np.float64]:
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     spread = a.std() * b.std()
     return float(np.mean((a - a.mean()) * (b - b.mean())) / spread) if spread > 1e-12 else 0.0
-
-
-def read_tracks(
-    view: RecordedDataset,
-    episodes: Sequence[int],
-    ticks: Callable[[int], Sequence[int]],
-    progress: Callable[[int], None],
-) -> tuple[list[FrameTrack], list[tuple[int, str]]]:
-    """Track the frames of `episodes`; the second result are those that cannot be decoded."""
-    tracks, unreadable = [], []
-    for episode in episodes:
-        try:
-            tracks.append(track_frames(view, episode, ticks(episode), progress))
-        except DataError as problem:
-            unreadable.append((episode, str(problem)))
-    return tracks, unreadable

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jetsight.datasets.dataset import CameraFeature, FeatureMap, RecordedDataset, Rows
-from jetsight.datasets.open import open_dataset
+from jetsight.datasets.dataset import CameraFeature, FeatureMap, Rows
 from jetsight.errors import DataError
+from jetsight_train.conversion.source import RecordedSource, open_source
+from jetsight_train.conversion.timing import TimingSurvey, survey_timing
 from jetsight_train.curation.alignment import ActionLag, action_lag, copied_state, shared_dimensions
 from jetsight_train.curation.pictures import (
     FrameTrack,
@@ -24,7 +25,6 @@ from jetsight_train.curation.pictures import (
     sample_episodes,
     survey_pictures,
 )
-from jetsight_train.curation.timing import TimingSurvey, survey_timing
 from jetsight_train.curation.vectors import DimensionSurvey, survey_dimensions
 
 SHOWN_TICKS = 8  # frames of an episode on the contact sheet
@@ -40,14 +40,12 @@ class CheckOptions:
         limits: smallest and largest value per action dimension, by name.
         window: ticks of one training window; shorter episodes train nothing.
         every_frame: decode all episodes, not a sample.
-        decode: decode frames at all.
     """
 
     features: FeatureMap
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     window: int = 8
     every_frame: bool = False
-    decode: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,11 +117,11 @@ def examine(
         DataError: the dataset cannot be opened.
         UsageError: a feature of `options` does not exist.
     """
-    dataset = open_dataset(path, options.features, describe=True)
-    rows, unreadable = _read_rows(dataset)
-    views = _views(path, dataset, options.features) if options.decode else []
-    sample = _sample(dataset, options, list(rows))
-    done, total = 0, len(views) * sum(dataset.episode_lengths[i] for i in sample)
+    source = open_source(path, options.features, describe=True)
+    rows, unreadable = _read_rows(source)
+    sample = _sample(source.lengths, options, list(rows))
+    total = len(source.cameras) * sum(source.lengths[i] for i in sample)
+    done = 0
 
     def more(frames: int) -> None:
         nonlocal done
@@ -132,34 +130,35 @@ def examine(
 
     tracks: dict[str, list[FrameTrack]] = {}
     pictures: dict[str, PictureSurvey] = {}
-    for view in views:
-        key = view.camera_keys[0]
-        tracks[key], lost = read_tracks(view, sample, lambda i: _shown(len(_of(rows, i))), more)
-        paired = [rows[track.episode] for track in tracks[key]]
-        pictures[key] = survey_pictures(tracks[key], paired, lost)
-    survey = _survey(dataset, options, rows, unreadable)
+    for camera, key in enumerate(source.cameras):
+        found = read_tracks(source, camera, sample, _shown, more)
+        tracks[key] = found.tracks
+        paired = [rows[track.episode] for track in found.tracks]
+        pictures[key] = survey_pictures(found.tracks, paired, found.unreadable)
+    survey = _survey(source, options, rows, unreadable)
     return replace(survey, pictures=pictures), _sheet(sample, rows, tracks)
 
 
 def _survey(
-    dataset: RecordedDataset,
+    source: RecordedSource,
     options: CheckOptions,
     rows: Mapping[int, Rows],
     unreadable: Sequence[tuple[int, str]],
 ) -> DatasetSurvey:
-    every = list(rows.values())
+    dataset, every = source.first, list(rows.values())
+    limits = _limits(source, options)
     pairs = shared_dimensions(dataset.action_names, dataset.state_names)
     return DatasetSurvey(
         path=dataset.path,
         format=dataset.format,
         robot=dataset.robot,
-        notes=tuple(dataset.notes),
+        notes=source.notes,
         missing=dict(dataset.missing),
         cameras=tuple(dataset.cameras),
-        lengths=tuple(dataset.episode_lengths),
+        lengths=source.lengths,
         window=options.window,
         timing=survey_timing({i: each.timestamps_s for i, each in rows.items()}, dataset.fps),
-        actions=_dimensions(every, "actions", dataset.action_names, options.limits),
+        actions=_dimensions(every, "actions", dataset.action_names, limits),
         states=_dimensions(every, "states", dataset.state_names, {}),
         unreadable=tuple(unreadable),
         identical=_identical(rows),
@@ -169,12 +168,12 @@ def _survey(
     )
 
 
-def _read_rows(dataset: RecordedDataset) -> tuple[dict[int, Rows], list[tuple[int, str]]]:
+def _read_rows(source: RecordedSource) -> tuple[dict[int, Rows], list[tuple[int, str]]]:
     rows: dict[int, Rows] = {}
     unreadable = []
-    for i in range(len(dataset)):
+    for i in range(len(source)):
         try:
-            rows[i] = dataset.rows(i)
+            rows[i] = source.rows(i)
         except DataError as problem:
             unreadable.append((i, str(problem)))
     if not rows and unreadable:
@@ -183,21 +182,19 @@ def _read_rows(dataset: RecordedDataset) -> tuple[dict[int, Rows], list[tuple[in
     return rows, unreadable
 
 
-def _views(path: Path, dataset: RecordedDataset, features: FeatureMap) -> list[RecordedDataset]:
-    """Open the dataset once for each camera to look at: those chosen, or all for colours."""
-    keys = dataset.camera_keys or tuple(c.key for c in dataset.cameras if c.kind == "colour")
-    return [open_dataset(path, replace(features, cameras=(key,))) for key in keys]
+def _limits(source: RecordedSource, options: CheckOptions) -> Mapping[str, tuple[float, float]]:
+    """Take the limits of the options, or those that the dataset declares."""
+    declared = source.labels().action_limits
+    if options.limits or not declared:
+        return options.limits
+    return dict(zip(source.first.action_names, declared, strict=True))
 
 
-def _sample(dataset: RecordedDataset, options: CheckOptions, readable: list[int]) -> list[int]:
+def _sample(lengths: Sequence[int], options: CheckOptions, readable: list[int]) -> list[int]:
     if options.every_frame:
         return readable
-    lengths = [dataset.episode_lengths[i] for i in readable]
-    return [readable[i] for i in sample_episodes(lengths, _SAMPLE_EPISODES, _SAMPLE_FRAMES)]
-
-
-def _of(rows: Mapping[int, Rows], episode: int) -> np.ndarray[Any, Any]:
-    return rows[episode].timestamps_s
+    usable = [lengths[i] for i in readable]
+    return [readable[i] for i in sample_episodes(usable, _SAMPLE_EPISODES, _SAMPLE_FRAMES)]
 
 
 def _shown(length: int) -> list[int]:

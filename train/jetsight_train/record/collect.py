@@ -78,7 +78,7 @@ def collect(
         for _ in each_episode(attempt, missing, workers, f"recording {recipe.env_id!r}"):
             progress(1)
         with atomic.new_directory(final) as folder:
-            frames = dataset.assemble(folder, staging, recipe.episodes, description)
+            frames = dataset.assemble(folder, staging, range(recipe.episodes), description)
         # After the dataset has its name: a kill in between costs disk space, not episodes.
         shutil.rmtree(staging)
     return Collected(final, recipe.episodes, frames, recipe.episodes - len(missing))
