@@ -74,7 +74,8 @@ def copied_state(
     if not pairs or not usable:
         return None
     left, right = (list(side) for side in zip(*pairs, strict=True))
-    actions = np.concatenate([rows.actions[:-1][:, left] for rows in usable])
+    # In float64: a wrong unit may exceed what float32 can square.
+    actions = np.concatenate([rows.actions[:-1][:, left] for rows in usable]).astype(np.float64)
     scale = np.maximum(actions.std(axis=0), 1e-6)
     moving = actions.std(axis=0) > 1e-6
     kinds: tuple[tuple[Literal["this", "next"], slice], ...] = (

@@ -16,9 +16,10 @@ from jetsight.errors import DataError
 from jetsight_train.conversion.source import RecordedSource
 
 _LOOK_PX = 96  # frames are compared on a grid of about so many pixels
-_REPEATED_SHARE = 0.05  # of the usual change of a moving tick: less is the same frame again
+_REPEATED_SHARE = 0.05  # of the usual change for such a motion: less is the same frame again
 _REPEATED_LEVELS = 0.02
-_MOVING_SHARE = 0.25  # of the usual speed: less counts as rest
+_MOVING_SHARE = 0.5  # of the usual speed: less counts as rest
+_MOVING_RUN = 0.3
 _MOST_SHIFT = 8
 _LEAST_CORRELATION, _LEAST_BETTER = 0.3, 0.1
 
@@ -148,23 +149,20 @@ def survey_pictures(
 ) -> PictureSurvey:
     """Summarise the tracks of one camera; `rows` are those of the same episodes."""
     speeds = [_speed(each) for each in rows]
-    moving = _moving(speeds)
-    repeated, total, longest = 0, 0, None
-    distances: list[int] = []
-    floor = _repeat_floor(tracks, moving)
-    for track, still in zip(tracks, moving, strict=True):
-        same = (track.change <= floor) & still
-        repeated, total = repeated + int(same.sum()), total + int(still.sum())
-        distances += np.diff(np.flatnonzero(same)).tolist()
-        run = _longest_run(same)
-        if run is not None and (longest is None or run[1] > longest[2]):
-            longest = (track.episode, *run)
+    moving, quiet = _moving(speeds), _quiet(tracks, speeds)
+    repeats = [still & moves for still, moves in zip(quiet, moving, strict=True)]
+    distances = [d for each in repeats for d in np.diff(np.flatnonzero(each)).tolist()]
+    freezes = [
+        (track.episode, *run)
+        for track, still, moves in zip(tracks, quiet, moving, strict=True)
+        for run in _runs(still, moves)
+    ]
     return PictureSurvey(
         frames=sum(len(track.brightness) for track in tracks),
         episodes=len(tracks),
-        repeated=repeated / max(total, 1),
+        repeated=_share(repeats, moving),
         repeat_every=float(np.median(distances)) if len(distances) >= 10 else None,
-        longest_freeze=longest,
+        longest_freeze=max(freezes, key=lambda freeze: freeze[2], default=None),
         black=_where(tracks, lambda t: (t.brightness < 6) & (t.spread < 6)),
         white=_where(tracks, lambda t: (t.brightness > 250) & (t.spread < 6)),
         flashes=_flashes(tracks),
@@ -189,22 +187,31 @@ def _moving(speeds: Sequence[NDArray[np.float64]]) -> list[NDArray[np.bool_]]:
     return [speed > _MOVING_SHARE * usual for speed in speeds]
 
 
-def _repeat_floor(tracks: Sequence[FrameTrack], moving: Sequence[NDArray[np.bool_]]) -> float:
-    changes = [track.change[still] for track, still in zip(tracks, moving, strict=True)]
-    joined = np.concatenate(changes) if changes else np.zeros(0)
+def _quiet(
+    tracks: Sequence[FrameTrack], speeds: Sequence[NDArray[np.float64]]
+) -> list[NDArray[np.bool_]]:
+    """Find the frames `[T-1]` that differ from the one before by far less than the motion says."""
+    pairs = list(zip(tracks, speeds, _moving(speeds), strict=True))
+    ratios = np.concatenate([t.change[m] / speed[m] for t, speed, m in pairs] or [[]])
     # The upper quartile: with every second frame repeated the median would be of repeats.
-    usual = float(np.quantile(joined, 0.75)) if len(joined) else 0.0
-    return max(_REPEATED_LEVELS, _REPEATED_SHARE * usual)
+    usual = float(np.quantile(ratios, 0.75)) if len(ratios) else 0.0
+    return [
+        t.change <= np.maximum(_REPEATED_LEVELS, _REPEATED_SHARE * usual * speed)
+        for t, speed, _ in pairs
+    ]
 
 
-def _longest_run(same: NDArray[np.bool_]) -> tuple[int, int] | None:
-    """Return first tick and length of the longest run of repeated frames."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], same.astype(np.int8), [0]])))
-    if not len(edges):
-        return None
-    starts, stops = edges[::2], edges[1::2]
-    best = int(np.argmax(stops - starts))
-    return int(starts[best]), int(stops[best] - starts[best])
+def _runs(quiet: NDArray[np.bool_], moving: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """Iterate over first tick and length of runs of quiet frames in which the robot moves."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
+    for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        # A robot that moves now and then in a second is one that moves.
+        if moving[start:stop].mean() >= _MOVING_RUN:
+            yield start, stop - start
+
+
+def _share(part: Sequence[NDArray[np.bool_]], whole: Sequence[NDArray[np.bool_]]) -> float:
+    return sum(int(p.sum()) for p in part) / max(sum(int(w.sum()) for w in whole), 1)
 
 
 def _where(
