@@ -186,13 +186,6 @@ def check(path: Path, **options: Any) -> None:
     help="Put this share of the episodes, spread evenly, into a second dataset, DST-val.",
 )
 @click.option(
-    "--times",
-    type=click.Choice(["recorded", "even"]),
-    default="recorded",
-    show_default=True,
-    help="Place rows by their time stamps, or evenly by the declared rate.",
-)
-@click.option(
     "--shift-actions",
     "shift",
     type=int,
@@ -237,7 +230,7 @@ def _convert(source: Path, target: Path, options: dict[str, Any]) -> None:
     if source.resolve() == target.resolve():
         raise UsageError(f"SRC and DST are both {source}; choose another DST")
     size = options["size"]
-    keys = ("hz", "actions", "crop", "episodes", "hold_out", "times", "shift", "lossless")
+    keys = ("hz", "actions", "crop", "episodes", "hold_out", "shift", "lossless")
     wanted = ConversionOptions(
         features=FeatureMap.parse(options["pairs"], options["cameras"]),
         size_hw=size and size[::-1],

@@ -67,7 +67,6 @@ def plan_conversion(path: Path, options: ConversionOptions) -> ConversionPlan:
         cameras=cameras,
         hz=hz,
         actions=options.actions,
-        times=options.times,
         shift=options.shift,
         columns=labels.columns,
         size_hw=size_hw,
@@ -96,7 +95,7 @@ def _check_episodes(
                 tick_rows(stamps[i], fps, recipe)
         except DataError as problem:
             bad[i] = str(problem)
-    if recipe.times == "recorded":
+    if recipe.features.rate_hz is None:
         _check_rate(path, stamps, fps)
     if bad:
         rest = spans([i for i in episodes if i not in bad])
@@ -111,9 +110,9 @@ def _check_rate(path: Path, stamps_s: Mapping[int, NDArray[np.float64]], fps: fl
     if timing.measured_hz is None or abs(timing.deviation) <= _TIMES_TOLERANCE:
         return
     raise DataError(
-        f"{path} declares {fps:g} Hz, but its time stamps say {timing.measured_hz:.4g} Hz; if the "
-        f"stamps are right add --map rate={timing.measured_hz:.4g} --times even, if the declared "
-        "rate is add --times even"
+        f"{path} declares {fps:g} Hz, but its time stamps say {timing.measured_hz:.4g} Hz; add "
+        f"--map rate={timing.measured_hz:.4g} if the stamps are right, or --map rate={fps:g} to "
+        "ignore them"
     )
 
 

@@ -16,15 +16,14 @@ from jetsight.datasets.resample import Crop, ResampleRule, TickRows
 from jetsight.errors import UsageError
 from jetsight_train.record.description import DatasetDescription
 
-Times = Literal["recorded", "even"]
-
 
 @dataclass(frozen=True)
 class ConversionOptions:
     """Wanted form of the converted dataset; every default keeps what is recorded.
 
     Args:
-        features: which features are actions, states and frames, where that is not clear.
+        features: which features are actions, states and frames, where that is not clear; with a
+            rate, rows are evenly spaced, whatever their time stamps say.
         hz: rate of the result; None for that of the source.
         actions: rule that reduces the actions of one tick, `"hold"` or `"mean"`.
         size_hw: frame height and width of the result; None for those of the source.
@@ -32,7 +31,6 @@ class ConversionOptions:
             or `(top, left, height, width)` in pixels of the source.
         episodes: spans such as `"0:50,60"`; None for all.
         hold_out: share of the episodes that go into a second dataset.
-        times: `"recorded"` places rows by their time stamps, `"even"` by the declared rate.
         shift: rows of the source by which actions are moved later; negative for earlier.
         lossless: store PNG pictures instead of a video.
     """
@@ -44,7 +42,6 @@ class ConversionOptions:
     crop: Literal["center", "full"] | Crop = "center"
     episodes: str | None = None
     hold_out: float = 0.0
-    times: Times = "recorded"
     shift: int = 0
     lossless: bool = False
 
@@ -76,7 +73,6 @@ class ConversionRecipe:
         cameras: in order.
         hz: rate of the result.
         actions: see `ConversionOptions`.
-        times: see `ConversionOptions`.
         shift: see `ConversionOptions`.
         columns: further columns that are kept.
         size_hw: frame height and width of the result.
@@ -89,7 +85,6 @@ class ConversionRecipe:
     cameras: tuple[ConvertedCamera, ...]
     hz: float
     actions: ResampleRule
-    times: Times
     shift: int
     columns: tuple[str, ...]
     size_hw: tuple[int, int]
@@ -131,6 +126,6 @@ def tick_rows(stamps_s: NDArray[np.float64], fps: float, recipe: ConversionRecip
     Raises:
         DataError: its times do not ascend, or frames are missing.
     """
-    if recipe.times == "even":
+    if recipe.features.rate_hz is not None:  # a rate that is given overrules the stamps
         return TickRows.even(len(stamps_s), fps, recipe.hz)
     return TickRows.of(stamps_s, fps, recipe.hz)

@@ -106,7 +106,7 @@ def _times(survey: DatasetSurvey) -> Iterator[Finding]:
             "error",
             "backward",
             f"time stamps do not ascend in {_listed(timing.backward, 'episode')}",
-            "place the rows by the declared rate: data convert ... --times even",
+            f"if rows are evenly spaced: --map rate={timing.declared_hz:g}",
         )
     if timing.measured_hz is None:
         return
@@ -118,8 +118,8 @@ def _times(survey: DatasetSurvey) -> Iterator[Finding]:
             "rate",
             f"declared {timing.declared_hz:g} Hz, but the time stamps say "
             f"{timing.measured_hz:.4g} Hz",
-            f"if the stamps are right: --map rate={timing.measured_hz:.4g} --times even; if not: "
-            "--times even",
+            f"--map rate={timing.measured_hz:.4g} if the stamps are right, or "
+            f"--map rate={timing.declared_hz:g} to ignore them",
         )
     if timing.jitter_ms > _MOST_JITTER * period_ms:
         yield Finding(
@@ -185,15 +185,16 @@ def _states(survey: DatasetSurvey) -> Iterator[Finding]:
 
 
 def _sizes(dimensions: Sequence[DimensionSurvey], kind: str) -> Iterator[Finding]:
-    for dimension in dimensions:
-        most = max(abs(dimension.low), abs(dimension.high))
-        if most > _HUGE:
-            yield Finding(
-                "error" if most > _ABSURD else "warning",
-                "huge",
-                f"{kind} {dimension.name!r} reaches {most:.3g}, which no robot's unit gives",
-                "correct the unit, or leave the episodes out",
-            )
+    sizes = {d.name: max(abs(d.low), abs(d.high)) for d in dimensions}
+    huge = [name for name, size in sizes.items() if size > _HUGE]
+    if huge:
+        most = max(sizes.values())
+        yield Finding(
+            "error" if most > _ABSURD else "warning",
+            "huge",
+            f"{_listed(huge, kind)} as large as {most:.3g}, which no robot's unit gives",
+            "correct the unit, or leave the episodes out",
+        )
 
 
 def _relations(survey: DatasetSurvey) -> Iterator[Finding]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 
 from jetsight.datasets.dataset import FeatureMap
 from jetsight_train.conversion.episodes import spans
@@ -13,6 +15,9 @@ from jetsight_train.curation.survey import DatasetSurvey
 _USUAL_HZ, _USUAL_PX = 10, 96  # the shipped recipes' rate and size, which a CPU trains in minutes
 _MOST_HZ, _MOST_PX = 15, 128
 _LEAST_HELD_OUT = 5
+_ACTION = re.compile(r"--map action=[^\s,]+")
+# Errors that a conversion mends, by an option or by leaving episodes out.
+_MENDED = {"rate", "backward", "lag", "unreadable", "undecodable"}
 
 
 def next_steps(
@@ -26,12 +31,18 @@ def next_steps(
         features: that the check was run with, and which are needed again.
     """
     kinds = {finding.kind for finding in findings if finding.level == "error"}
-    if "no-action" in kinds or "constant" in kinds:
-        return [_line("jetsight data check", str(survey.path), "--map action=FEATURE")]
-    if "rate" in kinds and survey.timing.measured_hz:
-        features = FeatureMap(
-            features.action, features.state, features.cameras, survey.timing.measured_hz
-        )
+    if kinds & {"no-action", "constant"}:
+        option = _ACTION.search(survey.missing.get("action", ""))
+        choice = option[0] if option else "--map action=FEATURE"
+        return [_line("jetsight data check", str(survey.path), choice)]
+    if kinds - _MENDED:
+        # No option can mend these, so the same check comes again after the recording is corrected.
+        return [_line("jetsight data check", str(survey.path), *_map_options(survey, features))]
+    timing = survey.timing
+    if "rate" in kinds and timing.measured_hz:
+        features = replace(features, rate_hz=timing.measured_hz)
+    elif "backward" in kinds:
+        features = replace(features, rate_hz=timing.declared_hz)
     target = survey.path.resolve().name
     options = [*_map_options(survey, features), *_conversion_options(survey, kinds)]
     reshaped = _reshaped(survey)
@@ -90,8 +101,6 @@ def _map_options(survey: DatasetSurvey, features: FeatureMap) -> list[str]:
 
 def _conversion_options(survey: DatasetSurvey, kinds: set[str]) -> list[str]:
     options = []
-    if kinds & {"rate", "backward"}:
-        options.append("--times even")
     if "lag" in kinds and survey.lag is not None:
         options.append(f"--shift-actions {survey.lag.ticks}")
     bad = {episode for episode, _ in survey.unreadable}

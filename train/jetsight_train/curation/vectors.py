@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 # A switch such as a gripper that is open or closed has few levels and is at an end all the time.
 _SWITCH_LEVELS = 8
-_SATURATED_SHARE = 0.02
+_SATURATED_SHARE, _FEWEST_STAYS = 0.02, 3
 _END = 1e-5  # share of the range: float32 rounding of a value that was clipped
 
 
@@ -31,6 +31,7 @@ class DimensionSurvey:
         levels: distinct values, counted up to 100.
         at_low: share of the values equal to the smallest.
         at_high: share of the values equal to the largest.
+        stays: times that the values come to an end of the range.
         limits: smallest and largest value that is allowed; None if none are declared.
         outside: share of the values outside of `limits`.
     """
@@ -44,6 +45,7 @@ class DimensionSurvey:
     levels: int
     at_low: float
     at_high: float
+    stays: int
     limits: tuple[float, float] | None
     outside: float
 
@@ -61,7 +63,9 @@ class DimensionSurvey:
     def saturated(self) -> float:
         """Share of the values that stay at an end of the range, where that is not natural."""
         share = max(self.at_low, self.at_high)
-        return share if share >= _SATURATED_SHARE and not (self.switch or self.constant) else 0.0
+        # A command that is held has a largest value too, but does not return to it.
+        clipped = share >= _SATURATED_SHARE and self.stays >= _FEWEST_STAYS
+        return share if clipped and not (self.switch or self.constant) else 0.0
 
 
 def survey_dimensions(
@@ -81,6 +85,7 @@ def _dimension(
 ) -> DimensionSurvey:
     low, q01, q99, high = np.quantile(column, [0.0, 0.01, 0.99, 1.0]).tolist()
     slack = _END * (high - low)
+    bottom, top = column <= low + slack, column >= high - slack
     outside = 0.0
     if limits is not None:
         # Limits are typed in decimals, recorded values are float32.
@@ -94,8 +99,13 @@ def _dimension(
         high=high,
         std=float(column.std()),
         levels=min(len(np.unique(column)), 100),
-        at_low=float(np.mean(column <= low + slack)),
-        at_high=float(np.mean(column >= high - slack)),
+        at_low=float(bottom.mean()),
+        at_high=float(top.mean()),
+        stays=max(_runs(bottom), _runs(top)),
         limits=limits,
         outside=outside,
     )
+
+
+def _runs(holds: NDArray[np.bool_]) -> int:
+    return int(holds[:1].sum() + (holds[1:] & ~holds[:-1]).sum())
