@@ -5,6 +5,7 @@ A reader registers by a `DatasetFormat` in `FORMATS`; the first whose `detect` a
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from jetsight.datasets.fit import RecordingSpec
 from jetsight.datasets.several_cameras import SeveralCameras
 from jetsight.errors import DataError
 
+_LOGGER = logging.getLogger("jetsight")
 FORMATS: tuple[DatasetFormat, ...] = (lerobot.FORMAT,)
 _SHOWN = 5  # names of files in a message
 
@@ -69,6 +71,12 @@ def open_for(
     """
     features = features or FeatureMap()
     return open_dataset(path, replace(features, cameras=features.cameras or tuple(wanted.cameras)))
+
+
+def say_notes(dataset: RecordedDataset) -> None:
+    """Log what a user must know about a dataset: episodes left out, clocks that differ."""
+    for note in dataset.notes:
+        _LOGGER.warning("%s: %s", dataset.path, note)
 
 
 def detect_format(path: Path) -> DatasetFormat | None:

@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from jetsight.datasets.fit import rates_agree
 from jetsight.datasets.lerobot.episodes import EpisodeLocation
 from jetsight.datasets.lerobot.info import EPISODES_V3
@@ -62,8 +64,9 @@ def check_table(folder: Path, places: Sequence[EpisodeLocation], fps: float) -> 
             filled += place.length / fps
     if not longer:
         return []
-    return [f"clips of episodes {ranges(sorted(longer))} are longer than their rows; the rest is "
-            "unused"]
+    return [
+        f"clips of episodes {ranges(sorted(longer))} are longer than their rows; the rest is unused"
+    ]
 
 
 def _clip_frames(place: EpisodeLocation, fps: float) -> float:
@@ -170,6 +173,7 @@ def _check_firsts(
 ) -> float:
     """Refuse clips whose frames are not at their times, or are shared; return the worst offset."""
     times, worst, free = index.times_s, 0.0, 0
+    exact = len(index) == sum(clip.length for clip in clips)
     for clip in clips:
         first = firsts[clip.number]
         stop = first + clip.length
@@ -187,7 +191,7 @@ def _check_firsts(
                 "from_timestamp, or record again"
             )
         worst, free = max(worst, off), stop
-        _check_gaps(index, clip, first, fps, exact=len(index) == sum(c.length for c in clips))
+        _check_gaps(index, clip, first, fps, exact=exact)
     return worst if declared else 0.0
 
 
@@ -195,9 +199,11 @@ def _check_gaps(
     index: VideoIndex, clip: EpisodeLocation, first: int, fps: float, *, exact: bool
 ) -> None:
     """Refuse a clip with a lost frame, where no count proves that each row has its own."""
-    steps = (index.times_s[first + 1 : first + clip.length] - index.times_s[first : first + clip.length - 1]) * fps
-    lost = (steps > 1 + _HALF).nonzero()[0]
-    if len(lost) and not exact:
+    if exact:
+        return
+    steps = np.diff(index.times_s[first : first + clip.length]) * fps
+    lost = np.flatnonzero(steps > 1 + _HALF)
+    if len(lost):
         at = first + int(lost[0])
         raise DataError(
             f"{index.path} has no frame for {steps[lost[0]] / fps:.3g} s after "

@@ -56,6 +56,7 @@ class LeRobotDataset(RecordedDataset):
         self._find_episodes()
         self._choose_vectors(features, missing)
         self.missing = missing
+        self._newest: tuple[tuple[object, ...], Any] | None = None
         self._videos: dict[Path, tuple[VideoIndex, dict[int, int]]] = {}
 
     @classmethod
@@ -231,9 +232,7 @@ class LeRobotDataset(RecordedDataset):
         if self._layout == "v2":  # a file of its own
             table = read_table(place.data_file, ["frame_index", *wanted], optional)
         else:
-            # A v3 file holds many episodes, so only row groups that may hold this one are read.
-            keys = ["episode_index", "frame_index", *wanted]
-            table = read_table(place.data_file, keys, optional, place.number)
+            table = self._shared_table(place, ["episode_index", "frame_index", *wanted], optional)
             rows = np.flatnonzero(table["episode_index"].to_numpy() == place.number)
             table = table.take(rows)
         # A missing or repeated row would shift actions against frames without any other sign.
@@ -244,6 +243,19 @@ class LeRobotDataset(RecordedDataset):
                 f"frames 0..{place.length - 1} in order; {AGAIN}"
             )
         return table
+
+    def _shared_table(
+        self, place: EpisodeLocation, keys: Sequence[str], optional: Sequence[str]
+    ) -> Any:
+        """Read columns of a file of many episodes, with at least the rows of `place`."""
+        if set(keys) & set(self.camera_keys):
+            # Pictures are large: only the row groups that may hold the episode are read.
+            return read_table(place.data_file, keys, optional, place.number)
+        request = (place.data_file, *keys, *optional)
+        if self._newest is None or self._newest[0] != request:
+            # Episodes are read in order, and one row group may hold a thousand of them.
+            self._newest = request, read_table(place.data_file, keys, optional)
+        return self._newest[1]
 
     def _joined(self, table: Any, choice: VectorChoice, place: EpisodeLocation) -> Any:
         """Read the features of a choice side by side: float32 [T,n], finite."""
