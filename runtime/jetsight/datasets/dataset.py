@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.datasets.fit import RecordingSpec
+from jetsight.datasets.labels import RecordingLabels
 from jetsight.datasets.names import ranges
 from jetsight.errors import DataError, UsageError
 
@@ -218,6 +219,14 @@ class RecordedDataset(ABC):
         Raises:
             DataError: a file cannot be read.
         """
+
+    def labels(self) -> RecordingLabels:
+        """Read what the dataset declares beside its names; a format may have no such facts.
+
+        Raises:
+            DataError: the facts cannot be read.
+        """
+        return RecordingLabels()
 
     def verify(self, episodes: Sequence[int] | None = None) -> None:
         """Check files, rows and times of episodes against each other, without decoding a frame.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.datasets.dataset import RecordedDataset, Rows
+from jetsight.datasets.labels import RecordingLabels
 from jetsight.errors import DataError, UsageError
 
 
@@ -69,6 +70,10 @@ class SeveralCameras(RecordedDataset):
         """Read recorded columns of episode `index`."""
         self.check_index(index)
         return self._views[0].columns(self._places[0][index], names)
+
+    def labels(self) -> RecordingLabels:
+        """Read what the dataset declares beside its names."""
+        return self._views[0].labels()
 
     def digest(self) -> str:
         """Compute the SHA-256 over every recorded file, those of all cameras included."""

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from jetsight.datasets.dataset import DatasetFormat, FeatureMap, RecordedDataset, Rows
 from jetsight.datasets.features import VectorChoice, choose_cameras, choose_vector
 from jetsight.datasets.fit import rates_agree
+from jetsight.datasets.labels import RecordingLabels
 from jetsight.datasets.lerobot import clips, episodes
 from jetsight.datasets.lerobot import info as lerobot_info
 from jetsight.datasets.lerobot.episodes import EpisodeLocation
 from jetsight.datasets.lerobot.files import FileFinder
+from jetsight.datasets.lerobot.labels import read_labels
 from jetsight.datasets.lerobot.parquet import check_finite, read_table, to_matrix, unlisted_columns
 from jetsight.datasets.lerobot.stamps import check_stamps
 from jetsight.datasets.names import ACTION_KEY, unnamed
@@ -143,6 +145,11 @@ class LeRobotDataset(RecordedDataset):
             # The size and NUL bytes keep names and contents of neighbouring files apart.
             total.update(f"{name}\0{size}\0{content}\n".encode())
         return total.hexdigest()
+
+    def labels(self) -> RecordingLabels:
+        """Read the tasks, and units and limits where they are noted."""
+        choices = (self._actions, self._states)
+        return read_labels(self.path, self._info, self._layout, choices, self.episode_numbers)
 
     def verify(self, episodes: Sequence[int] | None = None) -> None:
         """Check files, rows, times and clips against each other, without decoding a frame."""
