@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jetsight.bundle.model_spec import ActionSpec, FrameSpec, TimingSpec
-from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
+from jetsight.datasets.names import ACTION_KEY, unnamed
 from jetsight.errors import DataError
 
 # Wide enough for 29.97 against 30, narrow enough that 200 ticks drift by at most one.
@@ -22,12 +22,14 @@ class RecordingSpec:
         width_px: frame width.
         hz: frames per second.
         action_names: in order; empty without recorded actions.
+        no_actions: of a recording, why it has none, with the option that chooses them.
     """
 
     height_px: int
     width_px: int
     hz: float
     action_names: Sequence[str]
+    no_actions: str = ""
 
     @classmethod
     def taken_by(cls, frame: FrameSpec, timing: TimingSpec, action: ActionSpec) -> RecordingSpec:

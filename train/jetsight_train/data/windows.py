@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
-from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
+from jetsight.datasets.names import ACTION_KEY, unnamed
 from jetsight.errors import DataError
 from jetsight_train.data.columns import FloatArray
 from jetsight_train.progress import progress
