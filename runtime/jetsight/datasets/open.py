@@ -10,9 +10,18 @@ from pathlib import Path
 
 from jetsight.datasets import lerobot
 from jetsight.datasets.dataset import DatasetFormat, FeatureMap, RecordedDataset
+from jetsight.datasets.formats import donkeycar, droid, hdf5, rlds, rosbag, video_table
 from jetsight.errors import DataError
 
-FORMATS: tuple[DatasetFormat, ...] = (lerobot.FORMAT,)
+FORMATS: tuple[DatasetFormat, ...] = (
+    lerobot.FORMAT,
+    rlds.FORMAT,
+    donkeycar.FORMAT,
+    rosbag.FORMAT,
+    droid.FORMAT,
+    hdf5.FORMAT,
+    video_table.FORMAT,
+)
 _SHOWN = 5  # names of files in a message
 
 

@@ -61,8 +61,9 @@ def check_table(folder: Path, places: Sequence[EpisodeLocation], fps: float) -> 
             filled += place.length / fps
     if not longer:
         return []
-    return [f"clips of episodes {ranges(sorted(longer))} are longer than their rows; the rest is "
-            "unused"]
+    return [
+        f"clips of episodes {ranges(sorted(longer))} are longer than their rows; the rest is unused"
+    ]
 
 
 def _clip_frames(place: EpisodeLocation, fps: float) -> float:
@@ -194,7 +195,10 @@ def _check_gaps(
     index: VideoIndex, clip: EpisodeLocation, first: int, fps: float, *, exact: bool
 ) -> None:
     """Refuse a clip with a lost frame, where no count proves that each row has its own."""
-    steps = (index.times_s[first + 1 : first + clip.length] - index.times_s[first : first + clip.length - 1]) * fps
+    steps = (
+        index.times_s[first + 1 : first + clip.length]
+        - index.times_s[first : first + clip.length - 1]
+    ) * fps
     lost = (steps > 1 + _HALF).nonzero()[0]
     if len(lost) and not exact:
         at = first + int(lost[0])
