@@ -63,6 +63,7 @@ class RawRecording(ABC):
         Raises:
             DataError: they have no time in common.
         """
+        del keys, cameras  # of no use to a format whose rows are ticks already
 
     @abstractmethod
     def values(self, episode: int, key: str) -> NDArray[Any]:

@@ -169,7 +169,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _fields(node: Any) -> list[str]:
-    names: Iterable[str] = getattr(node, "__slots__", None) or getattr(node, "__dict__", {})
+    slots: Iterable[str] = getattr(node, "__slots__", ())
+    names = list(slots) or list(getattr(node, "__dict__", {}))
     return [name.lstrip("_") for name in names if not name.startswith("__")]
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.runtime import recordings
-from helpers.runtime.recordings import scene
+from helpers.datasets import recordings
+from helpers.datasets.recordings import scene
 
 from jetsight.datasets.dataset import FeatureMap, RecordedDataset
 from jetsight.datasets.open import open_dataset
