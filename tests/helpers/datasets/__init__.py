@@ -1,1 +1,1 @@
-"""Helpers for tests of the runtime."""
+"""Recordings as other projects write them, small ones."""
