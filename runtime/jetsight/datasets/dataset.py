@@ -291,8 +291,10 @@ class DatasetFormat:
         layout: what a dataset of this format looks like, for messages.
         detect: return whether a folder or file has this layout; must not raise.
         open: open it, also where none of several cameras is chosen.
+        aligns: `open` takes several cameras at once; others are opened once per camera.
     """
 
     layout: str
     detect: Callable[[Path], bool]
     open: Callable[[Path, FeatureMap], RecordedDataset]
+    aligns: bool = False
