@@ -153,7 +153,7 @@ def test_several_cameras_are_stacked_in_the_given_order(tmp_path: Path) -> None:
 
 def test_rlds_cameras_are_chosen_by_the_end_of_their_name(tmp_path: Path) -> None:
     made = recordings.rlds(tmp_path / "rlds", cameras=("image_0", "image_1"))
-    with pytest.raises(UsageError, match="--camera observation/image_0"):
+    with pytest.raises(UsageError, match="camera=observation/image_0"):
         open_dataset(made, FeatureMap(rate_hz=5))
     chosen = open_dataset(made, FeatureMap(cameras=("image_1",), rate_hz=5))
     assert chosen.camera_keys == ("observation/image_1",)
