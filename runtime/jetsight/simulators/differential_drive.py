@@ -1,9 +1,9 @@
 """Differential drive among pillars: a small robot of our own, `jetsight/DiffDrive-v0`.
 
 A disc with two wheels drives in a walled square with four pillars, seen from above. Actions are
-forward speed v in m/s and turning rate w in rad/s, held for one tick of 0.1 s; the motion is that of
-a unicycle, exact for constant v and w. Pillars and walls do not yield: the robot slides along them.
-The observation holds `pixels` and `state`; a goal is drawn nowhere.
+forward speed v in m/s and turning rate w in rad/s, held for one tick of 0.1 s; the motion is that
+of a unicycle, exact for constant v and w. Pillars and walls do not yield: the robot slides along
+them. The observation holds `pixels` and `state`; a goal is drawn nowhere.
 
 Axes: x right, y up, heading counterclockwise from x, in [-pi, pi). Shapes: h, w frame size.
 """
@@ -32,6 +32,10 @@ WHEEL_M = (0.07, 0.04)  # half the length of a wheel, and its width inside the b
 # x, y, radius in m. No two gaps are alike, so a place is never mistaken for its mirror image.
 PILLARS = ((0.62, 0.66, 0.13), (1.42, 0.50, 0.10), (1.30, 1.34, 0.15), (0.48, 1.50, 0.09))
 SIZE_PX = 96
+# At a place of the goal, as it is turned there; a formula of `jetsight eval --success`.
+SUCCESS = (
+    "hypot(x - goal_x, y - goal_y) < 0.1 and abs(angle(heading - goal_heading)) < radians(20)"
+)
 
 _FLOOR, _WALL, _PILLAR = (236, 233, 226), (66, 70, 78), (120, 126, 134)
 _BODY, _FRONT, _WHEEL = (24, 78, 168), (244, 132, 24), (20, 22, 26)
@@ -211,6 +215,8 @@ def _environment_class() -> Any:
             "action_units": list(ACTION_UNITS),
             "state_names": list(STATE_NAMES),
             "state_units": list(STATE_UNITS),
+            "keep": ["info.hit"],
+            "success": SUCCESS,
         }
 
         def __init__(self, render_mode: str | None, size_px: int) -> None:
@@ -243,6 +249,10 @@ def _environment_class() -> Any:
         def render(self) -> Picture:
             """Draw the scene."""
             return draw(self.pose, self._size_px)
+
+        def exact_state(self) -> bytes:
+            """Serialize the pose in full precision; the observed one is rounded to float32."""
+            return np.array([self.pose.x, self.pose.y, self.pose.heading]).tobytes()
 
         def _observe(self) -> dict[str, Any]:
             return {"pixels": self.render(), "state": self.pose.as_state()}

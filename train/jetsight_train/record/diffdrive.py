@@ -46,7 +46,12 @@ class DiffDriveDriver:
         # Some episodes do not look out for pillars, so that contact is recorded too.
         self._careful = bool(rng.random() < 0.7)
         self._ticks_left = 0
-        self._mode, self._command, self._target, self._back = "rest", np.zeros(2), np.zeros(2), False
+        self._mode, self._command, self._target, self._back = (
+            "rest",
+            np.zeros(2),
+            np.zeros(2),
+            False,
+        )
 
     def act(self, pose: Pose) -> Vector:
         """Return the action [v, w] of the next tick."""

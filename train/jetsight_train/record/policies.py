@@ -31,7 +31,8 @@ def make_policy(name: str, environment: PixelEnvironment, rng: np.random.Generat
     if not isinstance(environment, PushT):
         raise UsageError(
             f"no scripted policy for {environment.env_id!r}; "
-            "there is one for gym_pusht/PushT-v0 and jetsight/DiffDrive-v0, so use --policy random here"
+            "there is one for gym_pusht/PushT-v0 and jetsight/DiffDrive-v0, so use --policy random "
+            "here"
         )
     driver, scene = PushTDriver(rng), environment.scene
     return lambda: driver.act(scene()).astype(np.float32)
