@@ -104,6 +104,9 @@ def test_a_robot_with_its_own_loop_gives_the_state_with_the_frame() -> None:
     session = Session(SPEC, backend.load(b"encode"), backend.load(b"forecast"), clock=clock)
     image = np.full(SPEC.frame_shape, 100, np.uint8)
     given = session.step(Frame(image, state=KNOWN))
-    assert given is not None and given.z is not None and given.z[0] == pytest.approx(100.75)
+    assert given is not None
+    assert given.z is not None
+    assert given.z[0] == pytest.approx(100.75)
     missing = session.step(Frame(image, index=1, tick=1))
-    assert missing is not None and missing.reason is Reason.STATE_UNKNOWN
+    assert missing is not None
+    assert missing.reason is Reason.STATE_UNKNOWN
