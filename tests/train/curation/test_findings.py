@@ -136,7 +136,7 @@ def _black(path: Path) -> None:
     disc.write(path, disc.with_frames(lambda f: _put(f, 10, 0)))
 
 
-@defect("only black frames", "black", "error", "240 of 240", beside=["repeated", "frozen"])
+@defect("only black frames", "black", "error", "240 of 240")
 def _all_black(path: Path) -> None:
     disc.write(path, disc.with_frames(np.zeros_like))
 

@@ -135,6 +135,8 @@ def check(path: Path, **options: Any) -> None:
 
     target = None if options["no_picture"] else options["picture"] or _sheet_name(path)
     features, wanted = _check_options(options)
+    if target is not None:
+        contact_sheet.check_target(target)
     with _frame_bar() as progress:
         from jetsight_train.curation.survey import examine
 

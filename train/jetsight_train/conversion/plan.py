@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from jetsight.datasets.dataset import RecordedDataset
 from jetsight.datasets.fit import rates_agree
 from jetsight.datasets.labels import RecordingLabels
+from jetsight.datasets.pyav import import_av
 from jetsight.datasets.resample import Crop, centred_crop
 from jetsight.errors import DataError, StorageError, UsageError
 from jetsight_train.conversion.episodes import choose_episodes, hold_out, spans
@@ -46,6 +47,7 @@ def plan_conversion(path: Path, options: ConversionOptions) -> ConversionPlan:
         UsageError: the options contradict each other or the source.
         DataError: the source cannot be read, or its times do not fit its rate.
     """
+    import_av("converting a dataset")  # here, not after the rows of all episodes were read
     source = open_source(path, options.features)
     first = source.first
     if not first.action_names:

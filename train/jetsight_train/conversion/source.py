@@ -27,11 +27,14 @@ class RecordedSource:
     Args:
         views: the dataset once per camera; rows are read from the first.
         places: for each view, its number of each episode.
+        missing: why there are no actions, states or frames, by role; a camera is missing too where
+            none of several was chosen.
         has_cameras: false where the dataset has no camera to read.
     """
 
     views: tuple[RecordedDataset, ...]
     places: tuple[tuple[int, ...], ...]
+    missing: Mapping[str, str]
     has_cameras: bool = True
 
     @property
@@ -106,12 +109,13 @@ def open_source(path: Path, features: FeatureMap, *, describe: bool = False) -> 
     if not keys and not described.camera_keys:
         if not describe:
             described.check_cameras()
-        return RecordedSource((described,), (tuple(range(len(described))),), has_cameras=False)
+        places = (tuple(range(len(described))),)
+        return RecordedSource((described,), places, described.missing, has_cameras=False)
     if len(keys) < 2 and described.camera_keys:
         views: tuple[RecordedDataset, ...] = (described,)
     else:
         views = tuple(open_dataset(path, replace(features, cameras=(key,))) for key in keys)
-    return RecordedSource(views, _places(path, views))
+    return RecordedSource(views, _places(path, views), described.missing)
 
 
 def _places(path: Path, views: Sequence[RecordedDataset]) -> tuple[tuple[int, ...], ...]:

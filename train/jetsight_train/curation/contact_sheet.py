@@ -6,6 +6,7 @@ Shapes: T rows of an episode, a action size, h, w frame size.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +15,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jetsight.errors import StorageError
 from jetsight.plan_report import style
 from jetsight.storage import atomic
 from jetsight_train.curation.survey import SHOWN_TICKS, DatasetSurvey, SheetEpisode
 
 _PURPOSE = "a contact sheet"
 _COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.RED, style.PURPLE, style.SKY)
-_DPI = 110
-_NAMED = len(_COLOURS)  # more lines than colours cannot be told apart, so they are not named
+_DPI, _MOST_ROWS = 110, 6
+_NAMED = len(_COLOURS)  # more lines than colours cannot be distinguished, so they are not named
 # Lengths in inches; parts are placed by hand, because frames must touch the traces below them.
 _WIDTH, _MARGIN, _GAP = 11.0, 0.3, 0.05
 _TITLE, _LABEL, _TRACES, _TIMES = 0.52, 0.2, 0.6, 0.32
 _FRAME = (_WIDTH - 2 * _MARGIN - (SHOWN_TICKS - 1) * _GAP) / SHOWN_TICKS
+
+
+def check_target(path: Path) -> None:
+    """Refuse what `draw_sheet` would refuse, before minutes of decoding.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+        StorageError: `path` is a folder.
+    """
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder, expected a file name; choose another --picture")
+    style.context(_PURPOSE)
 
 
 def draw_sheet(survey: DatasetSurvey, episodes: Sequence[SheetEpisode], path: Path) -> None:
@@ -65,13 +79,15 @@ class _Sheet:
     """Figure in the making; lengths are inches from the top left corner."""
 
     def __init__(self, survey: DatasetSurvey, episodes: Sequence[SheetEpisode]) -> None:
-        self._survey, self._episodes = survey, episodes
+        # So many rows of frames are taken in at a glance.
+        rows = max(2, _MOST_ROWS // max(1, len(survey.pictures)))
+        self._survey, self._episodes = survey, episodes[:rows]
         sizes = {camera.key: camera.height / max(camera.width, 1) for camera in survey.cameras}
         self._heights = {key: _FRAME * sizes[key] for key in survey.pictures}
         self._hz = survey.timing.declared_hz
         frames_in = sum(height + _GAP for height in self._heights.values())
         self._block = _LABEL + frames_in + _TRACES + _TIMES
-        self._height = _TITLE + self._block * len(episodes)
+        self._height = _TITLE + self._block * len(self._episodes)
 
     def draw(self) -> Any:
         """Draw everything and return the figure."""
@@ -112,7 +128,7 @@ class _Sheet:
         if 0 < len(actions) <= _NAMED:
             self._name_lines([dimension.name for dimension in actions])
         elif actions:
-            text = f"lines: {len(actions)} actions, each over its own range"
+            text = f"{len(actions)} actions, one row each: blue low, orange high in its own range"
             self._text(_WIDTH - _MARGIN, 0.43, text, fontsize=8, color=style.GREY, ha="right")
 
     def _name_lines(self, names: Sequence[str]) -> None:
@@ -147,7 +163,7 @@ class _Sheet:
                 axis = self._axis(_MARGIN + column * (_FRAME + _GAP), down, _FRAME, height)
                 _show(axis, episode.frames.get(key, {}).get(int(tick)))
                 if column == 0 and len(self._heights) > 1:
-                    axis.set_ylabel(key.rsplit(".", 1)[-1], fontsize=7, labelpad=2)
+                    axis.set_ylabel(re.split("[./]", key)[-1], fontsize=7, labelpad=2)
             down += height + _GAP
         axis = self._axis(_MARGIN, down, _WIDTH - 2 * _MARGIN, _TRACES)
         self._draw_actions(axis, scale.levels(episode.rows.actions), ticks / self._hz)
@@ -155,29 +171,46 @@ class _Sheet:
     def _draw_actions(
         self, axis: Any, levels: NDArray[np.float64], marks_s: NDArray[np.float64]
     ) -> None:
-        times_s = np.arange(len(levels)) / self._hz
-        axis.set_xlim(0, max(float(times_s[-1]), 1e-6))
-        axis.set_ylim(-1.3, 1.3)
+        end_s = max((len(levels) - 1) / self._hz, 1e-6)
+        axis.set_xlim(0, end_s)
         axis.set_yticks([])
         axis.tick_params(axis="x", labelsize=7, length=2, pad=1.5)
         axis.spines["left"].set_visible(False)
         axis.spines["bottom"].set_color(style.FAINT)
-        for mark in marks_s:
-            axis.axvline(mark, color=style.FAINT, linewidth=0.8, zorder=0)
-        few = levels.shape[1] <= _NAMED
-        for i, level in enumerate(levels.T):
-            axis.step(
-                times_s,
-                level,
-                where="post",
-                color=_COLOURS[i % len(_COLOURS)],
-                linewidth=1.1 if few else 0.6,
-                alpha=1.0 if few else 0.5,
-            )
-        if not levels.shape[1]:
+        if 0 < levels.shape[1] <= _NAMED:
+            _draw_lines(axis, levels, self._hz)
+        elif levels.shape[1]:
+            _draw_rows(axis, levels, end_s)
+        else:
             style.note(
                 axis, "no actions", (0.5, 0.5), align="center center", coords="axes fraction"
             )
+            return
+        for mark in marks_s:
+            axis.axvline(mark, color=style.FAINT, linewidth=0.8, zorder=0)
+
+
+def _draw_lines(axis: Any, levels: NDArray[np.float64], hz: float) -> None:
+    axis.set_ylim(-1.3, 1.3)
+    times_s = np.arange(len(levels)) / hz
+    for level, colour in zip(levels.T, _COLOURS, strict=False):
+        axis.step(times_s, level, where="post", color=colour, linewidth=1.1)
+
+
+def _draw_rows(axis: Any, levels: NDArray[np.float64], end_s: float) -> None:
+    """Draw many actions as rows of colours, where lines would cover each other."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("low-high", [style.BLUE, "#ffffff", style.ORANGE])
+    axis.imshow(
+        levels.T,
+        aspect="auto",
+        interpolation="nearest",
+        cmap=colours,
+        vmin=-1.2,
+        vmax=1.2,
+        extent=(0, end_s, levels.shape[1], 0),
+    )
 
 
 def _show(axis: Any, frame: NDArray[np.uint8] | None) -> None:

@@ -236,6 +236,9 @@ def _pictures(survey: DatasetSurvey) -> Iterator[Finding]:
                 f"{key}, episode {episode}: {reason}",
                 "leave it out: data convert ... --episodes, or record it again",
             )
+        if pictures.dead:
+            yield _dead(survey, key, pictures)
+            continue
         yield from _repeats(survey, key, pictures)
         yield from _empty(key, pictures)
         if pictures.shift:
@@ -273,6 +276,19 @@ def _repeats(survey: DatasetSurvey, key: str, pictures: PictureSurvey) -> Iterat
     yield Finding("warning", "repeated", text, advice)
 
 
+def _dead(survey: DatasetSurvey, key: str, pictures: PictureSurvey) -> Finding:
+    colour, places = max(
+        (("black", pictures.black), ("white", pictures.white)), key=lambda pair: len(pair[1])
+    )
+    others = [each for each, looked in survey.pictures.items() if not looked.dead]
+    return Finding(
+        "warning" if others else "error",
+        colour,
+        f"{key} shows nothing: {len(places)} of {pictures.frames} frames are {colour}",
+        f"choose others: --camera {others[0]}" if others else "choose another recording",
+    )
+
+
 def _empty(key: str, pictures: PictureSurvey) -> Iterator[Finding]:
     for kind, words, places in (
         ("black", "black", pictures.black),
@@ -283,7 +299,7 @@ def _empty(key: str, pictures: PictureSurvey) -> Iterator[Finding]:
             continue
         episode, tick = places[0]
         yield Finding(
-            "error" if len(places) > 0.5 * pictures.frames else "warning",
+            "warning",
             kind,
             f"{key}: {len(places)} of {pictures.frames} frames are {words}; the first is tick "
             f"{tick} of episode {episode}",

@@ -94,8 +94,9 @@ def _map_options(survey: DatasetSurvey, features: FeatureMap) -> list[str]:
     ]
     if features.rate_hz is not None:
         options.append(f"--map rate={features.rate_hz:.4g}")
-    several = "camera" in survey.missing
-    keys = features.cameras or (tuple(survey.pictures) if several else ())
+    alive = [key for key, pictures in survey.pictures.items() if not pictures.dead]
+    # One is enough to begin with; each further camera costs its share of training time.
+    keys = features.cameras or (alive[:1] if "camera" in survey.missing else ())
     return options + [f"--camera {shlex.quote(key)}" for key in keys]
 
 

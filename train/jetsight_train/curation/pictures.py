@@ -20,6 +20,7 @@ _REPEATED_SHARE = 0.05  # of the usual change for such a motion: less is the sam
 _REPEATED_LEVELS = 0.02
 _MOVING_SHARE = 0.5  # of the usual speed: less counts as rest
 _MOVING_RUN = 0.3
+_DEAD = 0.5
 _MOST_SHIFT = 8
 _LEAST_CORRELATION, _LEAST_BETTER = 0.3, 0.1
 
@@ -70,6 +71,11 @@ class PictureSurvey:
     flashes: tuple[tuple[int, int], ...]
     shift: int | None
     unreadable: tuple[tuple[int, str], ...]
+
+    @property
+    def dead(self) -> bool:
+        """True for a camera that shows nothing, such as a place kept for one."""
+        return self.frames > 0 and max(len(self.black), len(self.white)) > _DEAD * self.frames
 
 
 def sample_episodes(lengths: Sequence[int], episodes: int, frames: int) -> list[int]:

@@ -153,7 +153,7 @@ def _survey(
         format=dataset.format,
         robot=dataset.robot,
         notes=source.notes,
-        missing=dict(dataset.missing),
+        missing=dict(source.missing),
         cameras=tuple(dataset.cameras),
         lengths=source.lengths,
         window=options.window,

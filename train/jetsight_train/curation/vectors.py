@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # A switch such as a gripper that is open or closed has few levels and is at an end all the time.
-_SWITCH_LEVELS = 8
+_SWITCH_LEVELS, _SWITCH_SHARE = 8, 0.5
 _SATURATED_SHARE, _FEWEST_STAYS = 0.02, 3
 _END = 1e-5  # share of the range: float32 rounding of a value that was clipped
 
@@ -56,8 +56,9 @@ class DimensionSurvey:
 
     @property
     def switch(self) -> bool:
-        """True for a dimension of few levels, which is at its ends by nature."""
-        return not self.constant and self.levels <= _SWITCH_LEVELS
+        """True for a dimension of few levels or mostly at its ends, such as a gripper."""
+        at_ends = self.at_low + self.at_high >= _SWITCH_SHARE
+        return not self.constant and (self.levels <= _SWITCH_LEVELS or at_ends)
 
     @property
     def saturated(self) -> float:
