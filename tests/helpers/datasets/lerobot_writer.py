@@ -176,7 +176,10 @@ def write_video(path: Path, recording: ToyRecording, numbers: Sequence[int]) -> 
     """Write a video of the frames of these numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     codec, options = recording.codec
-    times = recording.times_s and recording.times_s(len(numbers))
+    count = len(numbers)
+    times = [i / recording.fps for i in range(count)]
+    if recording.times_s is not None:
+        times = list(recording.times_s(count))
     tick = Fraction(1, 90000)
     with av.open(str(path), "w") as container:
         rate = Fraction(recording.fps).limit_denominator(1001)
@@ -186,7 +189,7 @@ def write_video(path: Path, recording: ToyRecording, numbers: Sequence[int]) -> 
         for i, number in enumerate(numbers):
             pixels = np.full((*SIZE_HW, 3), level(number), np.uint8)
             picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            picture.pts = round((times[i] if times else i / recording.fps) / tick)
+            picture.pts = round(times[i] / tick)
             picture.time_base = tick
             container.mux(stream.encode(picture))
         container.mux(stream.encode())

@@ -155,8 +155,10 @@ def _check_rate(index: VideoIndex, fps: float) -> None:
         return
     seconds = float(index.times_s[-1])
     drift = abs((len(index) - 1) / fps - seconds) * fps
-    # Two frames measure no rate; a slow drift over a long file is that of 29.97 against 30.
-    if drift > _HALF and not rates_agree(rate, fps):
+    # Two frames measure no rate; a slow drift over a long file is that of 29.97 against 30; a lost
+    # frame changes the mean alone.
+    usual = 1 / float(np.median(np.diff(index.times_s)))
+    if drift > _HALF and not rates_agree(rate, fps) and not rates_agree(usual, fps):
         raise DataError(
             f"{index.path} runs at {rate:.4g} frames per second by its own time stamps, but "
             f"meta/info.json says {fps:g} frames per second; if it has one frame per row and "
