@@ -7,7 +7,7 @@ rate is another. Then rows get frames of another time, or of another episode, an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +32,14 @@ def by_video(places: Sequence[EpisodeLocation]) -> dict[Path, list[EpisodeLocati
     return {path: sorted(group, key=lambda each: each.start_s) for path, group in found.items()}
 
 
-def check_table(folder: Path, places: Sequence[EpisodeLocation], fps: float) -> list[str]:
+def check_table(
+    folder: Path, videos: Mapping[Path, Sequence[EpisodeLocation]], fps: float
+) -> list[str]:
     """Check the clips of a table of episodes against each other and against the lengths.
 
     Args:
         folder: the dataset.
-        places: all episodes of the table.
+        videos: all episodes of the table, by their video.
         fps: frames per second.
 
     Returns:
@@ -47,7 +49,7 @@ def check_table(folder: Path, places: Sequence[EpisodeLocation], fps: float) -> 
         DataError: a clip is shorter than its rows, or two clips overlap.
     """
     where, longer = folder / EPISODES_V3, []
-    for group in by_video(places).values():
+    for group in videos.values():
         filled = group[0].start_s
         for place, before in zip(group, [None, *group], strict=False):
             frames = _clip_frames(place, fps)
