@@ -93,7 +93,7 @@ def test_a_source_without_the_state_or_with_other_cameras_is_refused_at_the_star
     check_start(info, REQUEST)
     with pytest.raises(CameraError, match="arm has no state, but the model reads x, grip"):
         check_start(dataclasses.replace(info, has_state=False), REQUEST)
-    with pytest.raises(CameraError, match="--source front=... --source wrist=..."):
+    with pytest.raises(CameraError, match=r"--source front=\.\.\. --source wrist=\.\.\."):
         check_start(dataclasses.replace(info, cameras=1), REQUEST)
     with pytest.raises(CameraError, match="frames of 2 cameras, but the model takes one camera"):
         check_start(info, StreamRequest.of(tiny_spec()))
