@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from jetsight.bundle.manifest import DataDigest
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.errors import DataError
 from jetsight_train.data.encoded import encode_recording
 from jetsight_train.data.windows import (
@@ -111,16 +112,16 @@ class Episodes:
     held_out: Side
 
 
-def load_episodes(path: Path, model: WorldModel) -> Episodes:
-    """Read, check, split and encode a LeRobot dataset.
+def load_episodes(path: Path, model: WorldModel, features: FeatureMap | None = None) -> Episodes:
+    """Read, check, split and encode a recorded dataset.
 
     Raises:
         DataError: the dataset cannot be read, does not fit the model, or is worthless for the
             reasons in the module's docstring.
     """
-    check_recording(path, model)
+    check_recording(path, model, features)
     # After the metadata, so that a dataset that does not fit costs no decoding.
-    recording = load_recording(path, spec=model.recording_spec)
+    recording = load_recording(path, None, model.recording_spec, features)
     _check_content(recording, path)
     halves, episodes = split(recording), len(recording.starts) - 1
     numbers = (tuple(range(0, episodes, 2)), tuple(range(1, episodes, 2)))
@@ -138,13 +139,13 @@ def spread(count: int, most: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def check_recording(path: Path, model: WorldModel) -> None:
+def check_recording(path: Path, model: WorldModel, features: FeatureMap | None = None) -> None:
     """Refuse a dataset that cannot calibrate this model, by its metadata alone.
 
     Raises:
         DataError: unreadable, of another camera, rate or robot, or of fewer than two episodes.
     """
-    dataset = check_metadata(path, model.recording_spec)
+    dataset = check_metadata(path, model.recording_spec, features)
     if len(dataset) < 2:
         raise DataError(
             f"{path}: {len(dataset)} episodes; compiling needs at least 2, one to calibrate with "

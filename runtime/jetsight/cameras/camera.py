@@ -16,6 +16,7 @@ from jetsight.cameras.source import Reading, Source, SourceInfo, StreamRequest
 from jetsight.cameras.source_uri import open_sources
 from jetsight.cameras.tick_grid import TickGrid
 from jetsight.clock import Clock, MonotonicClock
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError, JetsightError, UsageError
 from jetsight.stream.frames import Frame
@@ -88,6 +89,7 @@ class Camera:
         rate_hz: float | None = None,
         seed: int = 0,
         policy: Policy | None = None,
+        features: FeatureMap | None = None,
         state: Callable[[], NDArray] | None = None,
     ) -> Camera:
         """Open the camera of `src`; it starts when a session streams it.
@@ -100,6 +102,7 @@ class Camera:
             rate_hz: see `Camera`.
             seed: of a simulated environment.
             policy: drives a simulated environment; random held actions by default.
+            features: which features of a dataset are actions, states and frames.
             state: see `Camera`.
 
         Raises:
@@ -107,7 +110,9 @@ class Camera:
             UsageError: `src` is none of the above.
         """
         clock = clock or MonotonicClock()
-        source = open_sources(src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy)
+        source = open_sources(
+            src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy, features=features
+        )
         return cls(source, clock=clock, rate_hz=rate_hz, state=state)
 
     def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:

@@ -13,7 +13,7 @@ import numpy as np
 from jetsight.bundle.model_spec import frame_shape
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.datasets.fit import RecordingSpec
-from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
+from jetsight.datasets.names import ACTION_KEY, unnamed
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError
 from jetsight.stream.loop import FrameFeed

@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from jetsight.bundle.model_spec import FrameSpec, StateSpec
+from jetsight.datasets.resample import resize_matrix
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -48,26 +47,6 @@ def whole_frame(
         std=IMAGENET_STD,
         cameras=tuple(cameras),
     )
-
-
-def resize_matrix(n_in: int, n_out: int) -> npt.NDArray[np.float32]:
-    """Make the matrix `[n_out, n_in]` of an antialiased bilinear resize along one axis.
-
-    A triangle filter, widened by the scale when shrinking, with its weights normalised over the
-    pixels that exist (the rule of Pillow and of PyTorch's antialias mode).
-    """
-    scale = n_in / n_out
-    support = max(scale, 1.0)
-    # In float64, rounded once at the end.
-    matrix = np.zeros((n_out, n_in), dtype=np.float64)
-    for row in range(n_out):
-        center = scale * (row + 0.5)  # pixel centres are at half-integers
-        first = max(int(center - support + 0.5), 0)
-        last = min(int(center + support + 0.5), n_in)
-        distance = np.abs(np.arange(first, last) - center + 0.5) / support
-        weights = np.clip(1.0 - distance, 0.0, None)
-        matrix[row, first:last] = weights / weights.sum()
-    return matrix.astype(np.float32)
 
 
 class Preprocess(nn.Module):
