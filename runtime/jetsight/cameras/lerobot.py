@@ -57,8 +57,8 @@ class EpisodeSource(ReadingsSource):
             check_dataset_fits(self._folder, data.spec, wanted)
         except DataError as error:
             raise CameraError(str(error)) from None
-        if self._episode is not None:
-            data.rows(self._episode)  # a missing episode is an error here, not at the first frame
+        # Now, since an error at the last episode would end a long run.
+        data.verify(None if self._episode is None else [self._episode])
         say_notes(data)
         self._readings = self._play(data, request)
         return SourceInfo(

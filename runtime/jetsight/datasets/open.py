@@ -13,11 +13,20 @@ from pathlib import Path
 from jetsight.datasets import lerobot
 from jetsight.datasets.dataset import DatasetFormat, FeatureMap, RecordedDataset
 from jetsight.datasets.fit import RecordingSpec
+from jetsight.datasets.formats import donkeycar, droid, hdf5, rlds, rosbag, video_table
 from jetsight.datasets.several_cameras import SeveralCameras
 from jetsight.errors import DataError
 
 _LOGGER = logging.getLogger("jetsight")
-FORMATS: tuple[DatasetFormat, ...] = (lerobot.FORMAT,)
+FORMATS: tuple[DatasetFormat, ...] = (
+    lerobot.FORMAT,
+    rlds.FORMAT,
+    donkeycar.FORMAT,
+    rosbag.FORMAT,
+    droid.FORMAT,
+    hdf5.FORMAT,
+    video_table.FORMAT,
+)
 _SHOWN = 5  # names of files in a message
 
 
@@ -45,7 +54,7 @@ def open_dataset(
     found = detect_format(path)
     if found is None:
         raise DataError(f"{path} {_unlike(path)}")
-    if len(features.cameras) > 1:
+    if len(features.cameras) > 1 and not found.aligns:
         one_each = (replace(features, cameras=(camera,)) for camera in features.cameras)
         return SeveralCameras([found.open(path, each) for each in one_each])
     dataset = found.open(path, features)

@@ -79,10 +79,11 @@ class SeveralCameras(RecordedDataset):
         """Compute the SHA-256 over every recorded file, those of all cameras included."""
         return self._views[0].digest()
 
-    def verify(self) -> None:
+    def verify(self, episodes: Sequence[int] | None = None) -> None:
         """Check the files of all cameras, without decoding a frame."""
-        for view in self._views:
-            view.verify()
+        chosen = range(len(self)) if episodes is None else episodes
+        for view, places in zip(self._views, self._places, strict=True):
+            view.verify([places[index] for index in chosen])
 
     def _stacked(self, index: int) -> Iterator[NDArray[np.uint8]]:
         pairs = zip(self._views, self._places, strict=True)

@@ -151,7 +151,8 @@ class StartReader:
                 f"the model reads the state {listed} beside {text[:200]!r}; add {option} {listed} "
                 "with its numbers"
             )
-        return self._states(self._open(place), place, (place.tick,))[0]
+        state: NDArray = self._states(self._open(place), place, (place.tick,))[0]
+        return state
 
     def still(
         self,

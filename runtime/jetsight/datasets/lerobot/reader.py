@@ -151,10 +151,11 @@ class LeRobotDataset(RecordedDataset):
         choices = (self._actions, self._states)
         return read_labels(self.path, self._info, self._layout, choices, self.episode_numbers)
 
-    def verify(self) -> None:
+    def verify(self, episodes: Sequence[int] | None = None) -> None:
         """Check files, rows, times and clips against each other, without decoding a frame."""
-        super().verify()
-        for video in clips.by_video(self._places):
+        super().verify(episodes)
+        chosen = self._places if episodes is None else [self._places[i] for i in episodes]
+        for video in clips.by_video(chosen):
             self._video(video)
 
     def _choose_camera(self, features: FeatureMap, missing: dict[str, str]) -> None:
@@ -180,7 +181,8 @@ class LeRobotDataset(RecordedDataset):
         info, key = self._info, next(iter(self.camera_keys), None)
         video = key if key is not None and lerobot_info.is_video(info, key) else None
         self._listed = episodes.locate(self.path, info, self._layout, video, self._finder)
-        notes = clips.check_table(self.path, self._listed, float(info.fps))
+        self._clips = clips.by_video(self._listed)
+        notes = clips.check_table(self.path, self._clips, float(info.fps))
         self._places, left_out = episodes.present(self.path, self._listed)
         total, count = info.total_episodes, len(self._listed)
         if info.codebase_version and not info.codebase_version.startswith(self._layout):
@@ -220,8 +222,9 @@ class LeRobotDataset(RecordedDataset):
         """Open a video once, with the first frames of all episodes in it."""
         if path not in self._videos:
             index = VideoIndex.read(path)
-            group = clips.by_video(self._listed)[path]
-            firsts, notes = clips.place_clips(index, group, self.fps, declared=self._declared)
+            firsts, notes = clips.place_clips(
+                index, self._clips[path], self.fps, declared=self._declared
+            )
             self.notes += tuple(notes)
             self._videos[path] = index, firsts
         return self._videos[path]
