@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from jetsight.cameras import source as sources
 from jetsight.cameras.latest_slot import LatestSlot
-from jetsight.cameras.source import Reading, Source, SourceInfo, StreamRequest
+from jetsight.cameras.source import (
+    Reading,
+    Source,
+    SourceFormat,
+    SourceInfo,
+    StreamRequest,
+)
 from jetsight.cameras.source_uri import open_source
 from jetsight.cameras.tick_grid import TickGrid
 from jetsight.clock import Clock, MonotonicClock
@@ -75,6 +81,7 @@ class Camera:
         rate_hz: float | None = None,
         seed: int = 0,
         policy: Policy | None = None,
+        declared: SourceFormat | None = None,
     ) -> Camera:
         """Open the camera of `src`; it starts when a session streams it.
 
@@ -85,13 +92,16 @@ class Camera:
             rate_hz: see `Camera`.
             seed: of a simulated environment.
             policy: drives a simulated environment; random held actions by default.
+            declared: rate, bits or channel order that a video or its images do not state.
 
         Raises:
             CameraError: there is no such file, folder or device.
             UsageError: `src` is none of the above.
         """
         clock = clock or MonotonicClock()
-        source = open_source(src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy)
+        source = open_source(
+            src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy, declared=declared
+        )
         return cls(source, clock=clock, rate_hz=rate_hz)
 
     def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:

@@ -5,7 +5,7 @@ Shapes: h, w frame size; n steps; a size of one robot action.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -13,8 +13,9 @@ import numpy as np
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.datasets.fit import RecordingSpec
 from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
+from jetsight.datasets.picture import PictureFormat
 from jetsight.engine import NDArray
-from jetsight.errors import CameraError
+from jetsight.errors import CameraError, UsageError
 from jetsight.stream.loop import FrameFeed
 
 
@@ -61,6 +62,26 @@ class StreamRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFormat:
+    """Declaration of the user about a source whose files do not say it.
+
+    Args:
+        fps: frames per second, evenly spaced; time stamps of the source are then not read.
+        picture: bits and channel order of its pictures.
+
+    Raises:
+        UsageError: that is no rate.
+    """
+
+    fps: float | None = None
+    picture: PictureFormat = field(default_factory=PictureFormat)
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not 0.01 <= self.fps <= 1000:
+            raise UsageError(f"fps is {self.fps:g}, expected 0.01 to 1000 frames per second")
+
+
+@dataclass(frozen=True, slots=True)
 class SourceInfo:
     """Description of a source that was started.
 
@@ -71,6 +92,7 @@ class SourceInfo:
         fps: its own rate; None without one (a folder of images).
         physical: a real sensor: it paces itself, may be lost and reconnected, and its noise never
             repeats exactly the same pixels.
+        notes: one line per fact that was assumed, for the summary.
     """
 
     label: str
@@ -78,6 +100,7 @@ class SourceInfo:
     width_px: int
     fps: float | None
     physical: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -36,6 +36,23 @@ _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surpris
     help="Frames per second; 0 replays a recording as fast as possible and drops nothing. "
     "[default: the source's own]",
 )
+@click.option(
+    "--fps",
+    type=click.FloatRange(min=0.01, max=1000),
+    help="Frames per second of a video without time stamps, or of images. [default: images have "
+    "the model's]",
+)
+@click.option(
+    "--bits",
+    type=click.IntRange(8, 16),
+    help="Significant bits of each sample in 16-bit images, like 12 of a 12-bit camera.",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(("rgb", "bgr")),
+    default="rgb",
+    help="Order of the colour channels in the images or the video. [default: rgb]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write every forecast to this .jsonl.")
 @click.option("--backend", help="onnxruntime, openvino or tensorrt. [default: the fastest here]")
 @click.option("--family", help="Graph family. [default: the first that can run here]")
@@ -47,6 +64,9 @@ def run(
     source: str,
     frames: int | None,
     rate_hz: float | None,
+    fps: float | None,
+    bits: int | None,
+    channels: str,
     out: Path | None,
     backend: str | None,
     family: str | None,
@@ -59,10 +79,12 @@ def run(
     The summary is printed at the end, also after Ctrl-C. The file of --out is complete only then;
     read it with jetsight.stream.jsonl.read.
     """
-    from jetsight.cameras import Camera
+    from jetsight.cameras import Camera, SourceFormat
+    from jetsight.datasets.picture import PictureFormat
     from jetsight.session import Session
 
-    camera = Camera.open(source, rate_hz=rate_hz, seed=seed)
+    declared = SourceFormat(fps, PictureFormat(bits, channels))
+    camera = Camera.open(source, rate_hz=rate_hz, seed=seed, declared=declared)
     with Session.open(bundle, backend, family, threads=threads) as session:
         stream = session.stream(camera, frames=frames)
         try:
@@ -72,8 +94,13 @@ def run(
                     show(forecast)
         finally:
             if camera.started:  # a source that never opened has no summary
-                rejected = {"rejected": camera.rejected, "last_defect": camera.last_defect}
-                summary = {"source": source, **session.summary(), **rejected}
+                summary = {
+                    "source": source,
+                    **session.summary(),
+                    "rejected": camera.rejected,
+                    "last_defect": camera.last_defect,
+                    "notes": list(camera.info.notes),
+                }
                 click.echo(json.dumps(summary) if as_json else "\n".join(describe(summary)))
 
 
@@ -94,6 +121,7 @@ def describe(summary: dict[str, Any]) -> Iterator[str]:
     )
     if summary["rejected"]:
         yield f"{summary['rejected']} rejected, the last because {summary['last_defect']}"
+    yield from summary["notes"]
     rows = [
         (name, *(f"{summary[name][key]:.3f}" for key in ("p50", "p99", "max")))
         for name in _MEASURED

@@ -43,6 +43,7 @@ class LeRobotDataset(RecordedDataset):
         self.camera_keys = (self.camera_key,)
         picture = features[self.camera_key]
         self.height, self.width = lerobot_meta.frame_size(self.camera_key, picture, path)
+        self._form = lerobot_meta.picture_format(picture)
         self.cameras = (CameraFeature(self.camera_key, self.height, self.width),)
         self.action_names = lerobot_meta.dimension_names(ACTION_KEY, features, path)
         self.state_names = lerobot_meta.dimension_names(STATE_KEY, features, path)
@@ -85,9 +86,17 @@ class LeRobotDataset(RecordedDataset):
         place = self._place(index)
         if place.video_file is None:
             cells = self._columns(index, [self.camera_key])[self.camera_key].to_pylist()
-            return lerobot_video.embedded(cells, place.data_file, self.height, self.width)
+            return lerobot_video.embedded(
+                cells, place.data_file, self.height, self.width, form=self._form
+            )
         clip = lerobot_video.Clip(
-            place.video_file, place.start_s, place.length, self.fps, self.height, self.width
+            place.video_file,
+            place.start_s,
+            place.length,
+            self.fps,
+            self.height,
+            self.width,
+            form=self._form,
         )
         return clip.frames()
 

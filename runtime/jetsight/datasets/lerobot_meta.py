@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jetsight.datasets.picture import PictureFormat
 from jetsight.errors import DataError, MissingDependency, UsageError, first_line
 from jetsight.storage import strict_json
 
@@ -112,6 +113,19 @@ def frame_size(key: str, feature: Mapping[str, Any], folder: Path) -> tuple[int,
         )
     channels_first = isinstance(names, list) and names[:1] in (["channels"], ["channel"])
     return (sizes[1], sizes[2]) if channels_first else (sizes[0], sizes[1])
+
+
+def picture_format(feature: Mapping[str, Any]) -> PictureFormat:
+    """Read what a camera's feature declares of its pictures: significant bits, and BGR.
+
+    Raises:
+        UsageError: no camera has that many bits.
+    """
+    bits = (feature.get("info") or {}).get("bits")
+    names = feature.get("names")
+    text = [str(name).lower() for name in names] if isinstance(names, list) else []
+    bgr = "bgr" in text or text[-3:] == ["b", "g", "r"]
+    return PictureFormat(bits if type(bits) is int else None, "bgr" if bgr else "rgb")
 
 
 def dimension_names(key: str, features: Mapping[str, Any], folder: Path) -> list[str]:

@@ -6,19 +6,20 @@ Training, calibration and the running robot all decode here, so they get the sam
 from __future__ import annotations
 
 import contextlib
-import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.datasets.pyav import import_av, rgb, whole_only
+from jetsight.datasets.picture import PictureFormat, PictureReader
+from jetsight.datasets.pyav import import_av
 from jetsight.errors import DataError, first_line
 
 _AGAIN = "record it or copy the dataset again"
+_DECLARE = 'write "bits": {bits} into "info" of the camera\'s feature in meta/info.json'
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Clip:
     fps: float
     height: int
     width: int
+    form: PictureFormat = field(default_factory=PictureFormat)
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """Iterate over exactly `length` RGB frames [h,w,3], each a new array.
@@ -40,11 +42,13 @@ class Clip:
             MissingDependency: PyAV is not installed.
         """
         av = import_av("decoding recorded video")
-        count = 0
+        count, reader = 0, PictureReader(str(self.path), self.form, _DECLARE)
         with _reported(av, self.path), av.open(str(self.path)) as container:
             for picture in self._from_start(container):
                 self._check(picture, count)
-                yield rgb(picture)
+                frame_hwc_u8 = reader.rgb(picture)
+                self._check_size(frame_hwc_u8)
+                yield frame_hwc_u8
                 count += 1
                 if count == self.length:
                     return
@@ -69,12 +73,15 @@ class Clip:
             if picture.time is not None and picture.time >= self.start_s - half_s:
                 yield picture
 
-    def _check(self, picture: Any, count: int) -> None:
-        if (picture.height, picture.width) != (self.height, self.width):
+    def _check_size(self, frame_hwc_u8: NDArray[np.uint8]) -> None:
+        height, width = frame_hwc_u8.shape[:2]
+        if (height, width) != (self.height, self.width):
             raise DataError(
-                f"{self.path} has frames of {picture.width}x{picture.height} px, meta/info.json "
+                f"{self.path} has upright frames of {width}x{height} px, meta/info.json "
                 f"says {self.width}x{self.height}; {_AGAIN}"
             )
+
+    def _check(self, picture: Any, count: int) -> None:
         # Each frame by its own time: a dropped one would shift all later frames against their
         # actions.
         due_s = self.start_s + count / self.fps
@@ -86,23 +93,30 @@ class Clip:
 
 
 def embedded(
-    cells: Iterable[Any], path: Path, height: int, width: int
+    cells: Iterable[Any], path: Path, height: int, width: int, *, form: PictureFormat | None = None
 ) -> Iterator[NDArray[np.uint8]]:
     """Decode pictures in parquet `cells`, `{"bytes": ..., "path": ...}`, to RGB frames [h,w,3].
+
+    Args:
+        cells: one per frame.
+        path: parquet file, for messages.
+        height: height that upright frames must have.
+        width: width that upright frames must have.
+        form: what the dataset declares of its pictures.
 
     Raises:
         DataError: a cell holds no picture, or one of another size.
         MissingDependency: PyAV is not installed.
     """
-    av = import_av("decoding recorded video")
+    av, reader = import_av("decoding recorded video"), PictureReader(str(path), form, _DECLARE)
     for row, cell in enumerate(cells):
         data = cell.get("bytes") if isinstance(cell, dict) else None
         if not isinstance(data, bytes):
             raise DataError(f"{path} has no embedded picture in row {row}; {_AGAIN}")
-        with _reported(av, path), av.open(io.BytesIO(data)) as container:
-            for stream in container.streams.video:
-                whole_only(stream)
-            frame_hwc_u8 = rgb(next(container.decode(video=0)))
+        with _reported(av, path):
+            frame_hwc_u8 = reader.image(data)
+        if frame_hwc_u8 is None:
+            raise DataError(f"cannot decode {path} (no picture in row {row}); {_AGAIN}")
         if frame_hwc_u8.shape != (height, width, 3):
             raise DataError(
                 f"{path} has a picture of shape {frame_hwc_u8.shape} in row {row}, expected "
@@ -115,6 +129,5 @@ def embedded(
 def _reported(av: Any, path: Path) -> Iterator[None]:
     try:
         yield
-    except (av.error.FFmpegError, StopIteration) as problem:
-        why = "no picture" if isinstance(problem, StopIteration) else first_line(problem)
-        raise DataError(f"cannot decode {path} ({why}); {_AGAIN}") from problem
+    except av.error.FFmpegError as problem:
+        raise DataError(f"cannot decode {path} ({first_line(problem)}); {_AGAIN}") from problem
