@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from helpers.runtime.camera_factory import REQUEST, encoded, number, picture, readings, video
 from helpers.picture_factory import arrow, displayed, film, turn
+from helpers.runtime.camera_factory import REQUEST, encoded, number, picture, readings, video
 from PIL import Image
 
 from jetsight.cameras import Reading, SourceFormat

@@ -13,7 +13,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from helpers.runtime.camera_factory import encoded
 from helpers.picture_factory import (
     MATRICES,
     TURNS,
@@ -29,6 +28,7 @@ from helpers.picture_factory import (
     write_pictures,
     yuv_picture,
 )
+from helpers.runtime.camera_factory import encoded
 from PIL import Image, ImageOps
 
 from jetsight.datasets.image_header import ImageHeader, read_header
