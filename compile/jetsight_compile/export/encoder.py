@@ -11,7 +11,11 @@ leave a chain of `Gemm`s, the form all backends run and quantize best:
   rows sum to one, into the output bias; the key bias adds one number per query and cancels;
 - of the last block only the class token is computed, beyond the keys and values it attends to.
 
-Shapes: h w camera, H W model input, P tokens (patches + 1), S token size, D latent size.
+Several cameras and a state are the same chains side by side, joined by one more: with a trunk that
+all cameras share, its weights are stored once.
+
+Shapes: h w camera, C cameras, H W model input, P tokens (patches + 1), S token size, s state size,
+D latent size.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ from jetsight_train.model.encoder import (
     ViTBlock,
     ViTEncoder,
 )
+from jetsight_train.model.fusion import FusedEncoder, StateEncoder
 from jetsight_train.model.preprocess import Preprocess
 from jetsight_train.model.world_model import WorldModel
 
@@ -67,13 +72,20 @@ def float_layers(model: WorldModel) -> tuple[str, ...]:
     first convolution passes through all of it; the few products behind it gain too little. The
     remaining layers, the other convolutions, are nearly all of the work.
     """
+    fused = isinstance(model.encoder, FusedEncoder)
+    # A state is a few numbers through a small MLP, where rounding costs much and saves nothing.
+    state = ("trunk.state.*",) if model.state is not None else ()
     if model.config.conv is None or not model.config.conv.points:
-        return ()
-    return ("trunk.layers.0[./]*", "trunk.points[./]*", "trunk.hidden[./]*", "trunk.out[./]*")
+        return state
+    trunk = "trunk.cameras.*" if fused else "trunk"
+    parts = [f"{trunk}.{part}[./]*" for part in ("layers.0", "points", "hidden", "out")]
+    return (*parts, *(("trunk.fusion.*",) if fused else ()), *state)
 
 
 class EncodeGraph(Layer):
     """`frame_hwc_u8 [h, w, 3] -> z [D]`, built from the weights of a `WorldModel`.
+
+    With C > 1 cameras the frame is `[C, h, w, 3]`; a model with a state also takes it, `[s]`.
 
     Raises:
         UsageError: the encoder has no compiled form, or none in this style.
@@ -85,21 +97,27 @@ class EncodeGraph(Layer):
         if problem is not None:
             raise UsageError(problem)
         self.pixels = Pixels(model.preprocess)
+        last = self.pixels.channels_last
+        self.cameras = len(model.frame.cameras)
         self.trunk: Layer
-        if isinstance(model.encoder, ViTEncoder):
-            last = self.pixels.channels_last
-            self.trunk = VisionTransformer(model.encoder, model.preprocess, last, style)
+        if isinstance(model.encoder, FusedEncoder):
+            self.trunk = FusedTrunk(model.encoder, model.preprocess, last, style)
         else:
-            encoder = as_a(ConvEncoder, model.encoder)
-            self.trunk = Convolutions(encoder, model.preprocess, self.pixels.channels_last)
+            self.trunk = _trunk(model.encoder, model.preprocess, last, style)
         self.dtype = style.dtype
         # Rounds every buffer, but not the mean colour of `Centre`, which is none on purpose.
         self.to(self.dtype)
 
-    def forward(self, frame_hwc_u8: Tensor) -> Tensor:
+    def forward(self, frame_hwc_u8: Tensor, state: Tensor | None = None) -> Tensor:
         """Cast, crop, resize, encode."""
         # TensorRT accepts no operator but Cast on a uint8 input.
-        z = self.trunk(self.pixels(frame_hwc_u8.to(self.dtype)))
+        frame = frame_hwc_u8.to(self.dtype)
+        if self.cameras > 1:
+            each = [frame[i : i + 1].reshape(frame.shape[1:]) for i in range(self.cameras)]
+        else:
+            each = [frame]
+        pixels = [self.pixels(camera) for camera in each]
+        z = self.trunk(*pixels) if state is None else self.trunk(*pixels, state)
         # Float32 in every style: the signature of a bundle does not depend on its precision.
         return z.reshape(-1).float()
 
@@ -131,6 +149,48 @@ class Pixels(Layer):
         x = self.rows @ x.reshape(self.height, -1)
         x = x.view(-1, self.width, 3).permute(2, 0, 1)
         return x @ self.columns
+
+
+class FusedTrunk(Layer):
+    """A `FusedEncoder`: the pixels of each camera, then the state, `-> [1, D]`."""
+
+    def __init__(
+        self, encoder: FusedEncoder, preprocess: Preprocess, channels_last: bool, style: Style
+    ) -> None:
+        super().__init__()
+        self.cameras = nn.ModuleList(
+            _trunk(encoder.trunk_of(i), preprocess, channels_last, style)
+            for i in range(encoder.cameras)
+        )
+        self.state = None if encoder.state is None else StateGraph(encoder.state, style)
+        self.fusion = ProjectorGraph(encoder.fusion, None, style)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Encode each camera, then the state, then all features together."""
+        features = [trunk(x) for trunk, x in zip(self.cameras, inputs, strict=False)]
+        if self.state is not None:
+            features.append(self.state(inputs[-1]))
+        return self.fusion(torch.cat(features, dim=1))
+
+
+class StateGraph(Layer):
+    """A `StateEncoder`: state in the robot's units `[s] -> [1, S]`.
+
+    The normaliser is computed in float32 in every style, as rounding a position of a thousand units
+    that moves by one would leave nothing of the motion.
+    """
+
+    def __init__(self, encoder: StateEncoder, style: Style) -> None:
+        super().__init__()
+        # No buffers: those are rounded with the weights.
+        self.mean, self.gain = encoder.normalise.mean.clone(), 1.0 / encoder.normalise.std
+        self.dtype = style.dtype
+        self.mlp = ProjectorGraph(encoder.mlp, None, style)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Normalise, round, embed."""
+        x = (state - self.mean) * self.gain
+        return self.mlp(x.to(self.dtype)[None])
 
 
 class VisionTransformer(Layer):
@@ -223,11 +283,12 @@ class EncoderMlp(Layer):
 
 
 class ProjectorGraph(Layer):
-    """A `Projector` with BatchNorm, and the affine part of the norm before it, folded."""
+    """A `Projector` with BatchNorm, and the affine part of a norm before it, folded."""
 
-    def __init__(self, projector: Projector, norm: nn.LayerNorm, style: Style) -> None:
+    def __init__(self, projector: Projector, norm: nn.LayerNorm | None, style: Style) -> None:
         super().__init__()
-        up = Affine.of(projector.up).after_norm(norm).before_batch_norm(projector.norm)
+        up = Affine.of(projector.up)
+        up = (up if norm is None else up.after_norm(norm)).before_batch_norm(projector.norm)
         self.up, self.gelu, self.down = Dense(up), Gelu(style), Dense(Affine.of(projector.down))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -311,6 +372,13 @@ class PointsGraph(Layer):
         mean = moments[:, :2]
         spread = moments[:, 2:] - (mean * mean).sum(-1, keepdim=True)
         return torch.cat([mean, spread], dim=-1)
+
+
+def _trunk(encoder: nn.Module, preprocess: Preprocess, channels_last: bool, style: Style) -> Layer:
+    """Compile the encoder of one camera: pixels `-> [1, D]`."""
+    if isinstance(encoder, ViTEncoder):
+        return VisionTransformer(encoder, preprocess, channels_last, style)
+    return Convolutions(as_a(ConvEncoder, encoder), preprocess, channels_last)
 
 
 def _patch_embedding(embed: nn.Conv2d, preprocess: Preprocess, channels_last: bool) -> Affine:

@@ -133,8 +133,15 @@ class RecordedDataset(ABC):
 
     @property
     def spec(self) -> RecordingSpec:
-        """Frame size, rate and actions, to compare with those of a model."""
-        return RecordingSpec(self.height, self.width, self.fps, self.action_names)
+        """Cameras, rate, actions and states, to compare with those of a model."""
+        return RecordingSpec(
+            self.height,
+            self.width,
+            self.fps,
+            self.action_names,
+            cameras=self.camera_keys,
+            state_names=self.state_names,
+        )
 
     @property
     def frame_shape(self) -> tuple[int, ...]:

@@ -146,7 +146,7 @@ class LeRobotDataset(RecordedDataset):
     def _columns(self, index: int, wanted: list[str]) -> Any:
         """Read the rows of one episode, as a PyArrow table with the `wanted` columns."""
         place = self._place(index)
-        keys = ["episode_index", "frame_index", *wanted]
+        keys = list(dict.fromkeys(["episode_index", "frame_index", *wanted]))
         # A v3 file holds many episodes, so only row groups that may hold this one are read.
         table = lerobot_meta.read_parquet(place.data_file, keys, index)
         table = table.take(np.flatnonzero(table["episode_index"].to_numpy() == index))
@@ -170,12 +170,19 @@ def _matrix(column: Any, size: int, key: str, file: Path) -> NDArray[np.float32]
     except (TypeError, ValueError):
         # Reported below, with the sizes.
         values = np.zeros(0, dtype=np.float32)
-    if values.size != len(column) * size or not np.isfinite(values).all():
+    if values.size != len(column) * size:
         raise DataError(
-            f"{file} has gaps, infinities or the wrong size in column {key!r}, expected "
-            f"{size} numbers per row; record it or copy the dataset again"
+            f"{file} has gaps or the wrong size in column {key!r}, expected {size} numbers per "
+            "row; record it or copy the dataset again"
         )
-    return values.reshape(-1, size)
+    values = values.reshape(-1, size)
+    broken = np.flatnonzero(~np.isfinite(values).all(1))
+    if len(broken):
+        raise DataError(
+            f"{file}: column {key!r} has NaN or infinity at tick {broken[0]}, expected a number "
+            "everywhere; record it or copy the dataset again"
+        )
+    return values
 
 
 def _file_digest(path: Path) -> tuple[int, str]:

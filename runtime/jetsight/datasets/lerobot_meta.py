@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jetsight.bundle.model_spec import is_camera
 from jetsight.datasets.picture import PictureFormat
 from jetsight.errors import DataError, MissingDependency, UsageError, first_line
 from jetsight.storage import strict_json
@@ -95,10 +96,11 @@ def choose_camera(features: Mapping[str, Any], wanted: str | None, folder: Path)
         raise DataError(f"{folder} has no colour camera among its features; choose another dataset")
     if wanted is None and len(cameras) == 1:
         return cameras[0]
-    if wanted not in cameras:
-        problem = "several cameras" if wanted is None else f"no camera {wanted!r}"
-        raise UsageError(f"{folder} has {problem}; choose one of: {', '.join(sorted(cameras))}")
-    return wanted
+    found = [key for key in cameras if wanted is not None and is_camera(wanted, key)]
+    if wanted in found or len(found) == 1:
+        return wanted if wanted in found else found[0]
+    problem = "several cameras" if wanted is None else f"no camera {wanted!r}"
+    raise UsageError(f"{folder} has {problem}; choose one of: {', '.join(sorted(cameras))}")
 
 
 def frame_size(key: str, feature: Mapping[str, Any], folder: Path) -> tuple[int, int]:

@@ -21,7 +21,7 @@ from jetsight_train.training import trainer
 def toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--data SEED` is the toy world of that seed; reading real recordings is tested elsewhere."""
 
-    def load(path: Path, most: int | None = None) -> Recording:
+    def load(path: Path, most: int | None = None, spec: object = None) -> Recording:
         return toy_recording(episodes=most or 6, seed=int(path.name))
 
     monkeypatch.setattr(windows, "load_recording", load)

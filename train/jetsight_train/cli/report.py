@@ -62,13 +62,14 @@ def report(
     for path in (data, probe_data):
         if path is not None:
             check_metadata(path, model.recording_spec)
-    held_out, measured = load_recording(data), None
+    held_out, measured = load_recording(data, spec=model.recording_spec), None
     if probe_data is None:
         measured = range(1, len(held_out.starts) - 1, 2)  # the second half of `split`
         fit, held_out = split(held_out)
     else:
-        fit = load_recording(probe_data, most=probe_episodes)
-    recorded = read_recorded(data, about.heads.recipe.columns, measured) if about.heads else {}
+        fit = load_recording(probe_data, probe_episodes, model.recording_spec)
+    columns = about.heads.recipe.columns if about.heads else ()
+    recorded = read_recorded(data, columns, measured, model.recording_spec)
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     run = (run_folder or folder.parent) / METRICS
     card = cards.measure(

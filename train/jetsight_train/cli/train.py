@@ -78,7 +78,7 @@ def train(
     _refuse_used(folder, resume, CHECKPOINT)
     # Before the recording is decoded, which is long work.
     check_training_data(plan, data)
-    trainer = Trainer(plan, load_recording(data), folder)
+    trainer = Trainer(plan, load_recording(data, spec=plan.recording_spec), folder)
     if init:
         weights = load(init)[0]
         weights.heads = Heads()  # heads fit the latents of the old weights alone
