@@ -237,6 +237,7 @@ class Recipe:
             self.action.names,
             cameras=self.frame.cameras,
             state_names=() if self.state is None else self.state.names,
+            recipe=self.name,
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.datasets.fit import RecordingSpec
-from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
+from jetsight.datasets.names import ACTION_KEY, unnamed
 from jetsight.datasets.picture import PictureFormat
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError, UsageError

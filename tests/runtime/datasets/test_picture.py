@@ -31,8 +31,13 @@ from helpers.picture_factory import (
 from helpers.runtime.camera_factory import encoded
 from PIL import Image, ImageOps
 
-from jetsight.datasets.image_header import ImageHeader, read_header
-from jetsight.datasets.picture import PictureFormat, PictureReader, names_depth
+from jetsight.datasets.picture import (
+    ImageHeader,
+    PictureFormat,
+    PictureReader,
+    names_depth,
+    read_header,
+)
 from jetsight.errors import DataError, UsageError
 
 LEVELS = 5  # what rounding in YUV and swscale's integers cost; a wrong matrix or range costs 12

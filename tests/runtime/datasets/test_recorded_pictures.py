@@ -10,37 +10,41 @@ import pytest
 from helpers.picture_factory import arrow, displayed, film, png_with, turn
 from PIL import Image
 
-from jetsight.datasets.lerobot_meta import picture_format
-from jetsight.datasets.lerobot_video import Clip, embedded
-from jetsight.datasets.picture import PictureFormat
+from jetsight.datasets.lerobot.info import DECLARE_BITS, Info, picture_format
+from jetsight.datasets.picture import PictureFormat, PictureReader
+from jetsight.datasets.pictures import decode_picture
+from jetsight.datasets.video import VideoIndex
 from jetsight.errors import DataError
 
-ROWS = Path("rows.parquet")
+
+def form_of(**feature: object) -> PictureFormat:
+    return picture_format(Info({"top": feature}, 10.0), "top")
 
 
-def cell(image: np.ndarray, kind: str = "PNG", orientation: int = 1) -> dict[str, object]:
+def row(data: bytes, form: PictureFormat | None = None) -> np.ndarray:
+    """A picture in a row of a dataset that declares `form`."""
+    return decode_picture(data, "rows.parquet row 0", PictureReader("rows", form, DECLARE_BITS))
+
+
+def cell(image: np.ndarray, kind: str = "PNG", orientation: int = 1) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
     with io.BytesIO() as file:
         Image.fromarray(image).save(file, kind, exif=exif)
-        return {"bytes": file.getvalue(), "path": "frame.png"}
+        return file.getvalue()
 
 
 def test_rotated_video_of_a_dataset_is_upright(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", [arrow()] * 3)
-    stored = list(Clip(path, 0.0, 3, 10.0, 32, 48).frames())
-    turn(path, 0, 1, -1, 0)
-    upright = list(Clip(path, 0.0, 3, 10.0, 48, 32).frames())
+    stored = list(VideoIndex.read(path).frames(0, 3))
+    upright = list(VideoIndex.read(turn(path, 0, 1, -1, 0)).frames(0, 3))
     for before, after in zip(stored, upright, strict=True):
         assert np.array_equal(after, displayed(before, 0, 1, -1, 0))
-    with pytest.raises(DataError, match=r"upright frames of 32x48 px, meta/info.json says 48x32"):
-        list(Clip(path, 0.0, 3, 10.0, 32, 48).frames())
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_exif_of_pictures_in_rows_is_applied(kind: str) -> None:
-    (upright,) = embedded([cell(arrow(), kind, 8)], ROWS, 48, 32)
-    (stored,) = embedded([cell(arrow(), kind)], ROWS, 32, 48)
+    upright, stored = row(cell(arrow(), kind, 8)), row(cell(arrow(), kind))
     assert np.array_equal(upright, np.rot90(stored))
     assert not np.array_equal(upright, np.rot90(stored, 3))
 
@@ -49,15 +53,12 @@ def test_bits_of_pictures_in_rows_are_declared_in_info_or_in_the_file() -> None:
     grey = np.linspace(0, 4095, 32 * 48).reshape(32, 48).astype(np.uint16)
     plain = cell(grey)
     with pytest.raises(DataError, match=r'write "bits": 12 into "info" of the camera'):
-        list(embedded([plain], ROWS, 32, 48))
-    form = picture_format({"info": {"bits": 12}})
-    (declared,) = embedded([plain], ROWS, 32, 48, form=form)
-    marked = {"bytes": png_with(plain["bytes"], b"sBIT", b"\x0c")}
-    (from_file,) = embedded([marked], ROWS, 32, 48)
+        row(plain)
+    declared = row(plain, form_of(info={"bits": 12}))
+    from_file = row(png_with(plain, b"sBIT", b"\x0c"))
     assert declared.max() == 255
     assert np.array_equal(declared, from_file)
-    (dark,) = embedded([plain], ROWS, 32, 48, form=PictureFormat(16))
-    assert dark.max() == 16
+    assert row(plain, PictureFormat(16)).max() == 16
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,13 @@ def test_bits_of_pictures_in_rows_are_declared_in_info_or_in_the_file() -> None:
 def test_bgr_of_a_dataset_is_turned_only_where_its_names_say_so(
     names: object, channels: str
 ) -> None:
-    form = picture_format({"names": names})
-    assert form.channels == channels
-    (found,) = embedded([cell(arrow())], ROWS, 32, 48, form=form)
+    found = row(cell(arrow()), form_of(names=names))
     assert np.array_equal(found, arrow() if channels == "rgb" else arrow()[..., ::-1])
+
+
+@pytest.mark.parametrize("form", ["h264", "mjpeg"])
+def test_video_of_a_dataset_without_stamps_is_refused(form: str, tmp_path: Path) -> None:
+    codec = "libx264" if form == "h264" else "mjpeg"
+    path = film(tmp_path / "raw", [arrow()] * 3, codec, form=form)
+    with pytest.raises(DataError, match=r"raw has frames without time stamps"):
+        VideoIndex.read(path)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jetsight.datasets.dataset import Episode, RecordedDataset
 from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
-from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
+from jetsight.datasets.names import ACTION_KEY, unnamed
 from jetsight.datasets.open import open_dataset, open_for
 from jetsight.errors import DataError
 from jetsight_train.data.columns import FloatArray

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.datasets.image_header import ImageHeader, read_header
+from jetsight.datasets.picture.header import ImageHeader, read_header
 from jetsight.datasets.pyav import decode_image
 from jetsight.engine import NDArray
 from jetsight.errors import DataError, UsageError
