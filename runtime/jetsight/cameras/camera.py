@@ -124,7 +124,7 @@ class Camera:
             self._source.close()
             raise
         rate = self._rate_hz if rate_hz is None else rate_hz
-        self.info = info
+        self.info = info = sources.noting_rate(info, request)
         self._request = request
         self._paced = not info.physical and rate != 0
         native_hz = info.fps or request.camera_hz
@@ -141,6 +141,11 @@ class Camera:
         self._thread = threading.Thread(target=self._pump, name="jetsight-camera", daemon=True)
         self._thread.start()
         return info
+
+    @property
+    def source_hz(self) -> float | None:
+        """Rate of the source; None if it has none, like a folder of images."""
+        return self.info.fps
 
     @property
     def period_ns(self) -> int:

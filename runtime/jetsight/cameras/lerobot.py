@@ -11,8 +11,10 @@ from pathlib import Path
 
 from jetsight.cameras.readings import ReadingsSource
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.datasets.dataset import RecordedDataset
 from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.resampled import at_rate
 from jetsight.errors import CameraError, DataError
 
 
@@ -39,7 +41,8 @@ class EpisodeSource(ReadingsSource):
             DataError: it cannot be read.
             UsageError: there is no such episode.
         """
-        data = LeRobotDataset.open(self._folder)
+        recorded = LeRobotDataset.open(self._folder)
+        data = at_rate(recorded, request.camera_hz, request.resample)
         wanted = request.recording_spec
         if not data.action_names:  # streamed as a plain video: its forecasts are never valid
             wanted = replace(wanted, action_names=())
@@ -50,9 +53,11 @@ class EpisodeSource(ReadingsSource):
         if self._episode is not None:
             data.rows(self._episode)  # a missing episode is an error here, not at the first frame
         self._readings = self._play(data, request)
-        return SourceInfo(self._label, data.height, data.width, data.fps)
+        resampled = data is not recorded and data.action_names
+        notes = (f"recorded actions are resampled by {request.resample}",) if resampled else ()
+        return SourceInfo(self._label, data.height, data.width, recorded.fps, notes=notes)
 
-    def _play(self, data: LeRobotDataset, request: StreamRequest) -> Iterator[Reading]:
+    def _play(self, data: RecordedDataset, request: StreamRequest) -> Iterator[Reading]:
         episodes = range(len(data)) if self._episode is None else [self._episode]
         start_ns, period_ns = 0, round(1e9 / data.fps)
         for number, episode in enumerate(episodes):

@@ -5,13 +5,13 @@ Shapes: h, w frame size; n steps; a size of one robot action.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from jetsight.bundle.runtime_spec import StreamSpec
-from jetsight.datasets.fit import RecordingSpec
+from jetsight.datasets.fit import RecordingSpec, camera_mend, rates_agree
 from jetsight.datasets.names import ACTION_KEY, unnamed
 from jetsight.datasets.picture import PictureFormat
 from jetsight.engine import NDArray
@@ -31,6 +31,7 @@ class StreamRequest:
         plan_ticks: upcoming actions that a forecast uses.
         step_size: a, numbers in one robot action.
         action_names: of its dimensions; if empty, only their number is compared.
+        resample: rule for the actions of a faster recording, see `ActionSpec.resample`.
     """
 
     height_px: int
@@ -40,6 +41,7 @@ class StreamRequest:
     plan_ticks: int
     step_size: int
     action_names: tuple[str, ...] = ()
+    resample: str = "hold"
 
     @classmethod
     def of(cls, spec: StreamSpec) -> StreamRequest:
@@ -52,6 +54,7 @@ class StreamRequest:
             plan_ticks=spec.plan_ticks,
             step_size=spec.step_size,
             action_names=spec.action_names,
+            resample=spec.resample,
         )
 
     @property
@@ -163,12 +166,13 @@ def check_start(info: SourceInfo, request: StreamRequest) -> None:
     Raises:
         CameraError: with both values and the next step.
     """
-    if (info.height_px, info.width_px) != (request.height_px, request.width_px):
+    found, wanted = (info.height_px, info.width_px), (request.height_px, request.width_px)
+    if found != wanted:
+        mend = camera_mend(found, wanted)
         raise CameraError(
             f"{info.label} delivers {info.width_px}x{info.height_px} frames, but the model takes "
             f"{request.width_px}x{request.height_px} (width x height) and never resizes silently; "
-            "set the camera to that size, convert the recording with ffmpeg -vf scale="
-            f"{request.width_px}:{request.height_px}, or train for this camera"
+            f"set the camera to that size, or {mend}"
         )
     # A faster source is fine: the time grid takes the frame nearest to each tick.
     if info.fps is not None and info.fps < 0.95 * request.camera_hz:
@@ -177,6 +181,21 @@ def check_start(info: SourceInfo, request: StreamRequest) -> None:
             f"1/{request.camera_hz:g} s; use a source of at least {request.camera_hz:g} frames "
             "per second, or train for this rate"
         )
+
+
+def noting_rate(info: SourceInfo, request: StreamRequest) -> SourceInfo:
+    """Add a note to the description of a source that is faster than the model."""
+    if (
+        info.fps is None
+        or info.fps <= request.camera_hz
+        or rates_agree(info.fps, request.camera_hz)
+    ):
+        return info
+    note = (
+        f"{info.fps:.4g} frames per second on the model's {request.camera_hz:g} Hz: the one "
+        "nearest to each tick is used"
+    )
+    return replace(info, notes=(note, *info.notes))
 
 
 def defect(image: NDArray | None, request: StreamRequest) -> str | None:
