@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jetsight.bundle.bundle import Bundle
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.dataset import RecordedDataset
 from jetsight.plan_report import figure
 from jetsight.plan_report.report import PlanReport, as_json, distance
 from jetsight.plan_report.run import OfflinePlanArgs, plan_once
@@ -52,7 +52,7 @@ class Imagined:
 
 
 def imagine_once(
-    bundle: Bundle, data: LeRobotDataset, shown: StreamResult, backend: str | None = None
+    bundle: Bundle, data: RecordedDataset, shown: StreamResult, backend: str | None = None
 ) -> Imagined:
     """Plan from the frame of the stream that most change follows, to the frame one horizon later.
 

@@ -11,9 +11,11 @@ from typing import Any
 
 from jetsight.backends.registry import open_backend
 from jetsight.bundle.manifest import Gate
+from jetsight.bundle.runtime_spec import StreamSpec
+from jetsight.cameras.source import StreamRequest
 from jetsight.cli.run import StatusLine
 from jetsight.clock import MonotonicClock
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.open import open_for
 from jetsight.errors import StorageError
 from jetsight_compile.demo import page
 from jetsight_compile.demo.plan import imagine_once
@@ -64,7 +66,8 @@ def tour(
         bundle = compile_model(checkpoint, folder, target, lambda stage: say(f"  {stage}"))
     say(f"  {gates_line(bundle.manifest.gates)}")
     say(f"stream {frames} held-out frames at camera rate, with one planted change of scene")
-    dataset = LeRobotDataset.open(folder)
+    spec = StreamSpec.from_manifest(bundle.manifest)
+    dataset = open_for(folder, StreamRequest.of(spec).recording_spec)
     with _timed(seconds, "stream and judge"), closing(StatusLine(sys.stderr)) as status:
         shown = stream_and_judge(bundle, dataset, frames, backend, rate_hz, status.show)
     say("plan once, to a frame that the recording reached")
@@ -86,8 +89,8 @@ def check_request(
     """
     page.check_tools()
     open_backend(backend, FAMILY)
-    LeRobotDataset.open(data)
-    about = load_checkpoint(checkpoint)[1]
+    model, about = load_checkpoint(checkpoint)
+    open_for(data, model.recording_spec)
     check_frames(frames, about.recipe.model.history, about.timing.action_block)
     place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):

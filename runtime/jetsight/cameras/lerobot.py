@@ -13,7 +13,7 @@ from jetsight.cameras.readings import ReadingsSource
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.datasets.dataset import RecordedDataset
 from jetsight.datasets.fit import check_dataset_fits
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.open import open_for
 from jetsight.datasets.resampled import at_rate
 from jetsight.errors import CameraError, DataError
 
@@ -41,9 +41,9 @@ class EpisodeSource(ReadingsSource):
             DataError: it cannot be read.
             UsageError: there is no such episode.
         """
-        recorded = LeRobotDataset.open(self._folder)
-        data = at_rate(recorded, request.camera_hz, request.resample)
         wanted = request.recording_spec
+        recorded = open_for(self._folder, wanted)
+        data = at_rate(recorded, request.camera_hz, request.resample)
         if not data.action_names:  # streamed as a plain video: its forecasts are never valid
             wanted = replace(wanted, action_names=())
         try:
@@ -55,13 +55,23 @@ class EpisodeSource(ReadingsSource):
         self._readings = self._play(data, request)
         resampled = data is not recorded and data.action_names
         notes = (f"recorded actions are resampled by {request.resample}",) if resampled else ()
-        return SourceInfo(self._label, data.height, data.width, recorded.fps, notes=notes)
+        return SourceInfo(
+            self._label,
+            data.height,
+            data.width,
+            recorded.fps,
+            notes=notes,
+            cameras=len(data.camera_keys),
+            has_state=True,  # checked by name above
+        )
 
     def _play(self, data: RecordedDataset, request: StreamRequest) -> Iterator[Reading]:
         episodes = range(len(data)) if self._episode is None else [self._episode]
         start_ns, period_ns = 0, round(1e9 / data.fps)
         for number, episode in enumerate(episodes):
-            actions = data.rows(episode).actions if data.action_names else None
+            rows = data.rows(episode)
+            actions = rows.actions if data.action_names else None
+            states = rows.states[:, [data.state_names.index(n) for n in request.state_names]]
             for t, frame in enumerate(data.frames(episode)):
                 # By number: decoding refuses a video whose frames are not evenly spaced.
                 media_ns = start_ns + t * period_ns
@@ -71,6 +81,7 @@ class EpisodeSource(ReadingsSource):
                     actions=None if actions is None or t == 0 else actions[t - 1 : t],
                     plan=None if actions is None else actions[t : t + request.plan_ticks],
                     cut=number > 0 and t == 0,
+                    state=states[t] if request.state_names else None,
                 )
             # One time line for all episodes; the cut keeps histories apart.
             start_ns += data.episode_lengths[episode] * period_ns

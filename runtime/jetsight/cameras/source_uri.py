@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from jetsight.errors import CameraError, UsageError
 if TYPE_CHECKING:
     from jetsight.cameras.gym import Policy
 
+_NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)")
 _KINDS = (
     "a video file, a folder of images, /dev/videoN, rtsp://HOST/..., lerobot:FOLDER[#EPISODE] "
     "or gym:ENV_ID"
@@ -52,6 +55,63 @@ def open_source(
     if "://" in src:
         raise UsageError(f"cannot stream {src!r}: {scheme}:// is not supported; give {_KINDS}")
     return _path(src, clock, rate_hz, declared)
+
+
+def open_sources(
+    src: str | Sequence[str] | Mapping[str, str],
+    *,
+    clock: Clock,
+    rate_hz: float | None = None,
+    seed: int = 0,
+    policy: Policy | None = None,
+    declared: SourceFormat | None = None,
+) -> Source:
+    """Make the source of `src`, or one of several cameras; see `Camera.open`.
+
+    Raises:
+        CameraError: see `open_source`.
+        UsageError: likewise, or a simulator among several sources.
+    """
+    if isinstance(src, (str, os.PathLike)):
+        return open_source(
+            src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy, declared=declared
+        )
+    each = src.values() if isinstance(src, Mapping) else src
+    for text in each:
+        if os.fspath(text).startswith("gym:"):
+            raise UsageError(
+                f"{text} cannot be one of several sources, as each would simulate a world of its "
+                "own; give it alone, it delivers all its cameras"
+            )
+    from jetsight.cameras.several import SeveralSources
+
+    opened = [open_source(text, clock=clock, rate_hz=rate_hz, declared=declared) for text in each]
+    if isinstance(src, Mapping):
+        return SeveralSources(dict(zip(src, opened, strict=True)), clock)
+    return SeveralSources(opened, clock) if len(opened) > 1 else opened[0]
+
+
+def named_sources(texts: Sequence[str]) -> str | Sequence[str] | Mapping[str, str]:
+    """Parse the `--source` options of a command: `SRC`, or `NAME=SRC` for each camera by name.
+
+    Raises:
+        UsageError: only some have a name, or a name is repeated.
+
+    Example:
+        >>> named_sources(["front=/dev/video0", "wrist=/dev/video2"])
+        {'front': '/dev/video0', 'wrist': '/dev/video2'}
+    """
+    # A file may have such a name itself.
+    parts = [None if os.path.exists(text) else _NAMED.fullmatch(text) for text in texts]
+    if not any(parts):
+        return texts[0] if len(texts) == 1 else texts
+    names = [part[1] for part in parts if part is not None]
+    if len(names) != len(texts) or len(set(names)) != len(names):
+        raise UsageError(
+            f"--source {' --source '.join(texts)} is not usable; name every camera once, as in "
+            "--source front=/dev/video0 --source wrist=/dev/video2, or none of them"
+        )
+    return {part[1]: part[2] for part in parts if part is not None}
 
 
 def _path(src: str, clock: Clock, rate_hz: float | None, declared: SourceFormat) -> Source:

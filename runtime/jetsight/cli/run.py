@@ -24,9 +24,11 @@ _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surpris
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--source",
+    "sources",
     required=True,
+    multiple=True,
     help="A video file, a folder of images, /dev/videoN, rtsp://..., lerobot:FOLDER[#EPISODE] or "
-    "gym:ENV_ID.",
+    "gym:ENV_ID. For a model of several cameras once per camera: NAME=SRC, or in its order.",
 )
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option(
@@ -61,7 +63,7 @@ _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surpris
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def run(
     bundle: Path,
-    source: str,
+    sources: tuple[str, ...],
     frames: int | None,
     rate_hz: float | None,
     fps: float | None,
@@ -80,11 +82,12 @@ def run(
     read it with jetsight.stream.jsonl.read.
     """
     from jetsight.cameras import Camera, SourceFormat
+    from jetsight.cameras.source_uri import named_sources
     from jetsight.datasets.picture import PictureFormat
     from jetsight.session import Session
 
-    declared = SourceFormat(fps, PictureFormat(bits, channels))
-    camera = Camera.open(source, rate_hz=rate_hz, seed=seed, declared=declared)
+    source, declared = ", ".join(sources), SourceFormat(fps, PictureFormat(bits, channels))
+    camera = Camera.open(named_sources(sources), rate_hz=rate_hz, seed=seed, declared=declared)
     with Session.open(bundle, backend, family, threads=threads) as session:
         stream = session.stream(camera, frames=frames)
         try:
@@ -94,13 +97,13 @@ def run(
                     show(forecast)
         finally:
             if camera.started:  # a source that never opened has no summary
-                summary = {
-                    "source": source,
-                    **session.summary(),
+                lost = {
                     "rejected": camera.rejected,
                     "last_defect": camera.last_defect,
+                    "unpaired": dict(camera.unpaired),
                     "notes": list(camera.info.notes),
                 }
+                summary = {"source": source, **session.summary(), **lost}
                 click.echo(json.dumps(summary) if as_json else "\n".join(describe(summary)))
 
 
@@ -122,6 +125,9 @@ def describe(summary: dict[str, Any]) -> Iterator[str]:
     if summary["rejected"]:
         yield f"{summary['rejected']} rejected, the last because {summary['last_defect']}"
     yield from summary["notes"]
+    unpaired = [f"{name} {count}" for name, count in summary.get("unpaired", {}).items() if count]
+    if unpaired:
+        yield f"frames without a partner in time: {', '.join(unpaired)}"
     rows = [
         (name, *(f"{summary[name][key]:.3f}" for key in ("p50", "p99", "max")))
         for name in _MEASURED
