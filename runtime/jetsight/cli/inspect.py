@@ -80,7 +80,8 @@ def _camera(facts: Manifest) -> Iterator[tuple[str, str]]:
     order = frame.channel_order
     hz = facts.timing.camera_hz
     yield "frame", f"{frame.height_px} x {frame.width_px} px, {order}, {hz:g} Hz"
-    yield "in graph", f"crop {height} x {width} at ({top}, {left}), resize {rows} x {columns}"
+    via = "" if frame.via is None else f"resize {frame.via[0]} x {frame.via[1]} as in training, "
+    yield "in graph", f"crop {height} x {width} at ({top}, {left}), {via}resize {rows} x {columns}"
 
 
 def _actions(facts: Manifest) -> Iterator[str]:

@@ -135,9 +135,11 @@ class FrameResize:
         new_h, new_w = self.size_hw
         # Rows first: interleaved pixels `[h, w * 3]` are a matrix already.
         x = self._rows @ frame_u8.reshape(crop_h, crop_w * 3).astype(np.float32)
-        x = np.matmul(self._columns, x.reshape(new_h, crop_w, 3))
+        # One product of all rows and colours is several times as fast as one per row.
+        by_colour = x.reshape(new_h, crop_w, 3).swapaxes(1, 2).reshape(-1, crop_w)
+        y = by_colour @ self._columns.T
         # Weights sum to one, so only rounding of float32 can leave 0..255.
-        return np.clip(np.rint(x), 0, 255).reshape(new_h, new_w, 3)
+        return np.clip(np.rint(y), 0, 255).reshape(new_h, 3, new_w).swapaxes(1, 2)
 
 
 @dataclass(frozen=True)

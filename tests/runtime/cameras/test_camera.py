@@ -149,7 +149,10 @@ def test_rejected_frames_are_counted_in_the_index_and_explained() -> None:
 @pytest.mark.parametrize(
     ("fps", "notes"),
     [
-        (30.0, ("30 frames per second on the model's 10 Hz: the one nearest to each tick is used",)),
+        (
+            30.0,
+            ("30 frames per second on the model's 10 Hz: the one nearest to each tick is used",),
+        ),
         (10.03, ()),
         (9.6, ()),
         (None, ()),

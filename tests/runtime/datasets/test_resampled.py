@@ -1,4 +1,4 @@
-"""A faster recording read at a model's rate: the frames, states and actions of the declared rule."""
+"""A faster recording read at a model's rate: frames, states and actions by the declared rule."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_rates_that_agree_or_are_too_slow_stay_as_they_are() -> None:
     for fps in (10, 10.04, 5):
         data = CountedDataset([11], fps=fps)
         assert at_rate(data, 10, "hold") is data
+    wanted = CountedDataset([1], fps=10).spec
     with pytest.raises(DataError, match=r"recorded at 5 Hz, but the model steps at 10 Hz"):
-        wanted = CountedDataset([1], fps=10).spec
         check_dataset_fits("x", at_rate(CountedDataset([11], fps=5), 10, "hold").spec, wanted)
 
 
