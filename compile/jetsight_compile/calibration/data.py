@@ -23,9 +23,9 @@ import torch
 
 from jetsight.bundle.manifest import DataDigest
 from jetsight.bundle.model_spec import FrameSpec
-from jetsight.datasets.dataset import RecordedDataset
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
 from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
-from jetsight.datasets.open import open_for
+from jetsight.datasets.open import open_for, say_notes
 from jetsight.datasets.resampled import at_rate
 from jetsight.errors import DataError
 from jetsight_compile.calibration.camera_frames import EmbeddedFrames, FrameRows
@@ -114,12 +114,18 @@ class Episodes:
     held_out: Side
 
 
-def load_episodes(path: Path, model: WorldModel, trained: FrameSpec | None = None) -> Episodes:
+def load_episodes(
+    path: Path,
+    model: WorldModel,
+    features: FeatureMap | None = None,
+    trained: FrameSpec | None = None,
+) -> Episodes:
     """Read, check, split and encode a recorded dataset.
 
     Args:
         path: of the dataset.
         model: that it calibrates.
+        features: which features are actions, states and frames, where that is not clear.
         trained: frame of training, of a model that was given a larger camera; recordings of that
             size serve as well.
 
@@ -128,7 +134,7 @@ def load_episodes(path: Path, model: WorldModel, trained: FrameSpec | None = Non
             reasons in the module's docstring.
     """
     # The metadata first, so that a dataset that does not fit costs no decoding.
-    recording = read_recording(open_recording(path, model, trained))
+    recording = read_recording(open_recording(path, model, features, trained))
     _check_content(recording, path)
     halves, episodes = split(recording), len(recording.starts) - 1
     numbers = (tuple(range(0, episodes, 2)), tuple(range(1, episodes, 2)))
@@ -147,7 +153,10 @@ def spread(count: int, most: int) -> npt.NDArray[np.int64]:
 
 
 def open_recording(
-    path: Path, model: WorldModel, trained: FrameSpec | None = None
+    path: Path,
+    model: WorldModel,
+    features: FeatureMap | None = None,
+    trained: FrameSpec | None = None,
 ) -> RecordedDataset:
     """Open a dataset at the model's rate; refuse one that cannot calibrate it, by its metadata.
 
@@ -156,10 +165,12 @@ def open_recording(
             two episodes.
     """
     wanted = model.recording_spec
-    dataset = at_rate(open_for(path, wanted), wanted.hz, model.action.resample)
+    dataset = at_rate(open_for(path, wanted, features), wanted.hz, model.action.resample)
     if trained is not None and _size(dataset.spec) == (trained.height_px, trained.width_px):
         wanted = replace(wanted, height_px=trained.height_px, width_px=trained.width_px)
     check_dataset_fits(path, dataset.spec, wanted)
+    dataset.verify()
+    say_notes(dataset)
     if len(dataset) < 2:
         raise DataError(
             f"{path}: {len(dataset)} episodes; compiling needs at least 2, one to calibrate with "

@@ -22,6 +22,7 @@ from jetsight.cameras.source import (
 from jetsight.cameras.source_uri import open_sources
 from jetsight.cameras.tick_grid import TickGrid
 from jetsight.clock import Clock, MonotonicClock
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError, JetsightError, UsageError
 from jetsight.stream.frames import Frame
@@ -94,6 +95,7 @@ class Camera:
         rate_hz: float | None = None,
         seed: int = 0,
         policy: Policy | None = None,
+        features: FeatureMap | None = None,
         declared: SourceFormat | None = None,
         state: Callable[[], NDArray] | None = None,
     ) -> Camera:
@@ -107,6 +109,7 @@ class Camera:
             rate_hz: see `Camera`.
             seed: of a simulated environment.
             policy: drives a simulated environment; random held actions by default.
+            features: which features of a dataset are actions, states and frames.
             declared: rate, bits or channel order that a video or its images do not state.
             state: see `Camera`.
 
@@ -116,7 +119,13 @@ class Camera:
         """
         clock = clock or MonotonicClock()
         source = open_sources(
-            src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy, declared=declared
+            src,
+            clock=clock,
+            rate_hz=rate_hz,
+            seed=seed,
+            policy=policy,
+            features=features,
+            declared=declared,
         )
         return cls(source, clock=clock, rate_hz=rate_hz, state=state)
 

@@ -5,33 +5,40 @@ Shapes: T ticks of an episode, n steps, a size of one robot action.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from jetsight.cameras.readings import ReadingsSource
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
-from jetsight.datasets.dataset import RecordedDataset
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
 from jetsight.datasets.fit import check_dataset_fits
-from jetsight.datasets.open import open_for
+from jetsight.datasets.open import open_for, say_notes
 from jetsight.datasets.resampled import at_rate
 from jetsight.errors import CameraError, DataError
 
+_LOGGER = logging.getLogger("jetsight")
+
 
 class EpisodeSource(ReadingsSource):
-    """Replay of one episode of a LeRobot v3 dataset, or of all of them with cuts between.
+    """Replay of one episode of a recorded dataset, or of all of them with cuts between.
 
     Frame t has the action taken at t - 1, and the recorded actions from t on as its plan.
 
     Args:
         folder: the dataset.
         episode: number of the episode; None for all in order.
+        features: which features are actions, states and frames, where that is not clear.
     """
 
-    def __init__(self, folder: Path, episode: int | None) -> None:
+    def __init__(
+        self, folder: Path, episode: int | None, features: FeatureMap | None = None
+    ) -> None:
         super().__init__(str(folder) + ("" if episode is None else f"#{episode}"))
         self._folder = folder
         self._episode = episode
+        self._features = features
 
     def start(self, request: StreamRequest) -> SourceInfo:
         """Open the dataset.
@@ -39,19 +46,22 @@ class EpisodeSource(ReadingsSource):
         Raises:
             CameraError: it was recorded at another rate or with other actions.
             DataError: it cannot be read.
-            UsageError: there is no such episode.
+            UsageError: there is no such episode or feature, or several cameras.
         """
         wanted = request.recording_spec
-        recorded = open_for(self._folder, wanted)
+        recorded = open_for(self._folder, wanted, self._features)
         data = at_rate(recorded, request.camera_hz, request.resample)
         if not data.action_names:  # streamed as a plain video: its forecasts are never valid
             wanted = replace(wanted, action_names=())
+            reason = data.missing.get("action", "it has no actions")
+            _LOGGER.warning("%s: streamed without actions: %s", self._folder, reason)
         try:
             check_dataset_fits(self._folder, data.spec, wanted)
         except DataError as error:
             raise CameraError(str(error)) from None
-        if self._episode is not None:
-            data.rows(self._episode)  # a missing episode is an error here, not at the first frame
+        # Now, since an error at the last episode would end a long run.
+        data.verify(None if self._episode is None else [self._episode])
+        say_notes(data)
         self._readings = self._play(data, request)
         resampled = data is not recorded and data.action_names
         notes = (f"recorded actions are resampled by {request.resample}",) if resampled else ()

@@ -51,7 +51,7 @@ class FramePairing:
         self._limit_ns = round(TOLERANCE * period_ns)
         self._waiting: list[deque[TimedReading]] = [deque() for _ in names]
         self._matched_ns: int | None = None
-        self._problem = ""
+        self._nearest: tuple[int, str] | None = None  # miss since the last match, and its text
         self.unpaired = dict.fromkeys(names, 0)
 
     def add(self, camera: int, shot: TimedReading) -> None:
@@ -74,25 +74,32 @@ class FramePairing:
                 self._matched_ns = times[first]
             if apart_ns <= self._limit_ns:
                 self._closer(first, times[last])
-                self._matched_ns, self._problem = times[last], ""
+                self._matched_ns, self._nearest = times[last], None
                 return [shots.popleft() for shots in self._waiting]
-            self._problem = (
-                f"has no partner: camera {self._names[last]!r} is {apart_ns / 1e6:.0f} ms later "
-                f"than {self._names[first]!r}, expected at most {self._limit_ns / 1e6:.0f} ms "
-                f"({TOLERANCE:g} of a period)"
-            )
+            self._note(first, last, apart_ns)
             self._drop(first)
         return None
 
     def overdue(self) -> TimedReading | None:
         """Return a reading that says why no frames match, once per period in which none did."""
         newest = max((s[-1].time_ns for s in self._waiting if s), default=None)
-        if not self._problem or newest is None or self._matched_ns is None:
+        if self._nearest is None or newest is None or self._matched_ns is None:
             return None
         if newest - self._matched_ns < 2 * self._period_ns:
             return None
         self._matched_ns += self._period_ns
-        return TimedReading(self._matched_ns, Reading(None, self._matched_ns, why=self._problem))
+        why, self._nearest = self._nearest[1], None
+        return TimedReading(self._matched_ns, Reading(None, self._matched_ns, why=why))
+
+    def _note(self, first: int, last: int, apart_ns: int) -> None:
+        """Keep the smallest miss: of two cameras out of step, every other pair is further apart."""
+        text = (
+            f"has no partner: camera {self._names[last]!r} is {apart_ns / 1e6:.0f} ms later than "
+            f"{self._names[first]!r}, expected at most {self._limit_ns / 1e6:.0f} ms "
+            f"({TOLERANCE:g} of a period)"
+        )
+        found = (apart_ns, text)
+        self._nearest = found if self._nearest is None else min(self._nearest, found)
 
     def _closer(self, camera: int, time_ns: int) -> None:
         """Drop frames of a faster camera that a later one of it is nearer to the others than."""
@@ -181,9 +188,10 @@ class SeveralSources:
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(_JOIN_S / len(self._threads))
-        self._threads = []
+        # Taken first: the owner and its own camera thread may both close.
+        threads, self._threads = self._threads, []
+        for thread in threads:
+            thread.join(_JOIN_S / len(threads))
         for source in self._sources:
             source.close()
 

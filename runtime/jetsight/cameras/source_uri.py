@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from jetsight.cameras.source import Source, SourceFormat
 from jetsight.clock import Clock
+from jetsight.datasets.dataset import FeatureMap
+from jetsight.datasets.open import detect_format
 from jetsight.errors import CameraError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ def open_source(
     rate_hz: float | None = None,
     seed: int = 0,
     policy: Policy | None = None,
+    features: FeatureMap | None = None,
     declared: SourceFormat | None = None,
 ) -> Source:
     """Make the source of `src` without starting it; see `Camera.open`.
@@ -46,7 +49,7 @@ def open_source(
         return GymSource(rest, seed=seed, policy=policy)
     if scheme == "lerobot":
         _has_its_own(src, declared)
-        return _episodes(rest)
+        return _episodes(rest, features)
     if scheme in ("rtsp", "rtsps"):
         from jetsight.cameras.physical import RtspSource
 
@@ -54,7 +57,7 @@ def open_source(
         return RtspSource(src, clock=clock, declared=declared)
     if "://" in src:
         raise UsageError(f"cannot stream {src!r}: {scheme}:// is not supported; give {_KINDS}")
-    return _path(src, clock, rate_hz, declared)
+    return _path(src, clock, rate_hz, features, declared)
 
 
 def open_sources(
@@ -64,6 +67,7 @@ def open_sources(
     rate_hz: float | None = None,
     seed: int = 0,
     policy: Policy | None = None,
+    features: FeatureMap | None = None,
     declared: SourceFormat | None = None,
 ) -> Source:
     """Make the source of `src`, or one of several cameras; see `Camera.open`.
@@ -74,10 +78,16 @@ def open_sources(
     """
     if isinstance(src, (str, os.PathLike)):
         return open_source(
-            src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy, declared=declared
+            src,
+            clock=clock,
+            rate_hz=rate_hz,
+            seed=seed,
+            policy=policy,
+            features=features,
+            declared=declared,
         )
-    each = src.values() if isinstance(src, Mapping) else src
-    for text in each:
+    texts = src.values() if isinstance(src, Mapping) else src
+    for text in texts:
         if os.fspath(text).startswith("gym:"):
             raise UsageError(
                 f"{text} cannot be one of several sources, as each would simulate a world of its "
@@ -85,7 +95,10 @@ def open_sources(
             )
     from jetsight.cameras.several import SeveralSources
 
-    opened = [open_source(text, clock=clock, rate_hz=rate_hz, declared=declared) for text in each]
+    opened = [
+        open_source(each, clock=clock, rate_hz=rate_hz, features=features, declared=declared)
+        for each in texts
+    ]
     if isinstance(src, Mapping):
         return SeveralSources(dict(zip(src, opened, strict=True)), clock)
     return SeveralSources(opened, clock) if len(opened) > 1 else opened[0]
@@ -114,7 +127,13 @@ def named_sources(texts: Sequence[str]) -> str | Sequence[str] | Mapping[str, st
     return {part[1]: part[2] for part in parts if part is not None}
 
 
-def _path(src: str, clock: Clock, rate_hz: float | None, declared: SourceFormat) -> Source:
+def _path(
+    src: str,
+    clock: Clock,
+    rate_hz: float | None,
+    features: FeatureMap | None,
+    declared: SourceFormat,
+) -> Source:
     if src.startswith("/dev/"):
         from jetsight.cameras.physical import DeviceSource
 
@@ -123,9 +142,9 @@ def _path(src: str, clock: Clock, rate_hz: float | None, declared: SourceFormat)
     # From the right, because a folder's name may hold a # as well.
     path, (folder, _, episode) = Path(src), src.rpartition("#")
     # Before the plain folder: a dataset is one, too.
-    if _is_dataset(path) or (episode.isdecimal() and _is_dataset(Path(folder))):
+    if detect_format(path) or (episode.isdecimal() and detect_format(Path(folder))):
         _has_its_own(src, declared)
-        return _episodes(src)
+        return _episodes(src, features)
     if path.is_dir():
         from jetsight.cameras.images import ImageFolderSource
 
@@ -137,15 +156,15 @@ def _path(src: str, clock: Clock, rate_hz: float | None, declared: SourceFormat)
     raise CameraError(f"there is no camera or file {src!r}; give {_KINDS}")
 
 
-def _episodes(text: str) -> Source:
+def _episodes(text: str, features: FeatureMap | None) -> Source:
     from jetsight.cameras.lerobot import EpisodeSource
 
     folder, mark, episode = text.rpartition("#")
     if not mark:
-        return EpisodeSource(Path(text), None)
+        return EpisodeSource(Path(text), None, features)
     if not episode.isdecimal():
         raise UsageError(f"episode {episode!r} in {text!r} is not a number; write FOLDER#3")
-    return EpisodeSource(Path(folder), int(episode))
+    return EpisodeSource(Path(folder), int(episode), features)
 
 
 def _has_its_own(src: str, declared: SourceFormat) -> None:
@@ -162,7 +181,3 @@ def _paces_itself(src: str, declared: SourceFormat) -> None:
             f"{src} is live and paces itself; leave out --fps, which is the rate of recorded "
             "frames: --rate sets that of a camera"
         )
-
-
-def _is_dataset(path: Path) -> bool:
-    return (path / "meta" / "info.json").is_file()

@@ -14,6 +14,7 @@ import click
 import numpy as np
 
 from jetsight.bundle.planner_spec import MOST_ITERATIONS
+from jetsight.cli.dataset_options import dataset_options
 from jetsight.cli.table import fields, table
 from jetsight.plan_report.report import PlanReport, as_json
 from jetsight.planning.plan import BROKEN_COST, PlanReason
@@ -75,6 +76,7 @@ _FRAME = "an image, IMG,IMG of several cameras, or DATASET#EPISODE:TICK for a re
 @click.option("--high", metavar="X,Y", help="Largest action.")
 @click.option("--no-constraint", is_flag=True, help="Plan without the bundle's hazards.")
 @click.option("--resize", is_flag=True, help="Resize frames of another size than the model's.")
+@dataset_options
 @click.option(
     "--library",
     type=click.Path(path_type=Path),

@@ -12,7 +12,9 @@ from typing import Any, TextIO
 
 import click
 
+from jetsight.cli.dataset_options import dataset_options
 from jetsight.cli.table import table
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.stream.frames import Forecast
 from jetsight.terminal import TerminalLine
 
@@ -30,6 +32,7 @@ _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surpris
     help="A video file, a folder of images, /dev/videoN, rtsp://..., lerobot:FOLDER[#EPISODE] or "
     "gym:ENV_ID. For a model of several cameras once per camera: NAME=SRC, or in its order.",
 )
+@dataset_options
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option(
     "--rate",
@@ -64,6 +67,7 @@ _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surpris
 def run(
     bundle: Path,
     sources: tuple[str, ...],
+    features: FeatureMap,
     frames: int | None,
     rate_hz: float | None,
     fps: float | None,
@@ -87,7 +91,13 @@ def run(
     from jetsight.session import Session
 
     source, declared = ", ".join(sources), SourceFormat(fps, PictureFormat(bits, channels))
-    camera = Camera.open(named_sources(sources), rate_hz=rate_hz, seed=seed, declared=declared)
+    camera = Camera.open(
+        named_sources(sources),
+        rate_hz=rate_hz,
+        seed=seed,
+        features=features,
+        declared=declared,
+    )
     with Session.open(bundle, backend, family, threads=threads) as session:
         stream = session.stream(camera, frames=frames)
         try:

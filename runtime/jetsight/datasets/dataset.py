@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.datasets.fit import RecordingSpec
+from jetsight.datasets.labels import RecordingLabels
 from jetsight.datasets.names import ranges
 from jetsight.errors import DataError, UsageError
 
@@ -219,15 +220,28 @@ class RecordedDataset(ABC):
             DataError: a file cannot be read.
         """
 
-    def verify(self) -> None:
-        """Check files, rows and times of all episodes against each other, without decoding.
-
-        Readers check what they read, but an error after minutes of work is too late.
+    def labels(self) -> RecordingLabels:
+        """Read what the dataset declares beside its names; a format may have no such facts.
 
         Raises:
+            DataError: the facts cannot be read.
+        """
+        return RecordingLabels()
+
+    def verify(self, episodes: Sequence[int] | None = None) -> None:
+        """Check files, rows and times of episodes against each other, without decoding a frame.
+
+        Readers check what they read, but an error after minutes of work is too late. Notes on what
+        is odd and harmless are added to `notes`.
+
+        Args:
+            episodes: indices of the episodes; None for all.
+
+        Raises:
+            UsageError: there is no such episode.
             DataError: see `rows` and `frames`.
         """
-        for index in range(len(self)):
+        for index in range(len(self)) if episodes is None else episodes:
             self.rows(index)
 
     def check_cameras(self) -> None:
@@ -277,8 +291,10 @@ class DatasetFormat:
         layout: what a dataset of this format looks like, for messages.
         detect: return whether a folder or file has this layout; must not raise.
         open: open it, also where none of several cameras is chosen.
+        aligns: `open` takes several cameras at once; others are opened once per camera.
     """
 
     layout: str
     detect: Callable[[Path], bool]
     open: Callable[[Path, FeatureMap], RecordedDataset]
+    aligns: bool = False

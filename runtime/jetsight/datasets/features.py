@@ -100,7 +100,10 @@ def choose_vector(
         UsageError: `wanted` is no vector of the dataset.
     """
     if wanted is not None:
-        return _named(role, [_find(role, features, key, where) for key in wanted.split(",")])
+        keys = wanted.split(",")
+        if len(set(keys)) < len(keys):
+            raise UsageError(f"{where}: --map {role}={wanted} repeats a feature; name each once")
+        return _named(role, [_find(role, features, key, where) for key in keys])
     listed = {feature.key: feature for feature in features if feature.listed}
     for key in _EXACT[role]:
         if key in listed:
@@ -134,7 +137,7 @@ def choose_cameras(
         return (colour[0],), ""
     if colour:
         listed = ", ".join(sorted(colour))
-        return (), f"has several cameras; choose one of: {listed}; like --camera {min(colour)}"
+        return (), f"has several cameras; choose one of: {listed}, like --map camera={min(colour)}"
     beside = [camera.key for camera in cameras]
     but = f", only depth: {', '.join(beside)}" if beside else ""
     return (), f"has no colour camera among its features{but}; choose another dataset"

@@ -11,6 +11,7 @@ from jetsight.errors import DataError, did_you_mean
 
 # Wide enough for 29.97 against 30, narrow enough that 200 ticks drift by at most one.
 RATE_TOLERANCE = 0.005
+_MOST_SHOWN = 8  # names in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def check_dataset_fits(where: object, found: RecordingSpec, wanted: RecordingSpe
 def _check_frames(where: object, found: RecordingSpec, wanted: RecordingSpec) -> None:
     own_hw, wanted_hw = (found.height_px, found.width_px), (wanted.height_px, wanted.width_px)
     if own_hw != wanted_hw:
-        mend = _mend(wanted, f"camera = {list(own_hw)} in its [frame]")
+        mend = _mend(wanted, f"camera = {list(own_hw)}", "frame")
         mend = mend if wanted.recipe else camera_mend(own_hw, wanted_hw)
         raise DataError(
             f"{where}: frames are {found.width_px}x{found.height_px}, but the model takes "
@@ -92,7 +93,7 @@ def _check_frames(where: object, found: RecordingSpec, wanted: RecordingSpec) ->
             f"{_convert(where, f'--size {wanted.width_px}x{wanted.height_px}')}, or {mend}"
         )
     if not rates_agree(found.hz, wanted.hz):
-        mend = _mend(wanted, f"camera_hz = {found.hz:g} in its [timing]")
+        mend = _mend(wanted, f"camera_hz = {found.hz:g}", "timing")
         raise DataError(
             f"{where}: recorded at {found.hz:g} Hz, but the model steps at {wanted.hz:g} Hz; "
             f"{_convert(where, f'--hz {wanted.hz:g}')}, or {mend}"
@@ -108,18 +109,28 @@ def _check_actions(where: object, found: RecordingSpec, wanted: RecordingSpec) -
     counted = len(names) == len(expected) and unnamed(ACTION_KEY, len(names)) in (names, expected)
     if names == expected or counted:
         return
+    # A recipe with the same names in another order needs no other feature.
     same = sorted(names) == sorted(expected)
-    other = "" if same else ", or name the feature that holds them with --map action=FEATURE"
+    other = "" if same else ", or choose another feature with --map action=FEATURE"
+    mend = _mend(wanted, f"names = {_listed(names)} and their limits", "action")
     raise DataError(
-        f"{where}: actions are {names}, but the model takes {expected} in this order; use data of "
-        f"its robot, or {_mend(wanted, f'names = {names} in its [action], with their limits')}"
-        f"{other}"
+        f"{where}: actions are {_listed(names)}, but the model takes {_listed(expected)} in this "
+        f"order; use data of its robot, or {mend}{other}"
     )
 
 
-def _mend(wanted: RecordingSpec, keys: str) -> str:
+def _listed(names: list[str]) -> str:
+    """Format names; of many only the first ones."""
+    if len(names) <= _MOST_SHOWN:
+        return str(names)
+    return f"{str(names[:_MOST_SHOWN])[:-1]}, ...] ({len(names)} names)"
+
+
+def _mend(wanted: RecordingSpec, keys: str, table: str) -> str:
     """Say how the model's side could be brought to fit."""
-    return f"set {keys} of recipe {wanted.recipe!r}" if wanted.recipe else "train for this one"
+    if not wanted.recipe:
+        return "train for this one"
+    return f"set {keys} in [{table}] of recipe {wanted.recipe!r}"
 
 
 def camera_mend(found_hw: tuple[int, int], wanted_hw: tuple[int, int]) -> str:
@@ -139,7 +150,7 @@ def _convert(where: object, options: str) -> str:
 
 def _check_cameras(where: object, found: list[str], wanted: list[str]) -> None:
     # One camera without a name is any single camera; a name of its own was chosen by the reader.
-    given = f"--camera {' --camera '.join(wanted or found[:1])}"
+    given = f"--map camera={','.join(wanted or found[:1])}"
     if max(1, len(found)) != max(1, len(wanted)):
         raise DataError(
             f"{where}: frames are of {found or 'one camera'}, but the model takes "

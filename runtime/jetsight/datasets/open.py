@@ -5,6 +5,7 @@ A reader registers by a `DatasetFormat` in `FORMATS`; the first whose `detect` a
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,20 @@ from pathlib import Path
 from jetsight.datasets import lerobot
 from jetsight.datasets.dataset import DatasetFormat, FeatureMap, RecordedDataset
 from jetsight.datasets.fit import RecordingSpec
+from jetsight.datasets.formats import donkeycar, droid, hdf5, rlds, rosbag, video_table
 from jetsight.datasets.several_cameras import SeveralCameras
 from jetsight.errors import DataError
 
-FORMATS: tuple[DatasetFormat, ...] = (lerobot.FORMAT,)
+_LOGGER = logging.getLogger("jetsight")
+FORMATS: tuple[DatasetFormat, ...] = (
+    lerobot.FORMAT,
+    rlds.FORMAT,
+    donkeycar.FORMAT,
+    rosbag.FORMAT,
+    droid.FORMAT,
+    hdf5.FORMAT,
+    video_table.FORMAT,
+)
 _SHOWN = 5  # names of files in a message
 
 
@@ -43,7 +54,7 @@ def open_dataset(
     found = detect_format(path)
     if found is None:
         raise DataError(f"{path} {_unlike(path)}")
-    if len(features.cameras) > 1:
+    if len(features.cameras) > 1 and not found.aligns:
         one_each = (replace(features, cameras=(camera,)) for camera in features.cameras)
         return SeveralCameras([found.open(path, each) for each in one_each])
     dataset = found.open(path, features)
@@ -69,6 +80,12 @@ def open_for(
     """
     features = features or FeatureMap()
     return open_dataset(path, replace(features, cameras=features.cameras or tuple(wanted.cameras)))
+
+
+def say_notes(dataset: RecordedDataset) -> None:
+    """Log what a user must know about a dataset: episodes left out, clocks that differ."""
+    for note in dataset.notes:
+        _LOGGER.warning("%s: %s", dataset.path, note)
 
 
 def detect_format(path: Path) -> DatasetFormat | None:

@@ -73,9 +73,9 @@ class ResampledDataset(RecordedDataset):
         """Compute the SHA-256 over every recorded file."""
         return self._recorded.digest()
 
-    def verify(self) -> None:
+    def verify(self, episodes: Sequence[int] | None = None) -> None:
         """Check files, rows and times of the dataset."""
-        self._recorded.verify()
+        self._recorded.verify(episodes)
 
     def _ticks(self, rows: int) -> TickRows:
         return TickRows.even(rows, self._recorded.fps, self.fps)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.datasets.dataset import RecordedDataset, Rows
+from jetsight.datasets.labels import RecordingLabels
 from jetsight.errors import DataError, UsageError
 
 
@@ -70,14 +71,19 @@ class SeveralCameras(RecordedDataset):
         self.check_index(index)
         return self._views[0].columns(self._places[0][index], names)
 
+    def labels(self) -> RecordingLabels:
+        """Read what the dataset declares beside its names."""
+        return self._views[0].labels()
+
     def digest(self) -> str:
         """Compute the SHA-256 over every recorded file, those of all cameras included."""
         return self._views[0].digest()
 
-    def verify(self) -> None:
+    def verify(self, episodes: Sequence[int] | None = None) -> None:
         """Check the files of all cameras, without decoding a frame."""
-        for view in self._views:
-            view.verify()
+        chosen = range(len(self)) if episodes is None else episodes
+        for view, places in zip(self._views, self._places, strict=True):
+            view.verify([places[index] for index in chosen])
 
     def _stacked(self, index: int) -> Iterator[NDArray[np.uint8]]:
         pairs = zip(self._views, self._places, strict=True)

@@ -8,7 +8,7 @@ Shapes: n frames of the file, h, w frame size.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -115,7 +115,7 @@ class VideoIndex:
                 f"the video is truncated: {AGAIN}"
             )
 
-    def _pictures(self, start: int) -> Iterator[Any]:
+    def _pictures(self, start: int) -> Generator[Any, None, None]:
         """Decode pictures from time stamp `start` on."""
         av = import_av("decoding recorded video")
         for seek in (True, False):

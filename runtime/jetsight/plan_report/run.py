@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.cameras.source import StreamRequest
-from jetsight.datasets.dataset import RecordedDataset
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
 from jetsight.datasets.open import open_for
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import CameraError, UsageError
@@ -81,6 +81,7 @@ class OfflinePlanArgs:
     backend: str | None = None
     family: str | None = None
     threads: int | None = None
+    features: FeatureMap = field(default_factory=FeatureMap)
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def plan_once(
     """
     # Without a family, since frames and options are checked before an engine is chosen.
     spec = PlanSpec.from_manifest(bundle.manifest)
-    reader = StartReader(spec.stream, args.resize)
+    reader = StartReader(spec.stream, args.resize, features=args.features)
     request, start = _read(args, spec, reader)
     library = _library(args, spec)
     with Session.open(bundle, args.backend, args.family, threads=args.threads) as session:
@@ -235,7 +236,7 @@ def _library(args: OfflinePlanArgs, spec: PlanSpec) -> _Library | None:
     if args.library is None:
         return None
     stream = spec.stream
-    data = open_for(args.library, StreamRequest.of(stream).recording_spec)
+    data = open_for(args.library, StreamRequest.of(stream).recording_spec, args.features)
     if (data.height, data.width) != (stream.height_px, stream.width_px):
         raise CameraError(
             f"{data.path} has frames of {data.width}x{data.height} px, but the model takes "

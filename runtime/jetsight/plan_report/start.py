@@ -17,7 +17,7 @@ from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.images import SUFFIXES, read_image
 from jetsight.cameras.source import SourceInfo, StreamRequest, defect
 from jetsight.clock import Clock
-from jetsight.datasets.dataset import RecordedDataset
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
 from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.open import open_for
 from jetsight.datasets.pyav import resize
@@ -93,11 +93,13 @@ class StartReader:
         spec: of the model.
         resize: bring frames of another size to the model's, instead of refusing them.
         resized: filled with the frames that were resized.
+        features: which features of a dataset are actions, states and frames.
     """
 
     spec: StreamSpec
     resize: bool = False
     resized: list[Resized] = field(default_factory=list)
+    features: FeatureMap = field(default_factory=FeatureMap)
 
     def frame(self, text: str) -> NDArray:
         """Read the frame of an image file or a recorded tick.
@@ -149,7 +151,8 @@ class StartReader:
                 f"the model reads the state {listed} beside {text[:200]!r}; add {option} {listed} "
                 "with its numbers"
             )
-        return self._states(self._open(place), place, (place.tick,))[0]
+        state: NDArray = self._states(self._open(place), place, (place.tick,))[0]
+        return state
 
     def still(
         self,
@@ -224,7 +227,8 @@ class StartReader:
         )
 
     def _open(self, place: EpisodeTick) -> RecordedDataset:
-        return open_for(place.folder, StreamRequest.of(self.spec).recording_spec)
+        wanted = StreamRequest.of(self.spec).recording_spec
+        return open_for(place.folder, wanted, self.features)
 
     def _states(self, data: RecordedDataset, place: EpisodeTick, ticks: Sequence[int]) -> NDArray:
         """Read the states `[len(ticks), s]` that the model reads."""

@@ -236,7 +236,8 @@ class PlannerPool:
             return np.full(stream.latent_size, np.nan, np.float32)
         self._encode.run()
         # The engine's view is overwritten by the next camera frame, which it encodes as well.
-        return self._encode.outputs["z"].read().copy()
+        z: NDArray = self._encode.outputs["z"].read().copy()
+        return z
 
 
 def _engines(planning: Planning, planner: PlannerSpec, undo: ExitStack) -> list[Engine]:

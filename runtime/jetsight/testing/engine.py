@@ -180,7 +180,7 @@ class FakeBackend:
         action_size = spec.action_block * spec.step_size
         inputs: Arrays = {"frame_hwc_u8": (spec.frame_shape, np.uint8)}
         if spec.state_names:
-            inputs["state"] = ((len(spec.state_names),), np.float32)
+            inputs = {**inputs, "state": ((len(spec.state_names),), np.float32)}
         outputs: Arrays = {"z": ((spec.latent_size,), np.float32)}
         if name == "forecast":
             inputs = {

@@ -102,7 +102,7 @@ def test_embedded_frames_are_resized_to_the_recorded_ones(crop: str) -> None:
 def held_out(model: WorldModel, folder: Path, *, camera: bool) -> object:
     make = wide_episode if camera else square_episode
     path = write_dataset(folder / "calib", [make(seed) for seed in range(2)])
-    return load_episodes(path, model, TRAINED).held_out
+    return load_episodes(path, model, trained=TRAINED).held_out
 
 
 def shifted(model: WorldModel) -> None:
@@ -144,7 +144,7 @@ def test_recordings_of_neither_size_are_refused(tmp_path: Path) -> None:
     model.take_camera(of_camera(TRAINED, WIDE))
     path = write_dataset(tmp_path / "calib", [square_episode(s, side=32) for s in range(2)])
     with pytest.raises(DataError, match="frames are 32x32, but the model takes 72x56"):
-        load_episodes(path, model, TRAINED)
+        load_episodes(path, model, trained=TRAINED)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,9 @@ from jetsight_train.model.preprocess import whole_frame
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.objectives import ObjectiveConfig
 from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Recipe, StateRecipe
-from jetsight_train.record import dataset, dataset_stats, episode, video
+from jetsight_train.record.dataset import assemble
+from jetsight_train.record.description import DatasetDescription
+from jetsight_train.record.staging import EpisodeRows, write_episode
 
 SIDE, BLOCK, HISTORY, HORIZON, LATENT = 24, 2, 3, 2, 16
 NAMES, FPS = ("dy", "dx"), 10
@@ -170,20 +171,11 @@ def write_dataset(
     """A LeRobot dataset of these frames `[T, h, w, 3]` and actions `[T, a]`."""
     staging = target.with_name(f"{target.name}-staging")
     staging.mkdir(parents=True)
-    for index, (frames, actions) in enumerate(episodes):
-        episode.video_path(staging, index).write_bytes(video.encode(frames, fps))
-        rows, length = io.BytesIO(), len(frames)
-        np.savez(
-            rows,
-            states=np.zeros((length, 1), np.float32),
-            actions=actions,
-            rewards=np.zeros(length, np.float32),
-            done=np.arange(length) == length - 1,
-            histogram=dataset_stats.histogram(frames),
-        )
-        episode.rows_path(staging, index).write_bytes(rows.getvalue())
     size_hw = episodes[0][0].shape[1:3]
-    about = dataset.DatasetDescription("push", "tiny", fps, size_hw, ["none"], list(names))
+    about = DatasetDescription("push", "tiny", fps, size_hw, ["none"], list(names), extra=())
+    for index, (frames, actions) in enumerate(episodes):
+        rows = EpisodeRows(actions, np.zeros((len(frames), 1), np.float32))
+        write_episode(staging, index, rows, frames, about)
     with new_directory(target) as folder:
-        dataset.assemble(folder, staging, len(episodes), about)
+        assemble(folder, staging, range(len(episodes)), about)
     return target

@@ -93,7 +93,7 @@ def test_a_source_without_the_state_or_with_other_cameras_is_refused_at_the_star
     check_start(info, REQUEST)
     with pytest.raises(CameraError, match="arm has no state, but the model reads x, grip"):
         check_start(dataclasses.replace(info, has_state=False), REQUEST)
-    with pytest.raises(CameraError, match="--source front=... --source wrist=..."):
+    with pytest.raises(CameraError, match=r"--source front=\.\.\. --source wrist=\.\.\."):
         check_start(dataclasses.replace(info, cameras=1), REQUEST)
     with pytest.raises(CameraError, match="frames of 2 cameras, but the model takes one camera"):
         check_start(info, StreamRequest.of(tiny_spec()))
@@ -104,6 +104,9 @@ def test_a_robot_with_its_own_loop_gives_the_state_with_the_frame() -> None:
     session = Session(SPEC, backend.load(b"encode"), backend.load(b"forecast"), clock=clock)
     image = np.full(SPEC.frame_shape, 100, np.uint8)
     given = session.step(Frame(image, state=KNOWN))
-    assert given is not None and given.z is not None and given.z[0] == pytest.approx(100.75)
+    assert given is not None
+    assert given.z is not None
+    assert given.z[0] == pytest.approx(100.75)
     missing = session.step(Frame(image, index=1, tick=1))
-    assert missing is not None and missing.reason is Reason.STATE_UNKNOWN
+    assert missing is not None
+    assert missing.reason is Reason.STATE_UNKNOWN

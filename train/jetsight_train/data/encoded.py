@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jetsight.datasets.dataset import Episode
+from jetsight.datasets.dataset import Episode, FeatureMap
 from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
 from jetsight.datasets.open import open_dataset, open_for
 from jetsight.errors import DataError
@@ -79,20 +79,23 @@ def tracks_of(
     return Tracks(replace(recording, frames_u8=no_frames), latents, columns)
 
 
-def read_tracks(model: WorldModel, path: Path, columns: Sequence[str]) -> Tracks:
-    """Decode and encode a LeRobot dataset, one episode in memory at a time.
+def read_tracks(
+    model: WorldModel, path: Path, columns: Sequence[str], features: FeatureMap | None = None
+) -> Tracks:
+    """Decode and encode a recorded dataset, one episode in memory at a time.
 
     Args:
         model: the frozen model.
         path: folder of the dataset.
         columns: names of the states or other recorded columns to read.
+        features: see `check_metadata`.
 
     Raises:
         DataError: unreadable, of another robot or camera, or without one of `columns`.
     """
-    dataset = check_metadata(path, model.recording_spec)
+    dataset = check_metadata(path, model.recording_spec, features)
     # Before the long work, so that a typo costs no time.
-    extra = read_recorded(path, columns, spec=model.recording_spec)
+    extra = read_recorded(path, columns, None, model.recording_spec, features)
     latents: list[Tensor] = []
     wanted, columns_of = model.recording_spec.state_names, list(dataset.state_names)
     places = [columns_of.index(name) for name in wanted]
@@ -110,6 +113,7 @@ def read_recorded(
     names: Sequence[str],
     episodes: Sequence[int] | None = None,
     spec: RecordingSpec | None = None,
+    features: FeatureMap | None = None,
 ) -> dict[str, FloatArray]:
     """Read those of `names` that are columns of their own and not states: `[F]` each.
 
@@ -118,13 +122,14 @@ def read_recorded(
         names: names of states or columns.
         episodes: episodes to read; None for all.
         spec: of the model, which names the cameras; None for a dataset of one camera.
+        features: see `check_metadata`.
 
     Raises:
         DataError: a name is neither a state nor a column of one number; the nearest is named.
     """
     if not names:
         return {}
-    dataset = open_dataset(path) if spec is None else open_for(path, spec)
+    dataset = open_dataset(path, features) if spec is None else open_for(path, spec, features)
     # A state is checked and read with the recording.
     names = list(dict.fromkeys(name for name in names if name not in dataset.state_names))
     if not names:

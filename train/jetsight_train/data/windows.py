@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from jetsight.datasets.dataset import Episode, RecordedDataset
+from jetsight.datasets.dataset import Episode, FeatureMap, RecordedDataset
 from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
 from jetsight.datasets.names import ACTION_KEY, unnamed
-from jetsight.datasets.open import open_dataset, open_for
+from jetsight.datasets.open import open_dataset, open_for, say_notes
 from jetsight.errors import DataError
 from jetsight_train.data.columns import FloatArray
 from jetsight_train.progress import progress
@@ -81,19 +81,34 @@ class Recording:
         return selected, rows
 
 
-def check_metadata(path: Path, spec: RecordingSpec) -> RecordedDataset:
+def check_metadata(
+    path: Path, spec: RecordingSpec, features: FeatureMap | None = None
+) -> RecordedDataset:
     """Open a dataset, and refuse one that does not fit `spec` before anything is decoded.
 
+    Facts that a user must know, such as missing episodes, are logged as warnings.
+
+    Args:
+        path: folder or file of the dataset.
+        spec: of the model.
+        features: which features are actions, states and frames, where that is not clear.
+
     Raises:
-        DataError: unreadable, or of other cameras, another rate or robot.
+        DataError: unreadable, contradicting itself, or of other cameras, another rate or robot.
+        UsageError: a feature of `features` does not exist, or several could be meant.
     """
-    dataset = open_for(path, spec)
+    dataset = open_for(path, spec, features)
     check_dataset_fits(path, dataset.spec, spec)
+    dataset.verify()
+    say_notes(dataset)
     return dataset
 
 
 def load_recording(
-    path: Path, most: int | None = None, spec: RecordingSpec | None = None
+    path: Path,
+    most: int | None = None,
+    spec: RecordingSpec | None = None,
+    features: FeatureMap | None = None,
 ) -> Recording:
     """Decode a recorded dataset into memory, episode by episode.
 
@@ -101,11 +116,13 @@ def load_recording(
         path: folder of the dataset.
         most: number of leading episodes to read; None for all.
         spec: of the model that takes it, which names the cameras; None for the only camera.
+        features: see `check_metadata`.
 
     Raises:
         DataError: the dataset is unreadable, or holds no episode.
     """
-    return read_recording(open_dataset(path) if spec is None else open_for(path, spec), most)
+    opened = open_dataset(path, features) if spec is None else open_for(path, spec, features)
+    return read_recording(opened, most)
 
 
 def read_recording(dataset: RecordedDataset, most: int | None = None) -> Recording:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from jetsight.bundle.model_spec import ActionSpec, StateSpec
 from jetsight.clock import Clock, MonotonicClock
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.datasets.fit import check_dataset_fits
 from jetsight.errors import ArtefactError, DataError, UsageError
 from jetsight.storage.atomic import write_file
@@ -103,14 +104,14 @@ def measured_action(recipe: Recipe, actions: FloatArray, where: object) -> Actio
         ) from None
 
 
-def check_training_data(recipe: Recipe, path: Path) -> None:
+def check_training_data(recipe: Recipe, path: Path, features: FeatureMap | None = None) -> None:
     """Refuse a dataset that does not fit the recipe, before a frame of it is decoded.
 
     Raises:
         DataError: another camera, rate or robot, episodes shorter than a window, no column that an
             anchor needs, or actions without a valid neutral one.
     """
-    dataset = check_metadata(path, recipe.recording_spec)
+    dataset = check_metadata(path, recipe.recording_spec, features)
     for entry in recipe.anchors:
         check_known(entry.column, dataset.state_names, str(path))
     check_lengths(dataset.episode_lengths, recipe.window, recipe.timing.action_block, path)

@@ -7,8 +7,10 @@ rate is another. Then rows get frames of another time, or of another episode, an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from jetsight.datasets.fit import rates_agree
 from jetsight.datasets.lerobot.episodes import EpisodeLocation
@@ -30,12 +32,14 @@ def by_video(places: Sequence[EpisodeLocation]) -> dict[Path, list[EpisodeLocati
     return {path: sorted(group, key=lambda each: each.start_s) for path, group in found.items()}
 
 
-def check_table(folder: Path, places: Sequence[EpisodeLocation], fps: float) -> list[str]:
+def check_table(
+    folder: Path, videos: Mapping[Path, Sequence[EpisodeLocation]], fps: float
+) -> list[str]:
     """Check the clips of a table of episodes against each other and against the lengths.
 
     Args:
         folder: the dataset.
-        places: all episodes of the table.
+        videos: all episodes of the table, by their video.
         fps: frames per second.
 
     Returns:
@@ -45,7 +49,7 @@ def check_table(folder: Path, places: Sequence[EpisodeLocation], fps: float) -> 
         DataError: a clip is shorter than its rows, or two clips overlap.
     """
     where, longer = folder / EPISODES_V3, []
-    for group in by_video(places).values():
+    for group in videos.values():
         filled = group[0].start_s
         for place, before in zip(group, [None, *group], strict=False):
             frames = _clip_frames(place, fps)
@@ -153,8 +157,10 @@ def _check_rate(index: VideoIndex, fps: float) -> None:
         return
     seconds = float(index.times_s[-1])
     drift = abs((len(index) - 1) / fps - seconds) * fps
-    # Two frames measure no rate; a slow drift over a long file is that of 29.97 against 30.
-    if drift > _HALF and not rates_agree(rate, fps):
+    # Two frames measure no rate; a slow drift over a long file is that of 29.97 against 30; a lost
+    # frame changes the mean alone.
+    usual = 1 / float(np.median(np.diff(index.times_s)))
+    if drift > _HALF and not rates_agree(rate, fps) and not rates_agree(usual, fps):
         raise DataError(
             f"{index.path} runs at {rate:.4g} frames per second by its own time stamps, but "
             f"meta/info.json says {fps:g} frames per second; if it has one frame per row and "
@@ -171,6 +177,7 @@ def _check_firsts(
 ) -> float:
     """Refuse clips whose frames are not at their times, or are shared; return the worst offset."""
     times, worst, free = index.times_s, 0.0, 0
+    exact = len(index) == sum(clip.length for clip in clips)
     for clip in clips:
         first = firsts[clip.number]
         stop = first + clip.length
@@ -188,7 +195,7 @@ def _check_firsts(
                 "from_timestamp, or record again"
             )
         worst, free = max(worst, off), stop
-        _check_gaps(index, clip, first, fps, exact=len(index) == sum(c.length for c in clips))
+        _check_gaps(index, clip, first, fps, exact=exact)
     return worst if declared else 0.0
 
 
@@ -196,12 +203,11 @@ def _check_gaps(
     index: VideoIndex, clip: EpisodeLocation, first: int, fps: float, *, exact: bool
 ) -> None:
     """Refuse a clip with a lost frame, where no count proves that each row has its own."""
-    steps = (
-        index.times_s[first + 1 : first + clip.length]
-        - index.times_s[first : first + clip.length - 1]
-    ) * fps
-    lost = (steps > 1 + _HALF).nonzero()[0]
-    if len(lost) and not exact:
+    if exact:
+        return
+    steps = np.diff(index.times_s[first : first + clip.length]) * fps
+    lost = np.flatnonzero(steps > 1 + _HALF)
+    if len(lost):
         at = first + int(lost[0])
         raise DataError(
             f"{index.path} has no frame for {steps[lost[0]] / fps:.3g} s after "

@@ -6,6 +6,7 @@ Version 2 lists them in `meta/episodes.jsonl` and keeps one file each; version 3
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def locate(
     read = _locate_v2 if layout == "v2" else _locate_v3
     found = sorted(read(folder, info, camera, finder), key=lambda place: place.number)
     numbers = [place.number for place in found]
-    twice = next((a for a, b in zip(numbers, numbers[1:], strict=False) if a == b), None)
+    twice = next((a for a, b in itertools.pairwise(numbers) if a == b), None)
     if twice is not None:
         raise DataError(f"{folder / 'meta'} lists episode {twice} twice; copy the dataset again")
     if not found:

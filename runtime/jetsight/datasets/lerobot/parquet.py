@@ -56,7 +56,7 @@ def unlisted_columns(file: Path, known: Sequence[str]) -> list[RecordedFeature]:
     found = []
     with _opened(file) as reader:
         keys = [key for key in reader.schema_arrow.names if key not in known]
-        first = next(reader.iter_batches(batch_size=1, columns=keys), None) if keys else None
+        first: Any = next(reader.iter_batches(batch_size=1, columns=keys), None) if keys else None
         for key in keys if first is not None and first.num_rows else ():
             try:
                 shape = np.asarray(first[key][0].as_py(), dtype=np.float32).shape

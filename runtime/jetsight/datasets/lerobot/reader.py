@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from jetsight.datasets.dataset import DatasetFormat, FeatureMap, RecordedDataset, Rows
 from jetsight.datasets.features import VectorChoice, choose_cameras, choose_vector
 from jetsight.datasets.fit import rates_agree
+from jetsight.datasets.labels import RecordingLabels
 from jetsight.datasets.lerobot import clips, episodes
 from jetsight.datasets.lerobot import info as lerobot_info
 from jetsight.datasets.lerobot.episodes import EpisodeLocation
 from jetsight.datasets.lerobot.files import FileFinder
+from jetsight.datasets.lerobot.labels import read_labels
 from jetsight.datasets.lerobot.parquet import check_finite, read_table, to_matrix, unlisted_columns
 from jetsight.datasets.lerobot.stamps import check_stamps
 from jetsight.datasets.names import ACTION_KEY, unnamed
@@ -55,6 +57,7 @@ class LeRobotDataset(RecordedDataset):
         self._find_episodes()
         self._choose_vectors(features, missing)
         self.missing = missing
+        self._newest: tuple[tuple[object, ...], Any] | None = None
         self._videos: dict[Path, tuple[VideoIndex, dict[int, int]]] = {}
 
     @classmethod
@@ -145,10 +148,16 @@ class LeRobotDataset(RecordedDataset):
             total.update(f"{name}\0{size}\0{content}\n".encode())
         return total.hexdigest()
 
-    def verify(self) -> None:
+    def labels(self) -> RecordingLabels:
+        """Read the tasks, and units and limits where they are noted."""
+        choices = (self._actions, self._states)
+        return read_labels(self.path, self._info, self._layout, choices, self.episode_numbers)
+
+    def verify(self, episodes: Sequence[int] | None = None) -> None:
         """Check files, rows, times and clips against each other, without decoding a frame."""
-        super().verify()
-        for video in clips.by_video(self._places):
+        super().verify(episodes)
+        chosen = self._places if episodes is None else [self._places[i] for i in episodes]
+        for video in clips.by_video(chosen):
             self._video(video)
 
     def _choose_camera(self, features: FeatureMap, missing: dict[str, str]) -> None:
@@ -174,7 +183,8 @@ class LeRobotDataset(RecordedDataset):
         info, key = self._info, next(iter(self.camera_keys), None)
         video = key if key is not None and lerobot_info.is_video(info, key) else None
         self._listed = episodes.locate(self.path, info, self._layout, video, self._finder)
-        notes = clips.check_table(self.path, self._listed, float(info.fps))
+        self._clips = clips.by_video(self._listed)
+        notes = clips.check_table(self.path, self._clips, float(info.fps))
         self._places, left_out = episodes.present(self.path, self._listed)
         total, count = info.total_episodes, len(self._listed)
         if info.codebase_version and not info.codebase_version.startswith(self._layout):
@@ -214,8 +224,9 @@ class LeRobotDataset(RecordedDataset):
         """Open a video once, with the first frames of all episodes in it."""
         if path not in self._videos:
             index = VideoIndex.read(path)
-            group = clips.by_video(self._listed)[path]
-            firsts, notes = clips.place_clips(index, group, self.fps, declared=self._declared)
+            firsts, notes = clips.place_clips(
+                index, self._clips[path], self.fps, declared=self._declared
+            )
             self.notes += tuple(notes)
             self._videos[path] = index, firsts
         return self._videos[path]
@@ -226,9 +237,7 @@ class LeRobotDataset(RecordedDataset):
         if self._layout == "v2":  # a file of its own
             table = read_table(place.data_file, ["frame_index", *wanted], optional)
         else:
-            # A v3 file holds many episodes, so only row groups that may hold this one are read.
-            keys = ["episode_index", "frame_index", *wanted]
-            table = read_table(place.data_file, keys, optional, place.number)
+            table = self._shared_table(place, ["episode_index", "frame_index", *wanted], optional)
             rows = np.flatnonzero(table["episode_index"].to_numpy() == place.number)
             table = table.take(rows)
         # A missing or repeated row would shift actions against frames without any other sign.
@@ -239,6 +248,19 @@ class LeRobotDataset(RecordedDataset):
                 f"frames 0..{place.length - 1} in order; {AGAIN}"
             )
         return table
+
+    def _shared_table(
+        self, place: EpisodeLocation, keys: Sequence[str], optional: Sequence[str]
+    ) -> Any:
+        """Read columns of a file of many episodes, with at least the rows of `place`."""
+        if set(keys) & set(self.camera_keys):
+            # Pictures are large: only the row groups that may hold the episode are read.
+            return read_table(place.data_file, keys, optional, place.number)
+        request = (place.data_file, *keys, *optional)
+        if self._newest is None or self._newest[0] != request:
+            # Episodes are read in order, and one row group may hold a thousand of them.
+            self._newest = request, read_table(place.data_file, keys, optional)
+        return self._newest[1]
 
     def _joined(self, table: Any, choice: VectorChoice, place: EpisodeLocation) -> Any:
         """Read the features of a choice side by side: float32 [T,n], finite."""

@@ -28,7 +28,7 @@ def check_stamps(stamps_s: NDArray[np.float64], fps: float, where: object) -> ND
     """
     if not len(stamps_s):
         return stamps_s
-    times_s = stamps_s - stamps_s[0]
+    times_s: NDArray[np.float64] = stamps_s - stamps_s[0]
     steps_s = np.diff(times_s)
     if (steps_s <= 0).any():
         at = int(np.flatnonzero(steps_s <= 0)[0])

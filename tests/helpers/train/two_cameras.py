@@ -1,4 +1,4 @@
-"""A tiny robot with two cameras and a state: its world, its datasets and its models."""
+"""A tiny robot with two cameras and a state: its world, its recordings and its recipe."""
 
 from __future__ import annotations
 
@@ -10,26 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import torch
 
-from helpers.compile.tiny_model import (
-    BLOCK,
-    CONV,
-    FPS,
-    HISTORY,
-    HORIZON,
-    LATENT,
-    NAMES,
-    SIDE,
-    VIT,
-    randomise_weights,
-    settle_norms,
-)
-from jetsight.bundle.model_spec import ActionSpec, StateSpec, TimingSpec
+from jetsight.bundle.model_spec import TimingSpec
 from jetsight.storage.atomic import new_directory
-from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig
-from jetsight_train.model.preprocess import whole_frame
-from jetsight_train.model.world_model import WorldModel
+from jetsight_train.data.windows import Recording
+from jetsight_train.model.config import ConvConfig, ModelConfig, PredictorConfig, ViTConfig
 from jetsight_train.objectives import ObjectiveConfig
 from jetsight_train.recipe import (
     ActionRecipe,
@@ -40,6 +25,10 @@ from jetsight_train.recipe import (
 )
 from jetsight_train.record import dataset, dataset_stats, episode, video
 
+SIDE, BLOCK, HISTORY, HORIZON, LATENT = 24, 2, 3, 2, 16
+NAMES, FPS = ("dy", "dx"), 10
+CONV = ConvConfig((12, 16), (4, 3), (2, 2), 32)
+VIT = ViTConfig(width=16, depth=2, heads=2, mlp=32, patch=8, projector=24)
 CAMERAS = ("front", "wrist")
 KEYS = tuple(f"observation.images.{name}" for name in CAMERAS)
 COLUMNS = ("y", "x", "mode", "speed")  # `mode` never changes
@@ -88,39 +77,27 @@ def config_of(*, vit: bool = False, shared: bool = True, conv: ConvConfig = CONV
     return ModelConfig(LATENT, HISTORY, HORIZON, predictor, shared_trunk=shared, **encoder)
 
 
-def fused_model(
-    *,
-    cameras: tuple[str, ...] = CAMERAS,
-    state: bool = True,
-    camera: tuple[int, int] = (SIDE, SIDE),
-    **config: object,
-) -> WorldModel:
-    """A random fused model in which every weight, bias, norm and statistic has its own value."""
-    torch.manual_seed(0)
-    action = ActionSpec(
-        NAMES, ("px", "px"), (-3.0, -3.0), (3.0, 3.0), None, (0.0, 0.0), (0.3, -0.2), (1.7, 1.4)
-    )
-    spec = StateSpec(STATE, STATE_UNITS, (12.0, 20.0, 2.0), (6.0, 12.0, 1.0)) if state else None
-    model = WorldModel(
-        config_of(**config),  # type: ignore[arg-type]
-        whole_frame(camera, (SIDE, SIDE), cameras),
-        TimingSpec(float(FPS), BLOCK),
-        action,
-        state=spec,
-        state_hidden=16,
-    )
-    randomise_weights(model)
-    frames, _, states = fused_episode(99, length=80)
-    high, wide = (-(-side // SIDE) for side in camera)
-    frames = frames.repeat(high, axis=2).repeat(wide, axis=3)[:, :, : camera[0], : camera[1]]
-    seen = frames if len(cameras) > 1 else frames[:, 0]
-    given = torch.from_numpy(model_states(states)) if state else None
-    return settle_norms(model, lambda: model.encode(torch.from_numpy(seen.copy()), given))
-
-
 def model_states(states: np.ndarray) -> np.ndarray:
     """The columns that the model reads, in its order."""
     return np.ascontiguousarray(states[:, [COLUMNS.index(name) for name in STATE]])
+
+
+def fused_recording(episodes: int = 4, length: int = 40, first: int = 0) -> Recording:
+    """The same as `fused_dataset` in memory, without a codec."""
+    each = [fused_episode(first + seed, length) for seed in range(episodes)]
+    frames, actions, states = (np.concatenate(parts) for parts in zip(*each, strict=True))
+    return Recording(
+        frames_u8=frames,
+        actions=actions,
+        states=states,
+        starts=np.arange(0, len(frames) + 1, length),
+        fps=float(FPS),
+        action_names=NAMES,
+        state_names=COLUMNS,
+        digest="fused",
+        name="fused",
+        cameras=KEYS,
+    )
 
 
 def fused_dataset(target: Path, episodes: int = 4, length: int = 40) -> Path:
