@@ -96,7 +96,8 @@ class StateRecipe:
 class ActionRecipe:
     """The robot's action, one value per dimension; the normaliser is measured on the training set.
 
-    Without `neutral`, the mean of the training set is the neutral action.
+    Without `neutral`, the mean of the training set is the neutral action. `resample` is the rule by
+    which the actions of a faster recording are brought to the model's rate, see `ActionSpec`.
     """
 
     names: tuple[str, ...]
@@ -105,6 +106,7 @@ class ActionRecipe:
     high: tuple[float, ...]
     rate_limit_per_s: tuple[float, ...] | None = None
     neutral: tuple[float, ...] | None = None
+    resample: Literal["hold", "mean"] = "hold"
 
     def __post_init__(self) -> None:
         """Refuse what `ActionSpec` refuses, before there is a training set to measure."""
@@ -128,6 +130,7 @@ class ActionRecipe:
             neutral=mean if self.neutral is None else self.neutral,
             mean=mean,
             std=std,
+            resample=self.resample,
         )
 
 

@@ -37,6 +37,7 @@ class StreamSpec:
         surprise_scale: typical one-block prediction error in units of that spread.
         surprise_limit: normalised surprise that one held-out frame in a thousand exceeds.
         action_names: of the dimensions of one robot action; empty if not known.
+        resample: rule for the actions of a faster recording, see `ActionSpec.resample`.
         cameras: names of the cameras in the order of a frame; empty for one without a name.
         state_names: of the numbers that `encode` takes beside the frame; empty without a state.
     """
@@ -53,6 +54,7 @@ class StreamSpec:
     surprise_scale: float = 1.0
     surprise_limit: float = float("inf")
     action_names: tuple[str, ...] = ()
+    resample: str = "hold"
     cameras: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ()
 
@@ -72,6 +74,7 @@ class StreamSpec:
             surprise_scale=manifest.latent.surprise_scale,
             surprise_limit=manifest.latent.surprise_quantiles.p999,
             action_names=manifest.action.names,
+            resample=manifest.action.resample,
             cameras=manifest.frame.cameras,
             state_names=() if manifest.state is None else manifest.state.names,
         )

@@ -94,7 +94,8 @@ def _camera(facts: Manifest) -> Iterator[tuple[str, str]]:
         yield "state", ", ".join(f"{name} [{unit}]" for name, unit in pairs)
     inputs = [f"{name} {dtype} {shape}" for name, (dtype, shape) in _encode_inputs(facts).items()]
     yield "encode takes", f"{', '.join(inputs)}; one frame per call"
-    yield "in graph", f"crop {height} x {width} at ({top}, {left}), resize {rows} x {columns}"
+    via = "" if frame.via is None else f"resize {frame.via[0]} x {frame.via[1]} as in training, "
+    yield "in graph", f"crop {height} x {width} at ({top}, {left}), {via}resize {rows} x {columns}"
 
 
 def _encode_inputs(facts: Manifest) -> dict[str, tuple[str, list[int]]]:

@@ -28,6 +28,7 @@ from jetsight.datasets.lerobot.labels import read_labels
 from jetsight.datasets.lerobot.parquet import check_finite, read_table, to_matrix, unlisted_columns
 from jetsight.datasets.lerobot.stamps import check_stamps
 from jetsight.datasets.names import ACTION_KEY, unnamed
+from jetsight.datasets.picture import PictureReader
 from jetsight.datasets.pictures import cell_bytes, decode_picture
 from jetsight.datasets.video import AGAIN, VideoIndex
 from jetsight.errors import DataError, UsageError, did_you_mean
@@ -118,7 +119,8 @@ class LeRobotDataset(RecordedDataset):
             frames = self._embedded(cells, place.data_file)
         else:
             video, firsts = self._video(place.video_file)
-            frames = video.frames(firsts[place.number], place.length)
+            reader = self._pictures(place.video_file)
+            frames = video.frames(firsts[place.number], place.length, reader)
         return self._sized(frames, place)
 
     def rows(self, index: int) -> Rows:
@@ -287,11 +289,16 @@ class LeRobotDataset(RecordedDataset):
         return check_stamps(stamps.astype(np.float64), self.fps, _where(place))
 
     def _embedded(self, cells: Sequence[Any], file: Path) -> Iterator[NDArray[np.uint8]]:
+        reader = self._pictures(file)
         for row, cell in enumerate(cells):
             data = cell_bytes(cell, self.path)
             if data is None:
                 raise DataError(f"{file} has no embedded picture in row {row}; {AGAIN}")
-            yield decode_picture(data, f"{file} row {row}")
+            yield decode_picture(data, f"{file} row {row}", reader)
+
+    def _pictures(self, file: Path) -> PictureReader:
+        form = lerobot_info.picture_format(self._info, self.camera_key)
+        return PictureReader(str(file), form, lerobot_info.DECLARE_BITS)
 
     def _sized(
         self, frames: Iterator[NDArray[np.uint8]], place: EpisodeLocation
