@@ -25,6 +25,14 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--env", "env_id", default="gym_pusht/PushT-v0", show_default=True, help="Gymnasium id."
 )
+@click.option(
+    "--camera",
+    "cameras",
+    multiple=True,
+    metavar="KEY",
+    help="Observation to take frames from, like pixels.top, or render; again for each further "
+    "camera. [default: the only picture, else the render]",
+)
 @click.option("--episodes", default=100, show_default=True, help="How many.")
 @click.option("--seed", default=0, show_default=True, help="Base seed of all randomness.")
 @click.option("--against", metavar="CKPT", help="Checkpoint to run beside it in PyTorch.")

@@ -53,6 +53,7 @@ class EvalConfig:
         threads: CPU threads of every engine and of torch; more make results depend on the machine.
         workers: processes that share the episodes.
         films: number of first episodes whose pictures are kept.
+        cameras: observations to take frames from; see `EnvironmentSpec`.
 
     Raises:
         UsageError: a number is out of range, or two settings exclude each other.
@@ -72,6 +73,7 @@ class EvalConfig:
     threads: int = 1
     workers: int = 1
     films: int = 0
+    cameras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -96,6 +98,7 @@ class EvalConfig:
         region, use = self.region, self.use
         return {
             "env": self.env_id,
+            "cameras": list(self.cameras),
             "episodes": self.episodes,
             "seed": self.seed,
             "baselines": self.baselines,

@@ -17,6 +17,8 @@ from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.manifest import Manifest
 from jetsight.errors import BundleError, DataError, JetsightError, UsageError
 from jetsight.session import Session
+from jetsight.simulators.environment import Environment
+from jetsight.simulators.spec import EnvironmentSpec
 from jetsight_compile.closed_loop import arms
 from jetsight_compile.closed_loop.agents import Agent, baselines
 from jetsight_compile.closed_loop.arms import TorchModel
@@ -34,7 +36,6 @@ from jetsight_compile.closed_loop.rollout import EpisodeResult, EpisodeTrace, ru
 from jetsight_compile.closed_loop.statistics import check_scipy
 from jetsight_compile.closed_loop.task import PushingState, Region
 from jetsight_compile.pipeline.environment import machine_spec, versions
-from jetsight_train.record.environments import PixelEnvironment, open_environment
 
 # Libraries whose version can change the rows.
 _SIMULATORS = ("gymnasium", "gym-pusht", "pymunk", "scipy")
@@ -227,7 +228,7 @@ class Lab:
 
     def __init__(
         self,
-        environment: PixelEnvironment,
+        environment: Environment,
         rules: Rules,
         agents: Mapping[str, Agent],
         closing: Sequence[Session] = (),
@@ -277,11 +278,20 @@ def open_lab(settings: EvalConfig) -> Lab:
     reference = arms.load_reference(settings, manifest)
     rules = _rules(settings, manifest, reference)
     ticks = rules.driver_ticks + rules.budget
-    environment = open_environment(settings.env_id, rules.size_hw, ticks)
+    spec = EnvironmentSpec(
+        settings.env_id,
+        rules.size_hw,
+        cameras=settings.cameras,
+        hz=manifest.timing.camera_hz,
+        steps=ticks,
+    )
+    environment = Environment.open(spec)
     sessions: list[Session] = []
     try:
+        environment.check_actions(manifest.action.names)
+        environment.probe()
         PushingState(environment.state_names, settings.env_id)
-        _check_actions(environment, manifest)
+        _check_bounds(environment, manifest)
         sessions.append(arms.deployed_session(bundle, settings))
         use = arms.resolve(settings, sessions[0])
         agents = arms.planning(BUNDLE, FREE, sessions[0], use, settings)
@@ -334,10 +344,10 @@ def _region_of(reference: TorchModel | None) -> Region:
     )
 
 
-def _check_actions(environment: PixelEnvironment, manifest: Manifest) -> None:
+def _check_bounds(environment: Environment, manifest: Manifest) -> None:
     low, high = environment.action_low, environment.action_high
     action = manifest.action
-    if len(action.low) != len(low) or (low > action.low).any() or (high < action.high).any():
+    if (low > action.low).any() or (high < action.high).any():
         raise UsageError(
             f"environment {environment.env_id!r} takes actions from {low.tolist()} to "
             f"{high.tolist()}, but the model acts from {list(action.low)} to {list(action.high)}; "

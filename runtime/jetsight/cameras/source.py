@@ -71,6 +71,7 @@ class SourceInfo:
         fps: its own rate; None without one (a folder of images).
         physical: a real sensor: it paces itself, may be lost and reconnected, and its noise never
             repeats exactly the same pixels.
+        simulated: its frames are drawn, so a black one is a picture and no covered lens.
     """
 
     label: str
@@ -78,6 +79,7 @@ class SourceInfo:
     width_px: int
     fps: float | None
     physical: bool = False
+    simulated: bool = False
 
 
 @dataclass(slots=True)
@@ -156,7 +158,7 @@ def check_start(info: SourceInfo, request: StreamRequest) -> None:
         )
 
 
-def defect(image: NDArray | None, request: StreamRequest) -> str | None:
+def defect(image: NDArray | None, request: StreamRequest, *, simulated: bool = False) -> str | None:
     """Describe why a frame must not reach the encoder; None for a valid one."""
     if image is None:
         return "could not be decoded"
@@ -166,6 +168,6 @@ def defect(image: NDArray | None, request: StreamRequest) -> str | None:
     if image.shape != expected:
         return f"is {list(image.shape)}, expected {list(expected)}"
     # A maximum allocates nothing, and real darkness has noise.
-    if int(image.max()) == 0:
+    if not simulated and int(image.max()) == 0:
         return "is all black, as from a covered lens or a lost cable"
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,20 +26,22 @@ def open_source(
     clock: Clock,
     rate_hz: float | None = None,
     seed: int = 0,
-    policy: Policy | None = None,
+    policy: Policy | str | None = None,
+    cameras: Sequence[str] = (),
 ) -> Source:
     """Make the source of `src` without starting it; see `Camera.open`.
 
     Raises:
         CameraError: there is no such file, folder or device.
-        UsageError: `src` is of no known kind.
+        UsageError: `src` is of no known kind, or has nothing to drive or to choose.
     """
     src = os.fspath(src)
     scheme, _, rest = src.partition(":")
     if scheme == "gym":
         from jetsight.cameras.gym import GymSource
 
-        return GymSource(rest, seed=seed, policy=policy)
+        return GymSource(rest, seed=seed, policy=policy, cameras=cameras)
+    _only_simulated(src, policy, cameras)
     if scheme == "lerobot":
         return _episodes(rest)
     if scheme in ("rtsp", "rtsps"):
@@ -48,6 +51,14 @@ def open_source(
     if "://" in src:
         raise UsageError(f"cannot stream {src!r}: {scheme}:// is not supported; give {_KINDS}")
     return _path(src, clock, rate_hz)
+
+
+def _only_simulated(src: str, policy: object, cameras: Sequence[str]) -> None:
+    for option, value in (("--policy", policy), ("--camera", cameras)):
+        if value:
+            raise UsageError(
+                f"{src} is no simulated environment, so {option} has no meaning; leave it out"
+            )
 
 
 def _path(src: str, clock: Clock, rate_hz: float | None) -> Source:
