@@ -129,8 +129,9 @@ class Environment:
             for seed in range(_TRIES):
                 first = self.reset(seed)
                 second, _, over = self.step(self._actions.neutral)
-                for name in self.keep:
-                    kept_column(name, [first.kept[name], second.kept[name]])
+                with self._reported("reset and step 1"):
+                    for name in self.keep:
+                        kept_column(name, [first.kept[name], second.kept[name]])
                 if not over:
                     break
         except DataError as problem:

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.util
 import inspect
+import math
 import os
 import sys
 import warnings
@@ -15,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from jetsight.errors import JetsightError, MissingDependency, UsageError, first_line
+from jetsight.simulators.pictures import LEAST_PX
 
 PUSHT = "gym_pusht/PushT-v0"
 # Our own environments are registered when their id is used: id -> module with `register()`.
@@ -101,7 +103,10 @@ def _drawing(gymnasium: Any, name: str, size_hw: tuple[int, int]) -> dict[str, A
     spec = gymnasium.spec(name)
     entry = spec.entry_point
     maker = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
-    options: dict[str, Any] = {"observation_height": size_hw[0], "observation_width": size_hw[1]}
+    # Twice the size or more where the camera's own would be taken for codes; resized later.
+    times = math.ceil(LEAST_PX / min(size_hw))
+    height, width = (side * times for side in size_hw)
+    options: dict[str, Any] = {"observation_height": height, "observation_width": width}
     # "pixels_agent_pos" and the like are pixels too.
     if not str(spec.kwargs.get("obs_type", "")).startswith("pixels"):
         options["obs_type"] = "pixels"
