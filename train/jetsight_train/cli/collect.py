@@ -135,7 +135,7 @@ def _run(recipe: Any, out: str, options: dict[str, Any]) -> None:
         result = record(recipe, out, progress=bar.update, **how)
     took_s = (clock.now_ns() - start_ns) / 1e9
     if options["as_json"]:
-        digest = LeRobotDataset.open(result.path).digest()
+        digest = LeRobotDataset.open(result.path, result.cameras[0]).digest()
         row = asdict(result) | {"path": str(result.path), "seconds": took_s, "sha256": digest}
         click.echo(json.dumps(row))
         return

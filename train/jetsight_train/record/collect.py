@@ -35,12 +35,13 @@ from jetsight_train.record.staging import hold, rows_path, staging_of
 
 @dataclass(frozen=True)
 class Collected:
-    """Result of `collect`: the dataset folder and how much is in it."""
+    """Result of `collect`: the dataset folder and what is in it."""
 
     path: Path
     episodes: int
     frames: int
     resumed: int  # episodes of an earlier, interrupted recording
+    cameras: tuple[str, ...]
 
 
 def collect(
@@ -87,7 +88,8 @@ def collect(
             frames = dataset.assemble(folder, staging, recipe.episodes, description)
         # After the dataset has its name: a kill in between costs disk space, not episodes.
         shutil.rmtree(staging)
-    return Collected(final, recipe.episodes, frames, recipe.episodes - len(missing))
+    kept = recipe.episodes - len(missing)
+    return Collected(final, recipe.episodes, frames, kept, description.cameras)
 
 
 def describe(recipe: episode.RecordingRecipe) -> DatasetDescription:
