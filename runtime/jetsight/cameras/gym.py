@@ -50,6 +50,7 @@ class GymSource:
         self._policy = policy
         self._cameras = tuple(cameras)
         self._env: Environment | None = None
+        self._plan: NDArray | None = None
 
     def start(self, request: StreamRequest) -> SourceInfo:
         """Make and reset the environment.
@@ -71,6 +72,7 @@ class GymSource:
             self._env.probe()
             self._image = self._env.reset(self._seed).frame_hwc_u8
             self._drive = self._driver(self._env)
+            # Before the first frame, so that a policy that cannot drive is refused here.
             self._plan = self._planned(self._env)
         except (UsageError, DataError) as problem:
             raise CameraError(str(problem)) from problem
@@ -94,7 +96,8 @@ class GymSource:
         cut = self._done
         if cut:
             self._restart(env)
-        plan, self._plan = self._plan if self._plan is not None else self._planned(env), None
+        plan = self._planned(env) if self._plan is None else self._plan
+        self._plan = None
         # The last action belongs to the episode before.
         executed, media_ns = None if cut else self._executed, self._ticks * self._period_ns
         reading = Reading(self._image, media_ns, actions=executed, plan=plan, cut=cut)

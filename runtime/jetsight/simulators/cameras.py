@@ -66,6 +66,7 @@ class CameraSet:
         parts = parts_of(space)
         chosen = [_named(name, parts) for name in names] or [self._only(parts)]
         self._sources = chosen
+        self._drawn: list[tuple[int, ...]] = []
         self.names = tuple(source.name for source in chosen)
 
     def frame(self, observation: Any, render: Callable[[], Any]) -> NDArray[np.uint8]:
@@ -74,10 +75,19 @@ class CameraSet:
         Raises:
             DataError: a picture is unusable.
         """
-        pictures = [
-            resize(source.picture(observation, render), *self._size_hw) for source in self._sources
+        pictures = [source.picture(observation, render) for source in self._sources]
+        self._drawn = [picture.shape[:2] for picture in pictures]
+        frames = [resize(picture, *self._size_hw) for picture in pictures]
+        return frames[0] if len(frames) == 1 else np.stack(frames)
+
+    def squeezed(self) -> list[str]:
+        """Describe the cameras whose last picture had other proportions than a frame."""
+        height, width = self._size_hw
+        return [
+            f"pictures of {name!r} are {w}x{h}, so a frame of {width}x{height} shows them squeezed"
+            for name, (h, w) in zip(self.names, self._drawn, strict=False)
+            if abs(w * height - h * width) > 0.02 * h * width
         ]
-        return pictures[0] if len(pictures) == 1 else np.stack(pictures)
 
     def _only(self, parts: Sequence[ObservationPart]) -> PictureSource:
         """Choose the only colour picture that is observed, else the render."""

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.datasets.fit import rates_agree
-from jetsight.errors import DataError, JetsightError, UsageError, first_line
+from jetsight.bundle.model_spec import labels
+from jetsight.errors import ArtefactError, DataError, JetsightError, UsageError, first_line
 from jetsight.signals import deferred_signals
 from jetsight.simulators import registry
 from jetsight.simulators.actions import ActionVector
 from jetsight.simulators.cameras import CameraSet
 from jetsight.simulators.observations import InfoReader, StateReader, kept_column, parts_of
 from jetsight.simulators.pusht import PushTWrapper
-from jetsight.simulators.spec import EnvironmentSpec, Observation
+from jetsight.simulators.spec import EnvironmentMetadata, EnvironmentSpec, Observation
 
 _log = logging.getLogger("jetsight")
 _NEARLY_BLACK = 16  # of 255: no larger value in two pictures is a scene
@@ -52,7 +52,7 @@ class Environment:
 
     def __init__(self, spec: EnvironmentSpec, env: Any) -> None:
         self.spec, self.env_id, self._env = spec, spec.env_id, env
-        metadata = _Metadata(spec.env_id, getattr(env, "metadata", None))
+        metadata = EnvironmentMetadata(getattr(env, "metadata", None))
         self._actions = _actions_of(env, spec, metadata)
         self.action_low, self.action_high = self._actions.low, self._actions.high
         self.action_names, self.action_units = self._actions.names, self._actions.units
@@ -62,6 +62,7 @@ class Environment:
         self._state = StateReader(parts_of(env.observation_space))
         self.state_names = metadata.names("state_names", len(self._state.names))
         self.state_names = self.state_names or self._state.names
+        _check_labels(self.state_names)
         self.state_units = metadata.names("state_units", len(self.state_names))
         self._info = InfoReader(spec.keep or metadata.names("keep"))
         self.keep = self._info.names
@@ -78,7 +79,7 @@ class Environment:
             UsageError: it is unknown, or has no usable picture, action, rate or name.
         """
         env = registry.make(spec.env_id, spec.size_hw, spec.steps)
-        env = _WRAPPERS.get(spec.env_id, lambda inner: inner)(env)
+        env = _WRAPPERS.get(spec.env_id.rpartition(":")[2], lambda inner: inner)(env)
         try:
             with _named(spec.env_id):
                 return cls(spec, env)
@@ -123,8 +124,6 @@ class Environment:
         Raises:
             UsageError: pictures are black, an episode ends at once, or the environment fails.
         """
-        for note in self.notes:
-            _log.warning("%s: %s", self.env_id, note)
         try:
             for seed in range(_TRIES):
                 first = self.reset(seed)
@@ -144,6 +143,9 @@ class Environment:
         brightest = max(int(each.frame_hwc_u8.max()) for each in (first, second))
         if brightest < _NEARLY_BLACK:
             raise UsageError(f"environment {self.env_id!r}: {self._darkness(brightest)}")
+        self.notes += tuple(self._cameras.squeezed())
+        for note in self.notes:
+            _log.warning("%s: %s", self.env_id, note)
 
     def check_actions(self, names: Sequence[str]) -> None:
         """Refuse a model whose actions have other names or another number.
@@ -220,65 +222,23 @@ class Environment:
             ) from problem
 
 
-class _Metadata:
-    """The parts of an environment's `metadata` that are used, checked."""
-
-    def __init__(self, env_id: str, metadata: Any) -> None:
-        self._env_id, self._values = env_id, metadata or {}
-
-    def rate(self, wanted_hz: float | None) -> tuple[float, list[str]]:
-        """Agree on the rate; returns it, and a note if the environment declares none."""
-        declared = self._values.get("render_fps")
-        if declared is None and wanted_hz is None:
-            raise UsageError(
-                "it has no known frame rate (render_fps of its metadata); give it with --fps"
-            )
-        if declared is None:
-            assert wanted_hz is not None
-            return wanted_hz, [
-                f"declares no rate (render_fps of its metadata); taken as {wanted_hz:g} per second"
-            ]
-        if not _is_rate(declared):
-            raise UsageError(
-                f"its metadata has render_fps {declared!r}, expected 0.01 to 1000; correct it"
-            )
-        if wanted_hz is not None and not rates_agree(float(declared), wanted_hz):
-            raise UsageError(
-                f"it runs at {declared:g} steps per second (render_fps of its metadata), but "
-                f"{wanted_hz:g} are wanted; leave --fps out, or use the environment that the model "
-                "was trained in"
-            )
-        return float(declared), []
-
-    def names(self, key: str, size: int | None = None) -> list[str]:
-        """Read a list of texts, which is empty or has `size` entries."""
-        values = self._values.get(key)
-        if values is None:
-            return []
-        found = [values] if isinstance(values, str) else [str(value) for value in values]
-        if size is not None and len(found) != size:
-            raise UsageError(
-                f"its metadata has {len(found)} {key} ({', '.join(found)}), expected {size}; "
-                "correct the environment"
-            )
-        return found
-
-
 def _offers_state(env: Any) -> bool:
     return callable(getattr(env, "exact_state", None))
 
 
-def _is_rate(value: Any) -> bool:
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and 0.01 <= value <= 1000
-
-
-def _actions_of(env: Any, spec: EnvironmentSpec, metadata: _Metadata) -> ActionVector:
+def _actions_of(env: Any, spec: EnvironmentSpec, metadata: EnvironmentMetadata) -> ActionVector:
     names = spec.action_names or metadata.names("action_names")
     # Units of the metadata belong to its names, not to others.
     units = spec.action_units or ([] if spec.action_names else metadata.names("action_units"))
     flat = importlib.import_module("gymnasium.spaces.utils").unflatten
     return ActionVector(env.action_space, names, units, flat)
+
+
+def _check_labels(state_names: Sequence[str]) -> None:
+    try:
+        labels("state names", state_names)
+    except ArtefactError as problem:
+        raise UsageError(f"{problem}; declare others as state_names of its metadata") from None
 
 
 def _finite_reward(reward: Any) -> float:

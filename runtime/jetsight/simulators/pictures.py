@@ -151,7 +151,7 @@ def _floats(form: ArrayFormat, low: float, high: float) -> ArrayFormat:
 
 
 def to_rgb(array: Any, form: ArrayFormat) -> tuple[NDArray[np.uint8], ArrayFormat]:
-    """Convert one array to `uint8 [h,w,3]` RGB.
+    """Convert one array to `uint8 [h,w,3]` RGB, in memory of its own.
 
     Args:
         array: in the format.
@@ -171,7 +171,8 @@ def to_rgb(array: Any, form: ArrayFormat) -> tuple[NDArray[np.uint8], ArrayForma
         values = np.rint((values.astype(np.float64) - black) * (255.0 / (white - black)))
     if values.shape[2] == 1:
         values = np.broadcast_to(values, (*values.shape[:2], 3))
-    return np.ascontiguousarray(values[..., :3], dtype=np.uint8), form
+    # A copy: many simulators draw every picture into the same memory.
+    return np.array(values[..., :3], np.uint8, order="C"), form
 
 
 def _ordered(array: Any, form: ArrayFormat) -> NDArray[Any]:

@@ -144,6 +144,21 @@ class Large(Odd):
         return scene(self.tick, 120, 160)
 
 
+class SharedMemory(Odd):
+    """Draws every picture and every state into the same arrays."""
+
+    observation_space = Dict(pixels=PIXELS, state=VECTOR)
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.shared = {"pixels": scene(0), "state": np.zeros(2, np.float32)}
+
+    def observe(self) -> Any:
+        self.shared["pixels"][:] = scene(self.tick)
+        self.shared["state"][:] = self.tick
+        return self.shared
+
+
 class DepthAndPixels(Odd):
     observation_space = Dict(cam_depth=Box(0, 255, (H, W, 3), np.uint8), pixels=PIXELS)
 
@@ -358,6 +373,13 @@ class Nested(Odd):
             "clock": np.float32(self.tick),
             "name": "cup",
         }
+
+
+class SameNames(Odd):
+    observation_space = Dict(pixels=PIXELS, a=VECTOR, a_0=Box(-1.0, 1.0, (), np.float32))
+
+    def observe(self) -> Any:
+        return {"pixels": scene(self.tick), "a": np.zeros(2), "a_0": 0.0}
 
 
 class NanState(Vector):

@@ -77,6 +77,25 @@ def test_another_size_is_resized_as_recordings_are(name: str, size: tuple[int, i
     assert np.array_equal(first(name).frame_hwc_u8, resize(scene(0, *size), H, W))
 
 
+def test_a_picture_of_other_proportions_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    first("WideRender", size_hw=(H, H))
+    assert (
+        "pictures of 'render' are 320x240, so a frame of 32x32 shows them squeezed" in caplog.text
+    )
+    caplog.clear()
+    first("WideRender", size_hw=(24, 32))
+    assert not caplog.records
+
+
+def test_an_observation_stays_what_it_was() -> None:
+    with opened("SharedMemory") as environment:
+        before = environment.reset(0)
+        after, _, _ = environment.step(np.zeros(2, np.float32))
+    assert np.array_equal(before.frame_hwc_u8, scene(0))
+    assert np.array_equal(after.frame_hwc_u8, scene(1))
+    assert (before.state[0], after.state[0]) == (0.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [
@@ -307,6 +326,11 @@ def test_numbers_of_any_depth_are_the_state() -> None:
         ("Odd", {"action_names": ("v", "v")}, ["repeat themselves", "--action-names"]),
         ("Odd", {"action_names": ("v", "a=b")}, ["'a=b'", "--action-names"]),
         ("Odd", {"action_units": ("m",)}, ["1 units", "--units"]),
+        (
+            "SameNames",
+            {},
+            ["state names ['a_0', 'a_1', 'a_0'] repeat", "state_names of its metadata"],
+        ),
         ("Misnamed", {}, ["2 state_names (x, y), expected 0"]),
         ("Rover", {"keep": ("info.hits",)}, ["no 'hits'", "did you mean 'info.hit'?"]),
         ("Rover", {"keep": ("hit",)}, ["cannot keep 'hit'", "--keep info.hit"]),
