@@ -13,7 +13,7 @@ import pytest
 from helpers.bad_input import Capture, Case, Table, check, here, write_video
 from helpers.runtime.bundle_factory import make_bundle
 from helpers.runtime.live_bundle import make_live_bundle
-from helpers.runtime.odd_environments import odd
+from helpers.simulators.environments import odd
 
 from jetsight.bundle import manifest
 

@@ -17,7 +17,7 @@ from helpers.compile.planning_bundle import BUDGET, PLANNER, SIDE, Compiled, in_
 from helpers.compile.tiny_model import write_dataset
 from helpers.runtime import live_planner
 from helpers.runtime.bundle_factory import pusht_action
-from helpers.runtime.odd_environments import odd
+from helpers.simulators.environments import odd
 from helpers.train.gym_factory import FADE, needs_pusht
 
 from jetsight import cli

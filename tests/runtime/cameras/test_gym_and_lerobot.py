@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers.paths import RECORDED
 from helpers.runtime.camera_factory import readings
-from helpers.runtime.odd_environments import odd
+from helpers.simulators.environments import odd
 from helpers.train import gym_factory
 
 from jetsight.cameras import StreamRequest
@@ -171,7 +171,7 @@ ODD = StreamRequest(32, 48, 10.0, action_block=2, plan_ticks=6, step_size=2)
 
 
 def test_policy_by_name_knows_its_next_action_alone() -> None:
-    policy = "helpers.runtime.odd_environments:Remembers"
+    policy = "helpers.simulators.drivers:Remembers"
     found = readings(GymSource(odd("Odd"), policy=policy), ODD, limit=6)
     plans = [reading.plan for reading in found]
     assert [plan.shape for plan in plans if plan is not None] == 6 * [(1, 2)]
@@ -181,7 +181,7 @@ def test_policy_by_name_knows_its_next_action_alone() -> None:
 
 
 def test_policy_by_name_starts_anew_with_each_episode() -> None:
-    policy = "helpers.runtime.odd_environments:forward"
+    policy = "helpers.simulators.drivers:forward"
     source = GymSource(gym_factory.FADE, seed=3, policy=policy)
     found = readings(source, FADE, limit=2 * gym_factory.LAST_TICK)
     turns = [float(reading.plan[0, 1]) for reading in found if reading.plan is not None]
@@ -193,7 +193,7 @@ def test_policy_by_name_starts_anew_with_each_episode() -> None:
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        ("helpers.runtime.odd_environments:too_far", "expected -1 to 1"),
+        ("helpers.simulators.drivers:too_far", "expected -1 to 1"),
         ("nowhere.py:act", "there is no file nowhere.py"),
         (lambda environment, n: np.zeros(2), r"plan has shape \[2\], expected \[n, 2\]"),
     ],
@@ -212,7 +212,7 @@ def test_policy_that_cannot_drive_is_refused_at_the_start(policy: Any, words: st
         ("FailsLater", None, "failed in step 4"),
         ("OneStepLater", None, "ended 10 episodes in a row after one step"),
         ("GoesBlack", None, "black or codes"),
-        ("Odd", "helpers.runtime.odd_environments:nan_later", "action 'action_1' is nan"),
+        ("Odd", "helpers.simulators.drivers:nan_later", "action 'action_1' is nan"),
     ],
 )
 def test_environment_that_fails_later_ends_with_the_reason(

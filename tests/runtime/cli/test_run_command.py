@@ -19,7 +19,7 @@ import pytest
 from helpers.paths import RECORDED
 from helpers.runtime.bundle_factory import pusht_action
 from helpers.runtime.live_bundle import make_live_bundle
-from helpers.runtime.odd_environments import odd
+from helpers.simulators.environments import odd
 from helpers.train.gym_factory import needs_pusht
 
 from jetsight import cli
@@ -65,7 +65,7 @@ def test_summary_as_json(bundle: str, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("Odd", ["--policy", "helpers.runtime.odd_environments:forward"]),
+        ("Odd", ["--policy", "helpers.simulators.drivers:forward"]),
         ("TwoViews", ["--camera", "pixels.wrist"]),
         ("WideRender", []),
         ("BlackStart", []),

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.runtime.odd_environments import HZ, H, W, odd, scene
+from helpers.simulators.base import HZ, H, W, scene
+from helpers.simulators.environments import odd
 
 from jetsight.datasets.pyav import resize
 from jetsight.errors import DataError, JetsightError, UsageError

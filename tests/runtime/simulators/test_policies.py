@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.runtime.odd_environments import H, W, odd
+from helpers.simulators.base import H, W
+from helpers.simulators.environments import odd
 
 from jetsight.errors import DataError, UsageError
 from jetsight.simulators.environment import Environment
 from jetsight.simulators.policies import UserPolicy, bounded
 from jetsight.simulators.spec import EnvironmentSpec
 
-HERE = "helpers.runtime.odd_environments"
+HERE = "helpers.simulators.drivers"
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from helpers.runtime.odd_environments import H, W
+from helpers.simulators.base import H, W
 
 from jetsight.errors import MissingDependency, UsageError
 from jetsight.simulators import registry
@@ -16,7 +16,7 @@ from jetsight.simulators.spec import EnvironmentSpec
 
 ROBOT = """
 import gymnasium
-from helpers.runtime.odd_environments import Odd
+from helpers.simulators.base import Odd
 class Robot(Odd): pass
 gymnasium.register("{name}-v0", entry_point="{stem}:Robot")
 """
@@ -38,7 +38,7 @@ def test_a_file_registers_its_environment(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_our_own_environments_are_registered_when_used(monkeypatch: pytest.MonkeyPatch) -> None:
     import gymnasium
-    from helpers.runtime.odd_environments import Odd
+    from helpers.simulators.base import Odd
 
     def register() -> None:
         if "jetsight/Own-v0" not in gymnasium.registry:
@@ -58,7 +58,7 @@ def test_our_own_environments_are_registered_when_used(monkeypatch: pytest.Monke
         ("Nowhere-v0", "cannot make environment 'Nowhere-v0' (NameNotFound"),
         ("jetsight/Nowhere-v0", "cannot make environment 'jetsight/Nowhere-v0'"),
         ("no_such_module:X-v0", "cannot be imported from 'no_such_module'"),
-        ("helpers.runtime.odd_environments:X-v0", "cannot make environment"),
+        ("helpers.simulators.environments:X-v0", "cannot make environment"),
         ("nowhere.py:X-v0", "there is no file nowhere.py"),
     ],
 )
