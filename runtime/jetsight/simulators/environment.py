@@ -8,6 +8,7 @@ Shapes: C cameras, h, w frame size, s state size, a action size.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import logging
 import math
@@ -140,9 +141,9 @@ class Environment:
                 f"environment {self.env_id!r} ended {_TRIES} episodes of {_TRIES} after one step, "
                 "which leaves nothing to learn or forecast; correct it, or remove its time limit"
             )
-        brightest = max(int(each.frame_hwc_u8.max()) for each in (first, second))
-        if brightest < _NEARLY_BLACK:
-            raise UsageError(f"environment {self.env_id!r}: {self._darkness(brightest)}")
+        both = np.maximum(*(_brightest(each.frame_hwc_u8) for each in (first, second)))
+        if both.min() < _NEARLY_BLACK:
+            raise UsageError(f"environment {self.env_id!r}: {self._darkness(both)}")
         self.notes += tuple(self._cameras.squeezed())
         for note in self.notes:
             _log.warning("%s: %s", self.env_id, note)
@@ -176,14 +177,17 @@ class Environment:
         return self._actions.check(action)
 
     def exact_state(self) -> bytes:
-        """Serialize the whole state of the simulator if it offers that, else the observed state.
+        """Serialize the whole state of the simulator if it offers that, else what is observed.
 
-        Equal bytes after equal actions from equal resets mean the same physical state.
+        Equal bytes after equal actions from equal resets mean the same physical state. An
+        environment offers it by a method of this name.
         """
-        exact = next(
-            (each.exact_state for each in (self._env, self.unwrapped) if _offers_state(each)), None
-        )
-        return self.observation.state.tobytes() if exact is None else bytes(exact())
+        for each in (self._env, self.unwrapped):
+            exact = getattr(each, "exact_state", None)
+            if callable(exact):
+                return bytes(exact())
+        seen = self.observation
+        return seen.state.tobytes() + hashlib.sha256(seen.frame_hwc_u8.tobytes()).digest()
 
     def close(self) -> None:
         """Release the simulator."""
@@ -191,20 +195,22 @@ class Environment:
 
     def _observe(self, raw: Any, info: Any, *, start: bool) -> Observation:
         frame = self._cameras.frame(raw, self._env.render)
-        self._black = 0 if frame.any() else self._black + 1
+        brightest = _brightest(frame)
+        self._black = 0 if brightest.all() else self._black + 1
         if self._black >= _MOST_BLACK:
-            raise DataError(self._darkness(0))
+            raise DataError(self._darkness(brightest))
         kept = self._info.read(info, start=start)
         self.observation = Observation(
             frame, self._state.read(raw), kept, raw, info, self._env.unwrapped
         )
         return self.observation
 
-    def _darkness(self, brightest: int) -> str:
+    def _darkness(self, brightest: NDArray[np.uint8]) -> str:
+        camera = int(brightest.argmin())
         return (
-            f"its pictures ({', '.join(self.cameras)}) are black or codes (largest value "
-            f"{brightest} of 255); check that it can draw here, or choose another picture with "
-            "--camera"
+            f"its pictures of {self.cameras[camera]!r} are black or codes (largest value "
+            f"{brightest[camera]} of 255); check that it can draw here, or choose another picture "
+            "with --camera"
         )
 
     @contextlib.contextmanager
@@ -222,8 +228,9 @@ class Environment:
             ) from problem
 
 
-def _offers_state(env: Any) -> bool:
-    return callable(getattr(env, "exact_state", None))
+def _brightest(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the largest value of each camera, `[C]`."""
+    return np.asarray(frame.reshape(-1, *frame.shape[-3:]).max(axis=(1, 2, 3)))
 
 
 def _actions_of(env: Any, spec: EnvironmentSpec, metadata: EnvironmentMetadata) -> ActionVector:

@@ -122,6 +122,13 @@ class TwoViews(Odd):
         }
 
 
+class OneBlackView(TwoViews):
+    def observe(self) -> Any:
+        seen = super().observe()
+        seen["pixels"]["wrist"] = np.zeros((3, H, W), np.uint8)
+        return seen
+
+
 class Pair(Odd):
     observation_space = Tuple((VECTOR, PIXELS))
 

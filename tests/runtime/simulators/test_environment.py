@@ -206,6 +206,22 @@ def test_what_goes_wrong_later_ends_in_one_line(name: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_one_black_camera_of_several_is_found() -> None:
+    assert "pictures of 'pixels.wrist' are black" in refused(
+        "OneBlackView", cameras=("top", "wrist")
+    )
+
+
+@pytest.mark.parametrize(("name", "ticks"), [("Odd", 3), ("Vector", 3)])
+def test_the_exact_state_follows_from_what_was_done(name: str, ticks: int) -> None:
+    found = []
+    for done in (ticks, ticks, ticks + 1):
+        with opened(name) as environment:
+            drive(environment, done)
+            found.append(environment.exact_state())
+    assert found[0] == found[1] != found[2]
+
+
 def test_a_black_first_picture_is_a_picture() -> None:
     assert not first("BlackStart").frame_hwc_u8.any()
 
