@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from jetsight.bundle.model_spec import labels
 from jetsight.errors import ArtefactError, DataError, UsageError
+from jetsight.simulators.observations import is_kind
 
 ROOT = "action"  # name of the actions of a space that is no dictionary
 _MARGIN = 1e-5  # of the range: rounding to float32 may leave the bounds by so much
@@ -111,7 +112,7 @@ def _boxes(space: Any, path: tuple[Any, ...], whole: Any) -> Iterator[tuple[tupl
         for key, value in inner.items() if hasattr(inner, "items") else enumerate(inner):
             yield from _boxes(value, (*path, key), whole)
         return
-    if type(space).__name__ != "Box" or np.dtype(space.dtype).kind != "f":
+    if not is_kind(space, "Box") or np.dtype(space.dtype).kind != "f":
         part = f"its part {'.'.join(map(str, path))!r} is {space}" if path else "they are choices"
         text = " ".join(str(whole).split())
         raise UsageError(

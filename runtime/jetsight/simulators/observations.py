@@ -39,8 +39,8 @@ class ObservationPart:
     @property
     def shape(self) -> tuple[int, ...] | None:
         """Shape of its arrays; None for a space without numbers, such as text."""
-        kind, shape = type(self.space).__name__, getattr(self.space, "shape", None)
-        numeric = kind in (*_COUNTED, "Box", "SimpleNamespace")
+        shape = getattr(self.space, "shape", None)
+        numeric = is_kind(self.space, "Box", *_COUNTED) or isinstance(self.space, SimpleNamespace)
         return tuple(shape) if numeric and shape is not None else None
 
     def of(self, observation: Any) -> Any:
@@ -59,6 +59,12 @@ class ObservationPart:
                     "the environment"
                 ) from None
         return value
+
+
+def is_kind(space: Any, *names: str) -> bool:
+    """Return whether a space is of one of these classes of Gymnasium, or derived from one."""
+    # By name, because this package must import without gymnasium.
+    return any(base.__name__ in names for base in type(space).__mro__)
 
 
 def parts_of(space: Any) -> list[ObservationPart]:
@@ -94,7 +100,7 @@ def find_part(name: str, parts: Sequence[ObservationPart]) -> ObservationPart | 
 
 def _entry(part: ObservationPart, index: int) -> ObservationPart | None:
     shape = part.shape
-    if not shape or not -shape[0] <= index < shape[0] or type(part.space).__name__ != "Box":
+    if not shape or not -shape[0] <= index < shape[0] or not is_kind(part.space, "Box"):
         return None
     box = part.space
     space = SimpleNamespace(

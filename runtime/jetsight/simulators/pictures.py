@@ -82,8 +82,8 @@ def of_render(array: Any) -> ArrayFormat:
         NoPicture: it is none.
     """
     if not isinstance(array, np.ndarray):
-        kind = "a list of pictures" if isinstance(array, list) else type(array).__name__
-        raise NoPicture(f"is {kind}, expected an array")
+        kind = "a list of pictures" if isinstance(array, list) else str(array)[:60]
+        raise NoPicture(f"is {kind}, expected an array [h,w,3] in render_mode 'rgb_array'")
     form = _layout(array.shape, alpha=True)
     if array.dtype == np.uint8:
         return replace(form, scale=(0.0, 255.0), whole=True)

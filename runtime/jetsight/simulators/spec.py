@@ -85,11 +85,11 @@ class EnvironmentMetadata:
     Messages begin with `it` or `its`: the reader puts the environment's id in front.
 
     Args:
-        metadata: attribute of the environment; None without one.
+        metadata: attribute of the environment; anything but a mapping counts as an empty one.
     """
 
-    def __init__(self, metadata: Mapping[str, Any] | None) -> None:
-        self._values = metadata or {}
+    def __init__(self, metadata: Any) -> None:
+        self._values = metadata if isinstance(metadata, Mapping) else {}
 
     def rate(self, wanted_hz: float | None) -> tuple[float, list[str]]:
         """Agree on the rate; returns it, and a note if the environment declares none.
@@ -123,12 +123,16 @@ class EnvironmentMetadata:
         """Read a list of texts; empty if there is none.
 
         Raises:
-            UsageError: it has not `size` entries.
+            UsageError: it is no list, or has not `size` entries.
         """
         values = self._values.get(key)
         if values is None:
             return []
-        found = [values] if isinstance(values, str) else [str(value) for value in values]
+        if not isinstance(values, (list, tuple)):
+            raise UsageError(
+                f"its metadata has {key} {values!r}, expected a list of texts; correct it"
+            )
+        found = [str(value) for value in values]
         if size is not None and len(found) != size:
             raise UsageError(
                 f"its metadata has {len(found)} {key} ({', '.join(found)}), expected {size}; "

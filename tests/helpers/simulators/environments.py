@@ -14,7 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Text, Tuple
 
-from helpers.simulators.base import PIXELS, VECTOR, Odd, scene
+from helpers.simulators.base import PIXELS, VECTOR, H, Odd, W, scene
 from helpers.simulators.pictures import TwoViews, Vector
 
 # Actions
@@ -118,6 +118,19 @@ class Rover(Odd):
 class NanInfo(Odd):
     def info(self) -> dict[str, Any]:
         return {"gap": math.nan if self.tick == 3 else 1.0, "note": "text"}
+
+
+class BadNames(Odd):
+    metadata: ClassVar[dict[str, Any]] = {**Odd.metadata, "action_names": 2}
+
+
+class OwnBox(Box):
+    """A space of one's own, as wrappers bring them."""
+
+
+class OwnSpaces(Odd):
+    action_space = OwnBox(-1.0, 1.0, (2,), np.float32)
+    observation_space = OwnBox(0, 255, (H, W, 3), np.uint8)
 
 
 class Misnamed(Odd):

@@ -56,7 +56,15 @@ def first(name: str, **options: Any) -> Observation:
     "name",
     [
         *("Odd", "Chw", "Padded", "Unit", "Signed", "FloatByte", "Deep", "Wider", "Pair"),
-        *("DepthAndPixels", "Nested", "WithoutRenderMode", "Vector", "FloatRender", "RgbaRender"),
+        *(
+            "DepthAndPixels",
+            "Nested",
+            "WithoutRenderMode",
+            "Vector",
+            "FloatRender",
+            "RgbaRender",
+            "OwnSpaces",
+        ),
     ],
 )
 def test_the_scene_arrives_to_the_last_bit(name: str) -> None:
@@ -159,7 +167,11 @@ def test_one_frame_of_a_stack_is_named_by_its_place(name: str, camera: str, tick
         ("MaskOnly", "mask", ["is a segmentation by its name"]),
         ("Stack", "observation[7]", ["no one observation 'observation[7]'"]),
         ("Stack", "observation", ["is a stack of 4 frames"]),
-        ("NoRender", "render", ["its render is NoneType"]),
+        (
+            "NoRender",
+            "render",
+            ["its render is None", "render_mode 'rgb_array'"],
+        ),
         ("ListRender", "render", ["its render is a list of pictures"]),
         ("TinyRender", "render", ["its render is 9x9x3, too small"]),
     ],
@@ -348,6 +360,7 @@ def test_numbers_of_any_depth_are_the_state() -> None:
             {},
             ["state names ['a_0', 'a_1', 'a_0'] repeat", "state_names of its metadata"],
         ),
+        ("BadNames", {}, ["action_names 2, expected a list of texts"]),
         ("Misnamed", {}, ["2 state_names (x, y), expected 0"]),
         ("Rover", {"keep": ("info.hits",)}, ["no 'hits'", "did you mean 'info.hit'?"]),
         ("Rover", {"keep": ("hit",)}, ["cannot keep 'hit'", "--keep info.hit"]),
