@@ -34,7 +34,7 @@ class GymSource:
         seed: of the environment and of the policy.
         policy: chooses the actions, or names a function that does as `module:function` (see
             `UserPolicy`), whose next action alone is known; held random ones by default.
-        cameras: see `EnvironmentSpec`.
+        cameras: see `EnvironmentSpec`; those that a model of several cameras names by default.
     """
 
     def __init__(
@@ -65,18 +65,27 @@ class GymSource:
         self._length, self._done = 0, False
         self._executed: NDArray | None = None
         size_hw = (request.height_px, request.width_px)
-        spec = EnvironmentSpec(self._id, size_hw, self._cameras, hz=request.camera_hz)
+        cameras = self._cameras or (request.cameras if len(request.cameras) > 1 else ())
+        spec = EnvironmentSpec(self._id, size_hw, cameras, hz=request.camera_hz)
         try:
             self._env = Environment.open(spec)
             self._env.check_actions(request.recording_spec.action_names)
+            self._state_places = _places(self._env, request.state_names)
             self._env.probe()
-            self._image = self._env.reset(self._seed).frame_hwc_u8
+            self._seen = self._env.reset(self._seed)
             self._drive = self._driver(self._env)
             # Before the first frame, so that a policy that cannot drive is refused here.
             self._plan = self._planned(self._env)
         except (UsageError, DataError) as problem:
             raise CameraError(str(problem)) from problem
-        return SourceInfo(f"gym:{self._id}", *size_hw, request.camera_hz, simulated=True)
+        return SourceInfo(
+            f"gym:{self._id}",
+            *size_hw,
+            request.camera_hz,
+            simulated=True,
+            cameras=len(self._env.cameras),
+            has_state=True,  # checked by name above
+        )
 
     def read(self) -> Reading | None:
         """Take the picture, then execute the first planned action for the next one."""
@@ -100,9 +109,15 @@ class GymSource:
         self._plan = None
         # The last action belongs to the episode before.
         executed, media_ns = None if cut else self._executed, self._ticks * self._period_ns
-        reading = Reading(self._image, media_ns, actions=executed, plan=plan, cut=cut)
-        observation, _, self._done = env.step(plan[0])
-        self._image = observation.frame_hwc_u8
+        reading = Reading(
+            self._seen.frame_hwc_u8,
+            media_ns,
+            actions=executed,
+            plan=plan,
+            cut=cut,
+            state=self._seen.state[self._state_places] if self._state_places else None,
+        )
+        self._seen, _, self._done = env.step(plan[0])
         self._executed = plan[:1]
         self._ticks += 1
         self._length += 1
@@ -118,7 +133,7 @@ class GymSource:
         self._resets += 1
         self._length = 0
         # Another seed, or every episode would be the first one again.
-        self._image = env.reset(self._seed + self._resets).frame_hwc_u8
+        self._seen = env.reset(self._seed + self._resets)
         if isinstance(self._policy, str):
             self._drive = self._driver(env)
 
@@ -142,3 +157,19 @@ class GymSource:
         rng = np.random.default_rng([self._seed, self._resets])
         user = UserPolicy(self._policy, env, rng)
         return lambda environment, n: user()[None]
+
+
+def _places(env: Environment, names: Sequence[str]) -> list[int]:
+    """Find the numbers that a model reads in the environment's state.
+
+    Raises:
+        UsageError: the state lacks one.
+    """
+    missing = [name for name in names if name not in env.state_names]
+    if missing:
+        raise UsageError(
+            f"environment {env.env_id!r} has no {', '.join(missing)} in its state "
+            f"({', '.join(env.state_names) or 'empty'}), which the model reads beside every frame; "
+            "use the environment the model was trained in"
+        )
+    return [env.state_names.index(name) for name in names]

@@ -20,7 +20,7 @@ from jetsight.simulators.pictures import LEAST_PX
 
 PUSHT = "gym_pusht/PushT-v0"
 # Our own environments are registered when their id is used: id -> module with `register()`.
-OWN: dict[str, str] = {}
+OWN = {"jetsight/DiffDrive-v0": "jetsight.simulators.differential_drive"}
 _PURPOSE = "a simulated robot"
 
 

@@ -96,7 +96,7 @@ def make_recording(target: Path, *, lengths: tuple[int, ...] = (12, 12, 12), fps
         rows = EpisodeRows(actions_of(index, length), np.zeros((length, 1), np.float32))
         write_episode(staging, index, rows, frames, about)
     with new_directory(target) as folder:
-        assemble(folder, staging, len(lengths), about)
+        assemble(folder, staging, range(len(lengths)), about)
     return target
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 from helpers.paths import RECORDED
 from helpers.runtime.camera_factory import readings
+from helpers.simulators.base import scene
 from helpers.simulators.environments import odd
 from helpers.train import gym_factory
 
 from jetsight.cameras import StreamRequest
 from jetsight.cameras.gym import GymSource, HeldRandom
 from jetsight.cameras.lerobot import EpisodeSource
+from jetsight.cameras.source import check_start
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import CameraError, DataError, UsageError
 
@@ -226,3 +229,22 @@ def test_several_cameras_are_one_frame() -> None:
     source = GymSource(odd("TwoViews"), cameras=("pixels.top", "pixels.wrist"))
     found = readings(source, ODD, limit=3)
     assert {reading.image_hwc_u8.shape for reading in found} == {(2, 32, 48, 3)}  # type: ignore[union-attr]
+
+
+def test_a_model_names_its_cameras_and_the_numbers_it_reads() -> None:
+    request = replace(ODD, cameras=("wrist", "top"), state_names=("agent_pos_1", "agent_pos_0"))
+    source = GymSource(odd("TwoViews"))
+    info = source.start(request)
+    check_start(info, request)
+    source.close()
+    first, second = readings(GymSource(odd("TwoViews")), request, limit=2)
+    assert first.image_hwc_u8 is not None
+    assert np.array_equal(first.image_hwc_u8, np.stack([scene(0)[::-1], scene(0)]))
+    assert [reading.state.tolist() for reading in (first, second) if reading.state is not None] == [
+        [-1.0, 0.0],
+        [-1.0, 1.0],
+    ]
+    with pytest.raises(CameraError, match=r"has no height in its state \(agent_pos_0, agent_pos_1"):
+        GymSource(odd("TwoViews")).start(replace(request, state_names=("height",)))
+    with pytest.raises(CameraError, match=r"no one observation 'left'"):
+        GymSource(odd("TwoViews")).start(replace(request, cameras=("left", "top")))

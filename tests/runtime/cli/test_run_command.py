@@ -133,7 +133,7 @@ def test_backend_family_threads_and_seed_are_passed_on(
         (["--source", f"gym:{odd('Odd')}", "--camera", "front"], 7, "no one observation 'front'"),
         (["--source", f"gym:{odd('Odd')}", "--policy", "drive"], 7, "policy 'drive' is not usable"),
         (["--source", f"gym:{odd('Odd')}", "--policy", "scripted"], 7, "no scripted policy"),
-        (["--source", str(RECORDED), "--policy", "a:b"], 2, "--policy has no meaning"),
+        (["--source", str(RECORDED), "--policy", "a:b"], 2, "that --policy could drive"),
         (["--source", PUSHT, "--rate", "-1"], 2, "--rate"),
         ([], 2, "--source"),
         (["--source", PUSHT, "--frames", "3", "--out", "/proc/no/file.jsonl"], 8, "/proc/no"),

@@ -93,7 +93,7 @@ def test_lerobot_reads_two_cameras_at_a_rate_that_is_not_whole(tmp_path):
     for index in range(2):
         record(recipe, index, staging, about)
     with new_directory(tmp_path / "two") as folder:
-        assemble(folder, staging, 2, about)
+        assemble(folder, staging, range(2), about)
     theirs = ask_lerobot("read", tmp_path / "two", tmp_path)
     assert theirs["fps"] == 12.5
     found = {}

@@ -64,7 +64,7 @@ def written(tmp_path: Path) -> Path:
     write_episode(staging, 0, rows_of(), frames_of(), described())
     write_episode(staging, 1, rows_of(task="turn"), frames_of((90, 120)), described())
     with new_directory(tmp_path / "arm") as folder:
-        assert assemble(folder, staging, 2, described()) == 2 * T
+        assert assemble(folder, staging, range(2), described()) == 2 * T
     return tmp_path / "arm"
 
 
@@ -88,7 +88,7 @@ def test_whole_rates_stay_whole_numbers(tmp_path: Path) -> None:
     tmp_path.joinpath("s").mkdir()
     write_episode(tmp_path / "s", 0, rows_of(extra={}), frames_of((9,))[:, 0], about)
     with new_directory(tmp_path / "arm") as folder:
-        assemble(folder, tmp_path / "s", 1, about)
+        assemble(folder, tmp_path / "s", range(1), about)
     assert '"fps": 10,' in (tmp_path / "arm/meta/info.json").read_text()
 
 

@@ -6,14 +6,11 @@ exists only once the dataset in it is complete.
 
 from __future__ import annotations
 
+import functools
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,6 +27,7 @@ from jetsight_train.record.description import (
     DatasetDescription,
 )
 from jetsight_train.record.policies import make_policy
+from jetsight_train.record.pool import each_episode
 from jetsight_train.record.staging import hold, rows_path, staging_of
 
 
@@ -82,10 +80,11 @@ def collect(
     with hold(staging_of(final), plan, resume=resume) as staging:
         missing = [i for i in range(recipe.episodes) if not rows_path(staging, i).exists()]
         progress(recipe.episodes - len(missing))
-        for _ in _record(recipe, staging, missing, workers, description):
+        attempt = functools.partial(_attempt, recipe, staging=staging, description=description)
+        for _ in each_episode(attempt, missing, workers, f"recording {recipe.env_id!r}"):
             progress(1)
         with atomic.new_directory(final) as folder:
-            frames = dataset.assemble(folder, staging, recipe.episodes, description)
+            frames = dataset.assemble(folder, staging, range(recipe.episodes), description)
         # After the dataset has its name: a kill in between costs disk space, not episodes.
         shutil.rmtree(staging)
     kept = recipe.episodes - len(missing)
@@ -130,45 +129,6 @@ def _camera_keys(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"observation.images.{name}" for name in chosen)
 
 
-def _record(
-    recipe: episode.RecordingRecipe,
-    staging: Path,
-    indices: list[int],
-    workers: int,
-    description: DatasetDescription,
-) -> Iterator[None]:
-    """Record the episodes `indices`; yields once after each."""
-    if workers <= 1 or len(indices) <= 1:
-        for i in indices:
-            _raise(_attempt(recipe, i, staging, description))
-            yield
-        return
-    # spawn: simulators keep threads and display handles that do not survive a fork.
-    pool = ProcessPoolExecutor(
-        min(workers, len(indices)), multiprocessing.get_context("spawn"), _end_on_interrupt
-    )
-    try:
-        futures = [pool.submit(_attempt, recipe, i, staging, description) for i in indices]
-        for future in as_completed(futures):
-            _raise(future.result())
-            yield
-    except BrokenProcessPool as problem:
-        raise DataError(
-            f"a process recording {recipe.env_id!r} died, perhaps for lack of memory; "
-            "finished episodes are kept: run again with --resume and fewer --workers"
-        ) from problem
-    finally:
-        pool.shutdown(cancel_futures=True)  # episodes in progress end and are kept
-
-
-def _end_on_interrupt() -> None:
-    """Initialise a worker: on Ctrl-C, which reaches every process, only the parent reports."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # a worker per core, so more threads would compete
-
-
 def _attempt(
     recipe: episode.RecordingRecipe, index: int, staging: Path, description: DatasetDescription
 ) -> JetsightError | None:
@@ -182,8 +142,3 @@ def _attempt(
     except JetsightError as problem:
         return problem
     return None
-
-
-def _raise(problem: JetsightError | None) -> None:
-    if problem is not None:
-        raise problem

@@ -5,6 +5,8 @@ The layout is that of `lerobot.datasets` (codebase v3.0):
     meta/info.json, meta/stats.json, meta/tasks.parquet, meta/episodes/chunk-000/file-000.parquet
     data/chunk-000/file-000.parquet
     videos/observation.images.top/chunk-000/file-000.mp4      one folder per camera
+
+PNG pictures are in the rows instead of videos, and the rows then in several files.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.errors import MissingDependency
-from jetsight_train.record import dataset_stats, staging, video
+from jetsight_train.record import dataset_stats, png, staging, video
 from jetsight_train.record.description import (
     ACTION_KEY,
     CHUNK_FILES,
+    DATA_FILE_MB,
     DATA_PATH,
     STATE_KEY,
     VIDEO_FILE_MB,
@@ -46,24 +49,26 @@ class _Place:
     stop_s: float
 
 
-def assemble(target: Path, folder: Path, count: int, description: DatasetDescription) -> int:
-    """Write the `count` episodes in the staging `folder` as one dataset below the empty `target`.
+def assemble(
+    target: Path, folder: Path, chosen: Sequence[int], description: DatasetDescription
+) -> int:
+    """Write `chosen` episodes of the staging `folder` as one dataset below the empty `target`.
 
     Equal episodes give equal bytes. Returns the number of frames.
     """
-    episodes = [staging.load_rows(folder, i) for i in range(count)]
+    episodes = [staging.load_rows(folder, i) for i in chosen]
     lengths = [len(episode.actions) for episode in episodes]
     tasks = list(dict.fromkeys(episode.task or description.task for episode in episodes))
-    places = {
-        key: _join_videos(
-            target,
-            key,
-            [staging.video_path(folder, i, n) for i in range(count)],
-            lengths,
-            description.fps,
-        )
+    parts = {
+        key: [staging.frames_path(folder, i, n, description) for i in chosen]
         for n, key in enumerate(description.cameras)
     }
+    places: dict[str, list[_Place]] = {}
+    if description.pictures == "video":
+        places = {
+            key: _join_videos(target, key, each, lengths, description.fps)
+            for key, each in parts.items()
+        }
     columns = _columns(episodes, tasks, description)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     records = []
@@ -77,10 +82,11 @@ def assemble(target: Path, folder: Path, count: int, description: DatasetDescrip
             record
             | {f"stats/{n}/{key}": value for n, s in stats.items() for key, value in s.items()}
         )
-    _write_tables(target, columns, records, tasks)
+    _write_rows(target, columns, records, {} if places else parts)
+    _write_meta(target, records, tasks)
     histogram = np.sum([episode.histogram for episode in episodes], axis=0)
     _write_json(target / "meta/stats.json", _stats(columns, histogram, description.cameras))
-    about = info(description, columns, episodes=count, tasks=len(tasks))
+    about = info(description, columns, episodes=len(episodes), tasks=len(tasks))
     _write_json(target / "meta/info.json", about)
     return int(starts[-1])
 
@@ -155,23 +161,70 @@ def _episode_record(
     return record | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
 
 
-def _write_tables(
-    target: Path, columns: Columns, records: list[dict[str, Any]], tasks: Sequence[str]
+def _write_rows(
+    target: Path,
+    columns: Columns,
+    records: list[dict[str, Any]],
+    pictures: Mapping[str, Sequence[Path]],
 ) -> None:
+    """Write the rows, one row group per episode, so that an episode is read alone.
+
+    Args:
+        target: folder of the dataset.
+        columns: all rows, by feature.
+        records: of the episodes; the file of each is entered.
+        pictures: files of each camera's pictures by episode, which go into the rows.
+    """
+    pa, pq = _pyarrow()
+    rows = pa.table({name: _arrow(pa, values) for name, values in columns.items()})
+    writer, number, used = None, 0, 0
+    try:
+        for i, record in enumerate(records):
+            part = rows.slice(record["dataset_from_index"], record["length"])
+            for key, files in pictures.items():
+                part = part.append_column(key, _picture_column(pa, files[i]))
+            if writer is not None and used + part.nbytes > DATA_FILE_MB * 2**20:
+                writer.close()
+                writer, number, used = None, number + 1, 0
+            place = dict(
+                zip(("chunk_index", "file_index"), divmod(number, CHUNK_FILES), strict=True)
+            )
+            if writer is None:
+                file = target / DATA_PATH.format(**place)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                writer = pq.ParquetWriter(file, part.schema, compression="snappy")
+            writer.write_table(part)
+            used += part.nbytes
+            record |= {f"data/{key}": value for key, value in place.items()}
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _picture_column(pa: Any, file: Path) -> Any:
+    """Make a column of pictures as LeRobot embeds them: bytes, and a name."""
+    pictures = png.read_pictures(file)
+    names = [f"frame-{i:06d}.png" for i in range(len(pictures))]
+    return pa.StructArray.from_arrays(
+        [pa.array(pictures, pa.binary()), pa.array(names)], ["bytes", "path"]
+    )
+
+
+def _write_meta(target: Path, records: list[dict[str, Any]], tasks: Sequence[str]) -> None:
+    pa, pq = _pyarrow()
+    file = target / EPISODES_PATH
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(records), file, compression="snappy")
+    pq.write_table(_tasks_table(pa, tasks), target / "meta/tasks.parquet", compression="snappy")
+
+
+def _pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as problem:
         raise MissingDependency("pyarrow", "camera", "writing a dataset") from problem
-    for name in ("data/chunk-000", "meta/episodes/chunk-000"):
-        (target / name).mkdir(parents=True, exist_ok=True)
-    rows = pa.table({name: _arrow(pa, values) for name, values in columns.items()})
-    file = target / DATA_PATH.format(chunk_index=0, file_index=0)
-    with pq.ParquetWriter(file, rows.schema, compression="snappy") as writer:
-        for record in records:  # one row group per episode, so that an episode is read alone
-            writer.write_table(rows.slice(record["dataset_from_index"], record["length"]))
-    pq.write_table(pa.Table.from_pylist(records), target / EPISODES_PATH, compression="snappy")
-    pq.write_table(_tasks_table(pa, tasks), target / "meta/tasks.parquet", compression="snappy")
+    return pa, pq
 
 
 def _arrow(pa: Any, values: NDArray[Any]) -> Any:

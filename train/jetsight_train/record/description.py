@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -39,6 +39,9 @@ class DatasetDescription:
         state_units: one per state name, or empty if unknown.
         action_units: one per action name, or empty if unknown.
         extra: feature keys of further columns, in the order of the file.
+        action_limits: smallest and largest action that the robot takes, one pair per action name,
+            or empty if unknown.
+        pictures: stored as an H.264 video, or as PNG pictures, which lose nothing.
 
     Raises:
         UsageError: a list has the wrong length, or a key is used twice.
@@ -54,6 +57,8 @@ class DatasetDescription:
     state_units: Sequence[str] = ()
     action_units: Sequence[str] = ()
     extra: tuple[str, ...] = (REWARD_KEY, DONE_KEY)
+    action_limits: Sequence[tuple[float, float]] = ()
+    pictures: Literal["video", "png"] = "video"
 
     def __post_init__(self) -> None:
         keys = [*self.cameras, *_OWN, *self.extra]
@@ -71,6 +76,11 @@ class DatasetDescription:
                     f"there are {len(units)} {kind} units {list(units)} for {len(names)} "
                     f"{kind} names {list(names)}; give one unit for each name"
                 )
+        if self.action_limits and len(self.action_limits) != len(self.action_names):
+            raise UsageError(
+                f"there are {len(self.action_limits)} pairs of action limits for "
+                f"{len(self.action_names)} action names; give one pair for each name"
+            )
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
@@ -99,7 +109,7 @@ def info(
         "fps": _rate(description.fps),
         "splits": {"train": f"0:{episodes}"},
         "data_path": DATA_PATH,
-        "video_path": VIDEO_PATH,
+        "video_path": VIDEO_PATH if description.pictures == "video" else None,
         "features": _features(description, columns),
     }
 
@@ -115,6 +125,8 @@ def _features(
             units = getattr(description, f"{kind}_units")
             # Not a key of LeRobot's, which ignores it.
             numeric[key] |= {"units": list(units)} if units else {}
+    if description.action_limits:
+        numeric[ACTION_KEY]["limits"] = [list(pair) for pair in description.action_limits]
     return dict.fromkeys(description.cameras, camera) | numeric
 
 
@@ -125,10 +137,12 @@ def _feature(values: NDArray[Any]) -> dict[str, Any]:
 
 def _camera_feature(description: DatasetDescription) -> dict[str, Any]:
     height, width = description.size_hw
+    shape = {"shape": [height, width, 3], "names": ["height", "width", "channels"]}
+    if description.pictures == "png":
+        return {"dtype": "image", **shape}
     return {
         "dtype": "video",
-        "shape": [height, width, 3],
-        "names": ["height", "width", "channels"],
+        **shape,
         "info": {
             "video.height": height,
             "video.width": width,

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.errors import UsageError
+from jetsight.simulators import differential_drive
 from jetsight.simulators.environment import Environment
 from jetsight.simulators.policies import UserPolicy, bounded
 from jetsight.simulators.registry import PUSHT
 from jetsight.simulators.spec import Observation
+from jetsight_train.record.diffdrive import DiffDriveDriver
 from jetsight_train.record.pusht import PushTDriver, Scene
 
 Policy = Callable[[], NDArray[np.float32]]
@@ -25,8 +27,16 @@ def _pusht(rng: np.random.Generator) -> Driver:
     return lambda simulator: driver.act(Scene.of(simulator))
 
 
+def _diffdrive(rng: np.random.Generator) -> Driver:
+    driver = DiffDriveDriver(rng)
+    return lambda simulator: driver.act(simulator.pose)
+
+
 # Environment id without its module -> maker of the driver of one episode.
-DRIVERS: dict[str, Callable[[np.random.Generator], Driver]] = {PUSHT: _pusht}
+DRIVERS: dict[str, Callable[[np.random.Generator], Driver]] = {
+    PUSHT: _pusht,
+    differential_drive.ENV_ID: _diffdrive,
+}
 
 
 def make_policy(name: str, environment: Environment, rng: np.random.Generator) -> Policy:

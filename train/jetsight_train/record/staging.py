@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from jetsight.errors import DataError, StorageError, UsageError
 from jetsight.storage import atomic
-from jetsight_train.record import dataset_stats, video
+from jetsight_train.record import dataset_stats, png, video
 from jetsight_train.record.description import ACTION_KEY, STATE_KEY, DatasetDescription
 
 PLAN = "recording.json"
@@ -75,6 +75,21 @@ def video_path(folder: Path, index: int, camera: int = 0) -> Path:
     return folder / f"episode-{index:06d}{suffix}.mp4"
 
 
+def pictures_path(folder: Path, index: int, camera: int = 0) -> Path:
+    """Return the path of the PNG pictures of the `camera`-th camera in episode `index`."""
+    return folder / f"pictures-{index:06d}-{camera}.npz"
+
+
+def frames_path(folder: Path, index: int, camera: int, description: DatasetDescription) -> Path:
+    """Return the path of the frames in the form that the dataset stores."""
+    path = video_path if description.pictures == "video" else pictures_path
+    return path(folder, index, camera)
+
+
+def _encoder(description: DatasetDescription) -> video.Encoder | png.PngEncoder:
+    return video.Encoder(description.fps) if description.pictures == "video" else png.PngEncoder()
+
+
 def write_episode(
     folder: Path,
     index: int,
@@ -97,7 +112,7 @@ def write_episode(
     """
     _check_rows(rows, description, f"episode {index}")
     count = len(description.cameras)
-    encoders = [video.Encoder(description.fps) for _ in range(count)]
+    encoders = [_encoder(description) for _ in range(count)]
     counts, ticks = np.zeros((count, 3, 256), np.int64), 0
     for frame in frames:
         if frame.shape != description.frame_shape:
@@ -115,7 +130,8 @@ def write_episode(
             "expected one frame for each row"
         )
     for camera, encoder in enumerate(encoders):
-        atomic.write_file(video_path(folder, index, camera), encoder.finish())
+        name = frames_path(folder, index, camera, description)
+        atomic.write_file(name, encoder.finish())
     # The rows are written last: an interruption leaves a complete episode, or none.
     atomic.write_file(rows_path(folder, index), _packed(rows, counts))
 
