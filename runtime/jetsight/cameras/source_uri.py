@@ -30,7 +30,7 @@ def open_source(
     clock: Clock,
     rate_hz: float | None = None,
     seed: int = 0,
-    policy: Policy | None = None,
+    policy: Policy | str | None = None,
     features: FeatureMap | None = None,
     declared: SourceFormat | None = None,
 ) -> Source:
@@ -38,7 +38,7 @@ def open_source(
 
     Raises:
         CameraError: there is no such file, folder or device.
-        UsageError: `src` is of no known kind, or has its own rate and form already.
+        UsageError: `src` is of no known kind, or has nothing to declare, drive or choose.
     """
     src, declared = os.fspath(src), declared or SourceFormat()
     scheme, _, rest = src.partition(":")
@@ -46,7 +46,13 @@ def open_source(
         _has_its_own(src, declared)
         from jetsight.cameras.gym import GymSource
 
-        return GymSource(rest, seed=seed, policy=policy)
+        features = features or FeatureMap()
+        if features != FeatureMap(cameras=features.cameras):
+            raise UsageError(
+                f"{src} has no features to map; leave out --map, and choose with --camera KEY"
+            )
+        return GymSource(rest, seed=seed, policy=policy, cameras=features.cameras)
+    _only_simulated(src, policy)
     if scheme == "lerobot":
         _has_its_own(src, declared)
         return _episodes(rest, features)
@@ -60,13 +66,20 @@ def open_source(
     return _path(src, clock, rate_hz, features, declared)
 
 
+def _only_simulated(src: str, policy: object) -> None:
+    if policy is not None:
+        raise UsageError(
+            f"{src} is no simulated environment that --policy could drive; leave it out"
+        )
+
+
 def open_sources(
     src: str | Sequence[str] | Mapping[str, str],
     *,
     clock: Clock,
     rate_hz: float | None = None,
     seed: int = 0,
-    policy: Policy | None = None,
+    policy: Policy | str | None = None,
     features: FeatureMap | None = None,
     declared: SourceFormat | None = None,
 ) -> Source:
@@ -87,6 +100,7 @@ def open_sources(
             declared=declared,
         )
     texts = src.values() if isinstance(src, Mapping) else src
+    _only_simulated(", ".join(texts), policy)
     for text in texts:
         if os.fspath(text).startswith("gym:"):
             raise UsageError(
