@@ -79,8 +79,15 @@ class ActionRecipe:
         middle = tuple((a + b) / 2 for a, b in zip(self.low, self.high, strict=False))
         self.spec(middle if len(middle) == len(ones) else ones, ones)
 
-    def spec(self, mean: tuple[float, ...], std: tuple[float, ...]) -> ActionSpec:
-        """Make the spec with the normaliser of a training set: `mean` and `std`, one per dimension.
+    def spec(
+        self, mean: tuple[float, ...], std: tuple[float, ...], fixed: tuple[str, ...] = ()
+    ) -> ActionSpec:
+        """Make the spec with the normaliser of a training set.
+
+        Args:
+            mean: one per dimension.
+            std: one per dimension.
+            fixed: names of the dimensions that never vary.
 
         Raises:
             ArtefactError: see `ActionSpec`; also without `neutral` for a `mean` outside the limits.
@@ -94,6 +101,7 @@ class ActionRecipe:
             neutral=mean if self.neutral is None else self.neutral,
             mean=mean,
             std=std,
+            fixed=fixed,
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from jetsight.cli.options import quiet_option
 from jetsight.errors import UsageError
 from jetsight_compile.config.precision import METHODS
 
@@ -83,6 +84,7 @@ _PLANNERS = ("planners", "no_planner", "planner_settings")
 @click.option("--tar", is_flag=True, help="Write one .tar instead of a folder.")
 @click.option("--force", is_flag=True, help="Replace an older bundle of that name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@quiet_option
 def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Compile CHECKPOINT, a folder that `jetsight train` wrote, into the bundle OUT.
 

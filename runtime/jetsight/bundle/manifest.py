@@ -28,7 +28,7 @@ from jetsight.errors import BundleError
 from jetsight.storage import strict_json
 
 FORMAT = "jetsight-bundle"
-VERSION = "1.2"
+VERSION = "1.3"
 GOLDEN = "golden.npz"
 GRAPHS = ("encode", "forecast")  # in every family; planners' graphs are optional
 IMAGINE = "imagine_"  # prefix of planners' graphs (since version 1.2)
@@ -187,7 +187,8 @@ class Manifest:
     """Description of a bundle, read before any other file of it.
 
     `files` lists every other file, keyed by path with forward slashes; empty until
-    `jetsight.bundle.bundle.write_bundle` fills it in. `heads` and `planners` came with version 1.2.
+    `jetsight.bundle.bundle.write_bundle` fills it in. `heads` and `planners` came with version
+    1.2, `action.fixed` with 1.3.
     """
 
     format: Literal["jetsight-bundle"] = "jetsight-bundle"

@@ -118,10 +118,12 @@ class ActionSpec:
         neutral: value assumed while the executed action is unknown, between `low` and `high`.
         mean: over the training set.
         std: over the training set, above 0.
+        fixed: names of the dimensions that never varied in training, whose effect the model does
+            not know; plans hold them at `neutral`.
 
     Raises:
-        ArtefactError: a name is unusable or repeated, lengths differ, a number is not finite, or
-            low, neutral and high are not in order.
+        ArtefactError: a name is unusable or repeated, lengths differ, a number is not finite, low,
+            neutral and high are not in order, or no dimension varied.
     """
 
     names: tuple[str, ...]
@@ -132,6 +134,7 @@ class ActionSpec:
     neutral: tuple[float, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         size = len(self.names)
@@ -143,7 +146,36 @@ class ActionSpec:
         vector("std", self.std, size, positive=True)
         if self.rate_limit_per_s is not None:
             vector("rate_limit_per_s", self.rate_limit_per_s, size, positive=True)
+        self._check_fixed()
         self._check_order()
+
+    @property
+    def held(self) -> tuple[bool, ...]:
+        """True for each dimension that plans hold at `neutral`."""
+        return tuple(name in self.fixed for name in self.names)
+
+    @property
+    def planned_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Smallest and largest action of a plan: the limits, `neutral` where held."""
+        low, high = (
+            tuple(
+                at if held else limit
+                for limit, at, held in zip(limits, self.neutral, self.held, strict=True)
+            )
+            for limits in (self.low, self.high)
+        )
+        return low, high
+
+    def _check_fixed(self) -> None:
+        labels("fixed", self.fixed)
+        for name in self.fixed:
+            if name not in self.names:
+                raise ArtefactError(f"fixed has {name[:80]!r}, expected some of {list(self.names)}")
+        if len(self.fixed) == len(self.names):
+            raise ArtefactError(
+                "fixed has every dimension, but a model learns from actions that vary; record "
+                "the robot in motion"
+            )
 
     def _check_order(self) -> None:
         for i, name in enumerate(self.names):

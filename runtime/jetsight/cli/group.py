@@ -22,7 +22,7 @@ Exit codes:
   6  a compiled graph failed its gate, no bundle was written
   7  a camera or other frame source failed
   8  disk full, not writable, or the target already exists
-  9  training stopped: the representation collapsed
+  9  training stopped: the representation collapsed, or a number was no longer finite
   10 a backend cannot load or run a graph
   11 imagine: there is no plan, for the reason printed
   130 interrupted (Ctrl-C), 143 terminated (SIGTERM)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from jetsight.errors import StorageError, UsageError
+from jetsight.cli.options import quiet_option
+from jetsight.errors import DivergenceError, StorageError, UsageError
+from jetsight.progress import Progress
+from jetsight.signals import interruption_advice
 from jetsight.storage.strict_json import dump
 from jetsight_train.recipe import RECIPES, Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from jetsight_train.heads.recipe import HeadsRecipe
+    from jetsight_train.training.trainer import StepReport
 
 PATH = click.Path(path_type=Path)
 
@@ -35,6 +45,7 @@ PATH = click.Path(path_type=Path)
     help="Control run on the prediction error alone; it collapses and ends with exit code 9.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@quiet_option
 def train(
     recipe: str,
     data: Path,
@@ -60,57 +71,87 @@ def train(
     from jetsight_train.checkpoint import load
     from jetsight_train.data.windows import load_recording
     from jetsight_train.model.heads import Heads
-    from jetsight_train.training.trainer import CHECKPOINT, Trainer, check_training_data
+    from jetsight_train.training.measured import check_training_data
+    from jetsight_train.training.trainer import CHECKPOINT, Trainer
 
     if threads:
         torch.set_num_threads(threads)
     if probe is not None:
-        if init or resume or no_anti_collapse:
+        if init or no_anti_collapse:
             raise UsageError(
-                "--probe trains heads from scratch in one run; leave out --init, --resume and "
-                "--no-anti-collapse"
+                "--probe trains heads for a frozen model; leave out --init and --no-anti-collapse"
             )
-        train_probe(recipe, data, out, probe, steps, as_json)
+        plan_of_heads = _heads_plan(recipe, steps)
+        train_probe(plan_of_heads, data, out, probe, (save_every, resume), as_json)
         return
     _refuse_heads(recipe)
     plan = _adjusted(load_recipe(recipe), steps, no_anti_collapse)
     folder = out or Path("runs") / plan.name
     _refuse_used(folder, resume, CHECKPOINT)
     # Before the recording is decoded, which is long work.
-    check_training_data(plan, data)
-    trainer = Trainer(plan, load_recording(data), folder)
-    if init:
-        weights = load(init)[0]
-        weights.heads = Heads()  # heads fit the latents of the old weights alone
-        trainer.start_from(weights)
-    if resume:
-        # After --init: a saved state replaces the weights that the run began with.
-        trainer.resume()
-    target = trainer.run(save_every, _Bar(plan.optimiser.last_step, trainer.step).update)
+    for line in check_training_data(plan, data).warnings:
+        click.echo(f"jetsight: warning: {line}", err=True)
+    with _kept(folder):
+        trainer = Trainer(plan, load_recording(data), folder)
+        if init:
+            weights = load(init)[0]
+            weights.heads = Heads()  # heads fit the latents of the old weights alone
+            trainer.start_from(weights)
+        if resume:
+            # After --init: a saved state replaces the weights that the run began with.
+            trainer.resume()
+        notes: dict[str, str] = {}
+        with Progress("train", plan.optimiser.last_step, "step", initial=trainer.step) as shown:
+            target = trainer.run(save_every, lambda report: _show(shown, notes, report))
     result = {"checkpoint": str(target), "steps": trainer.step, "wall_s": round(trainer.wall_s, 1)}
     click.echo(json.dumps(result) if as_json else f"{target}: {trainer.step} steps")
 
 
-def train_probe(
-    recipe: str, data: Path, out: Path | None, frozen: Path, steps: int | None, as_json: bool
-) -> None:
-    """Train heads on a frozen checkpoint, and write it with its heads to `out/checkpoint`."""
-    from jetsight_train import checkpoint
-    from jetsight_train.data import encoded
+def _heads_plan(recipe: str, steps: int | None) -> HeadsRecipe:
     from jetsight_train.heads.recipe import load_heads_recipe
-    from jetsight_train.heads.summary import lines
-    from jetsight_train.training.train_heads import train_heads
-    from jetsight_train.training.trainer import CHECKPOINT
 
     plan = load_heads_recipe(recipe)
     if steps:
         optimiser = dataclasses.replace(plan.optimiser, steps=steps)
         plan = dataclasses.replace(plan, optimiser=optimiser)
+    return plan
+
+
+def train_probe(
+    plan: HeadsRecipe,
+    data: Path,
+    out: Path | None,
+    frozen: Path,
+    states: tuple[int, bool],
+    as_json: bool,
+) -> None:
+    """Train heads on a frozen checkpoint, and write it with its heads to `out/checkpoint`.
+
+    Args:
+        plan: settings of the heads.
+        data: dataset to train on.
+        out: run folder; None for one named after the recipe.
+        frozen: the checkpoint.
+        states: steps between saved states, and whether to go on from those that are there.
+        as_json: print the scores as one JSON object.
+    """
+    from jetsight_train import checkpoint
+    from jetsight_train.data import encoded
+    from jetsight_train.heads.summary import lines
+    from jetsight_train.training.heads_state import HeadsRun, HeadsState
+    from jetsight_train.training.train_heads import train_heads
+    from jetsight_train.training.trainer import CHECKPOINT
+
     folder = out or Path("runs") / plan.name
-    _refuse_used(folder, False, CHECKPOINT)
+    save_every, resume = states
+    _refuse_used(folder, resume, CHECKPOINT)
     model, about = checkpoint.load(frozen)
     had_heads = not model.heads.is_empty
-    heads = train_heads(model, about, encoded.read_tracks(model, data, plan.columns), plan)
+    with _kept(folder):
+        tracks = encoded.read_tracks(model, data, plan.columns)
+        run = HeadsRun(plan, tracks.recording.digest, about.weights.sha256)
+        state = HeadsState(folder, run, save_every, resume)
+        heads = train_heads(model, about, tracks, plan, state=state)
     target = folder / CHECKPOINT
     checkpoint.save(target, model, about.recipe, about.latent, about.trained, heads)
     scores = json.loads(dump(heads.scores))
@@ -152,22 +193,35 @@ def _refuse_used(folder: Path, resume: bool, checkpoint: str) -> None:
         )
 
 
-class _Bar:
-    """Progress bar with the loss and the measures of collapse."""
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Say at an interruption or a divergence what is kept of the run, and how to go on."""
 
-    def __init__(self, steps: int, first: int) -> None:
-        from jetsight_train.progress import progress
+    def advice() -> str:
+        if _has_state(folder):
+            return f"the state is kept in {folder}; run the same command with --resume to go on"
+        return "no step was finished, so there is nothing to resume; run the same command again"
 
-        self.bar = progress(range(steps), "train", unit="step", initial=first, total=steps)
-        self.shown: dict[str, str] = {}
+    try:
+        with interruption_advice(advice):
+            yield
+    except DivergenceError as error:
+        if not _has_state(folder):
+            raise
+        raise DivergenceError(
+            f"{error}; the last good state is kept in {folder}: correct the recipe and run the "
+            "same command with --resume"
+        ) from error
 
-    def update(self, report: object) -> None:
-        from jetsight_train.training.trainer import StepReport
 
-        assert isinstance(report, StepReport)
-        self.shown["loss"] = f"{report.loss:.3f}"
-        if report.health:
-            self.shown["rank"] = f"{report.health.effective_rank:.0f}"
-            self.shown["std"] = f"{report.health.std_mean:.2f}"
-        self.bar.set_postfix(self.shown, refresh=False)  # type: ignore[attr-defined]
-        self.bar.update()  # type: ignore[attr-defined]
+def _has_state(folder: Path) -> bool:
+    return (folder / "state").is_dir() and any((folder / "state").iterdir())
+
+
+def _show(shown: Progress, notes: dict[str, str], report: StepReport) -> None:
+    """Show a step with its loss and the newest measures of collapse, which `notes` keep."""
+    notes["loss"] = f"{report.loss:.3f}"
+    if report.health:
+        notes["rank"] = f"{report.health.effective_rank:.0f}"
+        notes["std"] = f"{report.health.std_mean:.2f}"
+    shown.update(notes=notes)

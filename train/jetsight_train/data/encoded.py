@@ -18,7 +18,7 @@ from torch import Tensor
 from jetsight.datasets import lerobot_meta
 from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
-from jetsight.errors import DataError
+from jetsight.errors import DataError, DivergenceError
 from jetsight_train.data.columns import FloatArray, check_known
 from jetsight_train.data.windows import FramesU8, Recording, check_metadata, read_episodes
 from jetsight_train.model.world_model import WorldModel
@@ -98,7 +98,7 @@ def read_tracks(model: WorldModel, path: Path, columns: Sequence[str]) -> Tracks
     @torch.no_grad()
     def encode(_: int, frames_u8: FramesU8) -> None:
         parts = torch.from_numpy(frames_u8).split(BATCH)
-        latents.append(torch.cat([model.encode(part) for part in parts]))
+        latents.append(finite(torch.cat([model.encode(part) for part in parts]), "encoded", path))
 
     recording = read_episodes(dataset, path.name, range(len(dataset)), encode, "encode")
     return Tracks(recording, torch.cat(latents), recording.columns | extra)
@@ -170,4 +170,24 @@ def encode_recording(model: WorldModel, recording: Recording, batch: int = BATCH
     """Encode every frame of a recording, in order: `[F, D]`; sets the model to evaluation mode."""
     model.eval()
     parts = torch.from_numpy(recording.frames_u8).split(batch)
-    return torch.cat([model.encode(part) for part in parts])
+    return finite(torch.cat([model.encode(part) for part in parts]), "encoded", recording.name)
+
+
+def finite(latents: Tensor, how: str, where: object) -> Tensor:
+    """Return the latents `[..., D]` of a recording if they are finite.
+
+    Args:
+        latents: to check.
+        how: "encoded" or "imagined".
+        where: the recording, first words of the message.
+
+    Raises:
+        DivergenceError: one of them is not, so that nothing can be learned or measured.
+    """
+    broken = (~torch.isfinite(latents)).any(-1)
+    if broken.any():
+        raise DivergenceError(
+            f"{where}: {int(broken.sum())} of {broken.numel()} {how} latents are not finite; the "
+            "model diverged, use an earlier state or train with a lower optimiser.learning_rate"
+        )
+    return latents

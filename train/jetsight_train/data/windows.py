@@ -19,8 +19,8 @@ from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
 from jetsight.errors import DataError
+from jetsight.progress import progress
 from jetsight_train.data.columns import FloatArray
-from jetsight_train.progress import progress
 
 FramesU8 = npt.NDArray[np.uint8]
 
@@ -121,7 +121,7 @@ def read_episodes(
     lengths = [dataset.episode_lengths[i] for i in episodes]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     actions, states = [], []
-    for row, index in enumerate(progress(episodes, f"{verb} {name}", unit="episode")):
+    for row, index in enumerate(progress(episodes, f"{verb} {name}", "episode")):
         episode = dataset.episode(index)
         use_frames(int(starts[row]), episode.frames)
         actions.append(episode.actions)

@@ -67,7 +67,7 @@ def collect(
         target: folder that must not exist or be empty.
         workers: processes that simulate and encode.
         resume: continue an interrupted recording of the same recipe.
-        progress: called with the number of newly available episodes.
+        progress: called with the number of newly recorded episodes.
 
     Raises:
         StorageError: `target` is not empty, the disk is full, or there is an interrupted recording
@@ -87,7 +87,6 @@ def collect(
     description = describe(recipe)
     with _hold(staging_of(final), recipe, resume) as staging:
         missing = [i for i in range(recipe.episodes) if not episode.rows_path(staging, i).exists()]
-        progress(recipe.episodes - len(missing))
         for _ in _record(recipe, staging, missing, workers, description.fps):
             progress(1)
         with atomic.new_directory(final) as folder:
