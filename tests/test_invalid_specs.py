@@ -24,7 +24,7 @@ from jetsight.errors import ArtefactError
 from jetsight_train import recipe as recipes
 from jetsight_train.heads.recipe import HeadsRecipe
 from jetsight_train.model.config import ConvConfig, ViTConfig
-from jetsight_train.training import trainer
+from jetsight_train.training import measured
 
 SHIPPED = ROOT / "train" / "jetsight_train" / "zoo" / "pusht-nano"
 RECIPE = recipes.RECIPES / "pusht-nano.toml"
@@ -270,7 +270,7 @@ def test_a_rate_within_the_tolerance_is_the_same(slack: float) -> None:
     recipe = recipes.load_recipe("pusht-nano")
     hz = recipe.timing.camera_hz * (1 + slack)
     timing = type(recipe.timing)(hz, recipe.timing.action_block)
-    trainer.check_training_data(dataclasses.replace(recipe, timing=timing), RECORDED)
+    measured.check_training_data(dataclasses.replace(recipe, timing=timing), RECORDED)
 
 
 @pytest.mark.parametrize(
