@@ -197,7 +197,8 @@ def test_a_checkpoint_is_refused_by_its_own_facts(
         ("action.names", ["target_y", "target_x"], "in this order"),
         ("action.names", ["shoulder", "elbow"], "but the model takes ['shoulder', 'elbow']"),
         ("timing.action_block", 500, "no episode is long enough"),
-        ("action.low", [500.0, 500.0], "the mean of the recorded actions does not fit"),
+        ("action.low", [340.0, 340.0], "the mean of the recorded actions does not fit"),
+        ("action.low", [500.0, 500.0], "far outside of low 500 and high 512 in the recipe"),
     ],
 )
 def test_train_refuses_data_of_another_robot_before_it_decodes(

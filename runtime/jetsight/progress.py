@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextvars import ContextVar
 from typing import TextIO, TypeVar
 
@@ -128,7 +128,7 @@ class Progress:
 
 def progress(items: Iterable[T], title: str, unit: str, *, total: int | None = None) -> Iterator[T]:
     """Iterate over `items` and show the progress; `total` where `len(items)` does not exist."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with Progress(title, total, unit) as shown:
         for item in items:

@@ -69,9 +69,9 @@ class MonitorConfig:
     """Criterion of a collapsed run.
 
     Attributes:
-        warmup_steps: step before which checks are ignored.
-        every_steps: steps between checks.
-        patience: consecutive failed checks that stop the run.
+        warmup_steps (steps): step before which checks are ignored.
+        every_steps (steps): steps between checks.
+        patience (checks): consecutive failed checks that stop the run.
         min_std: smallest mean standard deviation; VICReg keeps it near 1.
         min_rank_share: smallest effective rank as a share of the latent size.
     """

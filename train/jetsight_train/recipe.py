@@ -42,7 +42,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FrameRecipe:
-    """Camera frame `[height, width]` and model input `[height, width]`, in pixels."""
+    """Camera frame and model input.
+
+    Attributes:
+        camera (px): `[height, width]` of a camera frame as it is recorded.
+        resize (px): `[height, width]` of the encoder's input, to which the whole camera frame is
+            resized inside the graph; larger sees smaller things and costs more.
+    """
 
     camera: tuple[int, ...]
     resize: tuple[int, ...]
@@ -60,9 +66,18 @@ class FrameRecipe:
 
 @dataclass(frozen=True)
 class ActionRecipe:
-    """The robot's action, one value per dimension; the normaliser is measured on the training set.
+    """The robot's action of one camera tick, one value per dimension.
 
-    Without `neutral`, the mean of the training set is the neutral action.
+    The normaliser is measured on the training set.
+
+    Attributes:
+        names: name of each dimension, in the order of the dataset.
+        units: unit of each dimension, for tables and pictures.
+        low (units): smallest value the robot accepts; plans stay above.
+        high (units): largest value the robot accepts; plans stay below.
+        rate_limit_per_s (units/s): largest change per second; without it plans may jump.
+        neutral (units): action assumed where the executed one is unknown, and the start of plans;
+            zero for velocities; without it, the mean of the training set.
     """
 
     names: tuple[str, ...]
@@ -110,14 +125,14 @@ class OptimiserConfig:
     """AdamW with linear warm-up and cosine decay to zero.
 
     Attributes:
-        steps: length of the schedule.
-        batch: windows per step.
-        learning_rate: peak, after the warm-up.
+        steps (steps): length of the schedule.
+        batch (windows): windows per step.
+        learning_rate: peak, after the warm-up; lower it if training diverges.
         weight_decay: weight decay of AdamW.
-        warmup_steps: steps of the linear warm-up.
+        warmup_steps (steps): length of the linear warm-up.
         grad_clip: largest norm of the gradient.
         seed: seed of weights, batches and dropout.
-        stop_step: last step of a run that another recipe continues; None for `steps`.
+        stop_step (steps): last step of a run that another recipe continues; without it, `steps`.
         frozen_encoder: train the predictor alone, on latents that are encoded once, which makes
             long rollouts cheap; needs `--init`.
         compute: number format of the encoder in training; with AMX or on a GPU, bfloat16 is several
@@ -158,8 +173,19 @@ class OptimiserConfig:
 class Recipe:
     """Settings of a training run; with the data they determine its result.
 
-    `anchors` are state columns that supervise the first latent dimensions, standardised; an angle
-    takes two dimensions, its cosine and sine.
+    Attributes:
+        name: name of the run's folder, the checkpoint and the bundle.
+        license: license of the trained model, which the bundle carries.
+        model: sizes of the network.
+        frame: camera frame and model input.
+        timing: rate and length of a model step.
+        action: the robot's action.
+        objective: loss terms and their weights.
+        optimiser: training schedule.
+        monitor: criterion that stops a collapsed run.
+        anchors: state columns that supervise the first latent dimensions, standardised; an angle
+            takes two dimensions, its cosine and sine; needs a weight in objective.anchor.
+        then: recipe to train next on this run's encoder, named when the run ends.
     """
 
     name: str
@@ -172,6 +198,7 @@ class Recipe:
     optimiser: OptimiserConfig
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     anchors: tuple[ProbeColumn, ...] = ()
+    then: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes that no bundle may have, and sections that contradict each other."""

@@ -90,6 +90,11 @@ class FrameSpec:
 class TimingSpec:
     """Camera rate in Hz, and camera frames per model step (action block).
 
+    Attributes:
+        camera_hz (Hz): rate of the recorded frames and of the robot's actions; 0.01 to 1000.
+        action_block (frames): camera frames, and so actions, per model step; the model predicts
+            this far ahead at once, so half a second is a good start.
+
     Raises:
         ArtefactError: the rate is not a number from 0.01 to 1000, or the block not 1 to 1000.
     """

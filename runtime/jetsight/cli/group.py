@@ -38,6 +38,7 @@ class _Lazy:
 # In the order of work, not of the alphabet.
 COMMANDS = {
     "collect": _Lazy("jetsight_train.cli.collect:collect", "Record a robot into a dataset."),
+    "recipe": _Lazy("jetsight_train.cli.recipe:recipe", "Write, check and explain recipes."),
     "train": _Lazy("jetsight_train.cli.train:train", "Train a world model from a recipe."),
     "report": _Lazy("jetsight_train.cli.report:report", "Write the model card of a checkpoint."),
     "targets": _Lazy("jetsight_compile.cli.targets:targets", "Show what can be compiled for."),

@@ -177,7 +177,7 @@ def test_weights_are_found_before_they_overflow() -> None:
     finite_weights(layer, "training", 1)
     with torch.no_grad():
         layer.weight.fill_(6e17)
-    with pytest.raises(DivergenceError, match="the weights have the norm 1.2e"):
+    with pytest.raises(DivergenceError, match=r"the weights have the norm 1\.2e"):
         finite_weights(layer, "training", 1)
 
 

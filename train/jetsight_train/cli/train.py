@@ -68,11 +68,7 @@ def train(
     """
     import torch
 
-    from jetsight_train.checkpoint import load
-    from jetsight_train.data.windows import load_recording
-    from jetsight_train.model.heads import Heads
-    from jetsight_train.training.measured import check_training_data
-    from jetsight_train.training.trainer import CHECKPOINT, Trainer
+    from jetsight_train.training.trainer import CHECKPOINT
 
     if threads:
         torch.set_num_threads(threads)
@@ -88,9 +84,38 @@ def train(
     plan = _adjusted(load_recipe(recipe), steps, no_anti_collapse)
     folder = out or Path("runs") / plan.name
     _refuse_used(folder, resume, CHECKPOINT)
+    trained, target = train_world_model(plan, data, folder, init, (save_every, resume))
+    if as_json:
+        click.echo(json.dumps({"checkpoint": str(target), **trained}))
+        return
+    click.echo(f"{target}: {trained['steps']} steps\nnext: {_next(plan, recipe, data, target)}")
+
+
+def train_world_model(
+    plan: Recipe, data: Path, folder: Path, init: Path | None, states: tuple[int, bool]
+) -> tuple[dict[str, float], Path]:
+    """Train a world model in a run folder.
+
+    Args:
+        plan: settings of the run.
+        data: dataset to train on.
+        folder: of the run.
+        init: checkpoint to start from.
+        states: steps between saved states, and whether to go on from those that are there.
+
+    Returns:
+        Steps and seconds of the run, and the folder of the checkpoint.
+    """
+    from jetsight_train.checkpoint import load
+    from jetsight_train.data.windows import load_recording
+    from jetsight_train.model.heads import Heads
+    from jetsight_train.training.measured import check_training_data
+    from jetsight_train.training.trainer import Trainer
+
     # Before the recording is decoded, which is long work.
     for line in check_training_data(plan, data).warnings:
         click.echo(f"jetsight: warning: {line}", err=True)
+    save_every, resume = states
     with _kept(folder):
         trainer = Trainer(plan, load_recording(data), folder)
         if init:
@@ -103,8 +128,16 @@ def train(
         notes: dict[str, str] = {}
         with Progress("train", plan.optimiser.last_step, "step", initial=trainer.step) as shown:
             target = trainer.run(save_every, lambda report: _show(shown, notes, report))
-    result = {"checkpoint": str(target), "steps": trainer.step, "wall_s": round(trainer.wall_s, 1)}
-    click.echo(json.dumps(result) if as_json else f"{target}: {trainer.step} steps")
+    return {"steps": trainer.step, "wall_s": round(trainer.wall_s, 1)}, target
+
+
+def _next(plan: Recipe, recipe: str, data: Path, target: Path) -> str:
+    """Name the command that usually follows."""
+    if plan.then is None:
+        return f"jetsight report {target} --data HELD_OUT --run {target.parent}"
+    beside = Path(recipe).with_name(plan.then)  # a shipped recipe is named without a folder
+    then = beside if beside.is_file() else Path(plan.then)
+    return f"jetsight train {then} --init {target} --data {data}"
 
 
 def _heads_plan(recipe: str, steps: int | None) -> HeadsRecipe:
