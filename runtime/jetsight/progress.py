@@ -126,6 +126,37 @@ class Progress:
         )
 
 
+class StageLines:
+    """One line per stage of work whose stages differ, with a rough estimate of the time left.
+
+    Args:
+        total: stages that are expected; there may be more.
+        clock: clock that the time left is estimated by.
+        stream: None for stderr.
+    """
+
+    def __init__(
+        self, total: int, *, clock: Clock | None = None, stream: TextIO | None = None
+    ) -> None:
+        self._total, self._begun = total, 0
+        self._clock = clock or MonotonicClock()
+        self._line = TerminalLine(stream or sys.stderr)
+        self._silent = _quiet.get()
+        self._began_ns = self._clock.now_ns()
+
+    def __call__(self, stage: str) -> None:
+        """Say that `stage` begins."""
+        done, self._begun = self._begun, self._begun + 1
+        if self._silent:
+            return
+        took_s = (self._clock.now_ns() - self._began_ns) / 1e9
+        about = ""
+        if took_s >= LOG_EVERY_S and done < self._total:
+            left = duration(took_s / done * (self._total - done))
+            about = f" ({self._begun} of {self._total}, about {left} left)"
+        self._line.write(f"  {stage}{about}\n")
+
+
 def progress(items: Iterable[T], title: str, unit: str, *, total: int | None = None) -> Iterator[T]:
     """Iterate over `items` and show the progress; `total` where `len(items)` does not exist."""
     if total is None and isinstance(items, Sized):

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from jetsight.progress import Progress, duration, progress, quiet_progress
+from jetsight.progress import Progress, StageLines, duration, progress, quiet_progress
 from jetsight.testing import FakeClock
 
 S = 1_000_000_000
@@ -86,6 +86,24 @@ def test_quiet_shows_nothing_anywhere(stream: type[io.StringIO]) -> None:
         clock.advance(20 * S)
         shown.update()
     assert out.getvalue() != ""  # the control
+
+
+def test_stages_are_lines_with_a_rough_time_left() -> None:
+    clock, log = FakeClock(), io.StringIO()
+    say = StageLines(4, clock=clock, stream=log)
+    for stage in ("read", "export", "gate", "write", "one more"):
+        say(stage)
+        clock.advance(8 * S)
+    assert log.getvalue().splitlines() == [
+        "  read",
+        "  export",
+        "  gate (3 of 4, about 16 s left)",
+        "  write (4 of 4, about 8 s left)",
+        "  one more",
+    ]
+    with quiet_progress():
+        StageLines(4, clock=clock, stream=log)("silent")
+    assert "silent" not in log.getvalue()
 
 
 def test_iteration_passes_everything_on(capsys: pytest.CaptureFixture[str]) -> None:

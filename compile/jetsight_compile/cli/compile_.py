@@ -12,6 +12,7 @@ import click
 
 from jetsight.cli.options import quiet_option
 from jetsight.errors import UsageError
+from jetsight.progress import StageLines
 from jetsight_compile.config.precision import METHODS
 
 _PATH = click.Path(path_type=Path)
@@ -91,12 +92,16 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
     Graphs are exported, quantized if requested, and compared with the PyTorch model on held-out
     episodes; OUT appears only when every comparison passed.
     """
-    from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
+    from jetsight_compile.pipeline.compile import (
+        CompileRequest,
+        compile_checkpoint,
+        expected_stages,
+    )
 
     presets, settings = _planners(**{name: options.pop(name) for name in _PLANNERS})
     options["methods"] = options["methods"] or METHODS
     request = CompileRequest(checkpoint, calib, out, **options, planners=presets, settings=settings)
-    compiled = compile_checkpoint(request, lambda stage: click.echo(f"  {stage}", err=True))
+    compiled = compile_checkpoint(request, StageLines(expected_stages(request)))
     if as_json:
         click.echo(json.dumps(_summary(compiled)))
         return
