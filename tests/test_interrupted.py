@@ -25,21 +25,27 @@ class Interruption:
         command: arguments after `jetsight`.
         working: glob of what shows that work has begun.
         final: what may only exist when the work is done.
+        says: part of the line, about how to go on.
     """
 
     command: Sequence[str]
     working: str
     final: str
+    says: str
 
 
 ROWS = {
     "collect": Interruption(
-        ["collect", "gym_pusht/PushT-v0", "--episodes", "500", "--out", "ds"], ".ds*/*", "ds"
+        ["collect", "gym_pusht/PushT-v0", "--episodes", "500", "--out", "ds", "--quiet"],
+        ".ds*/*",
+        "ds",
+        says="run the same command with --resume",
     ),
     "train": Interruption(
-        ["train", "pusht-nano-encoder", "--data", str(RECORDED), "--out", "run"],
-        "run/*",
+        ["train", "pusht-nano-encoder", "--data", str(RECORDED), "--out", "run", "--quiet"],
+        "run/state/step-*",
         "run/checkpoint",
+        says="the state is kept in run; run the same command with --resume",
     ),
 }
 
@@ -49,6 +55,7 @@ ROWS = {
     [
         ("collect", signal.SIGINT, 130),
         ("collect", signal.SIGTERM, 143),
+        ("train", signal.SIGINT, 130),
         ("train", signal.SIGTERM, 143),
     ],
 )
@@ -63,6 +70,7 @@ def test_interruption_is_one_line_and_leaves_no_final_name(
     assert child.returncode == code, err
     assert err.startswith("jetsight: error: ")
     assert err.count("\n") == 1
+    assert row.says in err
     assert out == ""
     assert not (tmp_path / row.final).exists()
 
