@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers.paths import RECORDED
+from helpers.train.fade_data import RECIPE, fade_data
 
 START_LIMIT_S, END_LIMIT_S = 120, 30
 
@@ -42,7 +42,7 @@ ROWS = {
         says="run the same command with --resume",
     ),
     "train": Interruption(
-        ["train", "pusht-nano-encoder", "--data", str(RECORDED), "--out", "run", "--quiet"],
+        ["train", "r.toml", "--data", "ds", "--out", "run", "--quiet", "--steps", "1000000"],
         "run/state/step-*",
         "run/checkpoint",
         says="the state is kept in run; run the same command with --resume",
@@ -63,6 +63,9 @@ def test_interruption_is_one_line_and_leaves_no_final_name(
     tmp_path: Path, name: str, number: signal.Signals, code: int
 ) -> None:
     row = ROWS[name]
+    if name == "train":
+        fade_data(tmp_path / "ds")
+        (tmp_path / "r.toml").write_text(RECIPE)
     child = _start(row.command, tmp_path)
     _wait_for_work(child, tmp_path, row.working)
     child.send_signal(number)
