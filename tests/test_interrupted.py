@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from helpers.paths import RECORDED
 from helpers.train.fade_data import RECIPE, fade_data
 
 START_LIMIT_S, END_LIMIT_S = 120, 30
@@ -41,6 +42,12 @@ ROWS = {
         "ds",
         says="run the same command with --resume",
     ),
+    "data convert": Interruption(
+        ["data", "convert", str(RECORDED), "ds", "--lossless", "--quiet"],
+        ".ds*/*.npz",
+        "ds",
+        says="run the same command with --resume",
+    ),
     "train": Interruption(
         ["train", "r.toml", "--data", "ds", "--out", "run", "--quiet", "--steps", "1000000"],
         "run/state/step-*",
@@ -56,6 +63,8 @@ ROWS = {
         ("collect", signal.SIGINT, 130),
         ("collect", signal.SIGTERM, 143),
         ("train", signal.SIGINT, 130),
+        ("data convert", signal.SIGINT, 130),
+        ("data convert", signal.SIGTERM, 143),
         ("train", signal.SIGTERM, 143),
     ],
 )

@@ -78,6 +78,11 @@ class Progress:
         if self._is_due((now_ns - self._shown_ns) / 1e9):
             self._show(now_ns)
 
+    def reach(self, done: int, total: int) -> None:
+        """Set the units that are done, and their total, where both are counted elsewhere."""
+        self._total = total
+        self.update(done - self._done)
+
     def close(self) -> None:
         """Clear the line of a terminal."""
         if self._rewritten:

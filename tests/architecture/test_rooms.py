@@ -37,7 +37,7 @@ FLOORS = {
     ),
     "jetsight_train": (
         "model objectives record",
-        "data planning collapse",
+        "data planning collapse conversion curation",
         "recipe",
         "heads",
         "checkpoint",

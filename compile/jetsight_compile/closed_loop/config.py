@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jetsight.errors import UsageError
-from jetsight_compile.closed_loop.task import Region
+from jetsight_compile.closed_loop.tasks.choose import parse_success
+from jetsight_compile.closed_loop.tasks.region import Region
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class EvalConfig:
         threads: CPU threads of every engine and of torch; more make results depend on the machine.
         workers: processes that share the episodes.
         films: number of first episodes whose pictures are kept.
+        success: formula or `module:function`; None for the environment's own task.
+        driver: policy that reaches the goals: scripted, random or `module:function`.
+        goal_ticks: ticks from start to goal in the driver's episode.
+        ticks: that an arm has to reach the goal.
+        region_columns: two state columns that hold the robot's position; empty for the task's own.
 
     Raises:
         UsageError: a number is out of range, or two settings exclude each other.
@@ -72,6 +78,11 @@ class EvalConfig:
     threads: int = 1
     workers: int = 1
     films: int = 0
+    success: str | None = None
+    driver: str = "scripted"
+    goal_ticks: int = 25
+    ticks: int = 50
+    region_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -81,6 +92,8 @@ class EvalConfig:
             ("threads", self.threads, 1),
             ("iterations", self.use.iterations, 1),
             ("replan-every", self.use.replan_every, 1),
+            ("goal-ticks", self.goal_ticks, 1),
+            ("ticks", self.ticks, 1),
         ):
             if value is not None and value < least:
                 raise UsageError(f"--{name} is {value}, expected at least {least}")
@@ -90,6 +103,9 @@ class EvalConfig:
             raise UsageError("--budget-ms and --iterations exclude each other; give one of them")
         if self.region is not None and not self.keep_out:
             raise UsageError("--region is for a keep-out run; add --keep-out")
+        if self.region_columns and not self.keep_out:
+            raise UsageError("--region-columns is for a keep-out run; add --keep-out")
+        parse_success(self.success)
 
     def facts(self) -> dict[str, Any]:
         """Return the settings for the results, without paths, which have no meaning later."""
@@ -107,6 +123,8 @@ class EvalConfig:
             "replan_every": use.replan_every,
             "arrive": use.arrive,
             "constrain": use.constrain,
+            "success": self.success,
+            "region_columns": list(self.region_columns),
             "threads": self.threads,
             "workers": self.workers,
         }

@@ -1,4 +1,4 @@
-"""Held-out episodes: a start state reached by replay, and a goal the driver reached 25 ticks later.
+"""Held-out episodes: a start reached by replay, and a goal that the driver reached ticks later.
 
 An episode is a function of the rules and its number. Its random generator is seeded with three
 words, `(seed, number, _STREAM)`, those of recordings with two, so no recording can contain it.
@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from jetsight.engine import NDArray
-from jetsight.errors import DataError, UsageError
-from jetsight_compile.closed_loop.task import PushingState, Region
+from jetsight.errors import UsageError
+from jetsight_compile.closed_loop.tasks.region import Region
+from jetsight_compile.closed_loop.tasks.task import Task
 from jetsight_train.record.environments import Observation, PixelEnvironment, PushT
 from jetsight_train.record.policies import make_policy
 
 _STREAM = 0x6A73_6576  # any number; it keeps these draws apart from those of `jetsight collect`
+DRIVER_TICKS = 120
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,9 @@ class Rules:
         warm_up: fewest ticks before the start, so that every history is full by then.
         goal_offset: ticks from start to goal in the undisturbed episode.
         budget: ticks an arm has to reach the goal.
-        driver_ticks: length of the undisturbed episode.
+        driver: policy of the undisturbed episode, as `make_policy` takes it.
+        driver_ticks: longest length of the undisturbed episode.
         region: keep-out region; None without one.
-        clearance_px: distance of start and goal to the region, so that no arm violates it only
-            because it could not brake.
 
     Raises:
         UsageError: no start fits into the episode.
@@ -48,9 +49,9 @@ class Rules:
     # Goal offset and budget are those of stable-worldmodel's PushT evaluation.
     goal_offset: int = 25
     budget: int = 50
-    driver_ticks: int = 120
+    driver: str = "scripted"
+    driver_ticks: int = DRIVER_TICKS
     region: Region | None = None
-    clearance_px: float = 20.0
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -62,10 +63,9 @@ class Rules:
                 "shorter history"
             )
 
-    @property
-    def starts(self) -> range:
-        """Ticks an arm may start at."""
-        return range(self.warm_up, self.driver_ticks - self.goal_offset)
+    def starts(self, ticks: int) -> range:
+        """Ticks an arm may start at in an episode of `ticks`."""
+        return range(self.warm_up, ticks - self.goal_offset)
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,13 @@ class EvalEpisode:
     actions: NDArray  # [start + goal_offset, a] float32
     start_state: NDArray  # [s]
     start_bits: bytes  # exact state of the simulator at the start
-    goal_state: NDArray  # [s]
-    goal_frame: NDArray  # [h,w,3] uint8
-    moves_block: bool
+    goal: Observation
+    kind: str = ""  # see `Task.kind`
+
+    @property
+    def goal_frame(self) -> NDArray:
+        """Camera frame of the goal `[h,w,3]` uint8."""
+        return self.goal.frame_hwc_u8
 
 
 def random_stream(seed: int, number: int, purpose: int) -> np.random.Generator:
@@ -95,17 +99,18 @@ def exact_bits(environment: PixelEnvironment, observation: Observation) -> bytes
     return observation.state.tobytes()
 
 
-def draw_episode(environment: PixelEnvironment, rules: Rules, number: int) -> EvalEpisode | None:
+def draw_episode(
+    environment: PixelEnvironment, task: Task, rules: Rules, number: int
+) -> EvalEpisode | None:
     """Play the driver's episode `number` and choose a start in it.
 
     Returns:
-        The episode; None when a keep-out region is given and no start of it is of interest.
+        The episode; None when it ends too early for a start, or a keep-out region is given and no
+        start of it is of interest.
 
     Raises:
-        UsageError: there is no driver for this environment, or its state is no pushing task.
-        DataError: the environment ended the episode early.
+        UsageError: there is no such driver for this environment.
     """
-    task = PushingState(environment.state_names, rules.env_id)
     rng = random_stream(rules.seed, number, 0)
     reset_seed = int(rng.integers(1 << 31))
     played = _play(environment, rules, reset_seed, rng)
@@ -121,9 +126,8 @@ def draw_episode(environment: PixelEnvironment, rules: Rules, number: int) -> Ev
         actions=np.stack(played.actions[:end]),
         start_state=first,
         start_bits=played.bits[start],
-        goal_state=goal.state,
-        goal_frame=goal.frame_hwc_u8,
-        moves_block=task.moves_block(first, goal.state),
+        goal=goal,
+        kind=task.kind(first, goal.state),
     )
 
 
@@ -139,32 +143,35 @@ def _play(
 ) -> _Played:
     played = _Played([], [], [])
     observation = environment.reset(reset_seed)
-    policy = make_policy("scripted", environment, rng)
-    for tick in range(rules.driver_ticks):
+    policy = make_policy(rules.driver, environment, rng)
+    for _ in range(rules.driver_ticks):
         played.observations.append(observation)
         played.bits.append(exact_bits(environment, observation))
         played.actions.append(policy())
         observation, _, over = environment.step(played.actions[-1])
         if over:
-            raise DataError(
-                f"environment {rules.env_id!r} ended an episode after {tick + 1} ticks, but "
-                f"{rules.driver_ticks} are needed; use an environment without an early end"
-            )
+            break
     return played
 
 
 def _choose_start(
-    played: _Played, task: PushingState, rules: Rules, rng: np.random.Generator
+    played: _Played, task: Task, rules: Rules, rng: np.random.Generator
 ) -> int | None:
     """Draw a start with enough ticks around it; with a region, one with the region in the way."""
     region = rules.region
-    order = rng.permutation(np.arange(rules.starts.start, rules.starts.stop))
+    starts = rules.starts(len(played.observations))
+    if not starts:
+        return None
+    order = rng.permutation(np.arange(starts.start, starts.stop))
     if region is None:
         return int(order[0])
-    agents = task.agent(np.stack([observation.state for observation in played.observations]))
+    assert task.region is not None, "a region without columns is refused before"
+    clearance = task.region.clearance_of(region)
+    states = np.stack([observation.state for observation in played.observations])
+    agents = task.region.positions(states)
     for start in map(int, order):
         end = start + rules.goal_offset
-        if (region.distance(agents[[start, end]]) < rules.clearance_px).any():
+        if (region.distance(agents[[start, end]]) < clearance).any():
             continue
         if region.contains(agents[start:end]).any() or region.crosses(agents[start], agents[end]):
             return start

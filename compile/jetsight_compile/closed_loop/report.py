@@ -3,37 +3,66 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from jetsight.cli.table import table
 from jetsight_compile.closed_loop.results import BUNDLE, FREE, ArmSummary, EvalResults
 from jetsight_compile.closed_loop.statistics import Rate
+from jetsight_compile.closed_loop.tasks.task import Measure
 
 _NONE = "-"
 
 
 def report_lines(results: EvalResults) -> Iterator[str]:
     """Format the success of every arm, the planners, the paired comparisons and violations."""
-    rates = ("success %", "95 %", "joint %", "block moves %", "block rests %")
-    head = ("arm", *rates, "agent px", "block px", "angle deg")
+    task = results.settings["task"]
+    measures = [Measure(*each) for each in task["measures"]]
+    rates = ("success %", "95 %", *(f"{name} %" for name in (*task["also"], *task["kinds"])))
+    head = ("arm", *rates, *(_heading(measure) for measure in measures))
     arms = results.summary.arms.items()
-    yield from table(head, ([name, *_success_cells(arm)] for name, arm in arms))
+    yield from table(head, ([name, *_success_cells(arm, measures)] for name, arm in arms))
+    yield from _uncomputed(results)
     yield from _planners(results)
     yield from _pairs(results)
     yield from _keep_out(results)
 
 
-def _success_cells(arm: ArmSummary) -> list[str]:
+def _heading(measure: Measure) -> str:
+    return f"{measure.name} {shown_unit(measure)}".rstrip()
+
+
+def shown_unit(measure: Measure) -> str:
+    """Return the unit of `format_measure`."""
+    return "deg" if measure.unit == "rad" else measure.unit
+
+
+def _success_cells(arm: ArmSummary, measures: Sequence[Measure]) -> list[str]:
     return [
         _percent(arm.success),
         _interval(arm.success.low, arm.success.high),
-        _percent(arm.joint_success),
-        f"{_percent(arm.success_block_moves)} of {arm.success_block_moves.of}",
-        f"{_percent(arm.success_block_rests)} of {arm.success_block_rests.of}",
-        f"{arm.mean_agent_px:.1f}",
-        f"{arm.mean_block_px:.1f}",
-        f"{math.degrees(arm.mean_angle_rad):.1f}",
+        *(_percent(rate) for rate in arm.also.values()),
+        *(f"{_percent(rate)} of {rate.of}" for rate in arm.by_kind.values()),
+        *(format_measure(measure, arm.mean_off[measure.key]) for measure in measures),
     ]
+
+
+def format_measure(measure: Measure, value: float | None) -> str:
+    """Format a distance to the goal, angles in degrees; `-` for one that is unknown."""
+    if value is None:
+        return _NONE
+    if measure.unit == "rad":
+        value = math.degrees(value)
+    # A tenth of a pixel or degree is fine enough; of a metre or a newton it may be all there is.
+    return f"{value:.1f}" if measure.unit in ("px", "deg", "rad") else f"{value:.3g}"
+
+
+def _uncomputed(results: EvalResults) -> Iterator[str]:
+    for name, arm in results.summary.arms.items():
+        if arm.uncomputed_ticks:
+            yield (
+                f"{name}: success could not be computed on {arm.uncomputed_ticks} ticks, where a "
+                "part of the formula is no finite number; they count as no success"
+            )
 
 
 def _planners(results: EvalResults) -> Iterator[str]:

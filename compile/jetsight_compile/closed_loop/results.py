@@ -1,28 +1,33 @@
 """Results of an evaluation, written as one JSON file.
 
-    format, version   "jetsight-eval", "1.0"
-    settings          the options; equal settings and versions give equal rows
+    format, version   "jetsight-eval", "2.0"
+    settings          the options; equal settings and versions give equal rows; `task` says what
+                      success is, and names measures, further criteria and kinds of episodes
     versions          of jetsight, the simulator and every library used
     machine           hardware and load, to interpret the latencies
     bundle, against   the artefacts: name, digest of the checkpoint, family, precision, backend
-    summary.arms      per arm: success and joint_success as {count, of, rate, low, high} (Wilson,
-                      95 %), the same for episodes that need the block moved by 20 px or turned by
-                      20 deg and for the others, mean distance to the goal at the end of a trial,
+    summary.arms      per arm: `success` as {count, of, rate, low, high} (Wilson, 95 %), the same
+                      for each further criterion in `also` and each kind of episodes in `by_kind`;
+                      `mean_off`, the mean distance to the goal at the end of a trial by measure;
                       plans, share of valid ones, reasons of invalid ones, latency in ms, ticks on
-                      which an action was held without a plan; with a region also `violation`
-                      (episodes with the agent inside at any tick) and `violation_ticks` (share of
-                      ticks inside, bootstrap over episodes)
+                      which an action was held without a plan, ticks on which success could not be
+                      computed; with a region also `violation` (episodes with the robot inside at
+                      any tick) and `violation_ticks` (share of ticks inside, bootstrap over
+                      episodes)
     summary.pairs     the bundle beside every other arm on the same episodes: difference of success
                       rates with its interval, discordant episodes, exact McNemar p-value
     summary.keep_out  reduction of violations by the constraint; null without a region
     rows              one per episode and arm, see `rollout.EpisodeResult`: `start_sha256` is a
-                      digest of the exact physical start state, equal in every arm; distances are
-                      those of the last tick; `success_tick` counts from the start, null without
+                      digest of the exact physical start state, equal in every arm; `off` holds the
+                      distances of the last tick; `success_tick` counts from the start, null without
                       success
 
-Success: at any tick after the start agent and block are each within 20 px and the block's angle
-within pi/9 of the goal. Joint success, as stable-worldmodel judges: one distance over both
-positions below 20 px, and the angle. A trial ends with joint success or with the budget.
+Success is judged at every tick after the start. A trial ends when success and every further
+criterion hold, or with the budget. PushT: agent and block are each within 20 px and the block's
+angle within pi/9 of the goal; its further criterion `joint` is stable-worldmodel's: one distance
+over both positions below 20 px, and the angle. Version 1.0 knew that task alone, and had
+`joint_success`, `success_block_moves` and `mean_agent_px` in place of `also`, `by_kind` and
+`mean_off`.
 """
 
 from __future__ import annotations
@@ -45,7 +50,7 @@ from jetsight_compile.closed_loop.statistics import (
     wilson,
 )
 
-FORMAT, VERSION = "jetsight-eval", "1.0"
+FORMAT, VERSION = "jetsight-eval", "2.0"
 BUNDLE, FREE = "bundle", "bundle unconstrained"
 
 
@@ -73,13 +78,11 @@ class ArmSummary:
     """One arm over all episodes; see the module's docstring."""
 
     success: Rate
-    joint_success: Rate
-    success_block_moves: Rate
-    success_block_rests: Rate
-    mean_agent_px: float
-    mean_block_px: float
-    mean_angle_rad: float
+    also: Mapping[str, Rate]
+    by_kind: Mapping[str, Rate]
+    mean_off: Mapping[str, float | None]
     mean_success_tick: float | None
+    uncomputed_ticks: int
     plans: int
     valid_plans: int
     no_plan_reasons: Mapping[str, int]
@@ -132,18 +135,21 @@ class EvalResults:
     rows: tuple[EpisodeResult, ...]
 
 
-def summarize(rows: Sequence[EpisodeResult], *, seed: int, region: bool) -> Summary:
+def summarize(
+    rows: Sequence[EpisodeResult], *, seed: int, region: bool, kinds: Sequence[str] = ()
+) -> Summary:
     """Summarize the rows of paired arms.
 
     Args:
         rows: every arm has the same episodes in the same order.
         seed: of bootstrap intervals.
         region: the evaluation had a keep-out region.
+        kinds: of episodes, to count apart.
     """
     by_arm: dict[str, list[EpisodeResult]] = {}
     for row in rows:
         by_arm.setdefault(row.arm, []).append(row)
-    arms = {name: _arm(trials, seed, region) for name, trials in by_arm.items()}
+    arms = {name: _arm(trials, seed, region, kinds) for name, trials in by_arm.items()}
     first = BUNDLE if BUNDLE in by_arm else next(iter(by_arm))
     pairs = tuple(
         Pair(first, other, paired(_solved(by_arm[first]), _solved(by_arm[other])))
@@ -160,9 +166,9 @@ def _solved(trials: Sequence[EpisodeResult]) -> list[bool]:
     return [trial.success for trial in trials]
 
 
-def _arm(trials: Sequence[EpisodeResult], seed: int, region: bool) -> ArmSummary:
-    moving = [trial for trial in trials if trial.moves_block]
-    resting = [trial for trial in trials if not trial.moves_block]
+def _arm(
+    trials: Sequence[EpisodeResult], seed: int, region: bool, kinds: Sequence[str]
+) -> ArmSummary:
     reached = [trial.success_tick for trial in trials if trial.success_tick is not None]
     inside, ticks = [trial.inside_ticks for trial in trials], [trial.ticks for trial in trials]
     reasons: Counter[str] = Counter()
@@ -170,13 +176,16 @@ def _arm(trials: Sequence[EpisodeResult], seed: int, region: bool) -> ArmSummary
         reasons.update(trial.no_plan_reasons)
     return ArmSummary(
         success=_success(trials),
-        joint_success=wilson(sum(trial.joint_success for trial in trials), len(trials)),
-        success_block_moves=_success(moving),
-        success_block_rests=_success(resting),
-        mean_agent_px=_mean([trial.agent_px for trial in trials]),
-        mean_block_px=_mean([trial.block_px for trial in trials]),
-        mean_angle_rad=_mean([trial.angle_rad for trial in trials]),
-        mean_success_tick=_mean(reached) if reached else None,
+        also={
+            name: wilson(sum(trial.also[name] for trial in trials), len(trials))
+            for name in trials[0].also
+        },
+        by_kind={
+            kind: _success([trial for trial in trials if trial.kind == kind]) for kind in kinds
+        },
+        mean_off={name: _mean([trial.off[name] for trial in trials]) for name in trials[0].off},
+        mean_success_tick=_mean(reached),
+        uncomputed_ticks=sum(trial.uncomputed_ticks for trial in trials),
         plans=sum(trial.plans for trial in trials),
         valid_plans=sum(trial.valid_plans for trial in trials),
         no_plan_reasons=dict(reasons),
@@ -212,8 +221,10 @@ def _keep_out(
     return KeepOut(reduction(base.violation, after.violation), ticks, comparison)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the numbers among `values`; None without any."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _latency(values: Sequence[float]) -> PlanLatency | None:

@@ -15,7 +15,7 @@ from jetsight.engine import NDArray
 from jetsight.errors import DataError
 from jetsight_compile.closed_loop.agents import Agent, AgentView
 from jetsight_compile.closed_loop.episodes import EvalEpisode, Rules, exact_bits
-from jetsight_compile.closed_loop.task import Miss, PushingState, Tolerance
+from jetsight_compile.closed_loop.tasks.task import Judgement, Task
 from jetsight_train.record.environments import Observation, PixelEnvironment
 
 _PLAN_VIEW = 64  # most future actions that an agent gets during the warm-up
@@ -29,14 +29,13 @@ class EpisodeResult:
     arm: str
     start_sha256: str
     start_tick: int
-    moves_block: bool
+    kind: str
     success: bool
-    joint_success: bool
+    also: Mapping[str, bool]
     success_tick: int | None
     ticks: int
-    agent_px: float
-    block_px: float
-    angle_rad: float
+    off: Mapping[str, float | None]
+    uncomputed_ticks: int
     inside_ticks: int
     plans: int
     valid_plans: int
@@ -53,28 +52,26 @@ class EpisodeTrace:
     trial: EpisodeResult
     frames_u8: NDArray  # [T,h,w,3], one per tick acted on, and the last one seen
     goal_u8: NDArray  # [h,w,3]
-    misses: tuple[Miss, ...]  # [T]
+    judgements: tuple[Judgement, ...]  # [T]
     futures: Mapping[int, NDArray]  # [H,D]
     costs: Mapping[int, float]
 
 
 def run_episode(
     environment: PixelEnvironment,
+    task: Task,
     arm: str,
     agent: Agent,
     episode: EvalEpisode,
     rules: Rules,
-    tolerance: Tolerance | None = None,
 ) -> EpisodeTrace:
     """Run `agent` from the start of `episode` until the goal is reached or the budget spent.
 
-    A trial ends once the stricter criterion holds, because every other one does then as well.
+    A trial ends once every criterion holds.
 
     Raises:
         DataError: replaying the episode did not lead to the same state, bit for bit.
     """
-    tolerance = tolerance or Tolerance()
-    task = PushingState(environment.state_names, rules.env_id)
     observation = _replay(environment, agent, episode)
     # A replay that is off by one bit may diverge later, and arms would start from different states.
     if exact_bits(environment, observation) != episode.start_bits:
@@ -83,25 +80,25 @@ def run_episode(
             "to its start differs from the recorded one, so arms cannot be compared; use a "
             "deterministic simulator"
         )
-    observations, misses = [observation], [task.miss(observation.state, episode.goal_state)]
+    observations, judgements = [observation], [task.judge(observation, episode.goal)]
     executed = episode.actions[episode.start - 1]
     for tick in range(episode.start, episode.start + rules.budget):
         executed = agent.act(AgentView(tick, observation.frame_hwc_u8, executed, None))
         observation, _, over = environment.step(executed)
         observations.append(observation)
-        misses.append(task.miss(observation.state, episode.goal_state))
-        if over or misses[-1].jointly_within(tolerance):
+        judgements.append(task.judge(observation, episode.goal))
+        if over or judgements[-1].final:
             break
     agent.end()
     inside = 0
-    if rules.region is not None:
-        positions = task.agent(np.stack([each.state for each in observations[1:]]))
+    if rules.region is not None and task.region is not None:
+        positions = task.region.positions(np.stack([each.state for each in observations[1:]]))
         inside = int(rules.region.contains(positions).sum())
     return EpisodeTrace(
-        trial=_row(arm, agent, episode, misses, tolerance, inside),
+        trial=_row(arm, agent, episode, judgements, inside),
         frames_u8=np.stack([each.frame_hwc_u8 for each in observations]),
         goal_u8=episode.goal_frame,
-        misses=tuple(misses),
+        judgements=tuple(judgements),
         futures={tick - episode.start: future for tick, future in agent.log.futures},
         costs={tick - episode.start: cost for tick, cost in agent.log.costs},
     )
@@ -121,29 +118,23 @@ def _replay(environment: PixelEnvironment, agent: Agent, episode: EvalEpisode) -
 
 
 def _row(
-    arm: str,
-    agent: Agent,
-    episode: EvalEpisode,
-    misses: list[Miss],
-    tolerance: Tolerance,
-    inside: int,
+    arm: str, agent: Agent, episode: EvalEpisode, judgements: list[Judgement], inside: int
 ) -> EpisodeResult:
     # Without the start: an episode whose start is already at the goal is no success yet.
-    acted, last, log = misses[1:], misses[-1], agent.log
-    reached = [tick for tick, miss in enumerate(acted, 1) if miss.within(tolerance)]
+    acted, last, log = judgements[1:], judgements[-1], agent.log
+    reached = [tick for tick, judgement in enumerate(acted, 1) if judgement.success]
     return EpisodeResult(
         episode=episode.number,
         arm=arm,
         start_sha256=hashlib.sha256(episode.start_bits).hexdigest(),
         start_tick=episode.start,
-        moves_block=episode.moves_block,
+        kind=episode.kind,
         success=bool(reached),
-        joint_success=any(miss.jointly_within(tolerance) for miss in acted),
+        also={name: any(each.also[name] for each in acted) for name in last.also},
         success_tick=reached[0] if reached else None,
         ticks=len(acted),
-        agent_px=last.agent_px,
-        block_px=last.block_px,
-        angle_rad=last.angle_rad,
+        off=dict(last.off),
+        uncomputed_ticks=sum(not each.computable for each in acted),
         inside_ticks=inside,
         plans=log.plans,
         valid_plans=log.valid,

@@ -7,38 +7,25 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from jetsight.bundle.bundle import Bundle
-from jetsight.bundle.manifest import Manifest
-from jetsight.errors import BundleError, DataError, JetsightError, UsageError
-from jetsight.session import Session
-from jetsight_compile.closed_loop import arms
-from jetsight_compile.closed_loop.agents import Agent, baselines
-from jetsight_compile.closed_loop.arms import TorchModel
+from jetsight.errors import DataError, JetsightError
 from jetsight_compile.closed_loop.config import EvalConfig
-from jetsight_compile.closed_loop.episodes import Rules, draw_episode
-from jetsight_compile.closed_loop.results import (
-    BUNDLE,
-    FORMAT,
-    FREE,
-    VERSION,
-    EvalResults,
-    summarize,
-)
-from jetsight_compile.closed_loop.rollout import EpisodeResult, EpisodeTrace, run_episode
+from jetsight_compile.closed_loop.lab import Artefacts, Lab, open_lab
+from jetsight_compile.closed_loop.results import FORMAT, VERSION, EvalResults, summarize
+from jetsight_compile.closed_loop.rollout import EpisodeResult, EpisodeTrace
 from jetsight_compile.closed_loop.statistics import check_scipy
-from jetsight_compile.closed_loop.task import PushingState, Region
+from jetsight_compile.closed_loop.tasks.region import Region
+from jetsight_compile.closed_loop.tasks.task import Task
 from jetsight_compile.pipeline.environment import machine_spec, versions
-from jetsight_train.record.environments import PixelEnvironment, open_environment
 
 # Libraries whose version can change the rows.
 _SIMULATORS = ("gymnasium", "gym-pusht", "pymunk", "scipy")
-_MOST_TRIED = 20  # episodes tried per episode that a keep-out run needs
+_MOST_TRIED = 20  # episodes tried for each one that is needed
 Progress = Callable[[Sequence[EpisodeResult]], None]
 
 
@@ -48,6 +35,7 @@ class Evaluated:
 
     results: EvalResults
     films: list[list[EpisodeTrace]]
+    task: Task
     region: Region | None
 
 
@@ -61,7 +49,7 @@ def evaluate(settings: EvalConfig, progress: Progress = lambda rows: None) -> Ev
 
     Raises:
         JetsightError: as `open_lab`.
-        DataError: the simulator is not repeatable, or too few episodes have the region in the way.
+        DataError: the simulator is not repeatable, or too few episodes can be used.
     """
     check_scipy()
     with open_lab(settings) as lab:
@@ -84,23 +72,20 @@ class EpisodeRunner(Protocol):
 def run_all(
     runner: EpisodeRunner, settings: EvalConfig, progress: Progress
 ) -> list[list[EpisodeTrace]]:
-    """Collect the films of the first relevant episodes, in the order of their numbers.
+    """Collect the films of the first usable episodes, in the order of their numbers.
 
     Raises:
-        DataError: too few episodes are relevant.
+        DataError: too few episodes are usable.
     """
     collected: list[list[EpisodeTrace]] = []
     waiting: deque[Callable[[], list[EpisodeTrace]]] = deque()
-    number, most = 0, settings.episodes * (_MOST_TRIED if settings.keep_out else 1)
+    number, most = 0, settings.episodes * _MOST_TRIED
     while len(collected) < settings.episodes:
         while len(collected) + len(waiting) < settings.episodes and number < most:
             waiting.append(runner.submit(number))
             number += 1
         if not waiting:
-            raise DataError(
-                f"only {len(collected)} of {most} episodes have the region in their way, expected "
-                f"{settings.episodes}; choose a larger or more central --region"
-            )
+            raise _too_few(len(collected), most, settings)
         # In the order of submission, so that the rows do not depend on the speed of a worker.
         films = waiting.popleft()()
         if films:
@@ -111,9 +96,23 @@ def run_all(
     return collected
 
 
+def _too_few(usable: int, tried: int, settings: EvalConfig) -> DataError:
+    if settings.keep_out:
+        return DataError(
+            f"only {usable} of {tried} episodes have the region in their way, expected "
+            f"{settings.episodes}; choose a larger or more central --region"
+        )
+    return DataError(
+        f"environment {settings.env_id!r} ends its episodes early: only {usable} of {tried} reach "
+        f"a start and a goal {settings.goal_ticks} ticks later, expected {settings.episodes}; give "
+        "a smaller --goal-ticks, or a --driver whose episodes last longer"
+    )
+
+
 def _bare(film: EpisodeTrace) -> EpisodeTrace:
     """Drop the pictures of a film that is not published."""
-    return EpisodeTrace(film.trial, film.frames_u8[:0], film.goal_u8[:0], film.misses, {}, {})
+    nothing, judged = film.frames_u8[:0], film.judgements
+    return EpisodeTrace(film.trial, nothing, nothing, judged, {}, {})
 
 
 class _Here:
@@ -189,8 +188,11 @@ def _results(
 ) -> Evaluated:
     rows = tuple(film.trial for episode in films for film in episode)
     region, facts = artefacts.rules.region, asdict(artefacts.rules)
+    task = artefacts.task
+    assert task is not None, "a lab without a task runs no evaluation"
     del facts["env_id"], facts["seed"]
     facts["region"] = None if region is None else [region.x, region.y, region.radius]
+    facts["task"] = task_facts(task, region)
     results = EvalResults(
         format=FORMAT,
         version=VERSION,
@@ -199,147 +201,19 @@ def _results(
         machine=machine_spec(),
         bundle=artefacts.bundle,
         against=artefacts.against,
-        summary=summarize(rows, seed=settings.seed, region=region is not None),
+        summary=summarize(rows, seed=settings.seed, region=region is not None, kinds=task.kinds),
         rows=rows,
     )
-    return Evaluated(results, films[: settings.films], region)
+    return Evaluated(results, films[: settings.films], task, region)
 
 
-@dataclass(frozen=True)
-class Artefacts:
-    """Opened artefacts, for the results."""
-
-    bundle: Mapping[str, Any]
-    against: Mapping[str, Any] | None
-    rules: Rules
-
-
-class Lab:
-    """Runs single episodes; the same number gives the same rows in any process.
-
-    Args:
-        environment: open.
-        rules: of the episodes.
-        agents: arms by name, in the order of the report.
-        closing: sessions to close with it.
-        artefacts: artefacts behind the agents.
-    """
-
-    def __init__(
-        self,
-        environment: PixelEnvironment,
-        rules: Rules,
-        agents: Mapping[str, Agent],
-        closing: Sequence[Session] = (),
-        artefacts: Artefacts | None = None,
-    ) -> None:
-        self._environment, self._rules, self._agents = environment, rules, dict(agents)
-        self._closing = closing
-        self.artefacts = artefacts or Artefacts({}, None, rules)
-
-    def run(self, number: int) -> list[EpisodeTrace]:
-        """Run every arm in episode `number`; return nothing if the region is not in its way."""
-        episode = draw_episode(self._environment, self._rules, number)
-        if episode is None:
-            return []
-        return [
-            run_episode(self._environment, name, agent, episode, self._rules)
-            for name, agent in self._agents.items()
-        ]
-
-    def close(self) -> None:
-        """Release simulator and engines."""
-        for agent in self._agents.values():
-            agent.end()
-        for session in self._closing:
-            session.close()
-        self._environment.close()
-
-    def __enter__(self) -> Lab:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def open_lab(settings: EvalConfig) -> Lab:
-    """Open bundle, checkpoint and simulator, and build the arms.
-
-    Raises:
-        BundleError, CheckpointError: an artefact was refused.
-        UsageError: the bundle lacks the planner, there is no such environment, or no region.
-        MissingDependency: a simulator, torch or backend is not installed.
-        EngineError: a graph cannot be loaded here.
-    """
-    bundle = Bundle.open(settings.bundle)
-    manifest = bundle.manifest
-    arms.check_planners(manifest, settings)
-    reference = arms.load_reference(settings, manifest)
-    rules = _rules(settings, manifest, reference)
-    ticks = rules.driver_ticks + rules.budget
-    environment = open_environment(settings.env_id, rules.size_hw, ticks)
-    sessions: list[Session] = []
-    try:
-        PushingState(environment.state_names, settings.env_id)
-        _check_actions(environment, manifest)
-        sessions.append(arms.deployed_session(bundle, settings))
-        use = arms.resolve(settings, sessions[0])
-        agents = arms.planning(BUNDLE, FREE, sessions[0], use, settings)
-        if reference is not None:
-            sessions.append(arms.eager_session(reference, manifest, sessions[0], settings))
-            names = (arms.EAGER, arms.EAGER_FREE)
-            agents |= arms.planning(*names, sessions[1], use, settings)
-        if settings.baselines:
-            low, high = environment.action_low, environment.action_high
-            agents |= baselines(low, high, settings.seed)
-    except BaseException:  # Ctrl-C while engines load must release the simulator as well
-        for session in sessions:
-            session.close()
-        environment.close()
-        raise
-    facts = arms.bundle_facts(manifest, sessions[0], use)
-    against = arms.reference_facts(manifest, reference)
-    return Lab(environment, rules, agents, sessions, Artefacts(facts, against, rules))
-
-
-def _rules(settings: EvalConfig, manifest: Manifest, reference: TorchModel | None) -> Rules:
-    region = settings.region
-    if settings.keep_out and not (manifest.heads and manifest.heads.hazards):
-        raise BundleError(
-            f"{settings.bundle} has no hazard head, so it cannot avoid a region; train one with "
-            "jetsight train --probe and compile again"
-        )
-    if settings.keep_out and region is None:
-        region = _region_of(reference)
-    block = manifest.timing.action_block
-    return Rules(
-        settings.env_id,
-        settings.seed,
-        (manifest.frame.height_px, manifest.frame.width_px),
-        # Long enough to fill the history, and never shorter than the default.
-        warm_up=max(30, (manifest.model.history + 1) * block),
-        region=region,
-    )
-
-
-def _region_of(reference: TorchModel | None) -> Region:
-    """Find the disc around the agent that a hazard of the checkpoint was trained on."""
-    for hazard in reference.model.heads.hazards if reference is not None else ():
-        disc = hazard.rule.disc
-        if disc is not None and disc.columns == ("agent_x", "agent_y"):
-            return Region(disc.center[0], disc.center[1], disc.radius)
-    raise UsageError(
-        "a bundle does not contain the region of its hazard; give the keep-out region with "
-        "--region x,y,radius in px, or the checkpoint with --against"
-    )
-
-
-def _check_actions(environment: PixelEnvironment, manifest: Manifest) -> None:
-    low, high = environment.action_low, environment.action_high
-    action = manifest.action
-    if len(action.low) != len(low) or (low > action.low).any() or (high < action.high).any():
-        raise UsageError(
-            f"environment {environment.env_id!r} takes actions from {low.tolist()} to "
-            f"{high.tolist()}, but the model acts from {list(action.low)} to {list(action.high)}; "
-            "evaluate it in the environment it was trained for"
-        )
+def task_facts(task: Task, region: Region | None) -> dict[str, Any]:
+    """Describe a task for the results."""
+    return {
+        "name": task.name,
+        "criterion": task.criterion,
+        "measures": [[measure.name, measure.unit] for measure in task.measures],
+        "also": list(task.also),
+        "kinds": list(task.kinds),
+        "region_columns": list(task.region.columns) if region and task.region else None,
+    }

@@ -9,7 +9,6 @@ Shapes: h, w frame size, H horizon, D latent size.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ import numpy as np
 
 from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
+from jetsight.datasets.open import open_dataset
 from jetsight.datasets.pyav import import_av
 from jetsight.engine import NDArray
 from jetsight.errors import DataError, MissingDependency
@@ -29,11 +29,12 @@ from jetsight.plan_report.nearest_frames import FrameIndex, build_library, pictu
 from jetsight.plan_report.style import BLUE, FAINT, GREEN, GREY, INK, RED
 from jetsight.storage import atomic
 from jetsight_compile.closed_loop.config import EvalConfig
+from jetsight_compile.closed_loop.report import format_measure, shown_unit
 from jetsight_compile.closed_loop.results import BUNDLE, FREE
 from jetsight_compile.closed_loop.rollout import EpisodeResult, EpisodeTrace
-from jetsight_compile.closed_loop.task import Miss, Region, Tolerance
+from jetsight_compile.closed_loop.tasks.region import Region
+from jetsight_compile.closed_loop.tasks.task import Judgement, Task
 from jetsight_compile.pipeline.shipped import find_data
-from jetsight_train.record.pusht import ARENA_PX
 
 _PURPOSE = "the video of an evaluation"
 _LAST_FRAME_S = 1.5  # duration of the last frame of an episode
@@ -42,6 +43,7 @@ Imagined = Mapping[int, Sequence[NDArray]]  # pictures of a plan, by the tick of
 SIZE = (1008, 704)  # width, height; H.264 requires even numbers
 _LARGE, _SMALL, _GAP, _MARGIN = 360, 176, 20, 24
 _TOP, _STRIP = 88, 500
+_MOST_MEASURES = 3  # rows beside the pictures; the results have them all
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,17 @@ class Studio:
     bundle: Bundle
     family: str | None
     backend: str | None
-    data: LeRobotDataset
+    data: RecordedDataset
     target: Path
 
     @classmethod
-    def open(cls, settings: EvalConfig, target: Path, data: Path | None) -> Studio:
+    def open(
+        cls,
+        settings: EvalConfig,
+        target: Path,
+        data: Path | None,
+        features: FeatureMap | None = None,
+    ) -> Studio:
         """Check dataset and libraries of a video.
 
         Raises:
@@ -73,7 +81,7 @@ class Studio:
         _pillow()
         import_av(_PURPOSE)
         bundle = Bundle.open(settings.bundle)
-        frame, dataset = bundle.manifest.frame, LeRobotDataset.open(find_data(data))
+        frame, dataset = bundle.manifest.frame, open_dataset(find_data(data), features)
         if (dataset.height, dataset.width) != (frame.height_px, frame.width_px):
             raise DataError(
                 f"{dataset.path} has {dataset.width}x{dataset.height} frames, but the model takes "
@@ -81,19 +89,22 @@ class Studio:
             )
         return cls(bundle, settings.family, settings.backend, dataset, target)
 
-    def publish(self, films: Sequence[Sequence[EpisodeTrace]], region: Region | None) -> None:
+    def publish(
+        self, films: Sequence[Sequence[EpisodeTrace]], task: Task, region: Region | None
+    ) -> None:
         """Write the video.
 
         Args:
             films: arms of each episode; `chosen` selects those to show.
-            region: drawn into the pictures.
+            task: of the evaluation.
+            region: drawn into the pictures if the task knows where.
 
         Raises:
             StorageError: the file cannot be written.
         """
         shown = [film for arms in films for film in chosen(arms)]
         library = self._library() if any(film.futures for film in shown) else None
-        drawn = self._drawn(shown, library, Screen(self.bundle.manifest.name, region))
+        drawn = self._drawn(shown, library, Screen(self.bundle.manifest.name, task, region))
         fps = round(self.bundle.manifest.timing.camera_hz)
         atomic.write_file(self.target, encode(drawn, fps))
 
@@ -115,7 +126,7 @@ class Studio:
             return build_library(self.data, engine, scale, most=None)
 
 
-def imagined_frames(film: EpisodeTrace, library: FrameIndex, data: LeRobotDataset) -> Imagined:
+def imagined_frames(film: EpisodeTrace, library: FrameIndex, data: RecordedDataset) -> Imagined:
     """Find the recorded frames nearest to the imagined latents, by the tick of the plan."""
     near = {tick: library.nearest(z) for tick, z in film.futures.items()}
     frames = iter(pictures(data, [each for row in near.values() for each in row]))
@@ -137,18 +148,17 @@ def views(film: EpisodeTrace, imagined: Imagined, block: int, fps: int) -> Itera
         block: ticks per action block.
         fps: frames per second.
     """
-    tolerance = Tolerance()
     running: tuple[tuple[int, NDArray], ...] = ()
     cost: float | None = None
     reached = False
-    for tick, (frame, miss) in enumerate(zip(film.frames_u8, film.misses, strict=True)):
+    for tick, (frame, found) in enumerate(zip(film.frames_u8, film.judgements, strict=True)):
         if tick in imagined:
             blocks = enumerate(imagined[tick], start=1)
             running = tuple((tick + k * block, picture) for k, picture in blocks)
         cost = film.costs.get(tick, cost)
-        reached = reached or (tick > 0 and miss.within(tolerance))
+        reached = reached or (tick > 0 and found.success)
         view = View(
-            film.trial, tick, frame, film.goal_u8, miss, running, cost=cost, reached=reached
+            film.trial, tick, frame, film.goal_u8, found, running, cost=cost, reached=reached
         )
         last = tick == len(film.frames_u8) - 1
         for _ in range(round(_LAST_FRAME_S * fps) if last else 1):
@@ -182,7 +192,7 @@ class View:
         tick: ticks since the start.
         frame_u8: `[h,w,3]` newest camera frame.
         goal_u8: `[h,w,3]` goal.
-        miss: distance to the goal at this tick.
+        judgement: distance to the goal at this tick.
         imagined: `(tick, [h,w,3])` per block of the running plan; empty without one.
         cost: cost of the running plan.
         reached: the goal was reached at this tick or before.
@@ -192,7 +202,7 @@ class View:
     tick: int
     frame_u8: NDArray
     goal_u8: NDArray
-    miss: Miss
+    judgement: Judgement
     imagined: tuple[tuple[int, NDArray], ...]
     cost: float | None
     reached: bool
@@ -203,11 +213,12 @@ class Screen:
 
     Args:
         title: text above every picture.
-        region: keep-out region, drawn over camera frame and goal.
+        task: of the evaluation.
+        region: keep-out region, drawn over camera frame and goal if the task knows where.
     """
 
-    def __init__(self, title: str, region: Region | None = None) -> None:
-        self._title, self._region = title, region
+    def __init__(self, title: str, task: Task, region: Region | None = None) -> None:
+        self._title, self._task, self._region = title, task, region
         self._image, self._draw, self._font = _pillow()
         self._fonts = {size: self._font.load_default(size) for size in (15, 18, 26)}
 
@@ -237,14 +248,12 @@ class Screen:
         self._text(pen, (at[0], at[1] - 24), label, 18, INK)
 
     def _numbers(self, pen: Any, view: View, x: int) -> None:
-        miss, trial = view.miss, view.trial
+        off, trial = view.judgement.off, view.trial
         cost = "no plan" if view.cost is None else f"{view.cost:.3g}"
-        rows = [
-            ("tick", f"{view.tick}"),
-            ("agent off by", f"{miss.agent_px:.0f} px"),
-            ("block off by", f"{miss.block_px:.0f} px"),
-            ("angle off by", f"{math.degrees(miss.angle_rad):.0f} deg"),
-        ]
+        rows = [("tick", f"{view.tick}")]
+        for measure in self._task.measures[:_MOST_MEASURES]:
+            value = f"{format_measure(measure, off[measure.key])} {shown_unit(measure)}"
+            rows.append((f"{measure.name} off by", value))
         if trial.plans:
             rows.append(("cost of the plan", cost))
         for i, (name, value) in enumerate(rows):
@@ -270,11 +279,15 @@ class Screen:
             self._text(pen, (at[0], at[1] - 21), f"tick {tick}", 15, color)
 
     def _disc(self, pen: Any, region: Region) -> None:
-        scale = _LARGE / ARENA_PX
+        frame = self._task.region
+        if frame is None or frame.to_picture is None:
+            return
+        centre = np.array([region.x, region.y])
+        shares = frame.to_picture(np.stack([centre - region.radius, centre + region.radius]))
+        # Sorted: y may point up in the state, and down in the picture.
+        low, high = np.sort(shares, axis=0) * _LARGE
         for x in (_MARGIN, _MARGIN + _LARGE + _GAP):
-            centre = (x + region.x * scale, _TOP + region.y * scale)
-            reach = region.radius * scale
-            box = [c + sign * reach for sign in (-1, 1) for c in centre]
+            box = [x + low[0], _TOP + low[1], x + high[0], _TOP + high[1]]
             pen.ellipse(box, outline=RED, width=3)
 
     def _text(

@@ -11,16 +11,19 @@ tick.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.datasets.fit import RecordingSpec
-from jetsight.errors import UsageError
+from jetsight.datasets.labels import RecordingLabels
+from jetsight.datasets.names import ranges
+from jetsight.errors import DataError, UsageError
 
 _ROLES = ("action", "state", "camera", "rate")
 
@@ -63,9 +66,11 @@ class FeatureMap:
     """Features to read a dataset by, where its own names and shapes do not decide.
 
     Args:
-        action: feature with the actions; None to find it by name and shape.
-        state: feature with the state; None to find it.
-        cameras: features with the frames, in order; empty for the only colour camera.
+        action: feature with the actions, or several to join, separated by commas; None to find it
+            by name and shape.
+        state: feature with the state, likewise.
+        cameras: features with the frames, in order; empty for the only colour camera. The end of a
+            name will do: `wrist` for `observation.images.wrist`.
         rate_hz: frames per second, where the dataset declares none or a wrong one.
     """
 
@@ -91,7 +96,8 @@ class FeatureMap:
             if not mark or role not in _ROLES or not value or role in found:
                 raise UsageError(
                     f"--map {pair!r} is not usable; expected each of "
-                    "action=FEATURE, state=FEATURE, camera=FEATURE[,FEATURE] or rate=HZ once"
+                    "action=FEATURE, state=FEATURE (several: FEATURE,FEATURE), "
+                    "camera=FEATURE[,FEATURE] or rate=HZ once"
                 )
             found[role] = value
         if cameras and "camera" in found:
@@ -116,6 +122,8 @@ class RecordedDataset(ABC):
         state_names: one name per state dimension; empty without states.
         episode_lengths: frames of each episode.
         notes: one line per fact that a user must know, e.g. episodes that are missing.
+        missing: why there are no actions, states or frames, by role (`action`, `state`, `camera`),
+            with the option that chooses among several.
     """
 
     path: Path
@@ -130,11 +138,25 @@ class RecordedDataset(ABC):
     state_names: list[str]
     episode_lengths: list[int]
     notes: tuple[str, ...] = ()
+    missing: Mapping[str, str] = MappingProxyType({})
 
     @property
     def spec(self) -> RecordingSpec:
-        """Frame size, rate and actions, to compare with those of a model."""
-        return RecordingSpec(self.height, self.width, self.fps, self.action_names)
+        """Cameras, rate, actions and states, to compare with those of a model."""
+        return RecordingSpec(
+            self.height,
+            self.width,
+            self.fps,
+            self.action_names,
+            cameras=self.camera_keys,
+            state_names=self.state_names,
+            no_actions=self.missing.get("action", ""),
+        )
+
+    @property
+    def episode_numbers(self) -> list[int]:
+        """The dataset's own number of each episode; gaps where some are missing."""
+        return list(range(len(self)))
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
@@ -198,16 +220,55 @@ class RecordedDataset(ABC):
             DataError: a file cannot be read.
         """
 
+    def labels(self) -> RecordingLabels:
+        """Read what the dataset declares beside its names; a format may have no such facts.
+
+        Raises:
+            DataError: the facts cannot be read.
+        """
+        return RecordingLabels()
+
+    def verify(self, episodes: Sequence[int] | None = None) -> None:
+        """Check files, rows and times of episodes against each other, without decoding a frame.
+
+        Readers check what they read, but an error after minutes of work is too late. Notes on what
+        is odd and harmless are added to `notes`.
+
+        Args:
+            episodes: indices of the episodes; None for all.
+
+        Raises:
+            UsageError: there is no such episode.
+            DataError: see `rows` and `frames`.
+        """
+        for index in range(len(self)) if episodes is None else episodes:
+            self.rows(index)
+
+    def check_cameras(self) -> None:
+        """Refuse a dataset without a chosen camera.
+
+        Raises:
+            UsageError: there are several, and none was chosen.
+            DataError: there is none.
+        """
+        reason = self.missing.get("camera")
+        if reason is not None:
+            several = any(camera.kind == "colour" for camera in self.cameras)
+            raise (UsageError if several else DataError)(f"{self.path} {reason}")
+
     def check_index(self, index: int) -> None:
         """Refuse the number of an episode that does not exist.
 
         Raises:
             UsageError: it does not.
         """
-        if not 0 <= index < len(self):
-            raise UsageError(
-                f"{self.path} has no episode {index}; choose one of 0..{len(self) - 1}"
-            )
+        if 0 <= index < len(self):
+            return
+        numbers = self.episode_numbers
+        own = "" if numbers == list(range(len(self))) else f", which it numbers {ranges(numbers)}"
+        raise UsageError(
+            f"{self.path} has no episode {index}; choose one of 0..{len(self) - 1}{own}"
+        )
 
 
 def _rate(text: str | None) -> float | None:
@@ -220,3 +281,20 @@ def _rate(text: str | None) -> float | None:
     if not 0.01 <= rate <= 1000:
         raise UsageError(f"--map rate={text} is no rate; expected 0.01 to 1000 frames per second")
     return rate
+
+
+@dataclass(frozen=True)
+class DatasetFormat:
+    """A format that `jetsight.datasets.open` reads.
+
+    Args:
+        layout: what a dataset of this format looks like, for messages.
+        detect: return whether a folder or file has this layout; must not raise.
+        open: open it, also where none of several cameras is chosen.
+        aligns: `open` takes several cameras at once; others are opened once per camera.
+    """
+
+    layout: str
+    detect: Callable[[Path], bool]
+    open: Callable[[Path, FeatureMap], RecordedDataset]
+    aligns: bool = False

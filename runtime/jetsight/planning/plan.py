@@ -28,6 +28,7 @@ class PlanReason(str, Enum):
     ACTIONS_UNKNOWN = "actions_unknown"  # the actions between those frames were not reported
     ACTION_UNTRAINED = "action_untrained"  # the robot moved along what never varied in training
     FRAME_STALE = "frame_stale"  # the newest frame is too old to plan from
+    STATE_UNKNOWN = "state_unknown"  # the model reads a state that the newest frame came without
     LATENT_NOT_FINITE = "latent_not_finite"
     GOAL_NOT_FINITE = "goal_not_finite"
     DEADLINE = "deadline"  # shorter than one iteration, and no plan before that could be handed on
@@ -46,6 +47,7 @@ OF_HISTORY = {
     Reason.HISTORY_GAP: PlanReason.HISTORY_GAP,
     Reason.ACTIONS_UNKNOWN: PlanReason.ACTIONS_UNKNOWN,
     Reason.ACTION_UNTRAINED: PlanReason.ACTION_UNTRAINED,
+    Reason.STATE_UNKNOWN: PlanReason.STATE_UNKNOWN,
     Reason.LATENT_NOT_FINITE: PlanReason.LATENT_NOT_FINITE,
 }
 

@@ -20,9 +20,9 @@ from helpers.train.gym_factory import FADE, needs_pusht
 
 from jetsight import cli
 from jetsight.bundle.bundle import Bundle, write_bundle
-from jetsight_compile.closed_loop import arms, runner
 from jetsight_compile.closed_loop.config import EvalConfig
-from jetsight_compile.closed_loop.task import Region
+from jetsight_compile.closed_loop.lab import open_lab
+from jetsight_compile.closed_loop.tasks.region import Region
 
 pytestmark = needs_pusht
 Capture = pytest.CaptureFixture[str]
@@ -93,7 +93,7 @@ def refused(command: Sequence[str], capfd: Capture) -> tuple[Any, str]:
         (["--episodes", "many"], 2, "'many' is not a valid integer"),
         (["--seed", "-1"], 2, "--seed is -1"),
         (["--env", "gym_pusht/Nowhere-v0"], 2, "cannot make environment 'gym_pusht/Nowhere-v0'"),
-        (["--env", FADE], 2, "has no agent_x, agent_y"),
+        (["--env", FADE], 2, "does not say what success is"),
         (["--planner", "imagine_cem_9x9"], 2, f"choose one of {PLANNER.graph}"),
         (["--replan-every", "5"], 2, "has 4 ticks"),
         (["--budget-ms", "5", "--iterations", "2"], 2, "exclude each other"),
@@ -141,13 +141,15 @@ def test_a_bundle_without_planners_says_how_to_get_one(
     assert "--planner" in line
 
 
-def test_the_region_comes_from_the_checkpoint(compiled: Compiled) -> None:
+def test_the_region_comes_from_the_checkpoint(
+    compiled: Compiled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_torch(monkeypatch, compiled)
     settings = EvalConfig(
         str(compiled.bundle), "gym_pusht/PushT-v0", 1, 3, str(compiled.checkpoint), keep_out=True
     )
-    manifest = Bundle.open(compiled.bundle).manifest
-    reference = arms.load_reference(settings, manifest)
-    assert runner._rules(settings, manifest, reference).region == Region(256.0, 256.0, 60.0)
+    with open_lab(settings) as lab:
+        assert lab.artefacts.rules.region == Region(256.0, 256.0, 60.0)
 
 
 def test_a_bundle_that_is_none(tmp_path: Path, capfd: Capture) -> None:
@@ -197,4 +199,4 @@ def test_a_compiled_bundle_does_what_pytorch_does(tmp_path: Path, capfd: Capture
                 for r in rows_of(alone[1])
                 if r["arm"] == "torch eager" and r["episode"] == row["episode"]
             )
-            assert row["agent_px"] == pytest.approx(twin["agent_px"], rel=1e-2)
+            assert row["off"]["agent_px"] == pytest.approx(twin["off"]["agent_px"], rel=1e-2)

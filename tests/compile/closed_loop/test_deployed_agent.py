@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.compile.eval_factory import GRAPH, SIDE, SPEC, fake_session, pusht, short_rules
+from helpers.compile.eval_factory import (
+    GRAPH,
+    PUSHING,
+    SIDE,
+    SPEC,
+    fake_session,
+    pusht,
+    short_rules,
+)
 from helpers.train.gym_factory import needs_pusht
 
 from jetsight.bundle.planner_spec import HazardSpec, HeadSpec
@@ -17,6 +25,7 @@ from jetsight_compile.closed_loop.agents import AgentView, Deployed, SimulatorCa
 from jetsight_compile.closed_loop.config import PlanOptions
 from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode
 from jetsight_compile.closed_loop.rollout import run_episode
+from jetsight_train.record.environments import Observation
 
 USE = PlanOptions(planner=GRAPH, iterations=3, replan_every=2, seed=5)
 
@@ -25,7 +34,7 @@ def episode_of(number: int = 0) -> EvalEpisode:
     state = np.zeros(5, np.float32)
     goal = np.full((SIDE, SIDE, 3), 200, np.uint8)
     actions = np.full((20, 2), 100, np.float32)
-    return EvalEpisode(number, 1, 14, actions, state, b"", state, goal, True)
+    return EvalEpisode(number, 1, 14, actions, state, b"", Observation(goal, state))
 
 
 def drive(agent: Deployed, ticks: int = 6, number: int = 0) -> np.ndarray:
@@ -147,9 +156,9 @@ def test_the_simulators_camera_shows_a_frame_once() -> None:
 def test_a_blind_planner_ends_an_episode_as_a_failure_and_not_as_a_crash() -> None:
     agent, rules = Deployed(fake_session({"encode": {"nan_at": range(9999)}}), USE), short_rules()
     with pusht() as environment:
-        episode = draw_episode(environment, rules, 0)
+        episode = draw_episode(environment, PUSHING, rules, 0)
         assert episode is not None
-        row = run_episode(environment, "bundle", agent, episode, rules).trial
+        row = run_episode(environment, PUSHING, "bundle", agent, episode, rules).trial
     assert (row.success, row.valid_plans, row.held_ticks) == (False, 0, rules.budget)
     assert sum(row.no_plan_reasons.values()) == row.plans == rules.budget
 
@@ -159,9 +168,11 @@ def test_two_arms_may_share_a_session() -> None:
     """As with and without the constraint: each episode of each arm is a stream of its own."""
     session, rules = fake_session(), short_rules()
     with pusht() as environment:
-        episode = draw_episode(environment, rules, 0)
+        episode = draw_episode(environment, PUSHING, rules, 0)
         assert episode is not None
         arms = [Deployed(session, USE), Deployed(session, USE)]
-        rows = [run_episode(environment, "bundle", arm, episode, rules).trial for arm in arms]
-    assert rows[0].agent_px == rows[1].agent_px
+        rows = [
+            run_episode(environment, PUSHING, "bundle", arm, episode, rules).trial for arm in arms
+        ]
+    assert rows[0].off == rows[1].off
     assert rows[0].valid_plans == rows[1].valid_plans > 0

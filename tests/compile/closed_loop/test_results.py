@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from helpers.compile.eval_factory import trial
+from helpers.compile.eval_factory import PUSHING, trial
 
 from jetsight.errors import UsageError
 from jetsight.storage import strict_json
@@ -20,6 +20,7 @@ from jetsight_compile.closed_loop.results import (
     summarize,
 )
 from jetsight_compile.closed_loop.rollout import EpisodeResult
+from jetsight_compile.closed_loop.runner import task_facts
 
 
 def rows_of(arm: str, solved: list[int], of: int = 10, **changes: Any) -> list[EpisodeResult]:
@@ -27,16 +28,19 @@ def rows_of(arm: str, solved: list[int], of: int = 10, **changes: Any) -> list[E
 
 
 def results_of(rows: list[EpisodeResult], *, region: bool = False) -> EvalResults:
-    summary = summarize(rows, seed=0, region=region)
-    return EvalResults(FORMAT, VERSION, {}, {}, {}, {}, None, summary, tuple(rows))
+    summary = summarize(rows, seed=0, region=region, kinds=PUSHING.kinds)
+    settings = {"task": task_facts(PUSHING, None)}
+    return EvalResults(FORMAT, VERSION, settings, {}, {}, {}, None, summary, tuple(rows))
 
 
 def test_arms_are_counted_by_kind_of_episode() -> None:
-    arm = summarize(rows_of(BUNDLE, [0, 2, 3]), seed=0, region=False).arms[BUNDLE]
+    rows = rows_of(BUNDLE, [0, 2, 3])
+    arm = summarize(rows, seed=0, region=False, kinds=PUSHING.kinds).arms[BUNDLE]
     assert (arm.success.count, arm.success.of) == (3, 10)
-    assert (arm.success_block_moves.count, arm.success_block_moves.of) == (2, 5)
-    assert (arm.success_block_rests.count, arm.success_block_rests.of) == (1, 5)
-    assert (arm.mean_agent_px, arm.mean_success_tick, arm.plan_ms) == (10.0, 7.0, None)
+    moves, rests = arm.by_kind.values()
+    assert (moves.count, moves.of) == (2, 5)
+    assert (rests.count, rests.of) == (1, 5)
+    assert (arm.mean_off["agent_px"], arm.mean_success_tick, arm.plan_ms) == (10.0, 7.0, None)
     assert arm.violation is None
 
 

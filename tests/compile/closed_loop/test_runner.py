@@ -10,7 +10,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from helpers.compile.eval_factory import GRAPH, SIDE, fake_session, pusht, short_rules, trial
+from helpers.compile.eval_factory import (
+    GRAPH,
+    PUSHING,
+    SIDE,
+    fake_session,
+    pusht,
+    short_rules,
+    trial,
+)
 from helpers.runtime.imagine_factory import make_recording
 from helpers.train.gym_factory import needs_pusht
 
@@ -19,21 +27,26 @@ from jetsight.errors import DataError, UsageError
 from jetsight.plan_report.nearest_frames import FrameIndex
 from jetsight_compile.closed_loop.agents import Deployed, baselines
 from jetsight_compile.closed_loop.config import EvalConfig, PlanOptions
+from jetsight_compile.closed_loop.lab import Lab
 from jetsight_compile.closed_loop.results import BUNDLE
 from jetsight_compile.closed_loop.rollout import EpisodeTrace
-from jetsight_compile.closed_loop.runner import Lab, _Here, run_all
-from jetsight_compile.closed_loop.task import Miss, Region
+from jetsight_compile.closed_loop.runner import _Here, run_all
+from jetsight_compile.closed_loop.tasks.region import Region
 from jetsight_compile.closed_loop.video import SIZE, Screen, chosen, encode, imagined_frames, views
+from jetsight_train.record.environments import Observation
 
 SETTINGS = EvalConfig("b.jetsight", "gym_pusht/PushT-v0", episodes=4, seed=3)
 
 
 def film_of(number: int, arm: str = BUNDLE, ticks: int = 3) -> EpisodeTrace:
     frames = np.full((ticks + 1, SIDE, SIDE, 3), 200, np.uint8)
-    misses = tuple(Miss(90.0 - 40 * t, 5.0, 0.1) for t in range(ticks + 1))
+    goal = np.array([100.0, 100.0, 300.0, 300.0, 0.1], np.float32)
+    states = [goal + np.float32([90 - 40 * t, 0, 5, 0, 0.1]) for t in range(ticks + 1)]
+    seen = [Observation(frames[0], state) for state in states]
+    judged = tuple(PUSHING.judge(each, Observation(frames[0], goal)) for each in seen)
     futures = {0: np.float32([[0.0], [9.0]])}
     row = trial(number, arm, True, ticks=ticks, plans=2, inside_ticks=1)
-    return EpisodeTrace(row, frames, frames[0], misses, futures, {0: 12.5})
+    return EpisodeTrace(row, frames, frames[0], judged, futures, {0: 12.5})
 
 
 class Scripted:
@@ -76,7 +89,7 @@ def test_arms_are_paired_and_repeat_exactly() -> None:
         with pusht() as environment:
             arms = baselines(environment.action_low, environment.action_high, 3)
             agent = Deployed(fake_session(), PlanOptions(GRAPH, 2, seed=3))
-            lab = Lab(environment, rules, {BUNDLE: agent, **arms})
+            lab = Lab(environment, PUSHING, rules, {BUNDLE: agent, **arms})
             films = run_all(_Here(lab), settings, lambda rows: None)
         rows.append([replace(film.trial, plan_ms=()) for arms in films for film in arms])
     assert rows[0] == rows[1]
@@ -136,7 +149,8 @@ def test_a_film_shows_the_bundle_and_else_the_first_arm() -> None:
 
 def test_a_picture_has_camera_goal_future_and_region() -> None:
     (view, *_) = views(film_of(0), imagined(), 5, 10)
-    plain, marked = Screen("tiny").draw(view), Screen("tiny", Region(256, 256, 100)).draw(view)
+    plain = Screen("tiny", PUSHING).draw(view)
+    marked = Screen("tiny", PUSHING, Region(256, 256, 100)).draw(view)
     assert plain.shape == (SIZE[1], SIZE[0], 3)
     assert plain[300, 200].tolist() == plain[300, 600].tolist() == [200, 200, 200]
     assert plain[600, 60].tolist() == [30, 30, 30]
@@ -144,7 +158,7 @@ def test_a_picture_has_camera_goal_future_and_region() -> None:
 
 
 def test_a_film_is_a_video_of_its_pictures() -> None:
-    screen = Screen("tiny")
+    screen = Screen("tiny", PUSHING)
     pictures = [screen.draw(view) for view in views(film_of(0), {}, 5, 2)]
     with av.open(io.BytesIO(encode(iter(pictures), 2))) as file:
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]

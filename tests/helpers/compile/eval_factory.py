@@ -15,10 +15,13 @@ from jetsight.testing import FakeBackend, tiny_plan_spec, tiny_planner, tiny_spe
 from jetsight_compile.closed_loop.agents import EpisodeLog, TickClock
 from jetsight_compile.closed_loop.episodes import Rules
 from jetsight_compile.closed_loop.rollout import EpisodeResult
+from jetsight_compile.closed_loop.tasks.pusht import JOINT, MOVES, RESTS, PushingTask
 from jetsight_train.record.environments import PUSHT, PixelEnvironment, open_environment
 
 SPEC = tiny_spec(action_block=2, horizon=2)
 SIDE = SPEC.height_px
+STATE = ["agent_x", "agent_y", "block_x", "block_y", "block_angle"]
+PUSHING = PushingTask(STATE, PUSHT)
 
 
 def short_rules(**changes: Any) -> Rules:
@@ -71,14 +74,13 @@ def trial(episode: int, arm: str, success: bool, **changes: Any) -> EpisodeResul
         "arm": arm,
         "start_sha256": "0" * 64,
         "start_tick": 30,
-        "moves_block": episode % 2 == 0,
+        "kind": (MOVES, RESTS)[episode % 2],
         "success": success,
-        "joint_success": False,
+        "also": {JOINT: False},
         "success_tick": 7 if success else None,
         "ticks": 50,
-        "agent_px": 10.0,
-        "block_px": 5.0,
-        "angle_rad": 0.1,
+        "off": {"agent_px": 10.0, "block_px": 5.0, "angle_rad": 0.1},
+        "uncomputed_ticks": 0,
         "inside_ticks": 0,
         "plans": 0,
         "valid_plans": 0,

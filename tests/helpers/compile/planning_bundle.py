@@ -7,7 +7,6 @@ opaque bytes, and `in_torch` puts PyTorch in their place when the command opens 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +24,7 @@ from jetsight.bundle.model_spec import ActionSpec, TimingSpec
 from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec, graph_name
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.session import Session
-from jetsight_compile.closed_loop import arms, runner
+from jetsight_compile.closed_loop import arms, lab
 from jetsight_compile.closed_loop.config import EvalConfig
 from jetsight_compile.closed_loop.episodes import Rules
 from jetsight_compile.export.layers import Style
@@ -158,9 +157,8 @@ def in_torch(monkeypatch: pytest.MonkeyPatch, compiled: Compiled) -> None:
         return session
 
     monkeypatch.setattr(arms, "deployed_session", deployed)
-    monkeypatch.setattr(
-        runner, "Rules", partial(Rules, driver_ticks=60, goal_offset=16, budget=BUDGET)
-    )
+    shorter = {"driver_ticks": 60, "goal_offset": 16, "budget": BUDGET}
+    monkeypatch.setattr(lab, "Rules", lambda *args, **facts: Rules(*args, **{**facts, **shorter}))
 
 
 @torch.no_grad()

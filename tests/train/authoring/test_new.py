@@ -161,11 +161,11 @@ def test_files_read_back_as_the_same_recipes(tmp_path: Path) -> None:
     pairs = ((both.first, both.reasons), (both.then, both.then_reasons))
     for recipe, reasons in pairs:
         path = tmp_path / f"{recipe.name}.toml"
-        path.write_text(render(recipe, ["a head", "x" * 200], reasons, ("s",)))
+        path.write_text(render(recipe, ["a head", "x" * 200], reasons, {"s": "m"}))
         assert load_recipe(str(path)) == recipe
         lines = path.read_text().splitlines()
         assert all(len(line) <= 100 or " " not in line[2:] for line in lines if line[:1] == "#")
-        assert '# column = "s"' in lines
+        assert lines[lines.index('# column = "s"') + 1] == '# unit = "m"'
 
 
 def replace_neutral(neutral: str) -> Any:

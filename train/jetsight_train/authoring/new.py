@@ -80,7 +80,7 @@ def new_recipes(survey: DataSurvey, options: NewRecipeOptions, measure: Measure)
     timing, (history, horizon, rollout), why = _steps(survey)
     action = choose_action(survey, options.action)
     reasons = {f"action.{key}": text for key, text in action.reasons.items()} | why
-    frame = FrameRecipe(survey.camera_hw, survey.camera_hw, **_cameras(survey))
+    frame = FrameRecipe(survey.camera_hw, survey.camera_hw, survey.cameras)
 
     def sized(size: ModelSize) -> Recipe:
         resize = input_size(size.side, survey.camera_hw)
@@ -111,10 +111,6 @@ def new_recipes(survey: DataSurvey, options: NewRecipeOptions, measure: Measure)
     if not any(action.recipe.units):
         notes = (*notes, "the units of the actions are unknown; give --units, one per dimension")
     return NewRecipes(first, then, reasons, reasons | _then_reasons(first), (*survey.notes, *notes))
-
-
-def _cameras(survey: DataSurvey) -> dict[str, tuple[str, ...]]:
-    return {"cameras": survey.cameras} if survey.cameras else {}
 
 
 def _steps(survey: DataSurvey) -> tuple[TimingSpec, tuple[int, int, int], dict[str, str]]:

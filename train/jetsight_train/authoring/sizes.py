@@ -204,10 +204,9 @@ def _noise(recipe: Recipe) -> Recording:
     """Make one episode of noise that is just long enough for some windows."""
     rng, action = np.random.default_rng(0), recipe.action
     ticks = (recipe.window - 1) * recipe.timing.action_block + 8
-    height, width = recipe.frame.camera
     low, high = np.asarray(action.low), np.asarray(action.high)
     return Recording(
-        frames_u8=rng.integers(0, 256, (ticks, height, width, 3), np.uint8),
+        frames_u8=rng.integers(0, 256, (ticks, *recipe.frame.spec.shape), np.uint8),
         actions=rng.uniform(low, high, (ticks, len(low))).astype(np.float32),
         states=np.zeros((ticks, 0), np.float32),
         starts=np.array([0, ticks]),
@@ -216,4 +215,5 @@ def _noise(recipe: Recipe) -> Recording:
         state_names=(),
         digest="0" * 64,
         name="noise",
+        cameras=recipe.frame.cameras,
     )

@@ -5,13 +5,16 @@ Shapes: F ticks of all episodes, a action size, s state size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from jetsight.datasets.dataset import FeatureMap
+from jetsight.bundle.model_spec import is_camera
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
+from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.open import open_dataset
 from jetsight.errors import DataError, UsageError
 from jetsight.progress import progress
@@ -28,11 +31,12 @@ class DataSurvey:
         name: of the dataset or environment.
         hz: frames per second.
         camera_hw: frame size, px.
-        cameras: features the frames are of; empty for the only one.
+        cameras: names of the cameras in use; empty for the only one.
         action_names: one per action dimension.
         action_units: one per dimension; empty where not declared.
         declared: smallest and largest action that the robot declares; None if it declares none.
         state_names: one per state dimension.
+        state_units: one per dimension; empty where not declared.
         actions: `[F, a]`.
         states: `[F, s]`.
         lengths: frames of each episode.
@@ -52,6 +56,7 @@ class DataSurvey:
     states: FloatArray
     lengths: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    state_units: tuple[str, ...] = ()
 
     @property
     def is_recorded(self) -> bool:
@@ -81,33 +86,55 @@ def survey_dataset(path: Path, features: FeatureMap, names: Sequence[str] = ()) 
     if not len(dataset):
         raise DataError(f"{path}: the dataset holds no episode; expected at least one")
     if not dataset.action_names:
-        raise DataError(
-            f"{path}: no actions were found, and a world model learns what actions do; name their "
-            "feature with --map action=FEATURE, or record them"
-        )
+        reason = dataset.missing.get("action", "the recording has none")
+        raise DataError(f"{path}: no actions, and a world model learns what they do: {reason}")
     if names and len(names) != len(dataset.action_names):
         raise UsageError(
             f"--names has {len(names)} names, but the actions of {path} have "
             f"{len(dataset.action_names)} dimensions: {', '.join(dataset.action_names)}"
         )
+    if names:
+        check_dataset_fits(path, dataset.spec, replace(dataset.spec, action_names=tuple(names)))
     rows = [dataset.rows(i) for i in progress(range(len(dataset)), "read actions", "episode")]
     actions = np.concatenate([each.actions for each in rows])
     check_range(actions, dataset.action_names, path)
+    labels = dataset.labels()
     return DataSurvey(
         source=f"--data {path}",
         name=path.resolve().name,
         hz=float(dataset.fps),
         camera_hw=(dataset.height, dataset.width),
-        cameras=tuple(dataset.camera_keys) if len(dataset.camera_keys) > 1 else (),
+        cameras=_camera_names(dataset),
         action_names=tuple(names or dataset.action_names),
-        action_units=(),
-        declared=None,
+        action_units=labels.action_units,
+        declared=_declared(labels.action_limits),
         state_names=tuple(dataset.state_names),
+        state_units=labels.state_units,
         actions=actions,
         states=np.concatenate([each.states for each in rows]),
         lengths=tuple(dataset.episode_lengths),
         notes=tuple(dataset.notes),
     )
+
+
+def _camera_names(dataset: RecordedDataset) -> tuple[str, ...]:
+    """Name the cameras in use where there are several: the ends of their features."""
+    colour = [camera.key for camera in dataset.cameras if camera.kind == "colour"]
+    if len(colour) < 2:
+        return ()
+    # The whole feature where another one ends like it.
+    return tuple(
+        end if sum(is_camera(end, other) for other in colour) == 1 else key
+        for key, end in ((key, re.split(r"[./]", key)[-1]) for key in dataset.camera_keys)
+    )
+
+
+def _declared(limits: Sequence[tuple[float, float]]) -> tuple[FloatArray, FloatArray] | None:
+    pairs = np.asarray(limits, np.float32).reshape(-1, 2)
+    # An infinite limit declares nothing.
+    if not len(pairs) or not np.isfinite(pairs).all() or not (pairs[:, 0] < pairs[:, 1]).all():
+        return None
+    return pairs[:, 0], pairs[:, 1]
 
 
 def survey_environment(

@@ -17,7 +17,7 @@ WIDTH = 100
 
 
 def render(
-    recipe: Recipe, head: Sequence[str], reasons: Mapping[str, str], states: Sequence[str]
+    recipe: Recipe, head: Sequence[str], reasons: Mapping[str, str], states: Mapping[str, str]
 ) -> str:
     """Write a recipe as commented TOML, which reads back as the same recipe.
 
@@ -25,7 +25,7 @@ def render(
         recipe: to write.
         head: lines at the top, without `#`.
         reasons: by dotted key, why it has its value.
-        states: recorded states, which anchors could be.
+        states: units of the recorded states by name, which anchors could be.
     """
     lines = [line for text in head for line in _comment(text)]
     for section, keys in reference.sections(reference.keys("recipe")).items():
@@ -66,7 +66,7 @@ def _absent(section: str) -> Iterator[str]:
 
 
 def _repeated(
-    section: str, keys: Sequence[RecipeKey], entries: Sequence[Any], states: Sequence[str]
+    section: str, keys: Sequence[RecipeKey], entries: Sequence[Any], states: Mapping[str, str]
 ) -> Iterator[str]:
     """Write the entries of a repeated section; without any, the states that could be some."""
     for entry in entries:
@@ -80,8 +80,9 @@ def _repeated(
         'Give an angle the unit "rad" or "deg". The same columns serve as probes of heads: '
         "jetsight recipe show heads"
     )
-    for name in states:
-        yield from (f"# {section}", f"# column = {toml_value(name)}", '# unit = "?"')
+    for name, unit in states.items():
+        yield from (f"# {section}", f"# column = {toml_value(name)}")
+        yield f"# unit = {toml_value(unit or '?')}"
 
 
 def _comment(text: str) -> list[str]:

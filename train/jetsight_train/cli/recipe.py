@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jetsight.cli.dataset_options import dataset_options
 from jetsight.cli.options import quiet_option
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.errors import ArtefactError, StorageError, UsageError
 from jetsight_train.cli.collect import Size
 
@@ -32,8 +34,7 @@ def recipe() -> None:
 @click.option("--out", type=PATH, help="File to write.  [default: NAME.toml]")
 @click.option("--name", help="Name of the recipe.  [default: that of --out, or of the data]")
 @click.option("--license", default="unspecified", show_default=True, help="Of the trained model.")
-@click.option("--map", "maps", multiple=True, metavar="ROLE=FEATURE", help="As action=actions.")
-@click.option("--camera", "cameras", multiple=True, metavar="FEATURE", help="Camera to see by.")
+@dataset_options
 @click.option("--size", type=Size(), default="96x96", show_default=True, help="Frames of --env.")
 @click.option("--names", metavar="A,B", help="Action names.  [default: those of the data]")
 @click.option("--units", metavar="A,B", help="Action units, like m/s,rad/s.")
@@ -50,7 +51,9 @@ def recipe() -> None:
 @click.option("--force", is_flag=True, help="Replace recipes of that name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @quiet_option
-def new(data: Path | None, env_id: str | None, out: Path | None, **options: Any) -> None:
+def new(
+    data: Path | None, features: FeatureMap, env_id: str | None, out: Path | None, **options: Any
+) -> None:
     """Write a commented recipe that trains without edits, and one that goes on from it.
 
     Frame, rate, names, limits and rate limits are taken from the data; model and steps are chosen
@@ -58,29 +61,31 @@ def new(data: Path | None, env_id: str | None, out: Path | None, **options: Any)
     """
     if (data is None) == (env_id is None):
         raise UsageError("give either --data DIR or --env ID to fill the recipe from")
-    survey = _survey(data, env_id, options)
+    survey = _survey(data, env_id, features, options)
     name = options["name"] or (out.stem if out else re.sub(r"[^A-Za-z0-9._-]", "-", survey.name))
     first = out or Path(f"{name}.toml")
     files = (first, first.with_name(f"{name}-predictor.toml"))
     for path in files:
         if path.exists() and not options["force"]:
             raise StorageError(f"{path}: exists already; add --force to replace it, or give --out")
-    _write(_made(survey, name, options), survey, files, data)
-    _say(files, data or Path("DIR"), options["as_json"])
+    shown = _shown(data, features)
+    _write(_made(survey, name, options), survey, files, shown)
+    _say(files, shown, options["as_json"])
 
 
 @recipe.command()
 @click.argument("file", metavar="FILE")
 @click.option("--data", type=PATH, help="Dataset to check it with.")
+@dataset_options
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
-def check(file: str, data: Path | None, as_json: bool) -> None:
+def check(file: str, data: Path | None, features: FeatureMap, as_json: bool) -> None:
     """Check FILE (a path or the name of a shipped recipe), and data against it, without training.
 
     The exit code is 0 without errors, 2 for a wrong recipe, 4 for data that does not fit.
     """
     from jetsight_train.authoring.check import check_recipe
 
-    findings = check_recipe(file, data)
+    findings = check_recipe(file, data, features)
     if as_json:
         click.echo(json.dumps({"findings": [asdict(each) for each in findings]}))
     else:
@@ -122,8 +127,9 @@ def show(key: str | None, as_markdown: bool, as_json: bool) -> None:
                 click.echo(f"  {each.name} ({each.type}{unit}; {default}): {each.meaning}")
 
 
-def _survey(data: Path | None, env_id: str | None, options: dict[str, Any]) -> DataSurvey:
-    from jetsight.datasets.dataset import FeatureMap
+def _survey(
+    data: Path | None, env_id: str | None, features: FeatureMap, options: dict[str, Any]
+) -> DataSurvey:
     from jetsight_train.authoring.survey import survey_dataset, survey_environment
 
     names = _list(options["names"])
@@ -131,7 +137,7 @@ def _survey(data: Path | None, env_id: str | None, options: dict[str, Any]) -> D
         width, height = options["size"]
         return survey_environment(env_id, (height, width), names)
     assert data is not None
-    return survey_dataset(data, FeatureMap.parse(options["maps"], options["cameras"]), names)
+    return survey_dataset(data, features, names)
 
 
 def _made(survey: DataSurvey, name: str, options: dict[str, Any]) -> NewRecipes:
@@ -155,13 +161,10 @@ def _made(survey: DataSurvey, name: str, options: dict[str, Any]) -> NewRecipes:
         raise UsageError(f"no recipe can be made of {survey.source}: {error}") from None
 
 
-def _write(
-    made: NewRecipes, survey: DataSurvey, files: tuple[Path, Path], data: Path | None
-) -> None:
+def _write(made: NewRecipes, survey: DataSurvey, files: tuple[Path, Path], shown: str) -> None:
     from jetsight.storage.atomic import write_file
     from jetsight_train.authoring.toml_file import render
 
-    shown = data or "DIR"
     first, then = made.first, made.then
     run = f"jetsight train {files[0]} --data {shown}"
     on = f"jetsight train {files[1]} --init runs/{first.name}/checkpoint --data {shown}"
@@ -172,20 +175,29 @@ def _write(
         [f"Recipe from {survey.source}. Train it with:", run, held_out],
         [f"Goes on from the checkpoint of {first.name}, with its encoder frozen:", on, held_out],
     )
+    units = survey.state_units or ("",) * len(survey.state_names)
+    states = dict(zip(survey.state_names, units, strict=True))
     for path, each, head, why in zip(
         files, (first, then), texts, (made.reasons, made.then_reasons), strict=True
     ):
-        write_file(path, render(each, head, why, survey.state_names).encode())
+        write_file(path, render(each, head, why, states).encode())
     for note in made.notes:
         click.echo(f"jetsight: note: {note}", err=True)
 
 
-def _say(files: tuple[Path, Path], data: Path, as_json: bool) -> None:
+def _say(files: tuple[Path, Path], data: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"recipe": str(files[0]), "then": str(files[1])}))
         return
     click.echo(f"{files[0]}: written, and {files[1]} to go on from it")
     click.echo(f"next: jetsight train {files[0]} --data {data}")
+
+
+def _shown(data: Path | None, features: FeatureMap) -> str:
+    """Write the dataset as the other commands take it; cameras are named in the recipe."""
+    roles = {"action": features.action, "state": features.state, "rate": features.rate_hz}
+    pairs = [f" --map {role}={value}" for role, value in roles.items() if value is not None]
+    return (str(data) if data else "DIR") + "".join(pairs)
 
 
 def _list(text: str | None) -> tuple[str, ...]:

@@ -6,12 +6,15 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from jetsight.cli.dataset_options import dataset_options
 from jetsight.cli.options import quiet_option
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.errors import DivergenceError, StorageError, UsageError
 from jetsight.progress import Progress
 from jetsight.signals import interruption_advice
@@ -25,9 +28,27 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """Folder and states of a run, and the features of its data.
+
+    Args:
+        folder: of the run.
+        save_every: steps between saved states.
+        resume: go on from the newest state.
+        features: which features of the dataset are actions, states and frames.
+    """
+
+    folder: Path
+    save_every: int
+    resume: bool
+    features: FeatureMap
+
+
 @click.command()
 @click.argument("recipe", metavar="RECIPE")
-@click.option("--data", required=True, type=PATH, help="LeRobot dataset to train on.")
+@click.option("--data", required=True, type=PATH, help="Recorded dataset to train on.")
+@dataset_options
 @click.option("--out", type=PATH, help="Run folder.  [default: runs/RECIPE-NAME]")
 @click.option("--init", type=PATH, help="Start from the weights of this checkpoint.")
 @click.option(
@@ -49,6 +70,7 @@ PATH = click.Path(path_type=Path)
 def train(
     recipe: str,
     data: Path,
+    features: FeatureMap,
     out: Path | None,
     init: Path | None,
     probe: Path | None,
@@ -77,14 +99,16 @@ def train(
             raise UsageError(
                 "--probe trains heads for a frozen model; leave out --init and --no-anti-collapse"
             )
-        plan_of_heads = _heads_plan(recipe, steps)
-        train_probe(plan_of_heads, data, out, probe, (save_every, resume), as_json)
+        heads_plan = _heads_plan(recipe, steps)
+        run = RunOptions(out or Path("runs") / heads_plan.name, save_every, resume, features)
+        train_probe(heads_plan, data, probe, run, as_json=as_json)
         return
     _refuse_heads(recipe)
     plan = _adjusted(load_recipe(recipe), steps, no_anti_collapse)
     folder = out or Path("runs") / plan.name
     _refuse_used(folder, resume, CHECKPOINT)
-    trained, target = train_world_model(plan, data, folder, init, (save_every, resume))
+    run = RunOptions(folder, save_every, resume, features)
+    trained, target = train_world_model(plan, data, init, run)
     if as_json:
         click.echo(json.dumps({"checkpoint": str(target), **trained}))
         return
@@ -92,16 +116,15 @@ def train(
 
 
 def train_world_model(
-    plan: Recipe, data: Path, folder: Path, init: Path | None, states: tuple[int, bool]
+    plan: Recipe, data: Path, init: Path | None, run: RunOptions
 ) -> tuple[dict[str, float], Path]:
     """Train a world model in a run folder.
 
     Args:
         plan: settings of the run.
         data: dataset to train on.
-        folder: of the run.
         init: checkpoint to start from.
-        states: steps between saved states, and whether to go on from those that are there.
+        run: folder and states of the run.
 
     Returns:
         Steps and seconds of the run, and the folder of the checkpoint.
@@ -113,21 +136,21 @@ def train_world_model(
     from jetsight_train.training.trainer import Trainer
 
     # Before the recording is decoded, which is long work.
-    for line in check_training_data(plan, data).warnings:
+    for line in check_training_data(plan, data, run.features).warnings:
         click.echo(f"jetsight: warning: {line}", err=True)
-    save_every, resume = states
-    with _kept(folder):
-        trainer = Trainer(plan, load_recording(data), folder)
+    with _kept(run.folder):
+        recording = load_recording(data, None, plan.recording_spec, run.features)
+        trainer = Trainer(plan, recording, run.folder)
         if init:
             weights = load(init)[0]
             weights.heads = Heads()  # heads fit the latents of the old weights alone
             trainer.start_from(weights)
-        if resume:
+        if run.resume:
             # After --init: a saved state replaces the weights that the run began with.
             trainer.resume()
         notes: dict[str, str] = {}
         with Progress("train", plan.optimiser.last_step, "step", initial=trainer.step) as shown:
-            target = trainer.run(save_every, lambda report: _show(shown, notes, report))
+            target = trainer.run(run.save_every, lambda report: _show(shown, notes, report))
     return {"steps": trainer.step, "wall_s": round(trainer.wall_s, 1)}, target
 
 
@@ -151,21 +174,15 @@ def _heads_plan(recipe: str, steps: int | None) -> HeadsRecipe:
 
 
 def train_probe(
-    plan: HeadsRecipe,
-    data: Path,
-    out: Path | None,
-    frozen: Path,
-    states: tuple[int, bool],
-    as_json: bool,
+    plan: HeadsRecipe, data: Path, frozen: Path, run: RunOptions, *, as_json: bool
 ) -> None:
-    """Train heads on a frozen checkpoint, and write it with its heads to `out/checkpoint`.
+    """Train heads on a frozen checkpoint, and write it with its heads to the run's folder.
 
     Args:
         plan: settings of the heads.
         data: dataset to train on.
-        out: run folder; None for one named after the recipe.
         frozen: the checkpoint.
-        states: steps between saved states, and whether to go on from those that are there.
+        run: folder and states of the run.
         as_json: print the scores as one JSON object.
     """
     from jetsight_train import checkpoint
@@ -175,15 +192,14 @@ def train_probe(
     from jetsight_train.training.train_heads import train_heads
     from jetsight_train.training.trainer import CHECKPOINT
 
-    folder = out or Path("runs") / plan.name
-    save_every, resume = states
-    _refuse_used(folder, resume, CHECKPOINT)
+    folder = run.folder
+    _refuse_used(folder, run.resume, CHECKPOINT)
     model, about = checkpoint.load(frozen)
     had_heads = not model.heads.is_empty
     with _kept(folder):
-        tracks = encoded.read_tracks(model, data, plan.columns)
-        run = HeadsRun(plan, tracks.recording.digest, about.weights.sha256)
-        state = HeadsState(folder, run, save_every, resume)
+        tracks = encoded.read_tracks(model, data, plan.columns, run.features)
+        identity = HeadsRun(plan, tracks.recording.digest, about.weights.sha256)
+        state = HeadsState(folder, identity, run.save_every, run.resume)
         heads = train_heads(model, about, tracks, plan, state=state)
     target = folder / CHECKPOINT
     checkpoint.save(target, model, about.recipe, about.latent, about.trained, heads)

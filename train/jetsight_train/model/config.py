@@ -139,6 +139,7 @@ class ModelConfig:
         predictor: transformer that predicts the next latent.
         conv: convolutional encoder, fast on CPUs and Jetsons.
         vit: vision transformer as encoder.
+        shared_trunk: encode all cameras with the same weights; else each camera has its own.
     """
 
     latent_size: int
@@ -147,6 +148,7 @@ class ModelConfig:
     predictor: PredictorConfig
     conv: ConvConfig | None = None
     vit: ViTConfig | None = None
+    shared_trunk: bool = True
 
     def __post_init__(self) -> None:
         """Refuse no or two encoders, and windows that cannot be rolled out."""

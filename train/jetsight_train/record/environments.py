@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from jetsight.datasets.pyav import resize
 from jetsight.errors import JetsightError, MissingDependency, UsageError, first_line
 from jetsight.signals import deferred_signals
+from jetsight.simulators import differential_drive
 from jetsight_train.record.pusht import Scene
 
 PUSHT = "gym_pusht/PushT-v0"
@@ -56,9 +57,12 @@ class PixelEnvironment:
             )
         self.action_low = np.asarray(space.low, dtype=np.float32)
         self.action_high = np.asarray(space.high, dtype=np.float32)
-        self.action_names = [f"action_{i}" for i in range(space.shape[0])]
-        self.state_names = _state_names(self._env.observation_space)
-        rate = self._env.metadata.get("render_fps")
+        metadata = self._env.metadata
+        self.action_names = metadata.get("action_names") or [
+            f"action_{i}" for i in range(space.shape[0])
+        ]
+        self.state_names = metadata.get("state_names") or _state_names(self._env.observation_space)
+        rate = metadata.get("render_fps")
         self.fps: int | None = round(rate) if rate else None  # None if the metadata lacks it
 
     def _options(self) -> dict[str, Any]:
@@ -76,6 +80,11 @@ class PixelEnvironment:
         with deferred_signals():
             raw, reward, terminated, truncated, _ = self._env.step(action)
             return self._observe(raw), float(reward), bool(terminated or truncated)
+
+    @property
+    def unwrapped(self) -> Any:
+        """The Gymnasium environment without its wrappers."""
+        return self._env.unwrapped
 
     def close(self) -> None:
         """Release the simulator."""
@@ -163,6 +172,8 @@ def _make(env_id: str, options: dict[str, Any], steps: int) -> Any:
         gymnasium = _import("gymnasium")
         if env_id.startswith("gym_pusht/"):
             _import("gym_pusht")
+        elif env_id.startswith("jetsight/"):
+            differential_drive.register()
         elif "/" in env_id:  # by convention a package registers the namespace of its own name
             with contextlib.suppress(ImportError):
                 importlib.import_module(env_id.split("/")[0])

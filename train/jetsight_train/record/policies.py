@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.errors import UsageError
+from jetsight.simulators import differential_drive
+from jetsight_train.record.diffdrive import DiffDriveDriver
 from jetsight_train.record.environments import PixelEnvironment, PushT
 from jetsight_train.record.pusht import PushTDriver
 
@@ -23,10 +25,14 @@ def make_policy(name: str, environment: PixelEnvironment, rng: np.random.Generat
     """
     if name == "random":
         return SmoothRandom(environment.action_low, environment.action_high, rng)
+    if environment.env_id == differential_drive.ENV_ID:
+        pilot, world = DiffDriveDriver(rng), environment.unwrapped
+        return lambda: pilot.act(world.pose).astype(np.float32)
     if not isinstance(environment, PushT):
         raise UsageError(
             f"no scripted policy for {environment.env_id!r}; "
-            "there is one for gym_pusht/PushT-v0, so use --policy random here"
+            "there is one for gym_pusht/PushT-v0 and jetsight/DiffDrive-v0, so use --policy random "
+            "here"
         )
     driver, scene = PushTDriver(rng), environment.scene
     return lambda: driver.act(scene()).astype(np.float32)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jetsight.bundle.model_spec import ActionSpec
+from jetsight.bundle.model_spec import ActionSpec, StateSpec
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.errors import ArtefactError, DataError
 from jetsight_train.data.columns import (
     FloatArray,
@@ -23,7 +24,7 @@ from jetsight_train.data.columns import (
 )
 from jetsight_train.data.normaliser import check_range, is_still, measure
 from jetsight_train.data.windows import Recording, check_lengths, check_metadata
-from jetsight_train.recipe import ActionRecipe, Recipe
+from jetsight_train.recipe import ActionRecipe, Recipe, StateRecipe
 
 BEYOND = 10.0  # ranges outside the limits that only other units explain: degrees for radians is 57
 
@@ -36,7 +37,9 @@ class DataSummary:
     warnings: tuple[str, ...]
 
 
-def check_training_data(recipe: Recipe, path: Path) -> DataSummary:
+def check_training_data(
+    recipe: Recipe, path: Path, features: FeatureMap | None = None
+) -> DataSummary:
     """Refuse a dataset that does not fit the recipe, before a frame of it is decoded.
 
     Raises:
@@ -44,7 +47,7 @@ def check_training_data(recipe: Recipe, path: Path) -> DataSummary:
             anchor needs, a column that never varies, or actions out of range, all constant or
             without a valid neutral one.
     """
-    dataset = check_metadata(path, recipe.recording_spec)
+    dataset = check_metadata(path, recipe.recording_spec, features)
     for entry in recipe.anchors:
         check_known(entry.column, dataset.state_names, str(path))
     check_lengths(dataset.episode_lengths, recipe.window, recipe.timing.action_block, path)
@@ -56,7 +59,13 @@ def check_training_data(recipe: Recipe, path: Path) -> DataSummary:
         check_anchors(recipe.anchors, columns, path)
     actions = np.concatenate([each.actions for each in rows])
     spec = measured_action(recipe, actions, path)
-    return DataSummary(spec, tuple(_warnings(spec, actions, path)))
+    warnings = [*_warnings(spec, actions, path)]
+    if recipe.state is not None:
+        states = np.concatenate([each.states for each in rows])
+        found = [list(dataset.state_names).index(name) for name in recipe.state.names]
+        check_range(states[:, found], recipe.state.names, path)
+        warnings += _state_warnings(recipe.state, states[:, found], path)
+    return DataSummary(spec, tuple(warnings))
 
 
 def measured_action(recipe: Recipe, actions: FloatArray, where: object) -> ActionSpec:
@@ -87,6 +96,19 @@ def measured_action(recipe: Recipe, actions: FloatArray, where: object) -> Actio
             f"{where}: the mean of the recorded actions does not fit recipe {recipe.name!r}: "
             f"{error}; without `neutral` in the recipe the mean is taken"
         ) from None
+
+
+def measured_state(recipe: StateRecipe, recording: Recording) -> StateSpec:
+    """Make the recipe's state spec with the normaliser of a recording.
+
+    Raises:
+        DataError: a number is out of range.
+    """
+    states = recording.states_of(recipe.names)
+    assert states is not None  # a recipe without names is refused
+    check_range(states, recipe.names, recording.name)
+    normaliser = measure(states, recipe.names)
+    return recipe.spec(normaliser.mean, normaliser.std)
 
 
 def check_anchors(
@@ -155,6 +177,16 @@ def _as_neutral(
             )
         centred[i] = neutral[i]
     return tuple(centred)
+
+
+def _state_warnings(state: StateRecipe, states: FloatArray, where: object) -> Iterator[str]:
+    fixed = measure(states, state.names).fixed
+    if fixed:
+        yield (
+            f"{where}: the states {', '.join(map(repr, fixed))} never vary, so the model cannot "
+            "learn what they mean: their scale is 1; leave them out of [state], or record them in "
+            "motion"
+        )
 
 
 def _warnings(action: ActionSpec, actions: FloatArray, where: object) -> Iterator[str]:

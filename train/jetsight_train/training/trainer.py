@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -30,6 +30,7 @@ from jetsight_train import checkpoint
 from jetsight_train.collapse import CollapseMonitor, LatentHealth, latent_health
 from jetsight_train.data.encoded import encode_recording
 from jetsight_train.data.windows import Recording, WindowSampler
+from jetsight_train.model.config import ModelConfig
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.objectives import ObjectiveConfig, anchor_term, objective_terms
 from jetsight_train.recipe import OptimiserConfig, Recipe
@@ -38,7 +39,7 @@ from jetsight_train.training.divergence import (
     finite_loss,
     finite_weights,
 )
-from jetsight_train.training.measured import anchor_targets, measured_action
+from jetsight_train.training.measured import anchor_targets, measured_action, measured_state
 from jetsight_train.training.resume import RunState
 
 CHECKPOINT = "checkpoint"
@@ -63,11 +64,26 @@ class StepReport:
 
 
 def build_model(recipe: Recipe, recording: Recording) -> WorldModel:
-    """Make a fresh model whose action normaliser is measured on the recording."""
+    """Make a fresh model whose normalisers are measured on the recording."""
     # Before the layers are made, which draw their weights from this generator.
     torch.manual_seed(recipe.optimiser.seed)
     action = measured_action(recipe, recording.actions, recording.name)
-    return WorldModel(recipe.model, recipe.frame.spec, recipe.timing, action)
+    frame, timing = recipe.frame.spec, recipe.timing
+    if recipe.state is None:
+        return WorldModel(recipe.model, frame, timing, action)
+    state = measured_state(recipe.state, recording)
+    return WorldModel(
+        recipe.model, frame, timing, action, state=state, state_hidden=recipe.state.hidden
+    )
+
+
+def _inputs(model: WorldModel) -> tuple[object, ...]:
+    """Cameras and state that a model's encoder is made for, without the measured normaliser."""
+    encoder = model.state_encoder
+    if encoder is None:
+        return model.frame.cameras, None
+    spec = encoder.normalise.spec
+    return model.frame.cameras, (spec.names, spec.units, encoder.mlp.down.out_features)
 
 
 def learning_rate(config: OptimiserConfig, step: int) -> float:
@@ -109,6 +125,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             trained.parameters(), weight_decay=recipe.optimiser.weight_decay
         )
+        self.states = recording.states_of(self.model.recording_spec.state_names)
         self.sampler = WindowSampler(
             recording, recipe.window, recipe.timing.action_block, recipe.optimiser.seed
         )
@@ -147,20 +164,24 @@ class Trainer:
         if self.frozen:
             self._take_encoder(weights)
             return
-        if weights.config != self.recipe.model:
+        if weights.config != self.recipe.model or _inputs(weights) != _inputs(self.model):
             raise UsageError(
                 f"recipe {self.recipe.name!r} describes another model than the checkpoint to start "
-                "from; give both the same [model] section"
+                "from; give both the same [model] section, cameras and [state]"
             )
         self.model.load_state_dict(weights.state_dict())
 
     def _take_encoder(self, weights: WorldModel) -> None:
         own, theirs = self.recipe.model, weights.config
-        same = (own.conv, own.vit, own.latent_size) == (theirs.conv, theirs.vit, theirs.latent_size)
+
+        def encoder_of(config: ModelConfig) -> ModelConfig:
+            return replace(config, history=1, horizon=1, predictor=own.predictor)
+
+        same = encoder_of(own) == encoder_of(theirs) and _inputs(self.model) == _inputs(weights)
         if not same or self.model.frame != weights.frame:
             raise UsageError(
                 f"recipe {self.recipe.name!r} freezes an encoder that is another one than the "
-                "checkpoint's; give both the same frame, latent_size and encoder"
+                "checkpoint's; give both the same frame, state, latent_size and encoder"
             )
         self.model.encoder.load_state_dict(weights.encoder.state_dict())
 
@@ -279,8 +300,9 @@ class Trainer:
             return self.latents[torch.from_numpy(rows)]
         frames = torch.from_numpy(self.recording.frames_u8[rows])
         half = self.recipe.optimiser.compute == "bf16"
+        state = None if self.states is None else torch.from_numpy(self.states[rows]).flatten(0, 1)
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=half):
-            z = self.model.encode(frames.flatten(0, 1))
+            z = self.model.encode(frames.flatten(0, 1), state)
         # The objectives are computed in float32, whatever the encoder ran in.
         return z.float().view(*rows.shape, -1)
 

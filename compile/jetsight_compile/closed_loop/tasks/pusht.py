@@ -13,7 +13,13 @@ import numpy as np
 
 from jetsight.engine import NDArray
 from jetsight.errors import UsageError
+from jetsight_compile.closed_loop.tasks.region import RegionFrame
+from jetsight_compile.closed_loop.tasks.task import Judgement, Measure, Task
+from jetsight_train.record.environments import Observation
+from jetsight_train.record.pusht import ARENA_PX
 
+MOVES, RESTS = "block moves", "block rests"
+JOINT = "joint"
 _NEEDED = ("agent_x", "agent_y", "block_x", "block_y", "block_angle")
 
 
@@ -54,18 +60,27 @@ class Miss:
         return self.joint_px < tolerance.position_px and self.angle_rad < tolerance.angle_rad
 
 
-class PushingState:
-    """Indices of agent and block in the state vector of an environment.
+class PushingTask(Task):
+    """Agent and block at the goal's pose: the task of gym_pusht/PushT-v0.
 
     Args:
         names: of the state, in order.
         env_id: for messages.
+        tolerance: limits.
 
     Raises:
         UsageError: the state has no agent and block, so success could not be judged.
     """
 
-    def __init__(self, names: Sequence[str], env_id: str) -> None:
+    name = "pusht"
+    criterion = "agent and block within 20 px, block angle within 20 degrees"
+    measures = (Measure("agent", "px"), Measure("block", "px"), Measure("angle", "rad"))
+    also = (JOINT,)
+    kinds = (MOVES, RESTS)
+
+    def __init__(
+        self, names: Sequence[str], env_id: str, tolerance: Tolerance | None = None
+    ) -> None:
         missing = [name for name in _NEEDED if name not in names]
         if missing:
             raise UsageError(
@@ -74,10 +89,15 @@ class PushingState:
             )
         places = [list(names).index(name) for name in _NEEDED]
         self._agent, self._block, self._angle = places[:2], places[2:4], places[4]
+        self._tolerance = tolerance or Tolerance()
+        columns, indices = (_NEEDED[0], _NEEDED[1]), (places[0], places[1])
+        self.region = RegionFrame(columns, indices, 20.0, lambda points: points / ARENA_PX)
 
-    def agent(self, states: NDArray) -> NDArray:
-        """Select the agent positions of states, `[..., s] -> [..., 2]` px."""
-        return np.asarray(states[..., self._agent], np.float64)
+    def judge(self, now: Observation, goal: Observation) -> Judgement:
+        """Judge one tick."""
+        miss, limits = self.miss(now.state, goal.state), self._tolerance
+        off = {"agent_px": miss.agent_px, "block_px": miss.block_px, "angle_rad": miss.angle_rad}
+        return Judgement(miss.within(limits), off, {JOINT: miss.jointly_within(limits)})
 
     def miss(self, state: NDArray, goal: NDArray) -> Miss:
         """Measure the distance of `state [s]` to `goal [s]`."""
@@ -89,56 +109,8 @@ class PushingState:
             angle_rad=abs(math.remainder(float(gap[self._angle]), 2 * math.pi)),
         )
 
-    def moves_block(self, start: NDArray, goal: NDArray) -> bool:
-        """Return whether `goal` needs the block moved by 20 px or turned by 20 degrees."""
+    def kind(self, start: NDArray, goal: NDArray) -> str:
+        """Tell goals that need the block moved by 20 px or turned by 20 degrees from others."""
         miss = self.miss(start, goal)
-        return miss.block_px >= 20.0 or miss.angle_rad >= math.radians(20.0)
-
-
-@dataclass(frozen=True)
-class Region:
-    """A disc the agent's centre must stay out of, in px of the state."""
-
-    x: float
-    y: float
-    radius: float
-
-    def __post_init__(self) -> None:
-        if not all(map(math.isfinite, (self.x, self.y, self.radius))) or self.radius <= 0:
-            raise UsageError(
-                f"region {self.x:g},{self.y:g},{self.radius:g} is no disc; expected a finite "
-                "centre and a radius above 0, for example --region 256,256,60"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> Region:
-        """Parse centre x, y and radius in px, like `"256,256,60"`.
-
-        Raises:
-            UsageError: the text has another form.
-        """
-        try:
-            x, y, radius = (float(part) for part in text.split(","))
-        except ValueError as problem:
-            raise UsageError(
-                f"region {text!r} is not x,y,radius in px, for example --region 256,256,60"
-            ) from problem
-        return cls(x, y, radius)
-
-    def distance(self, points: NDArray) -> NDArray:
-        """Compute the distance of points `[..., 2]` to the rim in px, 0 or less inside."""
-        gap = np.asarray(points, np.float64) - (self.x, self.y)
-        return np.asarray(np.hypot(gap[..., 0], gap[..., 1]) - self.radius)
-
-    def contains(self, points: NDArray) -> NDArray:
-        """Return for each point `[..., 2]` whether it is inside."""
-        return np.asarray(self.distance(points) <= 0.0)
-
-    def crosses(self, start: NDArray, end: NDArray) -> bool:
-        """Return whether the segment from `start [2]` to `end [2]` enters the region."""
-        # Distance to the nearest point of the segment, which is a point if start equals end.
-        segment = np.asarray(end, np.float64) - start
-        centre = np.array([self.x, self.y]) - start
-        length_2 = float(segment @ segment)
-        along = min(max(float(centre @ segment) / length_2, 0.0), 1.0) if length_2 > 0 else 0.0
-        return bool(np.linalg.norm(centre - along * segment) <= self.radius)
+        moves = miss.block_px >= 20.0 or miss.angle_rad >= math.radians(20.0)
+        return MOVES if moves else RESTS

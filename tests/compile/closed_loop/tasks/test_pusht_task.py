@@ -1,4 +1,4 @@
-"""Success, and what does not count as it; regions."""
+"""PushT: success, and what does not count as it; regions."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from jetsight.errors import UsageError
-from jetsight_compile.closed_loop.task import PushingState, Region, Tolerance
+from jetsight_compile.closed_loop.tasks.pusht import MOVES, RESTS, PushingTask, Tolerance
+from jetsight_compile.closed_loop.tasks.region import Region
+from jetsight_train.record.environments import Observation
 
 NAMES = ["agent_x", "agent_y", "block_x", "block_y", "block_angle"]
-TASK = PushingState(NAMES, "toy")
+TASK = PushingTask(NAMES, "toy")
 GOAL = np.array([100.0, 100.0, 300.0, 300.0, 0.1], np.float32)
 
 
@@ -38,6 +40,9 @@ def test_success_is_agent_and_block_and_angle(
     miss = TASK.miss(near(**off), GOAL)
     assert miss.within(Tolerance()) is success
     assert miss.jointly_within(Tolerance()) is joint
+    frame = np.zeros((1, 1, 3), np.uint8)
+    found = TASK.judge(Observation(frame, near(**off)), Observation(frame, GOAL))
+    assert (found.success, found.also, found.final) == (success, {"joint": joint}, joint)
 
 
 def test_both_corners_count_and_the_angle_wraps() -> None:
@@ -48,20 +53,21 @@ def test_both_corners_count_and_the_angle_wraps() -> None:
 
 
 def test_an_episode_moves_the_block_by_20_px_or_20_degrees() -> None:
-    assert TASK.moves_block(near(block_x=20.5), GOAL)
-    assert TASK.moves_block(near(block_angle=math.radians(21)), GOAL)
-    assert not TASK.moves_block(near(block_x=19.0, agent_x=200.0), GOAL)
+    assert TASK.kind(near(block_x=20.5), GOAL) == MOVES
+    assert TASK.kind(near(block_angle=math.radians(21)), GOAL) == MOVES
+    assert TASK.kind(near(block_x=19.0, agent_x=200.0), GOAL) == RESTS
 
 
 def test_the_state_is_found_by_name_wherever_it_stands() -> None:
-    turned = PushingState(NAMES[::-1], "toy")
+    turned = PushingTask(NAMES[::-1], "toy")
     assert turned.miss(near(agent_x=7.0)[::-1], GOAL[::-1]).agent_px == pytest.approx(7.0)
-    assert turned.agent(GOAL[::-1]).tolist() == [100.0, 100.0]
+    assert turned.region is not None
+    assert turned.region.positions(GOAL[::-1]).tolist() == [100.0, 100.0]
 
 
 def test_a_state_without_a_block_is_no_pushing_task() -> None:
     with pytest.raises(UsageError, match="'arm-v0' has no block_x, block_y, block_angle"):
-        PushingState(["agent_x", "agent_y"], "arm-v0")
+        PushingTask(["agent_x", "agent_y"], "arm-v0")
 
 
 def test_region_contains_and_crosses() -> None:

@@ -1,0 +1,129 @@
+"""Choice of an evaluation's task: what the user states, else the environment's own."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jetsight.errors import UsageError, first_line
+from jetsight_compile.closed_loop.tasks.criteria import FormulaTask, FunctionTask
+from jetsight_compile.closed_loop.tasks.formula import GOAL, Formula
+from jetsight_compile.closed_loop.tasks.probe import ProbeReader
+from jetsight_compile.closed_loop.tasks.pusht import PushingTask
+from jetsight_compile.closed_loop.tasks.region import RegionFrame
+from jetsight_compile.closed_loop.tasks.task import Task
+from jetsight_train.record.environments import PUSHT, PixelEnvironment
+
+# No formula has a colon outside of quotes.
+_FUNCTION = re.compile(r"(?P<module>[\w./~-]+):(?P<name>[A-Za-z_][\w.]*)")
+METADATA = "success"  # key under which an environment states its own formula
+
+
+@dataclass(frozen=True)
+class FunctionName:
+    """A function of the user by name; `load` imports it."""
+
+    text: str
+
+    def load(self) -> Callable[..., Any]:
+        """Import the function.
+
+        Raises:
+            UsageError: it cannot be imported, or is no function.
+        """
+        match = _FUNCTION.fullmatch(self.text)
+        assert match is not None
+        try:
+            found: Any = importlib.import_module(match["module"])
+            for part in match["name"].split("."):
+                found = getattr(found, part)
+        except Exception as problem:  # its top level is foreign code and may raise anything
+            raise UsageError(
+                f"--success {self.text!r} cannot be imported ({type(problem).__name__}: "
+                f"{first_line(problem)}); expected MODULE:FUNCTION of an installed module"
+            ) from problem
+        if not callable(found):
+            raise UsageError(f"--success {self.text!r} is {found!r}, expected a function")
+        return found  # type: ignore[no-any-return]  # callable, as checked
+
+
+def parse_success(text: str | None) -> Formula | FunctionName | None:
+    """Parse `--success`: a formula, or `module:function`.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None:
+        return None
+    return FunctionName(text) if _FUNCTION.fullmatch(text) else Formula.parse(text)
+
+
+def choose_task(
+    success: str | None,
+    environment: PixelEnvironment,
+    probe: ProbeReader,
+    region_columns: Sequence[str] = (),
+) -> Task:
+    """Make the task of an evaluation.
+
+    Args:
+        success: formula or function of the user; None for the environment's own.
+        environment: open.
+        probe: for quantities that the state lacks.
+        region_columns: that hold the position of the robot; empty for the task's own, if any.
+
+    Raises:
+        UsageError: a name is unknown, or nothing says what success is.
+    """
+    names, where = environment.state_names, f"environment {environment.env_id!r}"
+    task = _task(success, environment, probe, where)
+    if region_columns:
+        task.region = RegionFrame.of(region_columns, names, where)
+    return task
+
+
+def _task(
+    success: str | None, environment: PixelEnvironment, probe: ProbeReader, where: str
+) -> Task:
+    if success is None and environment.env_id == PUSHT:
+        return PushingTask(environment.state_names, environment.env_id)
+    if success is None:
+        success = _own(environment, where)
+    parsed = parse_success(success)
+    if isinstance(parsed, FunctionName):
+        return FunctionTask(parsed.text, parsed.load())
+    assert parsed is not None
+    return FormulaTask(
+        parsed,
+        environment.state_names,
+        where,
+        units=getattr(environment, "state_units", ()),
+        probed=probe.names,
+        read=probe,
+    )
+
+
+def _own(environment: PixelEnvironment, where: str) -> str:
+    """Return the formula that an environment states in its metadata."""
+    metadata = getattr(environment.unwrapped, "metadata", None) or {}
+    own = metadata.get(METADATA)
+    if own is None:
+        raise UsageError(
+            f"{where} does not say what success is; state it, for example --success "
+            f"'{_example(environment.state_names)}', or --success MODULE:FUNCTION"
+        )
+    return str(own)
+
+
+def _example(names: Sequence[str]) -> str:
+    """Write a formula over the first names of a state."""
+    gaps = [
+        f"{name} - {GOAL}{name}"
+        if name.replace(".", "_").isidentifier()
+        else f'state("{name}") - goal("{name}")'
+        for name in list(names)[:2]
+    ]
+    return f"hypot({', '.join(gaps)}) < 0.1" if gaps else "info.success"

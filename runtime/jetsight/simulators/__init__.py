@@ -1,0 +1,1 @@
+"""Simulated robots: the adapter to Gymnasium, and small environments of our own."""
