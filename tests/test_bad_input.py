@@ -15,8 +15,8 @@ from helpers.bad_input import Capture, Case, Table, check, here, write_video
 from helpers.picture_factory import film
 from helpers.runtime.bundle_factory import make_bundle
 from helpers.runtime.live_bundle import make_live_bundle
-from PIL import Image
 from helpers.simulators.environments import odd
+from PIL import Image
 
 from jetsight.bundle import manifest
 

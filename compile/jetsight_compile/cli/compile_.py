@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from jetsight.cli.dataset_options import map_option
+from jetsight.cli.options import quiet_option
 from jetsight.errors import UsageError
+from jetsight.progress import StageLines
 from jetsight_compile.config.precision import METHODS
 
 _PATH = click.Path(path_type=Path)
@@ -97,19 +99,24 @@ _PLANNERS = ("planners", "no_planner", "planner_settings")
 @click.option("--tar", is_flag=True, help="Write one .tar instead of a folder.")
 @click.option("--force", is_flag=True, help="Replace an older bundle of that name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@quiet_option
 def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Compile CHECKPOINT, a folder that `jetsight train` wrote, into the bundle OUT.
 
     Graphs are exported, quantized if requested, and compared with the PyTorch model on held-out
     episodes; OUT appears only when every comparison passed.
     """
-    from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
+    from jetsight_compile.pipeline.compile import (
+        CompileRequest,
+        compile_checkpoint,
+        expected_stages,
+    )
 
     options["camera"] = _camera(options["camera"], options.pop("crop"))
     presets, settings = _planners(**{name: options.pop(name) for name in _PLANNERS})
     options["methods"] = options["methods"] or METHODS
     request = CompileRequest(checkpoint, calib, out, **options, planners=presets, settings=settings)
-    compiled = compile_checkpoint(request, lambda stage: click.echo(f"  {stage}", err=True))
+    compiled = compile_checkpoint(request, StageLines(expected_stages(request)))
     if as_json:
         click.echo(json.dumps(_summary(compiled)))
         return

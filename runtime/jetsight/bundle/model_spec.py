@@ -143,6 +143,11 @@ class StateSpec:
 class TimingSpec:
     """Camera rate in Hz, and camera frames per model step (action block).
 
+    Attributes:
+        camera_hz (Hz): rate of the recorded frames and of the robot's actions; 0.01 to 1000.
+        action_block (frames): camera frames, and so actions, per model step; the model predicts
+            this far ahead at once, so half a second is a good start.
+
     Raises:
         ArtefactError: the rate is not a number from 0.01 to 1000, or the block not 1 to 1000.
     """
@@ -174,10 +179,12 @@ class ActionSpec:
         resample: rule that reduces the actions of a faster recording to the model's rate: `hold`
             takes the one in force at the tick, right for positions and targets, `mean` averages
             over the tick, right for velocities.
+        fixed: names of the dimensions that never varied in training, whose effect the model does
+            not know; plans hold them at `neutral`.
 
     Raises:
         ArtefactError: a name is unusable or repeated, lengths differ, a number is not finite, the
-            rule is unknown, or low, neutral and high are not in order.
+            rule is unknown, low, neutral and high are not in order, or no dimension varied.
     """
 
     names: tuple[str, ...]
@@ -189,6 +196,7 @@ class ActionSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     resample: Literal["hold", "mean"] = "hold"
+    fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         size = len(self.names)
@@ -204,7 +212,36 @@ class ActionSpec:
         vector("std", self.std, size, positive=True)
         if self.rate_limit_per_s is not None:
             vector("rate_limit_per_s", self.rate_limit_per_s, size, positive=True)
+        self._check_fixed()
         self._check_order()
+
+    @property
+    def held(self) -> tuple[bool, ...]:
+        """True for each dimension that plans hold at `neutral`."""
+        return tuple(name in self.fixed for name in self.names)
+
+    @property
+    def planned_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Smallest and largest action of a plan: the limits, `neutral` where held."""
+        low, high = (
+            tuple(
+                at if held else limit
+                for limit, at, held in zip(limits, self.neutral, self.held, strict=True)
+            )
+            for limits in (self.low, self.high)
+        )
+        return low, high
+
+    def _check_fixed(self) -> None:
+        labels("fixed", self.fixed)
+        for name in self.fixed:
+            if name not in self.names:
+                raise ArtefactError(f"fixed has {name[:80]!r}, expected some of {list(self.names)}")
+        if len(self.fixed) == len(self.names):
+            raise ArtefactError(
+                "fixed has every dimension, but a model learns from actions that vary; record "
+                "the robot in motion"
+            )
 
     def _check_order(self) -> None:
         for i, name in enumerate(self.names):

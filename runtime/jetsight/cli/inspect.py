@@ -108,8 +108,9 @@ def _encode_inputs(facts: Manifest) -> dict[str, tuple[str, list[int]]]:
 def _actions(facts: Manifest) -> Iterator[str]:
     action = facts.action
     rates = action.rate_limit_per_s or ["none"] * len(action.names)
-    columns = (action.names, action.units, action.low, action.neutral, action.high, rates)
-    head = ("name", "unit", "low", "neutral", "high", "rate limit/s")
+    how = ["held: never varied in training" if held else "" for held in action.held]
+    columns = (action.names, action.units, action.low, action.neutral, action.high, rates, how)
+    head = ("name", "unit", "low", "neutral", "high", "rate limit/s", "")
     return table(head, [tuple(map(_plain, row)) for row in zip(*columns, strict=True)])
 
 

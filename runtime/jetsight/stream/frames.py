@@ -20,6 +20,7 @@ class Reason(str, Enum):
     HISTORY_GAP = "history_gap"  # a frame of the evenly spaced history never arrived
     ACTIONS_UNKNOWN = "actions_unknown"  # executed actions not reported; neutral ones were assumed
     PLAN_UNKNOWN = "plan_unknown"  # planned actions not reported; neutral ones were assumed
+    ACTION_UNTRAINED = "action_untrained"  # along a dimension that never varied in training
     STATE_UNKNOWN = "state_unknown"  # the model reads a state that was not reported, or is NaN
     LATENT_NOT_FINITE = "latent_not_finite"
     FORECAST_NOT_FINITE = "forecast_not_finite"

@@ -17,7 +17,9 @@ from jetsight.stream.summary import StreamSummary
 
 # Frames that wait for the loop are late only if the reader hangs.
 _UNPACED_PERIOD_NS = 1_000_000_000
-_COMPUTED = frozenset({Reason.OK, Reason.ACTIONS_UNKNOWN, Reason.PLAN_UNKNOWN})
+_COMPUTED = frozenset(
+    {Reason.OK, Reason.ACTIONS_UNKNOWN, Reason.PLAN_UNKNOWN, Reason.ACTION_UNTRAINED}
+)
 _NO_LATENT = frozenset({Reason.LATENT_NOT_FINITE, Reason.ENGINE_FAILED, Reason.STATE_UNKNOWN})
 _BROKEN = frozenset(
     {

@@ -17,10 +17,10 @@ from helpers.simulators.environments import odd
 
 from jetsight.datasets.dataset import Episode, FeatureMap
 from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.storage.atomic import new_directory
 from jetsight_train.conversion.convert import convert
 from jetsight_train.conversion.plan import plan_conversion
 from jetsight_train.conversion.recipe import ConversionOptions
-from jetsight.storage.atomic import new_directory
 from jetsight_train.record.collect import describe
 from jetsight_train.record.dataset import assemble
 from jetsight_train.record.episode import RecordingRecipe, record

@@ -20,8 +20,8 @@ from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
 from jetsight.datasets.names import ACTION_KEY, unnamed
 from jetsight.datasets.open import open_dataset, open_for, say_notes
 from jetsight.errors import DataError
+from jetsight.progress import progress
 from jetsight_train.data.columns import FloatArray
-from jetsight_train.progress import progress
 
 FramesU8 = npt.NDArray[np.uint8]
 
@@ -164,7 +164,7 @@ def read_episodes(
     lengths = [dataset.episode_lengths[i] for i in episodes]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     actions, states = [], []
-    for row, index in enumerate(progress(episodes, f"{verb} {name}", unit="episode")):
+    for row, index in enumerate(progress(episodes, f"{verb} {name}", "episode")):
         episode = dataset.episode(index)
         use(int(starts[row]), episode)
         actions.append(episode.actions)

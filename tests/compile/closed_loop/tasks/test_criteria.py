@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jetsight_train.record.environments import PUSHT
 
 from jetsight.errors import DataError, UsageError
 from jetsight_compile.closed_loop.tasks.choose import FunctionName, choose_task, parse_success
@@ -16,7 +17,6 @@ from jetsight_compile.closed_loop.tasks.criteria import FormulaTask, FunctionTas
 from jetsight_compile.closed_loop.tasks.formula import Formula
 from jetsight_compile.closed_loop.tasks.pusht import PushingTask
 from jetsight_compile.closed_loop.tasks.region import Region, RegionFrame
-from jetsight_train.record.environments import PUSHT
 
 NAMES, UNITS = ("x", "y", "heading"), ("m", "m", "rad")
 AT_GOAL = "hypot(x - goal_x, y - goal_y) < 0.1 and abs(angle(heading - goal_heading)) < 0.3"
