@@ -70,5 +70,6 @@ def compile_model(
         methods=_METHODS,
         force=True,
         planners=settings.DEFAULT[:1],
+        strict=True,  # the demo shows this one family with its planner
     )
     return compile_checkpoint(request, say).bundle

@@ -13,6 +13,7 @@ from typing import Any
 from jetsight.errors import JetsightError
 
 NO_PLAN = 11  # not an error: planning succeeded, with the result that there is no valid plan
+INCOMPLETE = 12  # no error either: a bundle was written, without what failed its gates
 INTERRUPTED, TERMINATED = 130, 143
 
 # Handlers before ours. They are restored in a child that a library forks: it must end by its

@@ -25,6 +25,7 @@ Exit codes:
   9  training stopped: the representation collapsed
   10 a backend cannot load or run a graph
   11 imagine: there is no plan, for the reason printed
+  12 compile: written, but something failed a gate and was left out or is in float
   130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
 """
 
