@@ -1,6 +1,6 @@
 """Return of graphs to float, as far as their gates need it.
 
-A graph whose gate fails gets blocks back to float, then as a whole, then in float32, until its gates
+A graph whose gate fails gets blocks back to float, then all of it, then float32, until its gates
 pass; a family or planner that still fails is left out. First goes the block at which a gate saw
 most error inside, then the one that takes most error of the outputs with it on the calibration
 episodes; the gates on held-out episodes decide when it is enough. Nothing else is ever changed to
