@@ -23,6 +23,7 @@ FLOORS = {
         "session doctor",
         "plan_report testing",
         "cli",
+        "__main__",
     ),
     "jetsight_compile": (
         "export",

@@ -12,8 +12,9 @@ import numpy as np
 
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.datasets.dataset import Episode
 from jetsight.datasets.fit import check_dataset_fits
-from jetsight.datasets.lerobot import Episode, LeRobotDataset
+from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.engine import NDArray
 from jetsight.errors import DataError, UsageError
 

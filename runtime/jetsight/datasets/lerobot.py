@@ -1,8 +1,6 @@
-"""Reading recorded robots: LeRobot v3 datasets (parquet rows, mp4 or embedded pictures, `meta/`).
+"""Reading of LeRobot v3 datasets: parquet rows, mp4 or embedded pictures, `meta/`.
 
-One camera of a dataset is read, as whole episodes or frame by frame. Row t of an episode holds
-observation t and the action taken *at* t, which leads to observation t+1. PyAV and PyArrow (extra
-`camera`) are imported on first use.
+PyAV and PyArrow (extra `camera`) are imported on first use.
 
 Shapes: T ticks of an episode, h, w frame size, s state size, a action size of one tick.
 """
@@ -11,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,51 +17,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.datasets import lerobot_meta, lerobot_video
-from jetsight.datasets.fit import RecordingSpec
+from jetsight.datasets.dataset import CameraFeature, FeatureMap, RecordedDataset, Rows
 from jetsight.datasets.lerobot_meta import ACTION_KEY
-from jetsight.errors import DataError, UsageError
+from jetsight.errors import DataError, did_you_mean
 
 STATE_KEY = "observation.state"
 _RECORDED = ("meta", "data", "videos", "images")  # folders that `digest` covers
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Actions, states and times of one episode; the arrays belong to the caller."""
-
-    actions: NDArray[np.float32]  # [T,a]
-    states: NDArray[np.float32]  # [T,s]; s = 0 where the dataset records none
-    timestamps_s: NDArray[np.float64]  # [T], from the start of the episode
-
-
-@dataclass(frozen=True)
-class Episode(Rows):
-    """One whole episode; `frames` are RGB."""
-
-    frames: NDArray[np.uint8]  # [T,h,w,3]
-
-
-class LeRobotDataset:
-    """A dataset opened for reading; make one with `LeRobotDataset.open`.
+class LeRobotDataset(RecordedDataset):
+    """A LeRobot v3 dataset opened for reading; make one with `LeRobotDataset.open`.
 
     Attributes:
-        path: folder of the dataset.
-        fps: frames per second.
-        camera_key: feature whose pictures are read, e.g. `"observation.images.top"`.
-        height: frame height in px.
-        width: frame width in px.
-        action_names: one name per action dimension; empty without actions.
-        state_names: one name per state dimension; empty without states.
-        episode_lengths: frames of each episode.
+        camera_key: first of `camera_keys`.
     """
 
     def __init__(self, path: Path, info: lerobot_meta.Info, camera: str | None) -> None:
         features = info.features
+        self._info = info
         self.path = path
+        self.format = "lerobot-v3"
+        self.robot = str(info.robot_type or "")
         self.fps = float(info.fps)
         self.camera_key = lerobot_meta.choose_camera(features, camera, path)
+        self.camera_keys = (self.camera_key,)
         picture = features[self.camera_key]
         self.height, self.width = lerobot_meta.frame_size(self.camera_key, picture, path)
+        self.cameras = (CameraFeature(self.camera_key, self.height, self.width),)
         self.action_names = lerobot_meta.dimension_names(ACTION_KEY, features, path)
         self.state_names = lerobot_meta.dimension_names(STATE_KEY, features, path)
         self._places = lerobot_meta.places(
@@ -73,12 +52,18 @@ class LeRobotDataset:
         self.episode_lengths = [place.length for place in self._places]
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], camera: str | None = None) -> LeRobotDataset:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        camera: str | None = None,
+        features: FeatureMap | None = None,
+    ) -> LeRobotDataset:
         """Open the dataset in folder `path`.
 
         Args:
             path: folder with `meta/info.json`.
             camera: feature to read pictures from; needed only where there are several.
+            features: which features are actions, states and frames, where that is not clear.
 
         Raises:
             DataError: a file of `meta/` is missing or unreadable, or the version is unknown.
@@ -91,42 +76,12 @@ class LeRobotDataset:
             (200, 96, 96, 3)
         """
         folder = Path(path)
+        if camera is None and features is not None and features.cameras:
+            camera = features.cameras[0]
         return cls(folder, lerobot_meta.read_info(folder), camera)
 
-    @property
-    def spec(self) -> RecordingSpec:
-        """Frame size, rate and actions, to compare with those of a model."""
-        return RecordingSpec(self.height, self.width, self.fps, self.action_names)
-
-    def __len__(self) -> int:
-        """Count the episodes."""
-        return len(self._places)
-
-    def episode(self, index: int) -> Episode:
-        """Read all of episode `index`, decoded into memory.
-
-        Raises:
-            UsageError: there is no such episode.
-            DataError: rows or frames are missing, truncated, damaged or of another size.
-            MissingDependency: PyAV or PyArrow is not installed.
-        """
-        rows = self.rows(index)
-        frames = np.empty((len(rows.actions), self.height, self.width, 3), dtype=np.uint8)
-        for tick, frame_hwc_u8 in enumerate(self.frames(index)):
-            frames[tick] = frame_hwc_u8
-        return Episode(rows.actions, rows.states, rows.timestamps_s, frames)
-
     def frames(self, index: int) -> Iterator[NDArray[np.uint8]]:
-        """Iterate over the frames [h,w,3] of episode `index`.
-
-        Exactly `episode_lengths[index]` frames are yielded, or an error is raised; each is a new
-        array that belongs to the caller.
-
-        Raises:
-            UsageError: there is no such episode.
-            DataError: the video is missing, truncated, damaged or of another size.
-            MissingDependency: PyAV is not installed.
-        """
+        """Decode the frames of episode `index`; needs PyAV."""
         place = self._place(index)
         if place.video_file is None:
             cells = self._columns(index, [self.camera_key])[self.camera_key].to_pylist()
@@ -137,13 +92,7 @@ class LeRobotDataset:
         return clip.frames()
 
     def rows(self, index: int) -> Rows:
-        """Read actions, states and timestamps of episode `index`, without decoding a frame.
-
-        Raises:
-            UsageError: there is no such episode.
-            DataError: the rows are missing, of another number or shape, or not finite.
-            MissingDependency: PyArrow is not installed.
-        """
+        """Read the rows of episode `index`; needs PyArrow."""
         file = self._place(index).data_file
         sizes = {ACTION_KEY: len(self.action_names), STATE_KEY: len(self.state_names)}
         table = self._columns(index, ["timestamp", *(key for key in sizes if sizes[key])])
@@ -156,12 +105,22 @@ class LeRobotDataset:
         stamps = _matrix(table["timestamp"], 1, "timestamp", file)[:, 0]
         return Rows(actions, states, stamps.astype(np.float64))
 
-    def digest(self) -> str:
-        """Compute the SHA-256 in hex over name, size and content of every recorded file.
+    def columns(self, index: int, names: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Read state columns, or others of one number per tick, of episode `index`."""
+        singles = lerobot_meta.single_columns(self._info.features)
+        for name in names:
+            if name not in self.state_names and name not in singles:
+                hint = did_you_mean(name, [*self.state_names, *singles], "it has")
+                raise DataError(f"{self.path}: no column {name!r} of one number per tick; {hint}")
+        states = self.rows(index).states
+        found = {n: states[:, i] for i, n in enumerate(self.state_names) if n in names}
+        others = [name for name in names if name not in found]
+        table = self._columns(index, others)
+        file = self._places[index].data_file
+        return found | {name: _matrix(table[name], 1, name, file)[:, 0] for name in others}
 
-        Raises:
-            DataError: a file cannot be read.
-        """
+    def digest(self) -> str:
+        """Compute the SHA-256 over every recorded file."""
         total = hashlib.sha256()
         files = [file for top in _RECORDED for file in (self.path / top).rglob("*")]
         # In the order of names, because folders list their files in any order.
@@ -172,10 +131,7 @@ class LeRobotDataset:
         return total.hexdigest()
 
     def _place(self, index: int) -> lerobot_meta.EpisodeLocation:
-        if not 0 <= index < len(self._places):
-            raise UsageError(
-                f"{self.path} has no episode {index}; choose one of 0..{len(self._places) - 1}"
-            )
+        self.check_index(index)
         return self._places[index]
 
     def _columns(self, index: int, wanted: list[str]) -> Any:

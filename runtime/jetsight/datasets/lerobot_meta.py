@@ -31,6 +31,7 @@ class Info:
     data_path: str
     total_episodes: int
     video_path: str | None = None
+    robot_type: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,15 @@ def dimension_names(key: str, features: Mapping[str, Any], folder: Path) -> list
     if isinstance(names, list) and len(names) == shape[0]:
         return [str(name) for name in names]
     return unnamed(key, shape[0])
+
+
+def single_columns(features: Mapping[str, Any]) -> list[str]:
+    """List the features that hold one number per tick."""
+    return [
+        key
+        for key, feature in features.items()
+        if isinstance(feature, dict) and feature.get("shape") == [1]
+    ]
 
 
 def unnamed(key: str, size: int) -> list[str]:
