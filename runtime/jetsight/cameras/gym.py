@@ -99,7 +99,7 @@ class GymSource:
                 f"{request.camera_hz:g}; use the environment the model was trained in"
             )
         height, width = self._image.shape[:2]
-        return SourceInfo(f"gym:{self._id}", height, width, request.camera_hz)
+        return SourceInfo(f"gym:{self._id}", height, width, request.camera_hz, reports_actions=True)
 
     def read(self) -> Reading | None:
         """Take the picture, then execute the first planned action for the next one."""

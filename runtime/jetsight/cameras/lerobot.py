@@ -41,7 +41,7 @@ class EpisodeSource(ReadingsSource):
         """
         data = LeRobotDataset.open(self._folder)
         wanted = request.recording_spec
-        if not data.action_names:  # streamed as a plain video: its forecasts are never valid
+        if not data.action_names:  # streamed as a plain video, whose actions are assumed
             wanted = replace(wanted, action_names=())
         try:
             check_dataset_fits(self._folder, data.spec, wanted)
@@ -50,7 +50,8 @@ class EpisodeSource(ReadingsSource):
         if self._episode is not None:
             data.rows(self._episode)  # a missing episode is an error here, not at the first frame
         self._readings = self._play(data, request)
-        return SourceInfo(self._label, data.height, data.width, data.fps)
+        known = bool(data.action_names)
+        return SourceInfo(self._label, data.height, data.width, data.fps, reports_actions=known)
 
     def _play(self, data: LeRobotDataset, request: StreamRequest) -> Iterator[Reading]:
         episodes = range(len(data)) if self._episode is None else [self._episode]

@@ -71,6 +71,7 @@ class SourceInfo:
         fps: its own rate; None without one (a folder of images).
         physical: a real sensor: it paces itself, may be lost and reconnected, and its noise never
             repeats exactly the same pixels.
+        reports_actions: its readings carry the robot's actions; a video or a webcam has none.
     """
 
     label: str
@@ -78,6 +79,7 @@ class SourceInfo:
     width_px: int
     fps: float | None
     physical: bool = False
+    reports_actions: bool = False
 
 
 @dataclass(slots=True)

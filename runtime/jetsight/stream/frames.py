@@ -96,6 +96,8 @@ class Forecast:
         reason: why not, or `Reason.OK`.
         mode: state of the stream, see `Mode`.
         drops: frames lost since the stream began.
+        assumed: `"neutral"` if the source reports no actions, and the forecast holds for a robot
+            that executes the neutral one; None where actions are known, or nothing was assumed.
     """
 
     frame_index: int = -1
@@ -113,6 +115,7 @@ class Forecast:
     reason: Reason = Reason.NOT_COMPUTED
     mode: Mode = Mode.OK
     drops: int = 0
+    assumed: str | None = None
 
     def copy(self) -> Forecast:
         """Copy the forecast with arrays of its own, to keep beyond the next one."""
