@@ -211,7 +211,8 @@ class ControlLoop:
             running.drop()  # the older plan may lead into the same harm
         why = why or ("ok" if plan is None or plan.reason is PlanReason.OK else str(plan.reason))
         left = running.left(tick + late)
-        if len(left) and (why == "ok" or self._may_continue(tick)):
+        sound = plan.valid if plan is not None else why == "ok"
+        if len(left) and (sound or self._may_continue(tick)):
             source = ActionSource.PLANNED if why == "ok" else ActionSource.CONTINUED
             return _Choice(left[0], source, "late" if late and why == "ok" else why)
         running.drop()

@@ -34,7 +34,8 @@ class ControlOptions:
         rest: without a plan: hold or neutral. None for what the planner starts from, and for
             neutral once the stream is in `Mode.FAULT`.
         continue_ticks: most ticks for which the rest of an older plan is executed where no new one
-            could be made; None for all of it, 0 for none.
+            could be made; None for all of it, 0 for none. One that the planner itself hands on,
+            checked once more, does not count.
         replan_every: ticks of a plan that are executed before the next one.
         deadline_ms: of a plan; None for what is left of the period.
         planner: name of a graph; None for the one that makes most of a period here.

@@ -105,6 +105,7 @@ def test_backend_family_threads_and_seed_are_passed_on(
         (["--source", PUSHT, "--family", "cpu-int3"], 2, "no family 'cpu-int3'"),
         (["--source", PUSHT, "--frames", "0"], 2, "--frames"),
         (["--source", PUSHT, "--rate", "-1"], 2, "--rate"),
+        (["--source", PUSHT, "--actions", "guessed"], 2, "'guessed' is not one of"),
         ([], 2, "--source"),
         (["--source", PUSHT, "--frames", "3", "--out", "/proc/no/file.jsonl"], 8, "/proc/no"),
     ],

@@ -358,10 +358,10 @@ WEBCAM = shots(WARM_UP + 5, action=None, plan=None)
 def test_a_planner_relies_on_assumed_actions_only_if_they_were_declared(actions, valid) -> None:
     robot = BrightnessRobot()
     camera = ScriptedCamera(SPEC, WEBCAM, robot.clock)
-    for forecast in robot.session.stream(camera, actions=actions):
-        plan = robot.session.imagine(FAR)
-    assert forecast.valid
-    assert forecast.assumed == "neutral"
+    stream = robot.session.stream(camera, actions=actions)
+    seen = [(each.valid, each.assumed, robot.session.imagine(FAR)) for each in stream]
+    forecast_valid, assumed, plan = seen[-1]
+    assert (forecast_valid, assumed) == (True, "neutral")
     assert plan.valid is valid
     assert plan.reason == (PlanReason.OK if valid else PlanReason.ACTIONS_UNKNOWN)
 
