@@ -132,7 +132,7 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
             _print_trials(family, trials)
         _print_table(compiled.bundle)
     if not compiled.complete:
-        context.exit(INCOMPLETE)
+        click.get_current_context().exit(INCOMPLETE)
 
 
 def _camera(size: str | None, crop: str | None) -> Any:

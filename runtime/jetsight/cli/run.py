@@ -59,6 +59,8 @@ _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surpris
     type=click.Choice(("rgb", "bgr")),
     default="rgb",
     help="Order of the colour channels in the images or the video. [default: rgb]",
+)
+@click.option(
     "--actions",
     type=click.Choice(("neutral", "unknown")),
     help="Of a source that reports none, like a webcam: neutral says that the robot executes the "

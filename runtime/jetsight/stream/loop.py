@@ -123,6 +123,8 @@ class StreamLoop:
         self._encode, self._forecast = encode, forecast
         self._limits = limits or HealthLimits()
         self._summary = StreamSummary()
+        self._source_hz: float | None = None
+        self._assumption: ActionAssumption | None = None
         self._index = self._tick = -1
         self._failures = 0
         self._reset(spec.period_ns)
@@ -327,8 +329,8 @@ class StreamLoop:
         self._captured_ns = self._started_ns = self._clock.now_ns()
         self._ended_ns = 0
         self._stamps = "replay"
-        self._source_hz: float | None = None
-        self._assumption: ActionAssumption | None = None
+        self._source_hz = None
+        self._assumption = None
 
 
 def frames_of(camera: FrameFeed, period_ns: int) -> Generator[Frame | None, None, None]:

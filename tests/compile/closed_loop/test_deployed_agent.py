@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from jetsight.bundle.planner_spec import HazardSpec, HeadSpec
 from jetsight.planning.goal import PlanRequest
 from jetsight.planning.plan import Plan
 from jetsight.simulators.spec import Observation
+from jetsight.stream.frames import Frame
 from jetsight_compile.closed_loop.agents import AgentView, Deployed, TickClock
 from jetsight_compile.closed_loop.config import PlanOptions
 from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode
