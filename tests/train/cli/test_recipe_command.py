@@ -79,7 +79,7 @@ WRONG = [
     (["--data", str(RECORDED), "--neutral", "zero", "--fit", "orim-nano"], 2, "did you mean"),
     (["--data", str(RECORDED), "--neutral", "zero", "--name", "my robot"], 2, "my robot"),
     (["--data", str(RECORDED), "--names", "a"], 2, "2 dimensions"),
-    (["--data", str(RECORDED), "--names", "a,a", "--neutral", "zero"], 2, "repeat themselves"),
+    (["--data", str(RECORDED), "--names", "a,b", "--neutral", "zero"], 4, "in this order"),
     (["--data", str(RECORDED), "--minutes", "0"], 2, "--minutes"),
 ]
 
