@@ -110,6 +110,8 @@ class ActionRecipe:
         rate_limit_per_s (units/s): largest change per second; without it plans may jump.
         neutral (units): action assumed where the executed one is unknown, and the start of plans;
             zero for velocities; without it, the mean of the training set.
+        resample: rule by which the actions of a faster recording are brought to the model's rate:
+            `hold` takes the one in force (positions, targets), `mean` averages (velocities).
     """
 
     names: tuple[str, ...]
@@ -118,6 +120,7 @@ class ActionRecipe:
     high: tuple[float, ...]
     rate_limit_per_s: tuple[float, ...] | None = None
     neutral: tuple[float, ...] | None = None
+    resample: Literal["hold", "mean"] = "hold"
 
     def __post_init__(self) -> None:
         """Refuse what `ActionSpec` refuses, before there is a training set to measure."""
@@ -148,6 +151,7 @@ class ActionRecipe:
             neutral=mean if self.neutral is None else self.neutral,
             mean=mean,
             std=std,
+            resample=self.resample,
             fixed=fixed,
         )
 

@@ -84,6 +84,18 @@ _PLANNERS = ("planners", "no_planner", "planner_settings")
     type=_PATH,
     help="TOML file whose table [planner] sets elites, iterations, weights and so on.",
 )
+@click.option(
+    "--camera",
+    metavar="WxH",
+    help="Size of the camera's frames, like 640x480, where the model was trained on smaller ones: "
+    "the graph crops and resizes them.  [default: the frames of training]",
+)
+@click.option(
+    "--crop",
+    metavar="REGION",
+    help="Region of the --camera in use: center for the largest one of the aspect ratio of "
+    "training, full, or TOP,LEFT,HEIGHT,WIDTH.  [default: center]",
+)
 @click.option("--tar", is_flag=True, help="Write one .tar instead of a folder.")
 @click.option("--force", is_flag=True, help="Replace an older bundle of that name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
@@ -100,6 +112,7 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
         expected_stages,
     )
 
+    options["camera"] = _camera(options["camera"], options.pop("crop"))
     presets, settings = _planners(**{name: options.pop(name) for name in _PLANNERS})
     options["methods"] = options["methods"] or METHODS
     request = CompileRequest(checkpoint, calib, out, **options, planners=presets, settings=settings)
@@ -110,6 +123,17 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
     for family, trials in compiled.trials.items():
         _print_trials(family, trials)
     _print_table(compiled.bundle)
+
+
+def _camera(size: str | None, crop: str | None) -> Any:
+    """Parse the camera to compile for; None for that of training."""
+    from jetsight_compile.pipeline.camera import CameraRequest
+
+    if size is None:
+        if crop is not None:
+            raise UsageError(f"--crop {crop} needs the size of the camera: --camera 640x480")
+        return None
+    return CameraRequest.parse(size, crop or "center")
 
 
 def _planners(

@@ -39,6 +39,7 @@ class StreamSpec:
         surprise_scale: typical one-block prediction error in units of that spread.
         surprise_limit: normalised surprise that one held-out frame in a thousand exceeds.
         action_names: of the dimensions of one robot action; empty if not known.
+        resample: rule for the actions of a faster recording, see `ActionSpec.resample`.
         cameras: names of the cameras in the order of a frame; empty for one without a name.
         state_names: of the numbers that `encode` takes beside the frame; empty without a state.
         held_within: `[a]` distance from `neutral` within which an action counts as held, infinite
@@ -57,6 +58,7 @@ class StreamSpec:
     surprise_scale: float = 1.0
     surprise_limit: float = float("inf")
     action_names: tuple[str, ...] = ()
+    resample: str = "hold"
     cameras: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ()
     held_within: NDArray | None = None
@@ -80,6 +82,7 @@ class StreamSpec:
             surprise_scale=manifest.latent.surprise_scale,
             surprise_limit=manifest.latent.surprise_quantiles.p999,
             action_names=action.names,
+            resample=action.resample,
             cameras=manifest.frame.cameras,
             state_names=() if manifest.state is None else manifest.state.names,
             held_within=within if action.fixed else None,

@@ -12,7 +12,13 @@ import numpy as np
 
 from jetsight.cameras import source as sources
 from jetsight.cameras.latest_slot import LatestSlot
-from jetsight.cameras.source import Reading, Source, SourceInfo, StreamRequest
+from jetsight.cameras.source import (
+    Reading,
+    Source,
+    SourceFormat,
+    SourceInfo,
+    StreamRequest,
+)
 from jetsight.cameras.source_uri import open_sources
 from jetsight.cameras.tick_grid import TickGrid
 from jetsight.clock import Clock, MonotonicClock
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     from jetsight.cameras.gym import Policy
 
 _log = logging.getLogger("jetsight")
+_MOST_REJECTED = 300  # frames, none of them usable, before a recording or simulator is given up
 _JOIN_S = 0.5  # a reader that blocks for longer is abandoned; shutdown must stay under 1 s
 _NAP_NS = 50_000_000  # longest sleep of a pacing camera between two checks for `close`
 _BACKOFF_NS = (500_000_000, 5_000_000_000)  # first and longest wait before reconnecting
@@ -88,8 +95,9 @@ class Camera:
         clock: Clock | None = None,
         rate_hz: float | None = None,
         seed: int = 0,
-        policy: Policy | None = None,
+        policy: Policy | str | None = None,
         features: FeatureMap | None = None,
+        declared: SourceFormat | None = None,
         state: Callable[[], NDArray] | None = None,
     ) -> Camera:
         """Open the camera of `src`; it starts when a session streams it.
@@ -101,8 +109,11 @@ class Camera:
             clock: the session's clock.
             rate_hz: see `Camera`.
             seed: of a simulated environment.
-            policy: drives a simulated environment; random held actions by default.
-            features: which features of a dataset are actions, states and frames.
+            declared: rate, bits or channel order that a video or its images do not state.
+            policy: drives a simulated environment: a function, or its name as `module:function`;
+                random held actions by default.
+            features: which features of a dataset are actions, states and frames; of a simulated
+                environment its `cameras` alone.
             state: see `Camera`.
 
         Raises:
@@ -111,7 +122,13 @@ class Camera:
         """
         clock = clock or MonotonicClock()
         source = open_sources(
-            src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy, features=features
+            src,
+            clock=clock,
+            rate_hz=rate_hz,
+            seed=seed,
+            policy=policy,
+            features=features,
+            declared=declared,
         )
         return cls(source, clock=clock, rate_hz=rate_hz, state=state)
 
@@ -137,7 +154,7 @@ class Camera:
             self._source.close()
             raise
         rate = self._rate_hz if rate_hz is None else rate_hz
-        self.info = info
+        self.info = info = sources.noting_rate(info, request)
         self._request = request
         self._paced = not info.physical and rate != 0
         native_hz = info.fps or request.camera_hz
@@ -154,6 +171,11 @@ class Camera:
         self._thread = threading.Thread(target=self._pump, name="jetsight-camera", daemon=True)
         self._thread.start()
         return info
+
+    @property
+    def source_hz(self) -> float | None:
+        """Rate of the source; None if it has none, like a folder of images."""
+        return self.info.fps
 
     @property
     def period_ns(self) -> int:
@@ -281,7 +303,9 @@ class Camera:
             return  # the camera is faster than the model's: another frame is nearer to the tick
         # Counted also where the frame is rejected, so that the loop sees the gap.
         self._index += 1
-        why = reading.why or sources.defect(reading.image_hwc_u8, self._request)
+        why = reading.why or sources.defect(
+            reading.image_hwc_u8, self._request, simulated=self.info.simulated
+        )
         reading.state = self._state(reading)
         self._rejecting = why is not None
         if self._paced:
@@ -290,12 +314,27 @@ class Camera:
         if why is not None:
             self.rejected += 1
             self.last_defect = f"frame {self._index} {why}"
+            self._check_hope()
             return
         # After the wait too: a recorded frame is captured when it is delivered.
         stamp_ns = self._stamp_ns(reading)
         if self._detectors and reading.image_hwc_u8 is not None:
             self._frozen = self._any_frozen(reading.image_hwc_u8, stamp_ns)
         self._slot.put(reading, self._index, tick, stamp_ns)
+
+    def _check_hope(self) -> None:
+        """End a source, other than a real camera, that has had no usable frame for too long.
+
+        Raises:
+            CameraError: with the reason of the last one.
+        """
+        none_usable = self.rejected > self._index
+        if none_usable and self.rejected >= _MOST_REJECTED and not self.info.physical:
+            raise CameraError(
+                f"{self.info.label} had no frame the model can use among the first "
+                f"{self.rejected}: {self.last_defect}; check it with another program, or give "
+                "another source"
+            )
 
     def _state(self, reading: Reading) -> NDArray | None:
         """Return the state beside a reading, from the robot's function if there is one."""

@@ -102,6 +102,8 @@ class Forecast:
         reason: why not, or `Reason.OK`.
         mode: state of the stream, see `Mode`.
         drops: frames lost since the stream began.
+        source_hz: rate of the source; above the model's, the frame is the one nearest to its tick,
+            and recorded actions are resampled by the model's rule. None if it is not known.
     """
 
     frame_index: int = -1
@@ -119,6 +121,7 @@ class Forecast:
     reason: Reason = Reason.NOT_COMPUTED
     mode: Mode = Mode.OK
     drops: int = 0
+    source_hz: float | None = None
 
     def copy(self) -> Forecast:
         """Copy the forecast with arrays of its own, to keep beyond the next one."""

@@ -9,14 +9,17 @@ from typing import Any
 import numpy as np
 
 from jetsight.bundle.planner_spec import HeadSpec
+from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.planning.imagine import Planning
 from jetsight.session import Session
+from jetsight.simulators.environment import Environment
+from jetsight.simulators.registry import PUSHT
+from jetsight.simulators.spec import EnvironmentSpec
 from jetsight.testing import FakeBackend, tiny_plan_spec, tiny_planner, tiny_spec
 from jetsight_compile.closed_loop.agents import EpisodeLog, TickClock
 from jetsight_compile.closed_loop.episodes import Rules
 from jetsight_compile.closed_loop.rollout import EpisodeResult
 from jetsight_compile.closed_loop.tasks.pusht import JOINT, MOVES, RESTS, PushingTask
-from jetsight_train.record.environments import PUSHT, PixelEnvironment, open_environment
 
 SPEC = tiny_spec(action_block=2, horizon=2)
 SIDE = SPEC.height_px
@@ -40,8 +43,8 @@ def short_rules(**changes: Any) -> Rules:
 
 
 @contextmanager
-def pusht() -> Iterator[PixelEnvironment]:
-    environment = open_environment(PUSHT, (SIDE, SIDE), 60)
+def pusht() -> Iterator[Environment]:
+    environment = Environment.open(EnvironmentSpec(PUSHT, (SIDE, SIDE), steps=60))
     try:
         yield environment
     finally:
@@ -49,14 +52,16 @@ def pusht() -> Iterator[PixelEnvironment]:
 
 
 def fake_session(
-    script: Mapping[str, Mapping[str, Any]] | None = None, heads: HeadSpec | None = None
+    script: Mapping[str, Mapping[str, Any]] | None = None,
+    heads: HeadSpec | None = None,
+    base: StreamSpec = SPEC,
 ) -> Session:
     """A model whose latent is the brightness of the picture, and CEM on top of it."""
     low, high = np.zeros(2, np.float32), np.full(2, 512, np.float32)
-    spec = tiny_plan_spec(SPEC, tiny_planner(), low=low, high=high, heads=heads or HeadSpec())
-    backend = FakeBackend(SPEC, script, spec)
+    spec = tiny_plan_spec(base, tiny_planner(), low=low, high=high, heads=heads or HeadSpec())
+    backend = FakeBackend(base, script, spec)
     return Session(
-        SPEC,
+        base,
         backend.load(b"encode"),
         backend.load(b"forecast"),
         clock=TickClock(),

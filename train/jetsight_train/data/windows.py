@@ -121,7 +121,17 @@ def load_recording(
     Raises:
         DataError: the dataset is unreadable, or holds no episode.
     """
-    dataset = open_dataset(path, features) if spec is None else open_for(path, spec, features)
+    opened = open_dataset(path, features) if spec is None else open_for(path, spec, features)
+    return read_recording(opened, most)
+
+
+def read_recording(dataset: RecordedDataset, most: int | None = None) -> Recording:
+    """Decode an open dataset into memory, see `load_recording`.
+
+    Raises:
+        DataError: a file is damaged, or the dataset holds no episode.
+    """
+    path = dataset.path
     chosen = range(len(dataset))[:most]
     if not chosen:
         raise DataError(f"{path}: the dataset holds no episode; expected at least one")

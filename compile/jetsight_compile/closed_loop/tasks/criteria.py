@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from jetsight.engine import NDArray
 from jetsight.errors import DataError, JetsightError, first_line
+from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.tasks.formula import Formula
 from jetsight_compile.closed_loop.tasks.region import RegionFrame
 from jetsight_compile.closed_loop.tasks.task import Judgement, Measure, Task
-from jetsight_train.record.environments import Observation
 
 # Quantities that a probe reads out of a camera frame, by name.
-ReadFrame = Callable[[NDArray], Mapping[str, float]]
+ReadFrame = Callable[[Observation], Mapping[str, float]]
 
 
 class FormulaTask(Task):
@@ -74,7 +73,7 @@ class FormulaTask(Task):
         return Judgement(bool(success), off, computable=success is not None)
 
     def _values(self, observation: Observation) -> Mapping[str, float]:
-        read = {} if self._read is None else self._read(observation.frame_hwc_u8)
+        read = {} if self._read is None else self._read(observation)
         state = {name: float(x) for name, x in zip(self._names, observation.state, strict=True)}
         return {**read, **state}
 

@@ -216,8 +216,9 @@ def _resolved(each: Quantity, known: Sequence[str], where: str) -> Quantity:
     if is_goal:
         return Quantity("goal", base, each.wrapped)
     if each.name not in known:
-        prefix = GOAL if each.source == "open" and each.name.startswith(GOAL) else ""
-        hint = did_you_mean(each.name.removeprefix(prefix), known, "it has")
+        of_goal = each.source == "open" and each.name.startswith(GOAL)
+        names = [GOAL + name for name in known] if of_goal else known
+        hint = did_you_mean(each.name, names, "it has")
         raise UsageError(f"--success: {where} has no quantity {each.name!r}; {hint}")
     return Quantity("goal" if each.source == "goal" else "state", each.name, each.wrapped)
 

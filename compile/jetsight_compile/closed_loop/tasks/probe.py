@@ -17,7 +17,7 @@ from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
 from jetsight.engine import Engine
 from jetsight.errors import BundleError
-from jetsight_train.record.environments import Observation
+from jetsight.simulators.spec import Observation
 
 if TYPE_CHECKING:
     import onnx
@@ -111,8 +111,10 @@ def probe_graph(planner: bytes, where: str) -> bytes:
     shaped = {each.name: each for each in onnx.shape_inference.infer_shapes(whole).graph.value_info}
     output = onnx.ValueInfoProto()
     output.CopyFrom(shaped[read])
-    nodes.append(onnx.helper.make_node("Identity", [read], [READ]))
     output.name = READ
+    # Renamed where it is made: OpenVINO drops a node that only renames, and the name with it.
+    last = nodes[-1]
+    last.output[list(last.output).index(read)] = READ
     graph = onnx.helper.make_graph(
         nodes,
         "probe",
