@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from jetsight_train.record.environments import PUSHT
 
 from jetsight.errors import DataError, UsageError
+from jetsight.simulators.registry import PUSHT
 from jetsight_compile.closed_loop.tasks.choose import FunctionName, choose_task, parse_success
 from jetsight_compile.closed_loop.tasks.criteria import FormulaTask, FunctionTask
 from jetsight_compile.closed_loop.tasks.formula import Formula
