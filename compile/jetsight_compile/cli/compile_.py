@@ -89,15 +89,7 @@ _PLANNERS = ("planners", "no_planner", "planner_settings")
     help="Write nothing if any gate fails, instead of what passed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-@click.pass_context
-def compile_(
-    context: click.Context,
-    checkpoint: Path,
-    calib: Path,
-    out: Path,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Compile CHECKPOINT, a folder that `jetsight train` wrote, into the bundle OUT.
 
     Graphs are exported, quantized if requested, and compared with the PyTorch model on held-out
@@ -118,7 +110,7 @@ def compile_(
             _print_trials(family, trials)
         _print_table(compiled.bundle)
     if not compiled.complete:
-        context.exit(INCOMPLETE)
+        click.get_current_context().exit(INCOMPLETE)
 
 
 def _planners(

@@ -110,6 +110,7 @@ class StreamLoop:
         self._encode, self._forecast = encode, forecast
         self._limits = limits or HealthLimits()
         self._summary = StreamSummary()
+        self._assumption: ActionAssumption | None = None
         self._index = self._tick = -1
         self._failures = 0
         self._reset(spec.period_ns)
@@ -309,7 +310,7 @@ class StreamLoop:
         self._captured_ns = self._started_ns = self._clock.now_ns()
         self._ended_ns = 0
         self._stamps = "replay"
-        self._assumption: ActionAssumption | None = None
+        self._assumption = None
 
 
 def frames_of(camera: FrameFeed, period_ns: int) -> Generator[Frame | None, None, None]:
