@@ -143,7 +143,7 @@ def _float_input(
         tensor = added[name] = onnx.TensorProto()
         tensor.CopyFrom(constants[name])
         tensor.name = f"{name}.float"
-    return added[name].name
+    return str(added[name].name)
 
 
 def _drop_dead(graph: onnx.GraphProto) -> None:
