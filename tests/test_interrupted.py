@@ -36,6 +36,9 @@ ROWS = {
     "collect": Interruption(
         ["collect", "gym_pusht/PushT-v0", "--episodes", "500", "--out", "ds"], ".ds*/*", "ds"
     ),
+    "data convert": Interruption(
+        ["data", "convert", str(RECORDED), "ds", "--lossless"], ".ds*/*.npz", "ds"
+    ),
     "train": Interruption(
         ["train", "pusht-nano-encoder", "--data", str(RECORDED), "--out", "run"],
         "run/*",
@@ -49,6 +52,8 @@ ROWS = {
     [
         ("collect", signal.SIGINT, 130),
         ("collect", signal.SIGTERM, 143),
+        ("data convert", signal.SIGINT, 130),
+        ("data convert", signal.SIGTERM, 143),
         ("train", signal.SIGTERM, 143),
     ],
 )

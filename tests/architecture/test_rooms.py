@@ -23,6 +23,7 @@ FLOORS = {
         "session doctor",
         "plan_report testing",
         "cli",
+        "__main__",
     ),
     "jetsight_compile": (
         "export",
@@ -36,7 +37,7 @@ FLOORS = {
     ),
     "jetsight_train": (
         "model objectives record progress",
-        "data planning collapse",
+        "data planning collapse conversion curation",
         "recipe",
         "heads",
         "checkpoint",

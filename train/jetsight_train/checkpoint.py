@@ -19,6 +19,7 @@ from torch import Tensor
 from jetsight.bundle.model_spec import (
     ActionSpec,
     FrameSpec,
+    StateSpec,
     TimingSpec,
     identifier,
     length,
@@ -32,7 +33,7 @@ from jetsight_train.model.world_model import WorldModel
 from jetsight_train.recipe import Recipe
 
 FORMAT = "jetsight-checkpoint"
-VERSION = "1.1"  # 1.1 added heads
+VERSION = "1.2"  # 1.1 added heads, 1.2 cameras and a state
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 # PyTorch's zip container, and the pickle protocols 2 to 5 of everything older.
@@ -80,7 +81,8 @@ class WeightsFile:
 class CheckpointDescription:
     """Content of `model.json`, with which the model is rebuilt around its weights.
 
-    `heads` is None for a model without heads, as in files of version 1.0.
+    `heads` is None for a model without heads, as in files of version 1.0, and `state` for one that
+    sees by frames alone.
     """
 
     format: str
@@ -94,6 +96,7 @@ class CheckpointDescription:
     trained: Trained
     weights: WeightsFile
     heads: HeadsDescription | None = None
+    state: StateSpec | None = None
 
     def __post_init__(self) -> None:
         """Refuse parts that contradict each other."""
@@ -105,6 +108,22 @@ class CheckpointDescription:
                 raise ValueError(
                     f"action.{key} is {list(own)}, but recipe.action.{key} is {list(expected)}; "
                     "expected the same, so copy the checkpoint again or train again"
+                )
+        self._check_inputs()
+
+    def _check_inputs(self) -> None:
+        """Refuse cameras or a state that are not those of the recipe."""
+        recipe = self.recipe.state
+        for key, own, expected in (
+            ("frame.cameras", self.frame.cameras, self.recipe.frame.cameras),
+            ("state.names", self.state and self.state.names, recipe and recipe.names),
+            ("state.units", self.state and self.state.units, recipe and recipe.units),
+        ):
+            if own != expected:
+                raise ValueError(
+                    f"{key} is {own and list(own)}, but recipe.{key} is "
+                    f"{expected and list(expected)}; expected the same, so copy the checkpoint "
+                    "again or train again"
                 )
 
 
@@ -147,6 +166,7 @@ def save(
         trained=trained,
         weights=WeightsFile.of(weights),
         heads=heads,
+        state=model.state,
     )
     with new_directory(target) as folder:
         (folder / WEIGHTS).write_bytes(weights)
@@ -170,14 +190,22 @@ def load(path: Path) -> tuple[WorldModel, CheckpointDescription]:
             f"{DESCRIPTION} expects {expected.bytes} bytes with {expected.sha256[:12]}; the file "
             "is damaged, copy the checkpoint again"
         )
-    model = WorldModel(
-        description.recipe.model, description.frame, description.timing, description.action
-    )
+    model = _build(description)
     if description.heads is not None:
         # Before the tensors are filled in, so that the strict check covers those of the heads.
         model.heads = description.heads.build(model.config.latent_size, model.action_size)
     _fill(model, _tensors(folder / WEIGHTS, weights), folder / WEIGHTS)
     return model.eval(), description
+
+
+def _build(about: CheckpointDescription) -> WorldModel:
+    recipe, frame = about.recipe, about.frame
+    if recipe.state is None:
+        return WorldModel(recipe.model, frame, about.timing, about.action)
+    hidden = recipe.state.hidden
+    return WorldModel(
+        recipe.model, frame, about.timing, about.action, state=about.state, state_hidden=hidden
+    )
 
 
 def _folder_of(path: Path) -> Path:

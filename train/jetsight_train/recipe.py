@@ -16,7 +16,9 @@ from jetsight.bundle.model_spec import (
     MOST_ACTION,
     ActionSpec,
     FrameSpec,
+    StateSpec,
     TimingSpec,
+    camera_names,
     identifier,
     image_size,
     vector,
@@ -27,7 +29,8 @@ from jetsight.errors import UsageError
 from jetsight.storage.strict_json import parse
 from jetsight_train.collapse import MonitorConfig
 from jetsight_train.data.columns import ProbeColumn
-from jetsight_train.model.config import ModelConfig
+from jetsight_train.model.config import MOST_WIDTH, ModelConfig
+from jetsight_train.model.fusion import STATE_HIDDEN
 from jetsight_train.model.preprocess import whole_frame
 from jetsight_train.objectives import ObjectiveConfig
 
@@ -42,20 +45,51 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FrameRecipe:
-    """Camera frame `[height, width]` and model input `[height, width]`, in pixels."""
+    """Camera frame `[height, width]` and model input `[height, width]`, in pixels.
+
+    `cameras` names the cameras to see by, in order, as the dataset's features end; without names
+    the dataset has one.
+    """
 
     camera: tuple[int, ...]
     resize: tuple[int, ...]
+    cameras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse sizes out of range."""
+        """Refuse sizes out of range, and names that are unusable or repeated."""
         image_size("camera", self.camera)
         image_size("resize", self.resize)
+        camera_names(self.cameras)
 
     @property
     def spec(self) -> FrameSpec:
         """Frame spec: the whole camera frame, resized."""
-        return whole_frame(self.camera, self.resize)
+        return whole_frame(self.camera, self.resize, self.cameras)
+
+
+@dataclass(frozen=True)
+class StateRecipe:
+    """State columns that the encoder reads beside the frame; their normaliser is measured.
+
+    Attributes:
+        names: columns of the dataset's state, in order.
+        units: of the columns.
+        hidden: width of the MLP that encodes them.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    hidden: int = STATE_HIDDEN
+
+    def __post_init__(self) -> None:
+        """Refuse what `StateSpec` refuses, before there is a training set to measure."""
+        within("hidden", self.hidden, 1, MOST_WIDTH)
+        ones = (1.0,) * len(self.names)
+        self.spec(ones, ones)
+
+    def spec(self, mean: tuple[float, ...], std: tuple[float, ...]) -> StateSpec:
+        """Make the spec with the normaliser of a training set."""
+        return StateSpec(self.names, self.units, mean, std)
 
 
 @dataclass(frozen=True)
@@ -164,6 +198,7 @@ class Recipe:
     optimiser: OptimiserConfig
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     anchors: tuple[ProbeColumn, ...] = ()
+    state: StateRecipe | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes that no bundle may have, and sections that contradict each other."""
@@ -193,9 +228,17 @@ class Recipe:
 
     @property
     def recording_spec(self) -> RecordingSpec:
-        """Frame size, rate and actions of the recordings that fit this recipe."""
+        """Cameras, rate, actions and state of the recordings that fit this recipe."""
         height, width = self.frame.camera
-        return RecordingSpec(height, width, self.timing.camera_hz, self.action.names)
+        return RecordingSpec(
+            height,
+            width,
+            self.timing.camera_hz,
+            self.action.names,
+            cameras=self.frame.cameras,
+            state_names=() if self.state is None else self.state.names,
+            recipe=self.name,
+        )
 
 
 def find_recipe(name_or_path: str, shipped: Path = RECIPES) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from jetsight.bundle.model_spec import ActionSpec, TimingSpec
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.open import open_dataset
 from jetsight.engine import NDArray
 from jetsight_compile.bench.contestants import Subject
 from jetsight_compile.config.targets import TARGETS
@@ -83,7 +83,7 @@ def recorded_frames(data: Path, count: int, height_px: int, width_px: int) -> ND
     Raises:
         DataError: the dataset is unreadable.
     """
-    frames = LeRobotDataset.open(data).episode(0).frames
+    frames = open_dataset(data).episode(0).frames
     chosen = frames[np.linspace(0, len(frames) - 1, count).round().astype(int)]
     rows = np.arange(height_px) * chosen.shape[1] // height_px
     columns = np.arange(width_px) * chosen.shape[2] // width_px

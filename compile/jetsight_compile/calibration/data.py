@@ -10,7 +10,7 @@ Shapes: F frames, W windows, K history, H horizon, A action-block size, D latent
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from jetsight.bundle.manifest import DataDigest
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.errors import DataError
 from jetsight_train.data.encoded import encode_recording
 from jetsight_train.data.windows import (
@@ -84,16 +85,23 @@ class Side:
     """One side of the split.
 
     Attributes:
-        frames_u8: `[F, h, w, 3]` every frame of its episodes.
+        frames_u8: `[F, *frame]` every frame of its episodes.
         z: `[F, D]` their latents by the float model.
         windows: every window of its episodes.
         digest: identity of its episodes, for the manifest.
+        states: `[F, s]` the states that the model reads; None for a model without.
     """
 
     frames_u8: npt.NDArray[np.uint8]
     z: F32
     windows: CalibrationWindows
     digest: DataDigest
+    states: F32 | None = None
+
+    def inputs(self, rows: npt.NDArray[np.int64]) -> dict[str, NDArray]:
+        """Return the inputs of `encode` at some rows, by name: `[len(rows), ...]` each."""
+        frames = {"frame_hwc_u8": self.frames_u8[rows]}
+        return frames if self.states is None else {**frames, "state": self.states[rows]}
 
 
 @dataclass(frozen=True)
@@ -104,20 +112,25 @@ class Episodes:
     held_out: Side
 
 
-def load_episodes(path: Path, model: WorldModel) -> Episodes:
-    """Read, check, split and encode a LeRobot dataset.
+def load_episodes(path: Path, model: WorldModel, features: FeatureMap | None = None) -> Episodes:
+    """Read, check, split and encode a recorded dataset.
 
     Raises:
         DataError: the dataset cannot be read, does not fit the model, or is worthless for the
             reasons in the module's docstring.
     """
-    check_recording(path, model)
+    check_recording(path, model, features)
     # After the metadata, so that a dataset that does not fit costs no decoding.
-    recording = load_recording(path)
+    recording = load_recording(path, None, model.recording_spec, features)
     _check_content(recording, path)
     halves, episodes = split(recording), len(recording.starts) - 1
     numbers = (tuple(range(0, episodes, 2)), tuple(range(1, episodes, 2)))
     return Episodes(*(_side(h, n, path, model) for h, n in zip(halves, numbers, strict=True)))
+
+
+def samples(inputs: Mapping[str, NDArray]) -> list[dict[str, NDArray]]:
+    """Take stacked inputs of a graph apart, one sample after the other."""
+    return [dict(zip(inputs, values, strict=True)) for values in zip(*inputs.values(), strict=True)]
 
 
 def spread(count: int, most: int) -> npt.NDArray[np.int64]:
@@ -126,13 +139,13 @@ def spread(count: int, most: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def check_recording(path: Path, model: WorldModel) -> None:
+def check_recording(path: Path, model: WorldModel, features: FeatureMap | None = None) -> None:
     """Refuse a dataset that cannot calibrate this model, by its metadata alone.
 
     Raises:
         DataError: unreadable, of another camera, rate or robot, or of fewer than two episodes.
     """
-    dataset = check_metadata(path, model.recording_spec)
+    dataset = check_metadata(path, model.recording_spec, features)
     if len(dataset) < 2:
         raise DataError(
             f"{path}: {len(dataset)} episodes; compiling needs at least 2, one to calibrate with "
@@ -142,10 +155,13 @@ def check_recording(path: Path, model: WorldModel) -> None:
 
 def _check_content(recording: Recording, path: Path) -> None:
     by_actions: dict[bytes, dict[int, tuple[int, int]]] = {}
+    moving: NDArray = np.zeros(max(1, len(recording.cameras)), np.bool_)
     for index, (start, stop) in enumerate(_spans(recording)):
         frames, actions = recording.frames_u8[start:stop], recording.actions[start:stop]
-        # Against the first frame, so that slow motion adds up until it is seen.
-        if not any(share >= _MOVING_SHARE for share in map(_moved(frames[0]), frames)):
+        here = _moving(frames)
+        moving |= here
+        # One camera of several may rightly see nothing for an episode.
+        if not here.any():
             raise DataError(
                 f"{path}: the picture stays the same in all {len(frames)} frames of episode "
                 f"{index}; a frozen camera calibrates nothing: remove it or record it again"
@@ -158,6 +174,12 @@ def _check_content(recording: Recording, path: Path) -> None:
                     "calibrates would also judge; remove one of them"
                 )
         by_actions[actions.tobytes()][index] = (start, stop)
+    still = [name for name, moved in zip(recording.cameras, moving, strict=False) if not moved]
+    if still:
+        raise DataError(
+            f"{path}: the picture of camera {still[0]!r} stays the same in every episode; a frozen "
+            "camera calibrates nothing: record it again, or train without it"
+        )
     if (recording.actions == recording.actions[0]).all():
         raise DataError(
             f"{path}: the action is the same in all {len(recording.actions)} rows; the forecast "
@@ -167,17 +189,28 @@ def _check_content(recording: Recording, path: Path) -> None:
 
 def _same(a_u8: NDArray, b_u8: NDArray) -> bool:
     """Return whether two episodes of equal actions have equal frames, apart from the codec."""
-    return all(_moved(a)(b) < _MOVING_SHARE for a, b in zip(a_u8, b_u8, strict=True))
+    return all((_moved(a)(b) < _MOVING_SHARE).all() for a, b in zip(a_u8, b_u8, strict=True))
 
 
-def _moved(first_u8: NDArray) -> Callable[[NDArray], float]:
-    """Return a function: the share of pixels that differ from `first_u8` by more than a codec."""
+def _moving(frames_u8: NDArray) -> NDArray:
+    """Return whether the picture of each camera changes in an episode: `[cameras]`."""
+    # Against the first frame, so that slow motion adds up until it is seen.
+    share, moving = _moved(frames_u8[0]), np.zeros(1, np.bool_)
+    for frame_u8 in frames_u8:
+        moving = moving | (share(frame_u8) >= _MOVING_SHARE)
+        if moving.all():
+            break
+    return moving
+
+
+def _moved(first_u8: NDArray) -> Callable[[NDArray], NDArray]:
+    """Return a function: the share of pixels per camera that differ by more than a codec."""
     # Signed, because a difference of uint8 wraps around below zero.
     before = first_u8.astype(np.int16)
 
-    def share(frame_u8: NDArray) -> float:
-        off = np.abs(frame_u8 - before).max(axis=-1)
-        return float((off > _CODEC_LEVELS).mean())
+    def share(frame_u8: NDArray) -> NDArray:
+        off = np.abs(frame_u8 - before).max(axis=-1) > _CODEC_LEVELS
+        return np.atleast_1d(off.mean(axis=(-2, -1)))
 
     return share
 
@@ -200,4 +233,5 @@ def _side(half: Recording, numbers: tuple[int, ...], path: Path, model: WorldMod
         z = encode_recording(model, half, _ENCODE_BATCH).numpy()
     windows = CalibrationWindows(rows, z[rows], sampler.blocks(rows).numpy(), config.history)
     digest = DataDigest(half.digest, len(half.frames_u8), numbers, path.name)
-    return Side(half.frames_u8, z, windows, digest)
+    states = half.states_of(model.recording_spec.state_names)
+    return Side(half.frames_u8, z, windows, digest, states)

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from jetsight.cli.dataset_options import map_option
 from jetsight.errors import UsageError
 from jetsight_compile.config.precision import METHODS
 
@@ -49,8 +50,9 @@ _PLANNERS = ("planners", "no_planner", "planner_settings")
     "--calib",
     required=True,
     type=_PATH,
-    help="LeRobot dataset: half calibrates, half is held out for the gates.",
+    help="Recorded dataset: half calibrates, half is held out for the gates.",
 )
+@map_option
 @click.option("--out", required=True, type=_PATH, help="Bundle to write, NAME.jetsight.")
 @click.option(
     "--method",

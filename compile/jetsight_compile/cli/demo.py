@@ -7,6 +7,9 @@ from pathlib import Path
 
 import click
 
+from jetsight.cli.dataset_options import dataset_options
+from jetsight.datasets.dataset import FeatureMap
+
 _PATH = click.Path(path_type=Path)
 
 
@@ -24,8 +27,9 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--data",
     type=_PATH,
-    help="LeRobot dataset to calibrate on and to stream.  [default: calib_data/pusht]",
+    help="Recorded dataset to calibrate on and to stream.  [default: calib_data/pusht]",
 )
+@dataset_options
 @click.option("--backend", help="onnxruntime or openvino.  [default: the fastest installed]")
 @click.option(
     "--frames",
@@ -39,6 +43,7 @@ def demo(
     out: Path,
     checkpoint: Path | None,
     data: Path | None,
+    features: FeatureMap,
     backend: str | None,
     frames: int,
     as_json: bool,
@@ -53,6 +58,6 @@ def demo(
     from jetsight_compile.demo.run import summary_lines, tour
 
     say = functools.partial(click.echo, err=True)
-    report = tour(out, checkpoint, data, backend=backend, frames=frames, say=say)
+    report = tour(out, checkpoint, data, backend=backend, frames=frames, features=features, say=say)
     text = json.dumps(report, indent=2) if as_json else "\n".join(summary_lines(report, out))
     click.echo(text)

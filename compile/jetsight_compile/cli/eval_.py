@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jetsight.cli.dataset_options import dataset_options
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -80,7 +82,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each engine.")
 @click.option("--backend", help="As in `jetsight run`.")
 @click.option("--family", help="As in `jetsight run`.")
-@click.option("--data", type=_PATH, help="LeRobot dataset for --video.")
+@click.option("--data", type=_PATH, help="Recorded dataset for --video.")
+@dataset_options
 @click.option("--video", type=_PATH, help="MP4 of the first episodes.")
 @click.option("--out", type=_PATH, help="Results as a JSON file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
@@ -100,10 +103,11 @@ def eval_(video: Path | None, out: Path | None, **options: Any) -> None:
     from jetsight_compile.closed_loop.video import Studio
 
     data, as_json = options.pop("data"), options.pop("as_json")
+    features = options.pop("features")
     settings = _settings(options, films=_FILMS if video else 0)
     for path, option in ((out, "--out"), (video, "--video")):
         _check_place(path, option)
-    studio = None if video is None else Studio.open(settings, video, data)
+    studio = None if video is None else Studio.open(settings, video, data, features)
     with _progress(settings.episodes) as progress:
         evaluation: Evaluated = evaluate(settings, progress)
     file = strict_json.dump(evaluation.results)

@@ -80,13 +80,15 @@ class EagerEngine:
 
 
 def encode_engine(model: WorldModel, spec: StreamSpec) -> EagerEngine:
-    """`frame_hwc_u8 -> z`."""
-    return EagerEngine(
-        {"frame_hwc_u8": (spec.height_px, spec.width_px, 3)},
-        {"z": (spec.latent_size,)},
-        lambda x: {"z": model.encode(x["frame_hwc_u8"][None])},
-        {"frame_hwc_u8": np.uint8},
-    )
+    """`frame_hwc_u8, state -> z`; no `state` for a model without."""
+    inputs: dict[str, tuple[int, ...]] = {"frame_hwc_u8": spec.frame_shape}
+    if spec.state_names:
+        inputs["state"] = (len(spec.state_names),)
+
+    def compute(x: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {"z": model.encode(*(value[None] for value in x.values()))}
+
+    return EagerEngine(inputs, {"z": (spec.latent_size,)}, compute, {"frame_hwc_u8": np.uint8})
 
 
 def forecast_engine(model: WorldModel, spec: StreamSpec) -> EagerEngine:

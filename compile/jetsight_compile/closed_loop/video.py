@@ -20,7 +20,8 @@ import numpy as np
 
 from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
+from jetsight.datasets.open import open_dataset
 from jetsight.datasets.pyav import import_av
 from jetsight.engine import NDArray
 from jetsight.errors import DataError, MissingDependency
@@ -60,11 +61,17 @@ class Studio:
     bundle: Bundle
     family: str | None
     backend: str | None
-    data: LeRobotDataset
+    data: RecordedDataset
     target: Path
 
     @classmethod
-    def open(cls, settings: EvalConfig, target: Path, data: Path | None) -> Studio:
+    def open(
+        cls,
+        settings: EvalConfig,
+        target: Path,
+        data: Path | None,
+        features: FeatureMap | None = None,
+    ) -> Studio:
         """Check dataset and libraries of a video.
 
         Raises:
@@ -74,7 +81,7 @@ class Studio:
         _pillow()
         import_av(_PURPOSE)
         bundle = Bundle.open(settings.bundle)
-        frame, dataset = bundle.manifest.frame, LeRobotDataset.open(find_data(data))
+        frame, dataset = bundle.manifest.frame, open_dataset(find_data(data), features)
         if (dataset.height, dataset.width) != (frame.height_px, frame.width_px):
             raise DataError(
                 f"{dataset.path} has {dataset.width}x{dataset.height} frames, but the model takes "
@@ -119,7 +126,7 @@ class Studio:
             return build_library(self.data, engine, scale, most=None)
 
 
-def imagined_frames(film: EpisodeTrace, library: FrameIndex, data: LeRobotDataset) -> Imagined:
+def imagined_frames(film: EpisodeTrace, library: FrameIndex, data: RecordedDataset) -> Imagined:
     """Find the recorded frames nearest to the imagined latents, by the tick of the plan."""
     near = {tick: library.nearest(z) for tick, z in film.futures.items()}
     frames = iter(pictures(data, [each for row in near.values() for each in row]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.dataset import RecordedDataset
 from jetsight.engine import NDArray
 from jetsight.plan_report.nearest_frames import FrameIndex, pictures
 from jetsight_compile.demo.metrics import HorizonErrors
@@ -58,7 +58,7 @@ def forecast_examples(
     watched: Watched,
     errors: HorizonErrors,
     library: FrameIndex,
-    data: LeRobotDataset,
+    data: RecordedDataset,
     marker: Marker | None = None,
     count: int = 3,
 ) -> list[ForecastExample]:
@@ -79,7 +79,7 @@ def forecast_examples(
 
 
 def _example(
-    watched: Watched, row: int, library: FrameIndex, data: LeRobotDataset, marker: Marker | None
+    watched: Watched, row: int, library: FrameIndex, data: RecordedDataset, marker: Marker | None
 ) -> ForecastExample:
     replay, spec, index = watched.replay, watched.spec, int(watched.index[row])
     ahead = [index + (k + 1) * spec.action_block for k in range(spec.horizon)]

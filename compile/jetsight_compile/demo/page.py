@@ -17,6 +17,7 @@ from jetsight.bundle.gates import meaning
 from jetsight.engine import NDArray
 from jetsight.errors import MissingDependency
 from jetsight.plan_report import style
+from jetsight.plan_report.tiles import side_by_side
 from jetsight_compile.demo import figures
 from jetsight_compile.demo.plan import Imagined
 from jetsight_compile.demo.stream import StreamResult
@@ -56,7 +57,7 @@ def page_facts(
         "period_ms": 1e3 / hz,
         "horizon": spec.horizon,
         "block_s": spec.action_block / spec.camera_hz,
-        "width": spec.width_px,
+        "width": side_by_side(shown.examples[0].now).shape[1],
         "height": spec.height_px,
         "skills": [f"{value:.2f}" for value in shown.errors.skill],
         "counts": shown.errors.counts,
@@ -133,11 +134,11 @@ def render(facts: Mapping[str, Any]) -> str:
 
 
 def picture(frame_hwc_u8: NDArray) -> str:
-    """Encode a frame as a `data:` URI, so that an `<img>` loads nothing."""
+    """Encode a frame as a `data:` URI, so that an `<img>` loads nothing; cameras side by side."""
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()
-    imsave(buffer, frame_hwc_u8, format="png", metadata={"Software": "jetsight"})
+    imsave(buffer, side_by_side(frame_hwc_u8), format="png", metadata={"Software": "jetsight"})
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jetsight.bundle.bundle import Bundle
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
 from jetsight.plan_report import figure
 from jetsight.plan_report.report import PlanReport, as_json, distance
 from jetsight.plan_report.run import OfflinePlanArgs, plan_once
@@ -52,7 +52,11 @@ class Imagined:
 
 
 def imagine_once(
-    bundle: Bundle, data: LeRobotDataset, shown: StreamResult, backend: str | None = None
+    bundle: Bundle,
+    data: RecordedDataset,
+    shown: StreamResult,
+    backend: str | None = None,
+    features: FeatureMap | None = None,
 ) -> Imagined:
     """Plan from the frame of the stream that most change follows, to the frame one horizon later.
 
@@ -63,6 +67,7 @@ def imagine_once(
         data: what was streamed, which is also the library of the picture.
         shown: the stream.
         backend: None for the preferred one.
+        features: that `data` was opened with.
 
     Raises:
         JetsightError: the bundle has no planner, or an engine fails.
@@ -76,6 +81,7 @@ def imagine_once(
         library=data.path,
         family=FAMILY,
         backend=backend,
+        features=features or FeatureMap(),
     )
     report, pictures = plan_once(bundle, wishes, _quietly)
     assert report.z_goal is not None  # the goal is an image

@@ -11,9 +11,12 @@ from typing import Any
 
 from jetsight.backends.registry import open_backend
 from jetsight.bundle.manifest import Gate
+from jetsight.bundle.runtime_spec import StreamSpec
+from jetsight.cameras.source import StreamRequest
 from jetsight.cli.run import StatusLine
 from jetsight.clock import MonotonicClock
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.dataset import FeatureMap
+from jetsight.datasets.open import open_for
 from jetsight.errors import StorageError
 from jetsight_compile.demo import page
 from jetsight_compile.demo.plan import imagine_once
@@ -22,6 +25,7 @@ from jetsight_compile.demo.scenario import check_frames
 from jetsight_compile.demo.stream import stream_and_judge
 from jetsight_compile.pipeline.shipped import FAMILY, compile_model, find_checkpoint, find_data
 from jetsight_train.checkpoint import load as load_checkpoint
+from jetsight_train.data.windows import check_metadata
 
 
 def tour(
@@ -32,6 +36,7 @@ def tour(
     backend: str | None = None,
     frames: int = 270,
     rate_hz: float | None = None,
+    features: FeatureMap | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Compile, stream, judge, and write `report.json` and `report.html` into `out`.
@@ -43,6 +48,7 @@ def tour(
         backend: None for the preferred one.
         frames: to stream.
         rate_hz: None for the camera rate of the model.
+        features: which features of `data` are actions, states and frames.
         say: called with one line when a stage begins.
 
     Returns:
@@ -55,21 +61,24 @@ def tour(
         GateError: the quantized graphs do not do what the float model does.
     """
     checkpoint, folder = find_checkpoint(checkpoint), find_data(data)
-    check_request(out, checkpoint, folder, backend, frames)
+    check_request(out, checkpoint, folder, backend, frames, features=features)
     name = (checkpoint if checkpoint.is_dir() else checkpoint.parent).name
     seconds: dict[str, float] = {}
     say(f"compile {name} to {FAMILY}, calibrated on {folder}")
     with _timed(seconds, "compile"):
         target = out / f"{name}.jetsight"
-        bundle = compile_model(checkpoint, folder, target, lambda stage: say(f"  {stage}"))
+        bundle = compile_model(
+            checkpoint, folder, target, lambda stage: say(f"  {stage}"), features
+        )
     say(f"  {gates_line(bundle.manifest.gates)}")
     say(f"stream {frames} held-out frames at camera rate, with one planted change of scene")
-    dataset = LeRobotDataset.open(folder)
+    spec = StreamSpec.from_manifest(bundle.manifest)
+    dataset = open_for(folder, StreamRequest.of(spec).recording_spec, features)
     with _timed(seconds, "stream and judge"), closing(StatusLine(sys.stderr)) as status:
         shown = stream_and_judge(bundle, dataset, frames, backend, rate_hz, status.show)
     say("plan once, to a frame that the recording reached")
     with _timed(seconds, "imagine"):
-        imagined = imagine_once(bundle, dataset, shown, backend)
+        imagined = imagine_once(bundle, dataset, shown, backend, features)
     report = report_facts(shown, seconds, imagined)
     say(f"write {out / 'report.html'}")
     write_reports(shown, report, out, imagined)
@@ -77,7 +86,13 @@ def tour(
 
 
 def check_request(
-    out: Path, checkpoint: Path, data: Path, backend: str | None, frames: int
+    out: Path,
+    checkpoint: Path,
+    data: Path,
+    backend: str | None,
+    frames: int,
+    *,
+    features: FeatureMap | None = None,
 ) -> None:
     """Refuse in a second a request that would otherwise fail after a minute.
 
@@ -86,8 +101,8 @@ def check_request(
     """
     page.check_tools()
     open_backend(backend, FAMILY)
-    LeRobotDataset.open(data)
-    about = load_checkpoint(checkpoint)[1]
+    model, about = load_checkpoint(checkpoint)
+    check_metadata(data, model.recording_spec, features)
     check_frames(frames, about.recipe.model.history, about.timing.action_block)
     place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):

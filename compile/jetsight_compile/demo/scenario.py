@@ -12,8 +12,8 @@ import numpy as np
 
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.datasets.dataset import Episode, RecordedDataset
 from jetsight.datasets.fit import check_dataset_fits
-from jetsight.datasets.lerobot import Episode, LeRobotDataset
 from jetsight.engine import NDArray
 from jetsight.errors import DataError, UsageError
 
@@ -166,7 +166,7 @@ class Replay:
 
     @classmethod
     def load(
-        cls, data: LeRobotDataset, used: Sequence[int], frames: int, spec: StreamSpec
+        cls, data: RecordedDataset, used: Sequence[int], frames: int, spec: StreamSpec
     ) -> Replay:
         """Plan a scenario of episodes that are not in `used`, and decode them.
 
@@ -188,7 +188,7 @@ class Replay:
         return replace(self, scenario=self.scenario.unchanged())
 
     def frame(self, index: int) -> NDArray:
-        """Frame `[h, w, 3]` number `index` of the stream."""
+        """Return frame number `index` of the stream."""
         episode, row = self.scenario.place(index)
         return np.asarray(self.episodes[episode].frames[row])
 
@@ -207,9 +207,11 @@ class ReplaySource:
 
     def start(self, request: StreamRequest) -> SourceInfo:
         """Begin with the first frame; `Replay.load` has checked that the recording fits."""
-        replay, first = self._replay, self._replay.frame(0)
-        self._readings = self._play(request.plan_ticks)
-        return SourceInfo(replay.label, first.shape[0], first.shape[1], replay.fps)
+        replay = self._replay
+        height, width = replay.frame(0).shape[-3:-1]
+        self._readings = self._play(request)
+        cameras = max(1, len(request.cameras))
+        return SourceInfo(replay.label, height, width, replay.fps, cameras=cameras, has_state=True)
 
     def read(self) -> Reading | None:
         """Next frame, None after the last piece."""
@@ -219,8 +221,9 @@ class ReplaySource:
         """Drop the remaining frames."""
         self._readings = iter(())
 
-    def _play(self, plan_ticks: int) -> Iterator[Reading]:
+    def _play(self, request: StreamRequest) -> Iterator[Reading]:
         period_ns = round(1e9 / self._replay.fps)
+        read = [self._replay.state_names.index(name) for name in request.state_names]
         index, before = 0, None  # the action executed one tick before, whichever scene that was
         for piece in self._replay.scenario.pieces:
             episode = self._replay.episodes[piece.episode]
@@ -230,8 +233,9 @@ class ReplaySource:
                     episode.frames[row],
                     index * period_ns,
                     actions=None if fresh else before,
-                    plan=episode.actions[row : row + plan_ticks],
+                    plan=episode.actions[row : row + request.plan_ticks],
                     cut=fresh and index > 0,
+                    state=episode.states[row, read] if read else None,
                 )
                 index, before = index + 1, episode.actions[row : row + 1]
 

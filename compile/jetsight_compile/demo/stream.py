@@ -14,7 +14,7 @@ import numpy as np
 from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.runtime_spec import StreamSpec
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.dataset import RecordedDataset
 from jetsight.engine import NDArray
 from jetsight.machine.cpu import default_threads
 from jetsight.plan_report.nearest_frames import FrameIndex, build_library
@@ -67,7 +67,7 @@ class StreamResult:
 
 def stream_and_judge(
     bundle: Bundle,
-    data: LeRobotDataset,
+    data: RecordedDataset,
     frames: int,
     backend: str | None = None,
     rate_hz: float | None = None,
@@ -98,7 +98,9 @@ def stream_and_judge(
     errors = horizon_errors(watched)
     library = _library(bundle, session.backend, data, used, watched)
     probe = Probe.fit(library.z, _states(data, library))
-    marker = picture_marker(probe, data.state_names, bundle.manifest.action)
+    # A place in the picture is one of a single camera.
+    alone = len(spec.cameras) < 2
+    marker = picture_marker(probe, data.state_names, bundle.manifest.action) if alone else None
     return StreamResult(
         bundle=bundle,
         watched=watched,
@@ -115,16 +117,24 @@ def stream_and_judge(
 
 
 def _library(
-    bundle: Bundle, backend: str, data: LeRobotDataset, episodes: Sequence[int], watched: Watched
+    bundle: Bundle, backend: str, data: RecordedDataset, episodes: Sequence[int], watched: Watched
 ) -> FrameIndex:
     """Index every frame of `episodes` with the engine that encoded the stream."""
     maker = registry.open_backend(backend, FAMILY)
-    streamed, spread = watched.replay.scenario.episodes, watched.spec.latent_std
+    streamed, spec = watched.replay.scenario.episodes, watched.spec
     with closing(maker.load(bundle.graph(FAMILY, "encode"))) as encode:
-        return build_library(data, encode, spread, among=episodes, without=streamed, most=None)
+        return build_library(
+            data,
+            encode,
+            spec.latent_std,
+            among=episodes,
+            without=streamed,
+            most=None,
+            state_names=spec.state_names,
+        )
 
 
-def _states(data: LeRobotDataset, library: FrameIndex) -> NDArray:
+def _states(data: RecordedDataset, library: FrameIndex) -> NDArray:
     """`[L, s]` what the robot recorded beside each frame of the library."""
     recorded = {episode: data.rows(episode).states for episode in library.episodes}
     return np.stack([recorded[episode][tick] for episode, tick in library.places])

@@ -11,13 +11,16 @@ leave a chain of `Gemm`s, the form all backends run and quantize best:
   rows sum to one, into the output bias; the key bias adds one number per query and cancels;
 - of the last block only the class token is computed, beyond the keys and values it attends to.
 
-Shapes: h w camera, H W model input, P tokens (patches + 1), S token size, D latent size.
+Several cameras and a state are the same chains side by side, joined by one more: with a trunk that
+all cameras share, its weights are stored once.
+
+Shapes: h w camera, C cameras, H W model input, P tokens (patches + 1), S token size, s state size,
+D latent size.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,22 +28,15 @@ from torch import Tensor, nn
 from jetsight.errors import UsageError
 from jetsight_compile.export.layers import (
     Affine,
-    Attention,
     Dense,
-    Gelu,
     Layer,
-    Norm,
     Style,
     as_a,
     batch_norm_affine,
 )
-from jetsight_train.model.encoder import (
-    ConvEncoder,
-    Projector,
-    SpatialSoftmax,
-    ViTBlock,
-    ViTEncoder,
-)
+from jetsight_compile.export.transformer import ProjectorGraph, VisionTransformer
+from jetsight_train.model.encoder import ConvEncoder, SpatialSoftmax, ViTEncoder
+from jetsight_train.model.fusion import FusedEncoder, StateEncoder
 from jetsight_train.model.preprocess import Preprocess
 from jetsight_train.model.world_model import WorldModel
 
@@ -67,13 +63,20 @@ def float_layers(model: WorldModel) -> tuple[str, ...]:
     first convolution passes through all of it; the few products behind it gain too little. The
     remaining layers, the other convolutions, are nearly all of the work.
     """
+    fused = isinstance(model.encoder, FusedEncoder)
+    # A state is a few numbers through a small MLP, where rounding costs much and saves nothing.
+    state = ("trunk.state.*",) if model.state is not None else ()
     if model.config.conv is None or not model.config.conv.points:
-        return ()
-    return ("trunk.layers.0[./]*", "trunk.points[./]*", "trunk.hidden[./]*", "trunk.out[./]*")
+        return state
+    trunk = "trunk.cameras.*" if fused else "trunk"
+    parts = [f"{trunk}.{part}[./]*" for part in ("layers.0", "points", "hidden", "out")]
+    return (*parts, *(("trunk.fusion.*",) if fused else ()), *state)
 
 
 class EncodeGraph(Layer):
     """`frame_hwc_u8 [h, w, 3] -> z [D]`, built from the weights of a `WorldModel`.
+
+    With C > 1 cameras the frame is `[C, h, w, 3]`; a model with a state also takes it, `[s]`.
 
     Raises:
         UsageError: the encoder has no compiled form, or none in this style.
@@ -85,21 +88,27 @@ class EncodeGraph(Layer):
         if problem is not None:
             raise UsageError(problem)
         self.pixels = Pixels(model.preprocess)
+        last = self.pixels.channels_last
+        self.cameras = len(model.frame.cameras)
         self.trunk: Layer
-        if isinstance(model.encoder, ViTEncoder):
-            last = self.pixels.channels_last
-            self.trunk = VisionTransformer(model.encoder, model.preprocess, last, style)
+        if isinstance(model.encoder, FusedEncoder):
+            self.trunk = FusedTrunk(model.encoder, model.preprocess, last, style)
         else:
-            encoder = as_a(ConvEncoder, model.encoder)
-            self.trunk = Convolutions(encoder, model.preprocess, self.pixels.channels_last)
+            self.trunk = _trunk(model.encoder, model.preprocess, last, style)
         self.dtype = style.dtype
         # Rounds every buffer, but not the mean colour of `Centre`, which is none on purpose.
         self.to(self.dtype)
 
-    def forward(self, frame_hwc_u8: Tensor) -> Tensor:
+    def forward(self, frame_hwc_u8: Tensor, state: Tensor | None = None) -> Tensor:
         """Cast, crop, resize, encode."""
         # TensorRT accepts no operator but Cast on a uint8 input.
-        z = self.trunk(self.pixels(frame_hwc_u8.to(self.dtype)))
+        frame = frame_hwc_u8.to(self.dtype)
+        if self.cameras > 1:
+            each = [frame[i : i + 1].reshape(frame.shape[1:]) for i in range(self.cameras)]
+        else:
+            each = [frame]
+        pixels = [self.pixels(camera) for camera in each]
+        z = self.trunk(*pixels) if state is None else self.trunk(*pixels, state)
         # Float32 in every style: the signature of a bundle does not depend on its precision.
         return z.reshape(-1).float()
 
@@ -133,106 +142,46 @@ class Pixels(Layer):
         return x @ self.columns
 
 
-class VisionTransformer(Layer):
-    """A `ViTEncoder` with its preprocessing folded in: pixels `-> [1, D]`."""
-
-    class_token: Tensor
-    positions: Tensor
+class FusedTrunk(Layer):
+    """A `FusedEncoder`: the pixels of each camera, then the state, `-> [1, D]`."""
 
     def __init__(
-        self, encoder: ViTEncoder, preprocess: Preprocess, channels_last: bool, style: Style
+        self, encoder: FusedEncoder, preprocess: Preprocess, channels_last: bool, style: Style
     ) -> None:
         super().__init__()
-        self.patch, self.channels_last = encoder.patch_embed.kernel_size[0], channels_last
-        self.embed = Dense(_patch_embedding(encoder.patch_embed, preprocess, channels_last))
-        self.register_buffer("class_token", encoder.class_token.detach()[0].clone())
-        self.register_buffer("positions", encoder.positions.detach()[0].clone())
-        *blocks, last = encoder.blocks
-        self.blocks = nn.ModuleList(EncoderBlock(as_a(ViTBlock, block), style) for block in blocks)
-        self.last = LastEncoderBlock(as_a(ViTBlock, last), style)
-        self.norm = Norm(encoder.norm.eps)
-        self.projector = ProjectorGraph(encoder.projector, encoder.norm, style)
+        self.cameras = nn.ModuleList(
+            _trunk(encoder.trunk_of(i), preprocess, channels_last, style)
+            for i in range(encoder.cameras)
+        )
+        self.state = None if encoder.state is None else StateGraph(encoder.state, style)
+        self.fusion = ProjectorGraph(encoder.fusion, None, style)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Cut patches, embed, mix, read the class token."""
-        x = torch.cat([self.class_token, self.embed(self._patches(pixels))]) + self.positions
-        for block in self.blocks:
-            x = block(x)
-        return self.projector(self.norm(self.last(x)))
-
-    def _patches(self, pixels: Tensor) -> Tensor:
-        """Pixels to `[P - 1, 3 * patch * patch]`, by one transpose."""
-        side = self.patch
-        # A remainder beyond whole patches is cut off, as by an unpadded convolution.
-        height, width = pixels.shape[:2] if self.channels_last else pixels.shape[1:]
-        rows, columns = height // side, width // side
-        if self.channels_last:
-            x = pixels[: rows * side, : columns * side].reshape(rows, side, columns, side * 3)
-            return x.permute(0, 2, 1, 3).reshape(rows * columns, -1)
-        x = pixels[:, : rows * side, : columns * side].reshape(3, rows, side, columns, side)
-        return x.permute(1, 3, 0, 2, 4).reshape(rows * columns, -1)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Encode each camera, then the state, then all features together."""
+        features = [trunk(x) for trunk, x in zip(self.cameras, inputs, strict=False)]
+        if self.state is not None:
+            features.append(self.state(inputs[-1]))
+        return self.fusion(torch.cat(features, dim=1))
 
 
-class EncoderBlock(Layer):
-    """One pre-norm transformer block over all tokens: `[P, S] -> [P, S]`."""
+class StateGraph(Layer):
+    """A `StateEncoder`: state in the robot's units `[s] -> [1, S]`.
 
-    def __init__(self, block: ViTBlock, style: Style) -> None:
+    The normaliser is computed in float32 in every style, as rounding a position of a thousand units
+    that moves by one would leave nothing of the motion.
+    """
+
+    def __init__(self, encoder: StateEncoder, style: Style) -> None:
         super().__init__()
-        q, k, v = _query_key_value(block)
-        self.norm_attention = Norm(block.norm_attention.eps)
-        self.q, self.k, self.v = Dense(q), Dense(_unbiased(k)), Dense(_unbiased(v))
-        self.attention = Attention(block.heads, style)
-        self.out = Dense(_absorb_value_bias(block, v))
-        self.mlp = EncoderMlp(block, style)
+        # No buffers: those are rounded with the weights.
+        self.mean, self.gain = encoder.normalise.mean.clone(), 1.0 / encoder.normalise.std
+        self.dtype = style.dtype
+        self.mlp = ProjectorGraph(encoder.mlp, None, style)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attention branch, then MLP branch."""
-        h = self.norm_attention(x)
-        x = x + self.out(self.attention(self.q(h), self.k(h), self.v(h)))
-        return x + self.mlp(x)
-
-
-class LastEncoderBlock(EncoderBlock):
-    """The last block for the class token alone: `[P, S] -> [1, S]`."""
-
-    def __init__(self, block: ViTBlock, style: Style) -> None:
-        # One query: TensorRT has no fused kernel for it and then refuses the graph.
-        super().__init__(block, replace(style, attention="parts"))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Keys and values of all tokens, everything else of the first."""
-        h = self.norm_attention(x)
-        x = x[:1] + self.out(self.attention(self.q(h[:1]), self.k(h), self.v(h)))
-        return x + self.mlp(x)
-
-
-class EncoderMlp(Layer):
-    """The MLP branch of a block, norm included."""
-
-    def __init__(self, block: ViTBlock, style: Style) -> None:
-        super().__init__()
-        up, down = block.mlp[0], block.mlp[2]
-        self.norm = Norm(block.norm_mlp.eps)
-        self.up = Dense(Affine.of(up).after_norm(block.norm_mlp))
-        self.gelu = Gelu(style)
-        self.down = Dense(Affine.of(down))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[P, S] -> [P, S]`, without the residual."""
-        return self.down(self.gelu(self.up(self.norm(x))))
-
-
-class ProjectorGraph(Layer):
-    """A `Projector` with BatchNorm, and the affine part of the norm before it, folded."""
-
-    def __init__(self, projector: Projector, norm: nn.LayerNorm, style: Style) -> None:
-        super().__init__()
-        up = Affine.of(projector.up).after_norm(norm).before_batch_norm(projector.norm)
-        self.up, self.gelu, self.down = Dense(up), Gelu(style), Dense(Affine.of(projector.down))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[1, S] -> [1, D]`."""
-        return self.down(self.gelu(self.up(x)))
+    def forward(self, state: Tensor) -> Tensor:
+        """Normalise, round, embed."""
+        x = (state - self.mean) * self.gain
+        return self.mlp(x.to(self.dtype)[None])
 
 
 class Convolutions(Layer):
@@ -313,35 +262,11 @@ class PointsGraph(Layer):
         return torch.cat([mean, spread], dim=-1)
 
 
-def _patch_embedding(embed: nn.Conv2d, preprocess: Preprocess, channels_last: bool) -> Affine:
-    """Embed one patch of raw pixels, in the pixel order of `_patches`."""
-    weight = embed.weight.detach().double()
-    bias = torch.zeros(len(weight)) if embed.bias is None else embed.bias.detach()
-    # Before the gain goes into the weight: w (g x + o) = (w g) x + w o.
-    bias = bias.double() + (weight * preprocess.offset.double()).sum(dim=(1, 2, 3))
-    weight = weight * preprocess.gain.double()
-    order = (2, 3, 1, 0) if channels_last else (1, 2, 3, 0)
-    return Affine(weight.permute(order).reshape(-1, len(weight)), bias)
-
-
-def _query_key_value(block: ViTBlock) -> tuple[Affine, Affine, Affine]:
-    """Split the fused projection behind the bare norm; queries include the attention scale."""
-    qkv = Affine.of(block.qkv).after_norm(block.norm_attention)
-    size = qkv.weight.shape[0]
-    q, k, v = (qkv.columns(i * size, (i + 1) * size) for i in range(3))
-    # Before the product and not after it, which is where TensorRT's fusion expects the scale.
-    return q.scaled((size // block.heads) ** -0.5), k, v
-
-
-def _unbiased(affine: Affine) -> Affine:
-    # Exact for keys and values: see the module's docstring.
-    return Affine(affine.weight, torch.zeros_like(affine.bias))
-
-
-def _absorb_value_bias(block: ViTBlock, v: Affine) -> Affine:
-    """Fold the value bias into the output projection."""
-    out = Affine.of(block.out)
-    return Affine(out.weight, out.bias + v.bias @ out.weight)
+def _trunk(encoder: nn.Module, preprocess: Preprocess, channels_last: bool, style: Style) -> Layer:
+    """Compile the encoder of one camera: pixels `-> [1, D]`."""
+    if isinstance(encoder, ViTEncoder):
+        return VisionTransformer(encoder, preprocess, channels_last, style)
+    return Convolutions(as_a(ConvEncoder, encoder), preprocess, channels_last)
 
 
 def _folded_convolution(conv: nn.Conv2d, norm: nn.BatchNorm2d, input_gain: Tensor) -> nn.Conv2d:

@@ -5,7 +5,8 @@ that change with the tracer and its value infos are then removed. `forecast` is 
 and repeated here, sharing the weights. The result is checked: no control flow, no shape arithmetic,
 no custom operator, no external data, the promised inputs and outputs.
 
-Shapes: h w camera, K history, H horizon, A action-block size, D latent size.
+Shapes: frame as in `FrameSpec.shape`, s state size, K history, H horizon, A action-block size, D
+latent size.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(loggin
 
 @dataclass(frozen=True)
 class Sizes:
-    """The static sizes a model's graphs have; one letter each, as in the legend above."""
+    """The static sizes a model's graphs have, named as in the legend above; `s` 0 without state."""
 
-    h: int
-    w: int
+    frame: tuple[int, ...]
+    s: int
     K: int
     H: int
     A: int
@@ -58,15 +59,16 @@ class Sizes:
     @classmethod
     def of(cls, model: WorldModel) -> Sizes:
         """Sizes of a model."""
-        frame, config = model.frame, model.config
+        config, state = model.config, model.state
         window = (config.history, config.horizon, model.action_size, config.latent_size)
-        return cls(frame.height_px, frame.width_px, *window)
+        return cls(model.frame.shape, 0 if state is None else len(state.names), *window)
 
     def signature(self, graph: str) -> tuple[dict[str, Port], dict[str, Port]]:
         """Return inputs and outputs of `encode` or `forecast`: name to element type and shape."""
         f32, u8 = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
         if graph == "encode":
-            return {"frame_hwc_u8": (u8, (self.h, self.w, 3))}, {"z": (f32, (self.D,))}
+            state = {"state": (f32, (self.s,))} if self.s else {}
+            return {"frame_hwc_u8": (u8, self.frame), **state}, {"z": (f32, (self.D,))}
         inputs: dict[str, Port] = {"z_hist": (f32, (self.K, self.D))}
         if self.K > 1:  # one latent has no action before it, and no backend takes an empty input
             inputs["a_hist"] = (f32, (self.K - 1, self.A))
@@ -83,15 +85,17 @@ class Ports(Protocol):
 
 
 def export_encode(model: WorldModel, style: Style) -> onnx.ModelProto:
-    """`frame_hwc_u8 [h, w, 3] -> z [D]`.
+    """`frame_hwc_u8 [frame], state [s] -> z [D]`; no `state` for a model without.
 
     Raises:
         UsageError: the model's encoder has no compiled form.
         EngineError: the exported graph breaks a promise of this module.
     """
     sizes = Sizes.of(model)
-    frame = torch.zeros(sizes.h, sizes.w, 3, dtype=torch.uint8)
-    graph = export_part(EncodeGraph(model, style), {"frame_hwc_u8": frame}, ["z"], style.opset)
+    inputs = {"frame_hwc_u8": torch.zeros(sizes.frame, dtype=torch.uint8)}
+    if sizes.s:
+        inputs["state"] = torch.zeros(sizes.s)
+    graph = export_part(EncodeGraph(model, style), inputs, ["z"], style.opset)
     return finished(graph, "encode", sizes)
 
 

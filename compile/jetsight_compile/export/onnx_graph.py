@@ -25,7 +25,8 @@ ALWAYS_FLOAT = ("pixels/*", "action_embedding.*", "judge/*")
 # of 300 candidates has its own rounding.
 _IMAGINE, _LATENTS, _FEW = "imagine_", "project[./]*", 0.02
 _STEP = re.compile(r"step\d+/")
-_BLOCK = re.compile(r"((?:\w+\.)?(?:blocks|layers)\.\d+|(?:\w+\.)?(?:last|projector|project))\b")
+_OWNER = r"(?:\w+\.)?(?:cameras\.\d+\.)?"
+_BLOCK = re.compile(rf"({_OWNER}(?:blocks|layers)\.\d+|{_OWNER}(?:last|projector|project))\b")
 
 
 def quantizable(graph: onnx.ModelProto, keep_float: Sequence[str] = ()) -> list[str]:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from jetsight_compile.export.encoder import ProjectorGraph
 from jetsight_compile.export.layers import Affine, Attention, Dense, Gelu, Layer, Norm, Style, as_a
+from jetsight_compile.export.transformer import ProjectorGraph
 from jetsight_train.model.encoder import Projector
 from jetsight_train.model.predictor import ActionEmbedder, ConditionalBlock, Predictor
 from jetsight_train.model.world_model import WorldModel

@@ -15,6 +15,7 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle import manifest
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.planner_spec import PlannerSpec
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.errors import MissingDependency
 from jetsight_compile.calibration.data import Episodes, load_episodes
 from jetsight_compile.config.precision import AUTO, METHODS, QUANTIZED, WEIGHT_ONLY
@@ -50,7 +51,7 @@ class CompileRequest:
 
     Attributes:
         checkpoint: folder that `jetsight train` wrote.
-        calib: LeRobot dataset; half of it calibrates, the other half judges.
+        calib: recorded dataset; half of it calibrates, the other half judges.
         out: final name of the bundle.
         targets: names out of `targets.TARGETS`.
         precisions: on every target, like `int8`, `encode=fp16,forecast=int8` or `auto`; each
@@ -62,6 +63,7 @@ class CompileRequest:
         force: True replaces an older bundle of that name.
         planners: each becomes one graph of every family; none if empty.
         settings: of the planners.
+        features: which features of `calib` are actions, states and frames.
     """
 
     checkpoint: Path
@@ -76,6 +78,7 @@ class CompileRequest:
     force: bool = False
     planners: Sequence[PlannerPreset] = ()
     settings: PlannerSettings = field(default_factory=PlannerSettings)
+    features: FeatureMap = field(default_factory=FeatureMap)
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,7 @@ def load_calibration(state: Compilation) -> None:
     """Read, split and encode the recorded episodes."""
     request = state.request
     state.say(f"read and encode {request.calib}")
-    state.episodes = load_episodes(request.calib, state.model)
+    state.episodes = load_episodes(request.calib, state.model, request.features)
     options = Options(request.methods, request.keep_float)
     state.builder = FamilyBuilder(state.model, state.episodes, options, state.say, state.planners)
 

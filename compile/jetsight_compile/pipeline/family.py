@@ -23,6 +23,7 @@ from jetsight_compile.calibration.data import (
     CALIBRATION_WINDOWS,
     Episodes,
     Side,
+    samples,
     spread,
 )
 from jetsight_compile.calibration.planner_samples import imagine_samples
@@ -211,9 +212,9 @@ def check_form(plan: FamilyPlan, model: WorldModel) -> None:
 def samples_of(side: Side) -> dict[str, Samples]:
     """Select inputs of `encode` and `forecast` from the calibration episodes, evenly spread."""
     windows = side.windows.thinned(CALIBRATION_WINDOWS)
-    frames = side.frames_u8[spread(len(side.frames_u8), CALIBRATION_FRAMES)]
+    rows = spread(len(side.frames_u8), CALIBRATION_FRAMES)
     return {
-        "encode": [{"frame_hwc_u8": frame} for frame in frames],
+        "encode": samples(side.inputs(rows)),
         "forecast": [windows.inputs(index) for index in range(len(windows))],
     }
 

@@ -146,7 +146,7 @@ def _golden(model: WorldModel, held_out: Side) -> dict[str, npt.NDArray[Any]]:
     inputs = [windows.inputs(index) for index in range(len(windows))]
     stacked = {name: np.stack([sample[name] for sample in inputs]) for name in inputs[0]}
     return {
-        "frame_hwc_u8": held_out.frames_u8[newest],
+        **held_out.inputs(newest),
         "z": held_out.z[newest],
         **stacked,
         "z_future": rollout(model, windows),
@@ -167,6 +167,7 @@ def _manifest(contents: Contents) -> Manifest:
         provenance=_provenance(contents),
         heads=head_spec(model),
         planners=contents.planners,
+        state=about.state,
     )
 
 

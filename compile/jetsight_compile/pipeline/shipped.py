@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jetsight_train
 from jetsight.bundle.bundle import Bundle
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.errors import CheckpointError, DataError
 from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
 from jetsight_compile.planner_graph import settings
@@ -48,12 +49,16 @@ def find_data(given: Path | None) -> Path:
             return folder
     raise DataError(
         f"no dataset in {_DATA} or {sources / _DATA}; run the demo from a checkout of the "
-        "repository, or name a LeRobot dataset with --data"
+        "repository, or name a recorded dataset with --data"
     )
 
 
 def compile_model(
-    checkpoint: Path, data: Path, target: Path, say: Callable[[str], None] = lambda stage: None
+    checkpoint: Path,
+    data: Path,
+    target: Path,
+    say: Callable[[str], None] = lambda stage: None,
+    features: FeatureMap | None = None,
 ) -> Bundle:
     """Compile to the one family of the demo, with one planner; an older bundle is replaced.
 
@@ -70,5 +75,6 @@ def compile_model(
         methods=_METHODS,
         force=True,
         planners=settings.DEFAULT[:1],
+        features=features or FeatureMap(),
     )
     return compile_checkpoint(request, say).bundle

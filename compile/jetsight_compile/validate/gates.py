@@ -123,13 +123,12 @@ def _values(
     family: FamilyUnderTest, truth: FloatReference, backend: Backend
 ) -> dict[str, Measurement]:
     """Measure the outputs on one backend; forecasts start from compiled latents, as on a robot."""
-    w, k = truth.history_u8.shape[:2]
-    frames = [*truth.frames_u8, *truth.history_u8.reshape(w * k, *truth.history_u8.shape[2:])]
-    z = run_all(backend, graph_bytes(family.encode), [{"frame_hwc_u8": frame} for frame in frames])
-    z, history = z[: -w * k], z[-w * k :].reshape(w, k, -1)
+    with loaded(backend, graph_bytes(family.encode)) as engine:
+        z = np.stack([run_one(engine, sample) for sample in truth.encode])
+        history = np.stack([run_one(engine, sample) for sample in truth.history])
+        effects = _encode_effects(engine, truth)
+    history = history.reshape(len(truth.windows), truth.windows.history, -1)
     inputs = [{**truth.windows.inputs(i), "z_hist": z_hist} for i, z_hist in enumerate(history)]
-    # Half a recording apart, because neighbouring frames may be nearly equal.
-    effects = {"frame_hwc_u8": change(z[0], z[len(z) // 2])}
     with loaded(backend, graph_bytes(family.forecast)) as engine:
         future = np.stack([run_one(engine, sample) for sample in inputs])
         names = [name for name, value in inputs[0].items() if value.size]
@@ -150,9 +149,8 @@ def _values(
 
 def _controls(family: FamilyUnderTest, truth: FloatReference, backend: Backend) -> dict[str, float]:
     """Measure the same gates on graphs and latents that are wrong on purpose."""
-    frames = [{"frame_hwc_u8": frame} for frame in truth.frames_u8]
     inputs = [truth.windows.inputs(index) for index in range(len(truth.windows))]
-    z = run_all(backend, graph_bytes(scale_half_layer(family.encode)), frames)
+    z = run_all(backend, graph_bytes(scale_half_layer(family.encode)), truth.encode)
     future = run_all(backend, graph_bytes(scale_half_layer(family.forecast)), inputs)
     shuffled = np.roll(truth.z, len(truth.z) // 2, axis=0)
     with loaded(backend, graph_bytes(zero_input(family.forecast, "actions"))) as engine:
@@ -166,10 +164,36 @@ def _controls(family: FamilyUnderTest, truth: FloatReference, backend: Backend) 
     }
 
 
-def _effect(engine: Engine, inputs: Sequence[Sample], name: str) -> float:
-    """Relative change of the forecast when one input is exchanged for another recorded one."""
+def _encode_effects(engine: Engine, truth: FloatReference) -> dict[str, float]:
+    """Measure the effect of every camera alone, and of the state, on the latent."""
+    name, cameras = "frame_hwc_u8", truth.cameras
+    if len(cameras) < 2:
+        effects = {name: _effect(engine, truth.encode, name)}
+    else:
+        effects = {
+            f"{name}[{camera}]": _effect(engine, truth.encode, name, part=index)
+            for index, camera in enumerate(cameras)
+        }
+    if "state" in truth.encode[0]:
+        effects["state"] = _effect(engine, truth.encode, "state")
+    return effects
+
+
+def _effect(engine: Engine, inputs: Sequence[Sample], name: str, part: int | None = None) -> float:
+    """Relative change of the output when one input is exchanged for another recorded one.
+
+    Args:
+        engine: of the graph.
+        inputs: recorded samples.
+        name: of the input to exchange.
+        part: exchange only this row of it; None for all of it.
+    """
+    # Half a recording apart, because neighbouring frames may be nearly equal.
     first, other = inputs[0], inputs[len(inputs) // 2]
+    rows = slice(None) if part is None else part
+    value = np.array(first[name])
     # Recordings may repeat an input; then a value that none of them has takes its place.
-    same = np.array_equal(first[name], other[name])
-    changed = {**first, name: -first[name] - 1.0 if same else other[name]}
-    return change(run_one(engine, first), run_one(engine, changed))
+    same = np.array_equal(value[rows], other[name][rows])
+    opposite = ~value[rows] if value.dtype == np.uint8 else -value[rows] - 1.0
+    value[rows] = opposite if same else other[name][rows]
+    return change(run_one(engine, first), run_one(engine, {**first, name: value}))

@@ -66,7 +66,7 @@ def measure(
     Raises:
         EngineError: a graph lacks a tap, or a float32 graph differs from the float model.
     """
-    frames = [{"frame_hwc_u8": f} for f in truth.frames_u8[spread(len(truth.frames_u8), SAMPLES)]]
+    frames = [truth.encode[index] for index in spread(len(truth.encode), SAMPLES)]
     windows = truth.windows.thinned(SAMPLES)
     inputs = [windows.inputs(index) for index in range(len(windows))]
     # First, because taps that are compared with a wrong graph say nothing.

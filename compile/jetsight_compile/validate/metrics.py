@@ -5,6 +5,7 @@ Shapes: N frames, W windows, K history, H horizon, D latent size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,10 @@ from jetsight_compile.calibration.data import (
     GATE_WINDOWS,
     CalibrationWindows,
     Side,
+    samples,
     spread,
 )
+from jetsight_compile.calibration.run import Sample
 from jetsight_train.model.world_model import WorldModel
 
 F32 = npt.NDArray[np.float32]
@@ -46,22 +49,24 @@ class FloatReference:
     """Held-out inputs and the float model's outputs for them.
 
     Attributes:
-        frames_u8: `[N, h, w, 3]`.
-        z: `[N, D]` latents of the frames.
+        encode: N inputs of `encode`.
+        z: `[N, D]` their latents.
         mean: `[D]` of all held-out latents.
         std: `[D]` of all held-out latents.
         windows: W windows.
-        history_u8: `[W, K, h, w, 3]` frames of each window's history.
+        history: `W * K` inputs of `encode`, the history of each window after the other.
         z_future: `[W, H, D]` float rollouts of the windows.
+        cameras: names of the cameras of a frame; empty for one without a name.
     """
 
-    frames_u8: npt.NDArray[np.uint8]
+    encode: Sequence[Sample]
     z: F32
     mean: F32
     std: F32
     windows: CalibrationWindows
-    history_u8: npt.NDArray[np.uint8]
+    history: Sequence[Sample]
     z_future: F32
+    cameras: tuple[str, ...] = ()
 
 
 def surprise(model: WorldModel, windows: CalibrationWindows, std: F32) -> F64:
@@ -93,13 +98,14 @@ def reference(model: WorldModel, held_out: Side) -> FloatReference:
             "episodes; record a scene that moves, or train a model that has not collapsed"
         )
     return FloatReference(
-        frames_u8=held_out.frames_u8[chosen],
+        encode=samples(held_out.inputs(chosen)),
         z=held_out.z[chosen],
         mean=held_out.z.mean(0),
         std=std,
         windows=windows,
-        history_u8=held_out.frames_u8[windows.rows[:, : windows.history]],
+        history=samples(held_out.inputs(windows.rows[:, : windows.history].ravel())),
         z_future=rollout(model, windows),
+        cameras=model.frame.cameras,
     )
 
 

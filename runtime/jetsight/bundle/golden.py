@@ -1,6 +1,7 @@
 """Reference data of a bundle, `golden.npz`: float32 inputs and outputs of the PyTorch model.
 
-Shapes: n samples, h x w camera pixels, D latent size, K history, H horizon, A model action size.
+Shapes: n samples, frame as in `FrameSpec.shape`, s state size, D latent size, K history, H horizon,
+A model action size.
 Since manifest 1.2 it may also hold planner iterations: for a planner's graph either nothing, or
 `<graph>__<tensor>` for each of its inputs, for `mean_next` and for `costs`, with problems as the
 first axis, e.g. `imagine_icem_256x5__noise [problems, N, H, A]`.
@@ -56,8 +57,10 @@ def layout(manifest: Manifest) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]
     latent, action = model.latent_size, model.action_size
     f32 = np.dtype(np.float32)
     past = {"a_hist": (f32, (model.history - 1, action))} if model.history > 1 else {}
+    state = {} if manifest.state is None else {"state": (f32, (len(manifest.state.names),))}
     return {
-        "frame_hwc_u8": (np.dtype(np.uint8), (frame.height_px, frame.width_px, 3)),
+        "frame_hwc_u8": (np.dtype(np.uint8), frame.shape),
+        **state,
         "z": (f32, (latent,)),
         "z_hist": (f32, (model.history, latent)),
         **past,

@@ -18,6 +18,7 @@ from jetsight.bundle.model_spec import (
     ActionSpec,
     FrameSpec,
     ModelSpec,
+    StateSpec,
     TimingSpec,
     identifier,
     vector,
@@ -28,7 +29,7 @@ from jetsight.errors import BundleError
 from jetsight.storage import strict_json
 
 FORMAT = "jetsight-bundle"
-VERSION = "1.2"
+VERSION = "1.3"
 GOLDEN = "golden.npz"
 GRAPHS = ("encode", "forecast")  # in every family; planners' graphs are optional
 IMAGINE = "imagine_"  # prefix of planners' graphs (since version 1.2)
@@ -187,7 +188,8 @@ class Manifest:
     """Description of a bundle, read before any other file of it.
 
     `files` lists every other file, keyed by path with forward slashes; empty until
-    `jetsight.bundle.bundle.write_bundle` fills it in. `heads` and `planners` came with version 1.2.
+    `jetsight.bundle.bundle.write_bundle` fills it in. `heads` and `planners` came with version 1.2,
+    `frame.cameras` and `state` with version 1.3.
     """
 
     format: Literal["jetsight-bundle"] = "jetsight-bundle"
@@ -204,6 +206,7 @@ class Manifest:
     files: Mapping[str, FileEntry] = dataclasses.field(default_factory=dict)
     heads: HeadSpec | None = None
     planners: tuple[PlannerSpec, ...] = ()
+    state: StateSpec | None = None
 
     def __post_init__(self) -> None:
         identifier("name", self.name)

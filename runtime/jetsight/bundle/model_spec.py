@@ -22,6 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MOST_PX = 1 << 14
 MOST_LATENT, MOST_STEPS, MOST_ACTION = 1 << 16, 1 << 10, 1 << 12
 MOST_NAME = 64
+MOST_CAMERAS, MOST_STATE = 16, 1 << 10
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,11 @@ class FrameSpec:
         resize: `(height, width)` of the model's input, after the crop.
         mean: per channel, of values in 0..1.
         std: per channel, of values in 0..1.
+        cameras: names of the cameras in order, all of this size; empty for one without a name.
 
     Raises:
-        ArtefactError: a size is out of range, the crop leaves the frame, or a number is not finite.
+        ArtefactError: a size is out of range, the crop leaves the frame, a number is not finite, or
+            a camera's name is unusable or repeated.
     """
 
     height_px: int
@@ -67,6 +70,7 @@ class FrameSpec:
     resize: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    cameras: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.channel_order != "rgb":  # Python does not enforce `Literal` by itself
@@ -84,6 +88,43 @@ class FrameSpec:
         image_size("resize", self.resize)
         vector("mean", self.mean, 3)
         vector("std", self.std, 3, positive=True)
+        camera_names(self.cameras)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a frame: `(h, w, 3)`, or `(C, h, w, 3)` with C > 1 cameras."""
+        return frame_shape(self.cameras, self.height_px, self.width_px)
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """Proprioception that `encode` takes beside the frame; one entry per number in every tuple.
+
+    The graph computes `(state - mean) / std`; a number that never varied in training has the `std`
+    1, so that its unit stays that of the robot.
+
+    Args:
+        names: of the numbers, each once, printable and at most 64 characters.
+        units: of the numbers.
+        mean: over the training set.
+        std: over the training set, above 0.
+
+    Raises:
+        ArtefactError: a name is unusable or repeated, lengths differ, or a number is not finite.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        size = len(self.names)
+        within("number of state names", size, 1, MOST_STATE)
+        labels("names", self.names)
+        length("units", self.units, size)
+        vector("mean", self.mean, size)
+        vector("std", self.std, size, positive=True)
 
 
 @dataclass(frozen=True)
@@ -158,6 +199,28 @@ class ActionSpec:
                     f"{name!r} has neutral {neutral} outside of low {low} and high {high}; give an "
                     "action that the robot may be sent"
                 )
+
+
+def frame_shape(cameras: Sequence[str], height_px: int, width_px: int) -> tuple[int, ...]:
+    """Return the shape of a frame: `(h, w, 3)`, or `(C, h, w, 3)` with C > 1 cameras."""
+    many = (len(cameras),) if len(cameras) > 1 else ()
+    return (*many, height_px, width_px, 3)
+
+
+def camera_names(cameras: Sequence[str]) -> None:
+    """Raise `ArtefactError` unless the names of cameras are usable, distinct and few."""
+    within("number of cameras", len(cameras), 0, MOST_CAMERAS)
+    labels("cameras", cameras)
+
+
+def is_camera(name: str, key: str) -> bool:
+    """Return whether a recorded feature is the camera of that name.
+
+    Example:
+        >>> is_camera("wrist", "observation.images.wrist")
+        True
+    """
+    return key == name or key.endswith((f".{name}", f"/{name}"))
 
 
 def within(key: str, value: int, low: int, high: int) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jetsight.bundle.model_spec import frame_shape
 from jetsight.bundle.planner_spec import HeadSpec, PlannerSpec
 from jetsight.bundle.planner_tensors import PlannerTensors
 from jetsight.engine import NDArray
@@ -36,6 +37,8 @@ class StreamSpec:
         surprise_scale: typical one-block prediction error in units of that spread.
         surprise_limit: normalised surprise that one held-out frame in a thousand exceeds.
         action_names: of the dimensions of one robot action; empty if not known.
+        cameras: names of the cameras in the order of a frame; empty for one without a name.
+        state_names: of the numbers that `encode` takes beside the frame; empty without a state.
     """
 
     height_px: int
@@ -50,6 +53,8 @@ class StreamSpec:
     surprise_scale: float = 1.0
     surprise_limit: float = float("inf")
     action_names: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ()
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> StreamSpec:
@@ -67,7 +72,14 @@ class StreamSpec:
             surprise_scale=manifest.latent.surprise_scale,
             surprise_limit=manifest.latent.surprise_quantiles.p999,
             action_names=manifest.action.names,
+            cameras=manifest.frame.cameras,
+            state_names=() if manifest.state is None else manifest.state.names,
         )
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of a frame: `(h, w, 3)`, or `(C, h, w, 3)` with C > 1 cameras."""
+        return frame_shape(self.cameras, self.height_px, self.width_px)
 
     @property
     def period_ns(self) -> int:

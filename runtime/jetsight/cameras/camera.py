@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from jetsight.cameras import source as sources
 from jetsight.cameras.latest_slot import LatestSlot
 from jetsight.cameras.source import Reading, Source, SourceInfo, StreamRequest
-from jetsight.cameras.source_uri import open_source
+from jetsight.cameras.source_uri import open_sources
 from jetsight.cameras.tick_grid import TickGrid
 from jetsight.clock import Clock, MonotonicClock
+from jetsight.datasets.dataset import FeatureMap
+from jetsight.engine import NDArray
 from jetsight.errors import CameraError, JetsightError, UsageError
 from jetsight.stream.frames import Frame
 from jetsight.stream.health import FrozenDetector, HealthLimits
@@ -35,6 +41,8 @@ class Camera:
         clock: the session's clock; frames are stamped with it.
         rate_hz: frames per second to replay a recording at; None for its own rate, 0 for as fast
             as they are taken, with nothing dropped. A physical camera is set to this rate.
+        state: returns the robot's state `float32 [s]`, in the order of the manifest, for a model
+            that reads one; called in the camera's thread as each frame arrives.
 
     Attributes:
         info: description of the source, once started.
@@ -48,13 +56,19 @@ class Camera:
     """
 
     def __init__(
-        self, source: Source, *, clock: Clock | None = None, rate_hz: float | None = None
+        self,
+        source: Source,
+        *,
+        clock: Clock | None = None,
+        rate_hz: float | None = None,
+        state: Callable[[], NDArray] | None = None,
     ) -> None:
         if rate_hz is not None and not 0 <= rate_hz <= 1000:
             raise UsageError(f"rate is {rate_hz} Hz, expected 0 (as fast as possible) to 1000")
         self._source = source
         self._clock = clock or MonotonicClock()
         self._rate_hz = rate_hz
+        self._state_of = state
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: JetsightError | None = None
@@ -69,30 +83,37 @@ class Camera:
     @classmethod
     def open(
         cls,
-        src: str,
+        src: str | Sequence[str] | Mapping[str, str],
         *,
         clock: Clock | None = None,
         rate_hz: float | None = None,
         seed: int = 0,
         policy: Policy | None = None,
+        features: FeatureMap | None = None,
+        state: Callable[[], NDArray] | None = None,
     ) -> Camera:
         """Open the camera of `src`; it starts when a session streams it.
 
         Args:
-            src: a video file, a folder of images, `/dev/videoN`, `rtsp://...`,
+            src: for a model of several cameras, one source each, by name or in its order; a video
+                file, a folder of images, `/dev/videoN`, `rtsp://...`,
                 `lerobot:FOLDER[#EPISODE]` (or just the folder of a dataset), `gym:ENV_ID`.
             clock: the session's clock.
             rate_hz: see `Camera`.
             seed: of a simulated environment.
             policy: drives a simulated environment; random held actions by default.
+            features: which features of a dataset are actions, states and frames.
+            state: see `Camera`.
 
         Raises:
             CameraError: there is no such file, folder or device.
             UsageError: `src` is none of the above.
         """
         clock = clock or MonotonicClock()
-        source = open_source(src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy)
-        return cls(source, clock=clock, rate_hz=rate_hz)
+        source = open_sources(
+            src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy, features=features
+        )
+        return cls(source, clock=clock, rate_hz=rate_hz, state=state)
 
     def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:
         """Open the source for a model and start reading; a camera starts once.
@@ -108,6 +129,8 @@ class Camera:
             raise UsageError("the camera was already streamed; open it again")
         try:
             info = self._source.start(request)
+            if self._state_of is not None:
+                info = replace(info, has_state=True)
             sources.check_start(info, request)
         # Also on KeyboardInterrupt: an opened device would stay busy.
         except BaseException:
@@ -122,11 +145,11 @@ class Camera:
         self._grid = TickGrid(round(1e9 / request.camera_hz), 1e9 / native_hz)
         # Only a recording that is not in real time may wait for the loop instead of dropping.
         self._slot = LatestSlot(request, lossless=not info.physical and rate == 0)
-        shape = (request.height_px, request.width_px, 3)
         limit_ns = round(HealthLimits().frozen_s * 1e9)
         # A recording or a simulator may rightly repeat its pixels; the noise of a sensor never
-        # does.
-        self._detector = FrozenDetector(shape, limit_ns) if info.physical else None
+        # does. One detector per camera, as the motion of one hides that another hangs.
+        shape, count = request.frame_shape[-3:], info.cameras if info.physical else 0
+        self._detectors = [FrozenDetector(shape, limit_ns) for _ in range(count)]
         # A daemon, because a driver may block in `read` for ever after a camera was unplugged.
         self._thread = threading.Thread(target=self._pump, name="jetsight-camera", daemon=True)
         self._thread.start()
@@ -145,6 +168,11 @@ class Camera:
         The frame is valid until the next call.
         """
         return self._slot.take(timeout_ns / 1e9)
+
+    @property
+    def unpaired(self) -> Mapping[str, int]:
+        """Frames of each of several cameras that had no partner in time; empty for one camera."""
+        return getattr(self._source, "unpaired", {})
 
     @property
     def started(self) -> bool:
@@ -253,7 +281,8 @@ class Camera:
             return  # the camera is faster than the model's: another frame is nearer to the tick
         # Counted also where the frame is rejected, so that the loop sees the gap.
         self._index += 1
-        why = sources.defect(reading.image_hwc_u8, self._request)
+        why = reading.why or sources.defect(reading.image_hwc_u8, self._request)
+        reading.state = self._state(reading)
         self._rejecting = why is not None
         if self._paced:
             self._wait_until(self._due_ns(reading.media_ns))
@@ -264,9 +293,32 @@ class Camera:
             return
         # After the wait too: a recorded frame is captured when it is delivered.
         stamp_ns = self._stamp_ns(reading)
-        if self._detector is not None and reading.image_hwc_u8 is not None:
-            self._frozen = self._detector.update(reading.image_hwc_u8, stamp_ns)
+        if self._detectors and reading.image_hwc_u8 is not None:
+            self._frozen = self._any_frozen(reading.image_hwc_u8, stamp_ns)
         self._slot.put(reading, self._index, tick, stamp_ns)
+
+    def _state(self, reading: Reading) -> NDArray | None:
+        """Return the state beside a reading, from the robot's function if there is one."""
+        wanted = (len(self._request.state_names),)
+        if wanted == (0,):
+            return None
+        state = reading.state if self._state_of is None else self._state_of()
+        if state is not None and np.shape(state) != wanted:
+            raise CameraError(
+                f"{self.info.label}: the state has the shape {list(np.shape(state))}, but the "
+                f"model reads {', '.join(self._request.state_names)}; give these, in this order"
+            )
+        return state
+
+    def _any_frozen(self, image: NDArray, stamp_ns: int) -> bool:
+        each = image if image.ndim == 4 else image[None]
+        pairs = zip(self._detectors, each, strict=True)
+        # A list: every camera is compared with its frame before, whatever the others did.
+        frozen = [detector.update(camera, stamp_ns) for detector, camera in pairs]
+        if self._request.cameras and any(frozen) and not self._frozen:
+            name = self._request.cameras[frozen.index(True)]
+            _log.warning("%s: camera %s repeats the same pixels", self.info.label, name)
+        return any(frozen)
 
     def _stamp_ns(self, reading: Reading) -> int:
         """Take the time of capture from the driver, else the time of arrival."""

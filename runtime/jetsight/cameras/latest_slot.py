@@ -18,13 +18,13 @@ _LOG_TICKS = 256  # actions kept while the loop does not take frames
 
 
 class _Buffer:
-    """One preallocated frame with room for the actions around it."""
+    """One preallocated frame with room for its state and the actions around it."""
 
-    __slots__ = ("actions", "frame", "plan")
+    __slots__ = ("actions", "frame", "plan", "state")
 
     def __init__(self, request: StreamRequest) -> None:
-        image = np.zeros((request.height_px, request.width_px, 3), np.uint8)
-        self.frame = Frame(image)
+        self.frame = Frame(np.zeros(request.frame_shape, np.uint8))
+        self.state = np.zeros(len(request.state_names), np.float32)
         self.actions = np.zeros((_LOG_TICKS, request.step_size), np.float32)
         self.plan = np.zeros((request.plan_ticks, request.step_size), np.float32)
 
@@ -60,6 +60,8 @@ class LatestSlot:
             frame.image_hwc_u8[...] = reading.image_hwc_u8  # outside the lock: 10 us per 100 kB
         frame.index, frame.tick, frame.captured_ns = index, tick, captured_ns
         frame.plan = _copied(reading.plan, back.plan)
+        # A model without a state has no room for one.
+        frame.state = _copied(reading.state, back.state) if len(back.state) else None
         with self._changed:
             # A loop, as a condition variable may wake without cause.
             while self._lossless and self._fresh and not self._closed:
@@ -115,9 +117,9 @@ class LatestSlot:
             return self._closed and not self._fresh
 
 
-def _copied(plan: NDArray | None, room: NDArray) -> NDArray | None:
-    if plan is None or len(plan) == 0:
+def _copied(values: NDArray | None, room: NDArray) -> NDArray | None:
+    if values is None or len(values) == 0:
         return None
-    count = min(len(plan), len(room))
-    room[:count] = plan[:count]
+    count = min(len(values), len(room))
+    room[:count] = values[:count]
     return room[:count]

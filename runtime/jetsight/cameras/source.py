@@ -5,14 +5,15 @@ Shapes: h, w frame size; n steps; a size of one robot action.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
+from jetsight.bundle.model_spec import frame_shape
 from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.datasets.fit import RecordingSpec
-from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
+from jetsight.datasets.names import ACTION_KEY, unnamed
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError
 from jetsight.stream.loop import FrameFeed
@@ -30,6 +31,8 @@ class StreamRequest:
         plan_ticks: upcoming actions that a forecast uses.
         step_size: a, numbers in one robot action.
         action_names: of its dimensions; if empty, only their number is compared.
+        cameras: names of the cameras of a frame, in order; empty for one without a name.
+        state_names: of the numbers the model reads beside the frame; empty without a state.
     """
 
     height_px: int
@@ -39,6 +42,8 @@ class StreamRequest:
     plan_ticks: int
     step_size: int
     action_names: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, spec: StreamSpec) -> StreamRequest:
@@ -51,13 +56,31 @@ class StreamRequest:
             plan_ticks=spec.plan_ticks,
             step_size=spec.step_size,
             action_names=spec.action_names,
+            cameras=spec.cameras,
+            state_names=spec.state_names,
         )
 
     @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of a frame: `(h, w, 3)`, or `(C, h, w, 3)` with C > 1 cameras."""
+        return frame_shape(self.cameras, self.height_px, self.width_px)
+
+    @property
     def recording_spec(self) -> RecordingSpec:
-        """Frame size, rate and actions of the recordings that fit."""
-        names = self.action_names or unnamed(ACTION_KEY, self.step_size)
-        return RecordingSpec(self.height_px, self.width_px, self.camera_hz, names)
+        """Cameras, rate, actions and state of the recordings that fit."""
+        return RecordingSpec(
+            self.height_px,
+            self.width_px,
+            self.camera_hz,
+            self.action_names or unnamed(ACTION_KEY, self.step_size),
+            cameras=self.cameras,
+            state_names=self.state_names,
+        )
+
+    @property
+    def alone(self) -> StreamRequest:
+        """The same request to the source of one of several cameras."""
+        return replace(self, cameras=(), state_names=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +94,8 @@ class SourceInfo:
         fps: its own rate; None without one (a folder of images).
         physical: a real sensor: it paces itself, may be lost and reconnected, and its noise never
             repeats exactly the same pixels.
+        cameras: number of cameras in a frame.
+        has_state: its readings have the state that the request names.
     """
 
     label: str
@@ -78,20 +103,24 @@ class SourceInfo:
     width_px: int
     fps: float | None
     physical: bool = False
+    cameras: int = 1
+    has_state: bool = False
 
 
 @dataclass(slots=True)
 class Reading:
-    """One frame of a source, with its actions.
+    """One frame of a source, with its actions and state.
 
     Args:
-        image_hwc_u8: `uint8 [h, w, 3]` RGB, unchanged by the source until the next `read`; None if
-            it could not be decoded.
+        image_hwc_u8: `uint8 [h, w, 3]` RGB, or `[C, h, w, 3]` of several cameras, unchanged by the
+            source until the next `read`; None if it could not be decoded.
         media_ns: position on the source's own time line; decides the tick.
         stamp_ns: time of capture on the session's clock; None to use the time of delivery.
         actions: `float32 [n, a]` executed since the previous reading; None if unknown.
         plan: `float32 [n, a]` that will be executed next; None if unknown.
         cut: the scene is unrelated to the one before (another episode).
+        state: `float32 [s]` of the robot, as the request names it; None if unknown.
+        why: reason for an image that is None, to follow "frame 7 "; empty if it was not decoded.
     """
 
     image_hwc_u8: NDArray | None
@@ -100,6 +129,8 @@ class Reading:
     actions: NDArray | None = None
     plan: NDArray | None = None
     cut: bool = False
+    state: NDArray | None = None
+    why: str = ""
 
 
 class Source(Protocol):
@@ -135,11 +166,12 @@ class FrameStream(FrameFeed, Protocol):
 
 
 def check_start(info: SourceInfo, request: StreamRequest) -> None:
-    """Refuse a source whose size or rate the model was not trained for.
+    """Refuse a source whose cameras, size, rate or state the model was not trained for.
 
     Raises:
         CameraError: with both values and the next step.
     """
+    _check_inputs(info, request)
     if (info.height_px, info.width_px) != (request.height_px, request.width_px):
         raise CameraError(
             f"{info.label} delivers {info.width_px}x{info.height_px} frames, but the model takes "
@@ -156,16 +188,39 @@ def check_start(info: SourceInfo, request: StreamRequest) -> None:
         )
 
 
+def _check_inputs(info: SourceInfo, request: StreamRequest) -> None:
+    wanted = max(1, len(request.cameras))
+    if info.cameras != wanted:
+        each = " ".join(f"--source {name}=..." for name in request.cameras) or "--source ..."
+        raise CameraError(
+            f"{info.label} delivers frames of {_count(info.cameras)}, but the model takes "
+            f"{_count(wanted)}{': ' + ', '.join(request.cameras) if wanted > 1 else ''}; give one "
+            f"source per camera, as in {each}, or a dataset that has them"
+        )
+    if request.state_names and not info.has_state:
+        raise CameraError(
+            f"{info.label} has no state, but the model reads {', '.join(request.state_names)} "
+            "beside every frame; stream a dataset that has it, give Camera.open a function with "
+            "state=..., or call session.step(Frame(image, state=...)) in a loop of your own"
+        )
+
+
+def _count(cameras: int) -> str:
+    return "one camera" if cameras == 1 else f"{cameras} cameras"
+
+
 def defect(image: NDArray | None, request: StreamRequest) -> str | None:
     """Describe why a frame must not reach the encoder; None for a valid one."""
     if image is None:
         return "could not be decoded"
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         return f"is {getattr(image, 'dtype', type(image).__name__)}, expected uint8"
-    expected = (request.height_px, request.width_px, 3)
-    if image.shape != expected:
-        return f"is {list(image.shape)}, expected {list(expected)}"
-    # A maximum allocates nothing, and real darkness has noise.
-    if int(image.max()) == 0:
-        return "is all black, as from a covered lens or a lost cable"
+    if image.shape != request.frame_shape:
+        return f"is {list(image.shape)}, expected {list(request.frame_shape)}"
+    # One after the other: the light of one camera must not hide that another is covered.
+    for index, camera in enumerate(image if image.ndim == 4 else image[None]):
+        # A maximum allocates nothing, and real darkness has noise.
+        if int(camera.max()) == 0:
+            where = f" of camera {request.cameras[index]!r}" if image.ndim == 4 else ""
+            return f"is all black{where}, as from a covered lens or a lost cable"
     return None

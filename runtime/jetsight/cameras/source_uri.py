@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jetsight.cameras.source import Source
 from jetsight.clock import Clock
+from jetsight.datasets.dataset import FeatureMap
+from jetsight.datasets.open import detect_format
 from jetsight.errors import CameraError, UsageError
 
 if TYPE_CHECKING:
     from jetsight.cameras.gym import Policy
 
+_NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)")
 _KINDS = (
     "a video file, a folder of images, /dev/videoN, rtsp://HOST/..., lerobot:FOLDER[#EPISODE] "
     "or gym:ENV_ID"
@@ -26,6 +31,7 @@ def open_source(
     rate_hz: float | None = None,
     seed: int = 0,
     policy: Policy | None = None,
+    features: FeatureMap | None = None,
 ) -> Source:
     """Make the source of `src` without starting it; see `Camera.open`.
 
@@ -40,17 +46,74 @@ def open_source(
 
         return GymSource(rest, seed=seed, policy=policy)
     if scheme == "lerobot":
-        return _episodes(rest)
+        return _episodes(rest, features)
     if scheme in ("rtsp", "rtsps"):
         from jetsight.cameras.physical import RtspSource
 
         return RtspSource(src, clock=clock)
     if "://" in src:
         raise UsageError(f"cannot stream {src!r}: {scheme}:// is not supported; give {_KINDS}")
-    return _path(src, clock, rate_hz)
+    return _path(src, clock, rate_hz, features)
 
 
-def _path(src: str, clock: Clock, rate_hz: float | None) -> Source:
+def open_sources(
+    src: str | Sequence[str] | Mapping[str, str],
+    *,
+    clock: Clock,
+    rate_hz: float | None = None,
+    seed: int = 0,
+    policy: Policy | None = None,
+    features: FeatureMap | None = None,
+) -> Source:
+    """Make the source of `src`, or one of several cameras; see `Camera.open`.
+
+    Raises:
+        CameraError: see `open_source`.
+        UsageError: likewise, or a simulator among several sources.
+    """
+    if isinstance(src, (str, os.PathLike)):
+        return open_source(
+            src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy, features=features
+        )
+    texts = src.values() if isinstance(src, Mapping) else src
+    for text in texts:
+        if os.fspath(text).startswith("gym:"):
+            raise UsageError(
+                f"{text} cannot be one of several sources, as each would simulate a world of its "
+                "own; give it alone, it delivers all its cameras"
+            )
+    from jetsight.cameras.several import SeveralSources
+
+    opened = [open_source(each, clock=clock, rate_hz=rate_hz, features=features) for each in texts]
+    if isinstance(src, Mapping):
+        return SeveralSources(dict(zip(src, opened, strict=True)), clock)
+    return SeveralSources(opened, clock) if len(opened) > 1 else opened[0]
+
+
+def named_sources(texts: Sequence[str]) -> str | Sequence[str] | Mapping[str, str]:
+    """Parse the `--source` options of a command: `SRC`, or `NAME=SRC` for each camera by name.
+
+    Raises:
+        UsageError: only some have a name, or a name is repeated.
+
+    Example:
+        >>> named_sources(["front=/dev/video0", "wrist=/dev/video2"])
+        {'front': '/dev/video0', 'wrist': '/dev/video2'}
+    """
+    # A file may have such a name itself.
+    parts = [None if os.path.exists(text) else _NAMED.fullmatch(text) for text in texts]
+    if not any(parts):
+        return texts[0] if len(texts) == 1 else texts
+    names = [part[1] for part in parts if part is not None]
+    if len(names) != len(texts) or len(set(names)) != len(names):
+        raise UsageError(
+            f"--source {' --source '.join(texts)} is not usable; name every camera once, as in "
+            "--source front=/dev/video0 --source wrist=/dev/video2, or none of them"
+        )
+    return {part[1]: part[2] for part in parts if part is not None}
+
+
+def _path(src: str, clock: Clock, rate_hz: float | None, features: FeatureMap | None) -> Source:
     if src.startswith("/dev/"):
         from jetsight.cameras.physical import DeviceSource
 
@@ -58,8 +121,8 @@ def _path(src: str, clock: Clock, rate_hz: float | None) -> Source:
     # From the right, because a folder's name may hold a # as well.
     path, (folder, _, episode) = Path(src), src.rpartition("#")
     # Before the plain folder: a dataset is one, too.
-    if _is_dataset(path) or (episode.isdecimal() and _is_dataset(Path(folder))):
-        return _episodes(src)
+    if detect_format(path) or (episode.isdecimal() and detect_format(Path(folder))):
+        return _episodes(src, features)
     if path.is_dir():
         from jetsight.cameras.images import ImageFolderSource
 
@@ -71,16 +134,12 @@ def _path(src: str, clock: Clock, rate_hz: float | None) -> Source:
     raise CameraError(f"there is no camera or file {src!r}; give {_KINDS}")
 
 
-def _episodes(text: str) -> Source:
+def _episodes(text: str, features: FeatureMap | None) -> Source:
     from jetsight.cameras.lerobot import EpisodeSource
 
     folder, mark, episode = text.rpartition("#")
     if not mark:
-        return EpisodeSource(Path(text), None)
+        return EpisodeSource(Path(text), None, features)
     if not episode.isdecimal():
         raise UsageError(f"episode {episode!r} in {text!r} is not a number; write FOLDER#3")
-    return EpisodeSource(Path(folder), int(episode))
-
-
-def _is_dataset(path: Path) -> bool:
-    return (path / "meta" / "info.json").is_file()
+    return EpisodeSource(Path(folder), int(episode), features)

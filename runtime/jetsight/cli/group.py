@@ -25,6 +25,7 @@ Exit codes:
   9  training stopped: the representation collapsed
   10 a backend cannot load or run a graph
   11 imagine: there is no plan, for the reason printed
+  12 data check: errors that block training, listed on the page
   130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
 """
 
@@ -38,6 +39,7 @@ class _Lazy:
 # In the order of work, not of the alphabet.
 COMMANDS = {
     "collect": _Lazy("jetsight_train.cli.collect:collect", "Record a robot into a dataset."),
+    "data": _Lazy("jetsight_train.cli.data:data", "Check recorded data, or convert it."),
     "train": _Lazy("jetsight_train.cli.train:train", "Train a world model from a recipe."),
     "report": _Lazy("jetsight_train.cli.report:report", "Write the model card of a checkpoint."),
     "targets": _Lazy("jetsight_compile.cli.targets:targets", "Show what can be compiled for."),

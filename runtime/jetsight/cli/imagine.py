@@ -14,6 +14,7 @@ import click
 import numpy as np
 
 from jetsight.bundle.planner_spec import MOST_ITERATIONS
+from jetsight.cli.dataset_options import dataset_options
 from jetsight.cli.table import fields, table
 from jetsight.plan_report.report import PlanReport, as_json
 from jetsight.planning.plan import BROKEN_COST, PlanReason
@@ -27,11 +28,12 @@ _WHY = {
     PlanReason.ALL_INVALID: "no candidate has a finite cost; try another --family",
     PlanReason.GOAL_NOT_FINITE: "the goal's latent is not finite; try another --family",
     PlanReason.LATENT_NOT_FINITE: "a latent of the frames is not finite; try another --family",
+    PlanReason.STATE_UNKNOWN: "the state beside this frame is no finite number; give another",
     PlanReason.ACTIONS_UNKNOWN: "the actions before this frame were not recorded",
     PlanReason.ENGINE_FAILED: "the engine failed; see: jetsight doctor",
     PlanReason.PLAN_REFUSED: "the result is not finite or violates the limits",
 }
-_FRAME = "an image, or DATASET#EPISODE:TICK for a recorded tick"
+_FRAME = "an image, IMG,IMG of several cameras, or DATASET#EPISODE:TICK for a recorded tick"
 
 
 @click.command(short_help="Plan actions towards a goal, once.")
@@ -54,6 +56,8 @@ _FRAME = "an image, or DATASET#EPISODE:TICK for a recorded tick"
 @click.option(
     "--last-action", metavar="X,Y", help="Action held until now.  [default: the neutral one]"
 )
+@click.option("--state", metavar="X,Y", help="State beside images, for a model that reads one.")
+@click.option("--goal-state", metavar="X,Y", help="State beside the image of --goal.")
 @click.option("--planner", metavar="NAME", help="Graph to plan with.  [default: the first]")
 @click.option(
     "--iterations",
@@ -72,6 +76,7 @@ _FRAME = "an image, or DATASET#EPISODE:TICK for a recorded tick"
 @click.option("--high", metavar="X,Y", help="Largest action.")
 @click.option("--no-constraint", is_flag=True, help="Plan without the bundle's hazards.")
 @click.option("--resize", is_flag=True, help="Resize frames of another size than the model's.")
+@dataset_options
 @click.option(
     "--library",
     type=click.Path(path_type=Path),

@@ -12,7 +12,9 @@ from typing import Any, TextIO
 
 import click
 
+from jetsight.cli.dataset_options import dataset_options
 from jetsight.cli.table import table
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.stream.frames import Forecast
 from jetsight.terminal import TerminalLine
 
@@ -24,10 +26,13 @@ _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surpris
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
     "--source",
+    "sources",
     required=True,
+    multiple=True,
     help="A video file, a folder of images, /dev/videoN, rtsp://..., lerobot:FOLDER[#EPISODE] or "
-    "gym:ENV_ID.",
+    "gym:ENV_ID. For a model of several cameras once per camera: NAME=SRC, or in its order.",
 )
+@dataset_options
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option(
     "--rate",
@@ -44,7 +49,8 @@ _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surpris
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def run(
     bundle: Path,
-    source: str,
+    sources: tuple[str, ...],
+    features: FeatureMap,
     frames: int | None,
     rate_hz: float | None,
     out: Path | None,
@@ -60,9 +66,11 @@ def run(
     read it with jetsight.stream.jsonl.read.
     """
     from jetsight.cameras import Camera
+    from jetsight.cameras.source_uri import named_sources
     from jetsight.session import Session
 
-    camera = Camera.open(source, rate_hz=rate_hz, seed=seed)
+    source = ", ".join(sources)
+    camera = Camera.open(named_sources(sources), rate_hz=rate_hz, seed=seed, features=features)
     with Session.open(bundle, backend, family, threads=threads) as session:
         stream = session.stream(camera, frames=frames)
         try:
@@ -72,8 +80,12 @@ def run(
                     show(forecast)
         finally:
             if camera.started:  # a source that never opened has no summary
-                rejected = {"rejected": camera.rejected, "last_defect": camera.last_defect}
-                summary = {"source": source, **session.summary(), **rejected}
+                lost = {
+                    "rejected": camera.rejected,
+                    "last_defect": camera.last_defect,
+                    "unpaired": dict(camera.unpaired),
+                }
+                summary = {"source": source, **session.summary(), **lost}
                 click.echo(json.dumps(summary) if as_json else "\n".join(describe(summary)))
 
 
@@ -94,6 +106,9 @@ def describe(summary: dict[str, Any]) -> Iterator[str]:
     )
     if summary["rejected"]:
         yield f"{summary['rejected']} rejected, the last because {summary['last_defect']}"
+    unpaired = [f"{name} {count}" for name, count in summary.get("unpaired", {}).items() if count]
+    if unpaired:
+        yield f"frames without a partner in time: {', '.join(unpaired)}"
     rows = [
         (name, *(f"{summary[name][key]:.3f}" for key in ("p50", "p99", "max")))
         for name in _MEASURED

@@ -33,6 +33,7 @@ from jetsight.plan_report.style import (
     SKY,
     note,
 )
+from jetsight.plan_report.tiles import side_by_side
 from jetsight.planning.plan import BROKEN_COST
 from jetsight.storage import atomic
 
@@ -307,6 +308,7 @@ def _strip_title(figure: Any, report: PlanReport, has_library: bool) -> None:
 
 
 def _panel(axis: Any, image: NDArray, title: str, below: str, color: str) -> None:
+    image = side_by_side(image)
     axis.imshow(image, interpolation="nearest" if max(image.shape) < 64 else "antialiased")
     axis.set(xticks=[], yticks=[], anchor="N")
     axis.set_title(title, loc="center", color=color, fontsize=8.5)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.dataset import RecordedDataset
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import DataError
-from jetsight.plan_report.start import frames_at
+from jetsight.plan_report.start import frames_at, states_of
 
 _MOST_FRAMES = 2000  # to encode; neighbours of neighbours look alike
 
@@ -64,13 +64,14 @@ class FrameIndex:
 
 
 def build_library(
-    data: LeRobotDataset,
+    data: RecordedDataset,
     encode: Engine,
     scale: NDArray,
     *,
     among: Collection[int] | None = None,
     without: Collection[int] = (),
     most: int | None = _MOST_FRAMES,
+    state_names: Sequence[str] = (),
     progress: Callable[[int], None] = lambda frames: None,
 ) -> FrameIndex:
     """Encode frames of a dataset, evenly thinned out to at most `most`.
@@ -83,6 +84,7 @@ def build_library(
         without: episodes to leave out: a frame next to the start or the goal would look right
             whatever the model does.
         most: frames to encode; None for all.
+        state_names: states that the model reads beside a frame, in its order.
         progress: called after each episode with the number of frames read.
 
     Raises:
@@ -94,9 +96,12 @@ def build_library(
     stride = -(-total // (most or total))
     rows, places = [], []
     for episode in episodes:
+        states = states_of(data, episode, state_names) if state_names else None
         for tick, frame in enumerate(data.frames(episode)):
             if tick % stride == 0:
                 encode.inputs["frame_hwc_u8"].write(frame)
+                if states is not None:
+                    encode.inputs["state"].write(states[tick])
                 encode.run()
                 # The view is overwritten by the next run.
                 rows.append(encode.outputs["z"].read().copy())
@@ -106,7 +111,7 @@ def build_library(
 
 
 def library_episodes(
-    data: LeRobotDataset, without: Collection[int] = (), among: Collection[int] | None = None
+    data: RecordedDataset, without: Collection[int] = (), among: Collection[int] | None = None
 ) -> list[int]:
     """Episodes `among` those named, or of all, that are not in `without`.
 
@@ -123,8 +128,8 @@ def library_episodes(
     return episodes
 
 
-def pictures(data: LeRobotDataset, neighbours: Sequence[Neighbour]) -> list[NDArray]:
-    """Read the frames `[h, w, 3]` of neighbours again; keeping all of them would fill memory."""
+def pictures(data: RecordedDataset, neighbours: Sequence[Neighbour]) -> list[NDArray]:
+    """Read the frames of neighbours again; keeping all of them would fill memory."""
     wanted: dict[int, set[int]] = {}
     for each in neighbours:
         wanted.setdefault(each.episode, set()).add(each.tick)

@@ -6,9 +6,9 @@ Shapes: h, w frame size, D latent size, H horizon, a size of one robot action.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,9 @@ from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.bundle.runtime_spec import PlanSpec
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.cameras.source import StreamRequest
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
+from jetsight.datasets.open import open_for
 from jetsight.engine import Engine, NDArray
 from jetsight.errors import CameraError, UsageError
 from jetsight.plan_report.figure import FigureImages
@@ -27,6 +29,7 @@ from jetsight.plan_report.start import EpisodeTick, Slides, Start, StartReader, 
 from jetsight.planning.goal import Goal, PlanRequest
 from jetsight.planning.limits import Limits
 from jetsight.session import Session
+from jetsight.stream.forecaster import write_frame
 
 Progress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
@@ -41,6 +44,8 @@ class OfflinePlanArgs:
         targets: `NAME=VALUE` of the probe.
         history: images before `frame`.
         last_action: `X,Y` held until now.
+        state: `X,Y` beside `frame`, for a model that reads a state.
+        goal_state: `X,Y` beside `goal`.
         planner: name of a graph.
         iterations: exactly so many.
         budget_ms: deadline.
@@ -61,6 +66,8 @@ class OfflinePlanArgs:
     targets: Sequence[str] = ()
     history: Sequence[str] = ()
     last_action: str | None = None
+    state: str | None = None
+    goal_state: str | None = None
     planner: str | None = None
     iterations: int | None = None
     budget_ms: float | None = None
@@ -74,13 +81,14 @@ class OfflinePlanArgs:
     backend: str | None = None
     family: str | None = None
     threads: int | None = None
+    features: FeatureMap = field(default_factory=FeatureMap)
 
 
 @dataclass(frozen=True)
 class _Library:
     """Dataset to illustrate the path with, and its episodes that would flatter the model."""
 
-    data: LeRobotDataset
+    data: RecordedDataset
     without: set[int]
 
 
@@ -103,7 +111,7 @@ def plan_once(
     """
     # Without a family, since frames and options are checked before an engine is chosen.
     spec = PlanSpec.from_manifest(bundle.manifest)
-    reader = StartReader(spec.stream, args.resize)
+    reader = StartReader(spec.stream, args.resize, features=args.features)
     request, start = _read(args, spec, reader)
     library = _library(args, spec)
     with Session.open(bundle, args.backend, args.family, threads=args.threads) as session:
@@ -142,9 +150,8 @@ def _read(args: OfflinePlanArgs, spec: PlanSpec, reader: StartReader) -> tuple[P
     if args.goal is None and not targets:
         raise UsageError("there is no goal; give an image with --goal or values with --probe-goal")
     start = _start(args, spec, reader)
-    image = None if args.goal is None else reader.frame(args.goal)
     request = PlanRequest(
-        goal=Goal(image_hwc_u8=image, targets=targets),
+        goal=_goal(args, spec, reader, targets),
         deadline_ms=args.budget_ms,
         planner=args.planner,
         iterations=args.iterations,
@@ -156,14 +163,26 @@ def _read(args: OfflinePlanArgs, spec: PlanSpec, reader: StartReader) -> tuple[P
     return request, start
 
 
+def _goal(
+    args: OfflinePlanArgs, spec: PlanSpec, reader: StartReader, targets: Mapping[str, float]
+) -> Goal:
+    state = _vector(args.goal_state, spec.stream.state_names, "--goal-state")
+    if args.goal is None:
+        if state is not None:
+            raise UsageError("--goal-state is given without --goal; give the image it belongs to")
+        return Goal(targets=targets)
+    state = reader.state(args.goal, state, "--goal-state")
+    return Goal(image_hwc_u8=reader.frame(args.goal), targets=targets, state=state)
+
+
 def _start(args: OfflinePlanArgs, spec: PlanSpec, reader: StartReader) -> Start:
     place = parse(args.frame)
     last = _vector(args.last_action, spec.names, "--last-action")
     if isinstance(place, EpisodeTick):
-        if args.history or last is not None:
+        if args.history or last is not None or args.state is not None:
             raise UsageError(
-                f"{place} is recorded together with its history and actions; leave out --history "
-                "and --last-action"
+                f"{place} is recorded together with its history, actions and state; leave out "
+                "--history, --last-action and --state"
             )
         return reader.recorded(place)
     if last is not None and not ((spec.low <= last) & (last <= spec.high)).all():
@@ -171,13 +190,16 @@ def _start(args: OfflinePlanArgs, spec: PlanSpec, reader: StartReader) -> Start:
             f"--last-action is {args.last_action}, which is outside the robot's bounds "
             f"{spec.low.tolist()} to {spec.high.tolist()}"
         )
-    return reader.still(args.frame, args.history, last)
+    state = _vector(args.state, spec.stream.state_names, "--state")
+    return reader.still(args.frame, args.history, last, state)
 
 
 def _vector(text: str | None, names: Sequence[str], option: str) -> NDArray | None:
-    """Parse one number per action dimension."""
+    """Parse one number per name."""
     if text is None:
         return None
+    if not names:
+        raise UsageError(f"{option} is {text[:200]!r}, but the model reads no such numbers")
     values = [_number(part) for part in text.split(",")]
     if len(values) != len(names) or not np.isfinite(values).all():
         raise UsageError(
@@ -213,7 +235,8 @@ def _number(text: str) -> float:
 def _library(args: OfflinePlanArgs, spec: PlanSpec) -> _Library | None:
     if args.library is None:
         return None
-    data, stream = LeRobotDataset.open(args.library), spec.stream
+    stream = spec.stream
+    data = open_for(args.library, StreamRequest.of(stream).recording_spec, args.features)
     if (data.height, data.width) != (stream.height_px, stream.width_px):
         raise CameraError(
             f"{data.path} has frames of {data.width}x{data.height} px, but the model takes "
@@ -225,7 +248,7 @@ def _library(args: OfflinePlanArgs, spec: PlanSpec) -> _Library | None:
     return library
 
 
-def _own_episodes(args: OfflinePlanArgs, data: LeRobotDataset) -> set[int]:
+def _own_episodes(args: OfflinePlanArgs, data: RecordedDataset) -> set[int]:
     """List the episodes of the library that the start or the goal is taken from."""
     places = [parse(text) for text in (args.frame, args.goal) if text]
     return {
@@ -275,13 +298,21 @@ def _look(
         return report
     with closing(encode()) as engine:
         if image is not None:
-            engine.inputs["frame_hwc_u8"].write(np.ascontiguousarray(image))
+            goal, stream = report.request.goal, report.spec.stream
+            write_frame(stream, engine, np.ascontiguousarray(image), goal.state)
             engine.run()
             report = replace(report, z_goal=engine.outputs["z"].read().copy())
         if library is None or path is None:
             return report
         data, without = library.data, library.without
-        episodes, scale = library_episodes(data, without), report.spec.stream.latent_std
+        episodes, stream = library_episodes(data, without), report.spec.stream
         with progress(sum(data.episode_lengths[i] for i in episodes)) as done:
-            known = build_library(data, engine, scale, without=without, progress=done)
+            known = build_library(
+                data,
+                engine,
+                stream.latent_std,
+                without=without,
+                state_names=stream.state_names,
+                progress=done,
+            )
         return replace(report, neighbours=known.nearest(path))

@@ -17,8 +17,9 @@ from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.images import SUFFIXES, read_image
 from jetsight.cameras.source import SourceInfo, StreamRequest, defect
 from jetsight.clock import Clock
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
 from jetsight.datasets.fit import check_dataset_fits
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.open import open_for
 from jetsight.datasets.pyav import resize
 from jetsight.engine import NDArray
 from jetsight.errors import CameraError, DataError, UsageError
@@ -52,11 +53,13 @@ class Start:
     """History of the model when a plan begins.
 
     Args:
-        frames_u8: K camera frames `[h, w, 3]`, one block apart, oldest first.
+        frames_u8: K frames `[h, w, 3]`, or `[C, h, w, 3]` of several cameras, one block apart,
+            oldest first.
         actions: `float32 [n, a]` executed before the newest frame; the last row just before it.
         tick: of the newest frame.
         kind: origin of frames and actions.
         neutral_held: the actions are the neutral one, for want of a known one.
+        states: `float32 [K, s]` beside the frames; None for a model that reads none.
     """
 
     frames_u8: tuple[NDArray, ...]
@@ -64,6 +67,7 @@ class Start:
     tick: int
     kind: StartKind
     neutral_held: bool = False
+    states: NDArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +93,20 @@ class StartReader:
         spec: of the model.
         resize: bring frames of another size to the model's, instead of refusing them.
         resized: filled with the frames that were resized.
+        features: which features of a dataset are actions, states and frames.
     """
 
     spec: StreamSpec
     resize: bool = False
     resized: list[Resized] = field(default_factory=list)
+    features: FeatureMap = field(default_factory=FeatureMap)
 
     def frame(self, text: str) -> NDArray:
-        """Read the camera frame `uint8 [h, w, 3]` of an image file or a recorded tick.
+        """Read the frame of an image file or a recorded tick.
+
+        Args:
+            text: `IMAGE`, for a model of several cameras `IMAGE,IMAGE` in its order, or
+                `DATASET#EPISODE:TICK`.
 
         Raises:
             CameraError: it is no image, or has another size than the model's frames.
@@ -104,12 +114,52 @@ class StartReader:
             UsageError: there is no such tick.
         """
         place = parse(text)
+        if isinstance(place, EpisodeTick):
+            return self._recorded(self._open(place), place, (place.tick,))[0]
+        names = self.spec.cameras
+        if len(names) < 2:
+            return self._fitting(read_image(place), text)
+        files = text.split(",")
+        if len(files) != len(names):
+            raise UsageError(
+                f"{text[:200]!r} is {len(files)} images, but the model takes {len(names)} cameras; "
+                f"give {','.join(f'{name}.png' for name in names)} in this order"
+            )
+        images = [self._sized(read_image(Path(file)), file) for file in files]
+        return self._checked(np.stack(images), text)
+
+    def state(self, text: str, given: NDArray | None, option: str) -> NDArray | None:
+        """Read the state `[s]` beside a frame; None for a model that reads none.
+
+        Args:
+            text: see `frame`.
+            given: of an option, for images.
+            option: its name, for messages.
+
+        Raises:
+            UsageError: it is missing beside an image, or given beside a recorded tick.
+        """
+        place, names = parse(text), self.spec.state_names
+        if given is not None and (not names or isinstance(place, EpisodeTick)):
+            why = "is recorded with its state" if names else "is all that the model reads"
+            raise UsageError(f"{text[:200]!r} {why}; leave out {option}")
+        if not names or given is not None:
+            return given
         if isinstance(place, Path):
-            return self._fitting(read_image(place), str(place))
-        return self._recorded(LeRobotDataset.open(place.folder), place, (place.tick,))[0]
+            listed = ",".join(names)
+            raise UsageError(
+                f"the model reads the state {listed} beside {text[:200]!r}; add {option} {listed} "
+                "with its numbers"
+            )
+        state: NDArray = self._states(self._open(place), place, (place.tick,))[0]
+        return state
 
     def still(
-        self, frame: str, history: Sequence[str] = (), last_action: NDArray | None = None
+        self,
+        frame: str,
+        history: Sequence[str] = (),
+        last_action: NDArray | None = None,
+        state: NDArray | None = None,
     ) -> Start:
         """Read a start from images: one of a scene at rest, or K of them one block apart.
 
@@ -117,6 +167,7 @@ class StartReader:
             frame: the newest image.
             history: K - 1 images before it, oldest first; none for a scene at rest.
             last_action: `[a]` held since the oldest image; None for the neutral one.
+            state: `[s]` beside the image, for a model that reads one.
 
         Raises:
             CameraError: see `frame`.
@@ -129,6 +180,12 @@ class StartReader:
                 f"frames before --frame, {spec.action_block} ticks apart; give them oldest first, "
                 "or none for a scene at rest"
             )
+        known = self.state(frame, state, "--state")
+        if history and known is not None:
+            raise UsageError(
+                "the model reads a state beside every frame, which images of a history lack; leave "
+                "out --history for a scene at rest, or give --frame DATASET#EPISODE:TICK"
+            )
         newest = self.frame(frame)
         frames = (*(self.frame(image) for image in history), newest)
         held = spec.neutral if last_action is None else last_action
@@ -138,6 +195,7 @@ class StartReader:
             tick=before * spec.action_block,
             kind=StartKind.HISTORY if history else StartKind.AT_REST,
             neutral_held=last_action is None,
+            states=None if known is None else np.tile(known, (spec.history, 1)),
         )
 
     def recorded(self, place: EpisodeTick) -> Start:
@@ -148,7 +206,7 @@ class StartReader:
             DataError: it cannot be read.
             UsageError: there is no such tick, or too little happened before it.
         """
-        spec, data = self.spec, LeRobotDataset.open(place.folder)
+        spec, data = self.spec, self._open(place)
         self._check_robot(data)
         if place.tick < spec.span_ticks:
             raise UsageError(
@@ -165,9 +223,19 @@ class StartReader:
             actions=actions[first : place.tick],
             tick=place.tick,
             kind=StartKind.RECORDED,
+            states=self._states(data, place, ticks) if spec.state_names else None,
         )
 
-    def _check_robot(self, data: LeRobotDataset) -> None:
+    def _open(self, place: EpisodeTick) -> RecordedDataset:
+        wanted = StreamRequest.of(self.spec).recording_spec
+        return open_for(place.folder, wanted, self.features)
+
+    def _states(self, data: RecordedDataset, place: EpisodeTick, ticks: Sequence[int]) -> NDArray:
+        """Read the states `[len(ticks), s]` that the model reads."""
+        self._check_robot(data)
+        return states_of(data, place.episode, self.spec.state_names)[list(ticks)]
+
+    def _check_robot(self, data: RecordedDataset) -> None:
         wanted = StreamRequest.of(self.spec).recording_spec
         # Frames of another size are resized where the user allows it.
         wanted = replace(wanted, height_px=data.height, width_px=data.width)
@@ -177,13 +245,20 @@ class StartReader:
             raise CameraError(str(error)) from None
 
     def _recorded(
-        self, data: LeRobotDataset, place: EpisodeTick, ticks: Sequence[int]
+        self, data: RecordedDataset, place: EpisodeTick, ticks: Sequence[int]
     ) -> list[NDArray]:
         frames = frames_at(data, place.episode, ticks)
         return [self._fitting(frame, str(place)) for frame in frames]
 
-    def _fitting(self, image: NDArray, label: str) -> NDArray:
-        """Check `image`, and bring it to the model's size where that is allowed."""
+    def _fitting(self, frame: NDArray, label: str) -> NDArray:
+        """Check a frame, and bring its cameras to the model's size where that is allowed."""
+        if frame.ndim == 4:
+            frame = np.stack([self._sized(camera, label) for camera in frame])
+        else:
+            frame = self._sized(frame, label)
+        return self._checked(frame, label)
+
+    def _sized(self, image: NDArray, label: str) -> NDArray:
         spec = self.spec
         (height, width), wanted = image.shape[:2], (spec.height_px, spec.width_px)
         if (height, width) != wanted:
@@ -195,11 +270,14 @@ class StartReader:
                 )
             self.resized.append(Resized(label, width, height))
             image = resize(image, *wanted)
+        return image
+
+    def _checked(self, frame: NDArray, label: str) -> NDArray:
         # After resizing: `defect` also checks the size.
-        problem = defect(image, StreamRequest.of(spec))
+        problem = defect(frame, StreamRequest.of(self.spec))
         if problem is not None:
             raise CameraError(f"{label} {problem}; give a frame that shows the scene")
-        return image
+        return frame
 
 
 def parse(text: str) -> Path | EpisodeTick:
@@ -220,8 +298,13 @@ def parse(text: str) -> Path | EpisodeTick:
     return path
 
 
-def frames_at(data: LeRobotDataset, episode: int, ticks: Sequence[int]) -> list[NDArray]:
-    """Read frames `[h, w, 3]` of an episode at ascending `ticks`.
+def states_of(data: RecordedDataset, episode: int, names: Sequence[str]) -> NDArray:
+    """Read the states `[T, s]` of an episode that a model reads, in its order."""
+    return data.rows(episode).states[:, [data.state_names.index(name) for name in names]]
+
+
+def frames_at(data: RecordedDataset, episode: int, ticks: Sequence[int]) -> list[NDArray]:
+    """Read frames of an episode at ascending `ticks`.
 
     Raises:
         DataError: the episode cannot be read.
@@ -258,7 +341,14 @@ class Slides:
 
     def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:
         """Begin; sizes were checked when the frames were read."""
-        return SourceInfo("images", request.height_px, request.width_px, request.camera_hz)
+        return SourceInfo(
+            "images",
+            request.height_px,
+            request.width_px,
+            request.camera_hz,
+            cameras=max(1, len(request.cameras)),
+            has_state=self._start.states is not None,
+        )
 
     def next(self, timeout_ns: int) -> Frame | None:
         """Return the next frame; the newest one carries all actions executed before it."""
@@ -274,6 +364,7 @@ class Slides:
             # Stamped when shown, so that no frame from a file is stale.
             captured_ns=self._clock.now_ns(),
             action_since=self._start.actions if left == 0 else None,
+            state=None if self._start.states is None else self._start.states[index],
         )
 
     @property

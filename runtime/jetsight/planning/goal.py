@@ -1,6 +1,6 @@
 """Goals, and the request that carries one through a planning call.
 
-Shapes: h x w camera frame, D latent size.
+Shapes: h x w camera frame, C cameras, s state size, D latent size.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ class Goal:
     read there. Both may be given.
 
     Args:
-        image_hwc_u8: `uint8 [h, w, 3]` camera frame of the goal, RGB.
+        image_hwc_u8: `uint8 [h, w, 3]` camera frame of the goal, RGB; `[C, h, w, 3]` of several.
         z: `float32 [D]` its latent, where that is known already.
         targets: value by quantity; an angle in radians stands for its cosine and sine.
+        state: `float32 [s]` of the robot at the goal, beside the image, for a model that reads one.
 
     Example:
         >>> session.imagine(Goal.probe(block_x=300.0, block_angle=math.pi / 4))
@@ -37,11 +38,20 @@ class Goal:
     image_hwc_u8: NDArray | None = None
     z: NDArray | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
+    state: NDArray | None = None
 
     @classmethod
-    def image(cls, frame_hwc_u8: NDArray, **targets: float) -> Goal:
-        """Make a goal that looks like a camera frame `uint8 [h, w, 3]`."""
-        return cls(image_hwc_u8=frame_hwc_u8, targets=targets)
+    def image(
+        cls, frame_hwc_u8: NDArray, state: NDArray | None = None, /, **targets: float
+    ) -> Goal:
+        """Make a goal that looks like a frame, with the robot in the given state.
+
+        Args:
+            frame_hwc_u8: `uint8 [h, w, 3]`, or `[C, h, w, 3]` of several cameras.
+            state: `float32 [s]`, for a model that reads one.
+            targets: value by quantity.
+        """
+        return cls(image_hwc_u8=frame_hwc_u8, targets=targets, state=state)
 
     @classmethod
     def latent(cls, z: NDArray, **targets: float) -> Goal:
@@ -66,7 +76,7 @@ class Goal:
             return cls.probe(value)
         # The number of axes tells image and latent apart; sizes are compared once the model is
         # known.
-        if isinstance(value, np.ndarray) and value.ndim == 3:
+        if isinstance(value, np.ndarray) and value.ndim in (3, 4):
             return cls.image(value)
         if isinstance(value, np.ndarray) and value.ndim == 1:
             return cls.latent(value)

@@ -25,6 +25,7 @@ from jetsight.planning.noise import Noise
 from jetsight.planning.plan import Plan, PlanReason
 from jetsight.planning.planner import Planner
 from jetsight.planning.time_budget import GraphTime, PlannerChoice, TimesFile, choose, percentiles
+from jetsight.stream.forecaster import write_frame
 from jetsight.stream.loop import StreamState
 
 _MEASURED_RUNS = 10  # so few that their 99th percentile is the slowest one
@@ -66,6 +67,7 @@ class PlannerPool:
         self._used: Planner | None = None
         self._times: tuple[GraphTime, ...] = ()
         self._goal_image: NDArray | None = None  # a copy of the last one, to encode it once
+        self._goal_state: NDArray = np.zeros(0, np.float32)  # beside it
         self._goal_z: NDArray | None = None
 
     @property
@@ -205,23 +207,37 @@ class PlannerPool:
 
     def _set_goal(self, planner: Planner, goal: Goal) -> PlanReason | None:
         try:
-            z = goal.z if goal.image_hwc_u8 is None else self._encoded(goal.image_hwc_u8)
+            image = goal.image_hwc_u8
+            z = goal.z if image is None else self._encoded(image, goal.state)
         # A fault of the running robot ends in a plan with its reason, only wrong calls raise.
         except EngineError:
             return PlanReason.ENGINE_FAILED
         return planner.inputs.set_goal_latent(z)
 
-    def _encoded(self, image: NDArray) -> NDArray:
-        """Return the latent `[D]` of a goal image; the same image is encoded once."""
+    def _encoded(self, image: NDArray, state: NDArray | None) -> NDArray:
+        """Return the latent `[D]` of a goal image; the same image and state are encoded once."""
         # By content: the caller may hand in an equal copy, or change its own array in place.
-        if self._goal_image is None or not np.array_equal(self._goal_image, image):
-            self._encode.inputs["frame_hwc_u8"].write(np.ascontiguousarray(image))
-            self._encode.run()
-            # The engine's view is overwritten by the next camera frame, which it encodes as well.
-            self._goal_z = self._encode.outputs["z"].read().copy()
-            self._goal_image = image.copy()
+        given = np.array(() if state is None else state, np.float32)
+        if (
+            self._goal_image is None
+            or not np.array_equal(self._goal_image, image)
+            or not np.array_equal(self._goal_state, given)
+        ):
+            self._goal_z = self._encode_goal(image, given)
+            self._goal_image, self._goal_state = image.copy(), given
         assert self._goal_z is not None
         return self._goal_z
+
+    def _encode_goal(self, image: NDArray, state: NDArray) -> NDArray:
+        assert self._planning is not None  # a pool without planners has refused the call
+        stream = self._planning.spec.stream
+        if not write_frame(stream, self._encode, np.ascontiguousarray(image), state):
+            # Measured like a frame: a state that is not finite ends in a plan with its reason.
+            return np.full(stream.latent_size, np.nan, np.float32)
+        self._encode.run()
+        # The engine's view is overwritten by the next camera frame, which it encodes as well.
+        z: NDArray = self._encode.outputs["z"].read().copy()
+        return z
 
 
 def _engines(planning: Planning, planner: PlannerSpec, undo: ExitStack) -> list[Engine]:

@@ -52,16 +52,34 @@ def _check_goal(goal: Goal, stream: StreamSpec) -> None:
     if goal.image_hwc_u8 is not None and goal.z is not None:
         raise UsageError("the goal has both an image and a latent; give one of them")
     if goal.image_hwc_u8 is not None:
-        image, wanted = goal.image_hwc_u8, (stream.height_px, stream.width_px, 3)
+        image, wanted = goal.image_hwc_u8, stream.frame_shape
         if image.shape != wanted or image.dtype != np.uint8:
             raise UsageError(
                 f"the goal image is {image.dtype} {list(image.shape)}, but the model takes "
                 f"uint8 {list(wanted)}; take it with the same camera, or crop and resize it"
             )
+    _check_goal_state(goal, stream.state_names)
     if goal.z is not None and goal.z.shape != (stream.latent_size,):
         raise UsageError(
             f"the goal latent has the shape {list(goal.z.shape)}, but the model's latents have "
             f"{[stream.latent_size]}"
+        )
+
+
+def _check_goal_state(goal: Goal, names: Sequence[str]) -> None:
+    state, size = goal.state, len(names)
+    if goal.image_hwc_u8 is not None and names and state is None:
+        listed = ", ".join(names)
+        raise UsageError(
+            f"the model reads the state {listed} beside a frame, so a goal image needs the state "
+            f"at the goal: Goal.image(frame, np.array([{listed}], np.float32)); or give a latent "
+            "or target values"
+        )
+    if state is not None and (goal.image_hwc_u8 is None or np.shape(state) != (size,)):
+        raise UsageError(
+            f"the goal has a state of shape {list(np.shape(state))}, but the model reads "
+            f"{f'{size} numbers' if size else 'no state'} beside a goal image; leave it out, or "
+            "give what the model reads"
         )
 
 

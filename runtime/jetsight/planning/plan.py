@@ -27,6 +27,7 @@ class PlanReason(str, Enum):
     HISTORY_GAP = "history_gap"  # a frame of the evenly spaced history never arrived
     ACTIONS_UNKNOWN = "actions_unknown"  # the actions between those frames were not reported
     FRAME_STALE = "frame_stale"  # the newest frame is too old to plan from
+    STATE_UNKNOWN = "state_unknown"  # the model reads a state that the newest frame came without
     LATENT_NOT_FINITE = "latent_not_finite"
     GOAL_NOT_FINITE = "goal_not_finite"
     DEADLINE = "deadline"  # shorter than one iteration, and no plan before that could be handed on
@@ -44,6 +45,7 @@ OF_HISTORY = {
     Reason.WARMING_UP: PlanReason.WARMING_UP,
     Reason.HISTORY_GAP: PlanReason.HISTORY_GAP,
     Reason.ACTIONS_UNKNOWN: PlanReason.ACTIONS_UNKNOWN,
+    Reason.STATE_UNKNOWN: PlanReason.STATE_UNKNOWN,
     Reason.LATENT_NOT_FINITE: PlanReason.LATENT_NOT_FINITE,
 }
 

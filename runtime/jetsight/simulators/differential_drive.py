@@ -33,9 +33,7 @@ WHEEL_M = (0.07, 0.04)  # half the length of a wheel, and its width inside the b
 PILLARS = ((0.62, 0.66, 0.13), (1.42, 0.50, 0.10), (1.30, 1.34, 0.15), (0.48, 1.50, 0.09))
 SIZE_PX = 96
 # At a place of the goal, as it is turned there; a formula of `jetsight eval --success`.
-SUCCESS = (
-    "hypot(x - goal_x, y - goal_y) < 0.1 and abs(angle(heading - goal_heading)) < radians(20)"
-)
+SUCCESS = "hypot(x - goal_x, y - goal_y) < 0.1 and abs(angle(heading - goal_heading)) < radians(20)"
 
 _FLOOR, _WALL, _PILLAR = (236, 233, 226), (66, 70, 78), (120, 126, 134)
 _BODY, _FRONT, _WHEEL = (24, 78, 168), (244, 132, 24), (20, 22, 26)

@@ -28,7 +28,8 @@ class Forecaster:
 
     Args:
         spec: sizes and statistics of the model.
-        encode: engine with input `frame_hwc_u8` and output `z`.
+        encode: engine with inputs `frame_hwc_u8` and, for a model that reads one, `state`, and
+            output `z`.
         forecast: engine with inputs `z_hist`, `a_hist`, `actions` and output `z_future`.
         clock: the session's clock, for the engine times.
 
@@ -60,6 +61,7 @@ class Forecaster:
         self._error = np.zeros(d, np.float32)
         self._scale = (1.0 / spec.latent_std).astype(np.float32)
         self.encode_ns = self.forecast_ns = 0
+        self._no_latent = Reason.LATENT_NOT_FINITE  # why `z` is not finite, where it is not
 
     @property
     def resets(self) -> int:
@@ -80,14 +82,19 @@ class Forecaster:
 
     def encode(self, frame: Frame) -> Reason | None:
         """Compute `z`; a latent that is not finite enters no history."""
-        self._encode.inputs["frame_hwc_u8"].write(frame.image_hwc_u8)
+        # Before the engine: a latent of an assumed state would look like any other.
+        if not write_frame(self._spec, self._encode, frame.image_hwc_u8, frame.state):
+            self.z[:] = np.nan  # a planner must not start from the latent before
+            self._no_latent = Reason.STATE_UNKNOWN
+            return self._no_latent
+        self._no_latent = Reason.LATENT_NOT_FINITE
         # The copy of the frame counts as overhead of the loop, not as time of the engine.
         start_ns = self._clock.now_ns()
         self._encode.run()
         self.encode_ns = self._clock.now_ns() - start_ns
         self._encode.outputs["z"].read(self.z)
         if not _finite(self.z):
-            return Reason.LATENT_NOT_FINITE
+            return self._no_latent
         # A broken latent leaves its tick empty, so the histories over it are refused.
         self._latents.put(frame.tick, self.z)
         return None
@@ -150,7 +157,7 @@ class Forecaster:
             is known. Unknown actions in between are `ACTIONS_UNKNOWN`.
         """
         if not _finite(self.z):
-            return Reason.LATENT_NOT_FINITE, False
+            return self._no_latent, False
         # `window` leaves rows that are not known as they are.
         a_last[:] = self._spec.neutral
         known = self._actions.window(tick - 1, a_last) == 0
@@ -219,6 +226,26 @@ def _finite(values: NDArray) -> bool:
     return math.isfinite(float(np.dot(flat, flat)))
 
 
+def write_frame(
+    spec: StreamSpec, encode: Engine, image_hwc_u8: NDArray, state: NDArray | None
+) -> bool:
+    """Write a frame, and the state of a model that reads one, to the inputs of `encode`.
+
+    Returns:
+        False if the state is missing or not finite; then nothing may be run.
+
+    Raises:
+        EngineError: an array has another shape or type.
+    """
+    if spec.state_names:
+        given = None if state is None else np.asarray(state, np.float32)
+        if given is None or not _finite(given):
+            return False
+        encode.inputs["state"].write(given)
+    encode.inputs["frame_hwc_u8"].write(image_hwc_u8)
+    return True
+
+
 def check_engines(spec: StreamSpec, encode: Engine, forecast: Engine) -> None:
     """Compare the arrays of both engines with the manifest, once.
 
@@ -227,14 +254,15 @@ def check_engines(spec: StreamSpec, encode: Engine, forecast: Engine) -> None:
     """
     k, h, d = spec.history, spec.horizon, spec.latent_size
     size = spec.action_block * spec.step_size
-    frame = (spec.height_px, spec.width_px, 3)
     wanted: list[tuple[str, Mapping[str, Array], str, tuple[int, ...], type]] = [
-        ("encode", encode.inputs, "frame_hwc_u8", frame, np.uint8),
+        ("encode", encode.inputs, "frame_hwc_u8", spec.frame_shape, np.uint8),
         ("encode", encode.outputs, "z", (d,), np.float32),
         ("forecast", forecast.inputs, "z_hist", (k, d), np.float32),
         ("forecast", forecast.inputs, "actions", (h, size), np.float32),
         ("forecast", forecast.outputs, "z_future", (h, d), np.float32),
     ]
+    if spec.state_names:
+        wanted.append(("encode", encode.inputs, "state", (len(spec.state_names),), np.float32))
     if k > 1:
         wanted.append(("forecast", forecast.inputs, "a_hist", (k - 1, size), np.float32))
     for graph, arrays, name, shape, dtype in wanted:

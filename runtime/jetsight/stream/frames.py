@@ -1,6 +1,6 @@
 """Input and output of the loop: `Frame`, `Forecast`, and the reasons why one is not valid.
 
-Shapes: D latent size, H horizon, n steps, a size of one robot action.
+Shapes: D latent size, H horizon, n steps, a size of one robot action, s state size.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ class Reason(str, Enum):
     HISTORY_GAP = "history_gap"  # a frame of the evenly spaced history never arrived
     ACTIONS_UNKNOWN = "actions_unknown"  # executed actions not reported; neutral ones were assumed
     PLAN_UNKNOWN = "plan_unknown"  # planned actions not reported; neutral ones were assumed
+    STATE_UNKNOWN = "state_unknown"  # the model reads a state that was not reported, or is NaN
     LATENT_NOT_FINITE = "latent_not_finite"
     FORECAST_NOT_FINITE = "forecast_not_finite"
     ENGINE_FAILED = "engine_failed"
@@ -50,10 +51,11 @@ class Mode(IntEnum):
 class Frame:
     """One camera frame, with the actions before and after it.
 
-    The image belongs to the camera and is overwritten by the second-next frame.
+    Image and state belong to the camera and are overwritten by the second-next frame.
 
     Args:
-        image_hwc_u8: `uint8 [h, w, 3]`, RGB.
+        image_hwc_u8: `uint8 [h, w, 3]`, RGB; `[C, h, w, 3]` for a model of several cameras, in the
+            order of its manifest.
         index: number the camera gave the frame; a jump means frames were lost.
         tick: position on the model's time grid (one tick = one period of the model's camera rate).
         captured_ns: when it was captured, on the session's clock.
@@ -61,6 +63,8 @@ class Frame:
             robot's units; None when they are not known.
         plan: `float32 [n, a]` actions the robot is going to execute from `tick` on; None when
             they are not known. A plan shorter than the horizon is continued with its last action.
+        state: `float32 [s]` of the robot when the image was taken, in its units, for a model that
+            reads one; None when it is not known.
     """
 
     image_hwc_u8: NDArray
@@ -69,6 +73,7 @@ class Frame:
     captured_ns: int = 0
     action_since: NDArray | None = None
     plan: NDArray | None = None
+    state: NDArray | None = None
 
 
 @dataclass(slots=True)

@@ -18,8 +18,14 @@ from jetsight.stream.summary import StreamSummary
 # Frames that wait for the loop are late only if the reader hangs.
 _UNPACED_PERIOD_NS = 1_000_000_000
 _COMPUTED = frozenset({Reason.OK, Reason.ACTIONS_UNKNOWN, Reason.PLAN_UNKNOWN})
+_NO_LATENT = frozenset({Reason.LATENT_NOT_FINITE, Reason.ENGINE_FAILED, Reason.STATE_UNKNOWN})
 _BROKEN = frozenset(
-    {Reason.LATENT_NOT_FINITE, Reason.FORECAST_NOT_FINITE, Reason.ENGINE_FAILED},
+    {
+        Reason.STATE_UNKNOWN,
+        Reason.LATENT_NOT_FINITE,
+        Reason.FORECAST_NOT_FINITE,
+        Reason.ENGINE_FAILED,
+    },
 )
 
 
@@ -180,7 +186,8 @@ class StreamLoop:
         try:
             broken = forecaster.encode(frame)
             if broken is not None:
-                self._failures = 0  # the engine did run, so failures before it are not in a row
+                if broken is not Reason.STATE_UNKNOWN:
+                    self._failures = 0  # the engine did run: failures before it are not in a row
                 return broken, None
             # Before the forecast: it may run the same engine, and leaves its result in `z_future`.
             surprise = forecaster.surprise(frame.tick)
@@ -198,7 +205,7 @@ class StreamLoop:
     ) -> Forecast:
         """Assemble the forecast of a frame from what was computed and how far to trust it."""
         forecaster = self._forecaster
-        finite = reason not in (Reason.LATENT_NOT_FINITE, Reason.ENGINE_FAILED)
+        finite = reason not in _NO_LATENT
         computed = reason in _COMPUTED
         # A broken frame keeps its own reason, which says more than its age.
         if reason is Reason.OK and self.health.is_stale(age_ns):

@@ -29,6 +29,7 @@ class Shot:
         lost: no frame comes in this period; its action counts all the same.
         tick_offset: added to the frame's tick, e.g. -5 for a time stamp that goes backwards.
         age_periods: how old the frame already is when it is delivered.
+        state: `[s]` of the robot; None when not known.
     """
 
     image_hwc_u8: NDArray | None = None
@@ -37,6 +38,7 @@ class Shot:
     lost: bool = False
     tick_offset: int = 0
     age_periods: float = 0.0
+    state: NDArray | None = None
 
 
 def shots(count: int, **facts: Any) -> list[Shot]:
@@ -139,9 +141,10 @@ class ScriptedCamera:
             captured_ns=self._due_ns(index) - round(shot.age_periods * self._period_ns),
             action_since=np.stack(self._executed) if self._executed else None,
             plan=shot.plan,
+            state=shot.state,
         )
 
     def _grey(self, index: int) -> NDArray:
-        shape = (self._request.height_px, self._request.width_px, 3)
+        shape = self._request.frame_shape
         # Two shades, or the camera would count as frozen; no zeros, which count as black.
         return np.full(shape, 100 + index % 2, np.uint8)

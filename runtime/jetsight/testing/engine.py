@@ -178,7 +178,9 @@ class FakeBackend:
             raise EngineError(f"the fake backend has no graph {name[:20]!r}; load b'encode'")
         spec = self._spec
         action_size = spec.action_block * spec.step_size
-        inputs: Arrays = {"frame_hwc_u8": ((spec.height_px, spec.width_px, 3), np.uint8)}
+        inputs: Arrays = {"frame_hwc_u8": (spec.frame_shape, np.uint8)}
+        if spec.state_names:
+            inputs = {**inputs, "state": ((len(spec.state_names),), np.float32)}
         outputs: Arrays = {"z": ((spec.latent_size,), np.float32)}
         if name == "forecast":
             inputs = {
@@ -199,7 +201,8 @@ class FakeBackend:
         return self.engines[planner.graph]
 
     def _encode(self, inputs: Mapping[str, NDArray], outputs: Mapping[str, NDArray]) -> None:
-        outputs["z"][...] = inputs["frame_hwc_u8"].mean(dtype=np.float32)
+        brightness = inputs["frame_hwc_u8"].mean(dtype=np.float32)
+        outputs["z"][...] = brightness + sum(inputs.get("state", ()))
 
     def _forecast(self, inputs: Mapping[str, NDArray], outputs: Mapping[str, NDArray]) -> None:
         brighter = inputs["actions"][:, :: self._spec.step_size].sum(axis=1)

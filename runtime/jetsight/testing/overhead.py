@@ -53,7 +53,7 @@ class _Noise:
 
     def start(self, request: StreamRequest) -> SourceInfo:
         rng = np.random.default_rng(0)
-        shape = (request.height_px, request.width_px, 3)
+        shape = request.frame_shape
         # Two pictures in turns, made in advance: the source must cost nothing. No zeros: not black.
         self._images = [rng.integers(1, 255, shape, np.uint8) for _ in range(2)]
         self._action = np.zeros((1, request.step_size), np.float32)

@@ -18,9 +18,9 @@ from helpers.runtime.live_bundle import HEIGHT, WIDTH, make_live_bundle
 
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.manifest import LatentStats, SurpriseQuantiles
+from jetsight.datasets.dataset import Episode, Rows
 from jetsight.datasets.fit import RecordingSpec
-from jetsight.datasets.lerobot import Episode, Rows
-from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
+from jetsight.datasets.names import ACTION_KEY, unnamed
 from jetsight.engine import NDArray
 from jetsight_compile.demo.forecast_images import choose_rows
 from jetsight_compile.demo.page import number, picture

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jetsight.cameras.source import Reading, StreamRequest
-from jetsight.datasets.lerobot import Episode, LeRobotDataset
+from jetsight.datasets.dataset import Episode
+from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError, UsageError
 from jetsight.testing import tiny_spec
 from jetsight_compile.demo.scenario import (

@@ -41,7 +41,7 @@ def family(exports) -> gate.FamilyUnderTest:
 
 @pytest.fixture(scope="module")
 def int8(exports, truth) -> gate.FamilyUnderTest:
-    frames = [{"frame_hwc_u8": frame} for frame in truth.frames_u8[::4]]
+    frames = truth.encode[::4]
     windows = [truth.windows.inputs(i) for i in range(0, len(truth.windows), 4)]
     exact = exact_of(exports)
     made = {

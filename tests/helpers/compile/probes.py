@@ -19,8 +19,8 @@ def samples_of(exports, kind: str, name: str, count: int = 40) -> list[dict[str,
     """Random inputs of a shared model's graph."""
     rng, size = np.random.default_rng(3), Sizes.of(exports.model(kind))
     if name == "encode":
-        shape = (size.h, size.w, 3)
-        return [{"frame_hwc_u8": rng.integers(0, 256, shape, dtype=np.uint8)} for _ in range(count)]
+        frames = rng.integers(0, 256, (count, *size.frame), dtype=np.uint8)
+        return [{"frame_hwc_u8": frame} for frame in frames]
     return [
         {
             "z_hist": rng.standard_normal((size.K, size.D)).astype(np.float32),

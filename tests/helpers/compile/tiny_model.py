@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,8 +18,10 @@ from jetsight_train.model.predictor import ConditionalBlock
 from jetsight_train.model.preprocess import whole_frame
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.objectives import ObjectiveConfig
-from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Recipe
-from jetsight_train.record import dataset, dataset_stats, episode, video
+from jetsight_train.recipe import ActionRecipe, FrameRecipe, OptimiserConfig, Recipe, StateRecipe
+from jetsight_train.record.dataset import assemble
+from jetsight_train.record.description import DatasetDescription
+from jetsight_train.record.staging import EpisodeRows, write_episode
 
 SIDE, BLOCK, HISTORY, HORIZON, LATENT = 24, 2, 3, 2, 16
 NAMES, FPS = ("dy", "dx"), 10
@@ -51,8 +52,14 @@ def model_of(
     return randomise(WorldModel(config, frame, TimingSpec(float(FPS), BLOCK), action))
 
 
-@torch.no_grad()
 def randomise(model: WorldModel) -> WorldModel:
+    """Give every number of the model its own value, and settle its norms."""
+    randomise_weights(model)
+    return settle(model)
+
+
+@torch.no_grad()
+def randomise_weights(model: WorldModel) -> None:
     """Move whatever starts at 0 or 1, so that a folding that forgets it is seen."""
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
@@ -68,18 +75,24 @@ def randomise(model: WorldModel) -> WorldModel:
     for name, parameter in model.named_parameters():
         if "class_token" in name or "positions" in name:
             parameter.normal_(0.0, 0.3)
-    return settle(model)
+
+
+def settle(model: WorldModel) -> WorldModel:
+    """Let the norms see the frames of `square_episode`."""
+    frame = model.frame
+    frames, _ = square_episode(99, length=80, side=max(frame.height_px, frame.width_px))
+    seen = torch.from_numpy(frames[:, : frame.height_px, : frame.width_px])
+    return settle_norms(model, lambda: model.encode(seen))
 
 
 @torch.no_grad()
-def settle(model: WorldModel) -> WorldModel:
+def settle_norms(model: WorldModel, encode: Callable[[], torch.Tensor]) -> WorldModel:
     """Let every BatchNorm see data, as training does; random ones squash all frames into one."""
     norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
     for norm in norms:
         norm.momentum = 1.0
-    frame = model.frame
-    frames, _ = square_episode(99, length=80, side=max(frame.height_px, frame.width_px))
-    z = model.train().encode(torch.from_numpy(frames[:, : frame.height_px, : frame.width_px]))
+    model.train()
+    z = encode()
     k = model.config.history
     model.predict(z[: 25 * k].view(25, k, LATENT), torch.randn(25, k, model.action_size))
     return model.eval()
@@ -105,16 +118,21 @@ def geometry_of(recipe: Recipe) -> WorldModel:
 
 def recipe_of(model: WorldModel) -> Recipe:
     """A recipe that describes the model, for a checkpoint."""
-    frame, action = model.frame, model.action
+    frame, action, encoder = model.frame, model.action, model.state_encoder
+    state = None
+    if encoder is not None:
+        spec = encoder.normalise.spec
+        state = StateRecipe(spec.names, spec.units, encoder.mlp.down.out_features)
     return Recipe(
         "tiny",
         "Apache-2.0",
         model.config,
-        FrameRecipe((frame.height_px, frame.width_px), frame.resize),
+        FrameRecipe((frame.height_px, frame.width_px), frame.resize, frame.cameras),
         TimingSpec(model.timing.camera_hz, model.timing.action_block),
         ActionRecipe(action.names, action.units, action.low, action.high),
         ObjectiveConfig("vicreg"),
         OptimiserConfig(1, 1),
+        state=state,
     )
 
 
@@ -153,20 +171,11 @@ def write_dataset(
     """A LeRobot dataset of these frames `[T, h, w, 3]` and actions `[T, a]`."""
     staging = target.with_name(f"{target.name}-staging")
     staging.mkdir(parents=True)
-    for index, (frames, actions) in enumerate(episodes):
-        episode.video_path(staging, index).write_bytes(video.encode(frames, fps))
-        rows, length = io.BytesIO(), len(frames)
-        np.savez(
-            rows,
-            states=np.zeros((length, 1), np.float32),
-            actions=actions,
-            rewards=np.zeros(length, np.float32),
-            done=np.arange(length) == length - 1,
-            histogram=dataset_stats.histogram(frames),
-        )
-        episode.rows_path(staging, index).write_bytes(rows.getvalue())
     size_hw = episodes[0][0].shape[1:3]
-    about = dataset.DatasetDescription("push", "tiny", fps, size_hw, ["none"], list(names))
+    about = DatasetDescription("push", "tiny", fps, size_hw, ["none"], list(names), extra=())
+    for index, (frames, actions) in enumerate(episodes):
+        rows = EpisodeRows(actions, np.zeros((len(frames), 1), np.float32))
+        write_episode(staging, index, rows, frames, about)
     with new_directory(target) as folder:
-        dataset.assemble(folder, staging, len(episodes), about)
+        assemble(folder, staging, range(len(episodes)), about)
     return target

@@ -6,7 +6,6 @@ weighted target, whatever the latent, and every candidate violates a hazard limi
 
 from __future__ import annotations
 
-import io
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from helpers.runtime.live_planner import PLANNER, families, planner_graph
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.planner_spec import HazardSpec, HeadSpec, PlannerSpec
 from jetsight.storage.atomic import new_directory
-from jetsight_train.record import dataset, dataset_stats, episode, video
+from jetsight_train.record.dataset import assemble
+from jetsight_train.record.description import DatasetDescription
+from jetsight_train.record.staging import EpisodeRows, write_episode
 
 NDArray = np.ndarray[Any, Any]
 HEIGHT, WIDTH = live_bundle.HEIGHT, live_bundle.WIDTH
@@ -87,24 +88,15 @@ def make_recording(target: Path, *, lengths: tuple[int, ...] = (12, 12, 12), fps
     """Write a dataset whose frames and actions encode their episode and tick."""
     staging = target.with_name(f"{target.name}-staging")
     staging.mkdir(parents=True)
+    about = DatasetDescription("push", "tiny", fps, (HEIGHT, WIDTH), ["none"], ["x", "y"], extra=())
     for index, length in enumerate(lengths):
         level = 20 + 70 * index + 5 * np.arange(length)
         frames = np.broadcast_to(level[:, None, None, None], (length, HEIGHT, WIDTH, 3))
         frames = np.ascontiguousarray(frames, np.uint8)
-        episode.video_path(staging, index).write_bytes(video.encode(frames, fps))
-        rows = io.BytesIO()
-        np.savez(
-            rows,
-            states=np.zeros((length, 1), np.float32),
-            actions=actions_of(index, length),
-            rewards=np.zeros(length, np.float32),
-            done=np.arange(length) == length - 1,
-            histogram=dataset_stats.histogram(frames),
-        )
-        episode.rows_path(staging, index).write_bytes(rows.getvalue())
-    about = dataset.DatasetDescription("push", "tiny", fps, (HEIGHT, WIDTH), ["none"], ["x", "y"])
+        rows = EpisodeRows(actions_of(index, length), np.zeros((length, 1), np.float32))
+        write_episode(staging, index, rows, frames, about)
     with new_directory(target) as folder:
-        dataset.assemble(folder, staging, len(lengths), about)
+        assemble(folder, staging, range(len(lengths)), about)
     return target
 
 

@@ -66,10 +66,10 @@ ENTRY_JSON = dataclasses.asdict(ENTRY)
 DEFECTS: list[tuple[str, Any, str]] = [
     ("format", "zip", "format is not 'jetsight-bundle'"),
     ("format", REMOVE, "format is not 'jetsight-bundle'"),
-    ("version", "2.0", "newer than this jetsight reads (1.2); upgrade"),
+    ("version", "2.0", "newer than this jetsight reads (1.3); upgrade"),
     ("version", "0.9", "no longer read"),
-    ("version", "1", "version is missing or not like '1.2'"),
-    ("version", 1.0, "version is missing or not like '1.2'"),
+    ("version", "1", "version is missing or not like '1.3'"),
+    ("version", 1.0, "version is missing or not like '1.3'"),
     ("version", "1.0\n", "unprintable character"),
     ("name", "../up", "name is '../up', expected letters"),
     ("name", "", "name is ''"),
@@ -157,7 +157,7 @@ def test_value_of_a_wrong_type_is_refused_in_every_field(place: tuple[Any, ...])
 
 @pytest.mark.parametrize("place", [p for p in _places(GOOD) if isinstance(p[-1], str)], ids=str)
 def test_removed_key_is_refused_in_every_field(place: tuple[Any, ...]) -> None:
-    optional = {"tensors", "detail", "jetsight", "torch", "heads", "planners"}
+    optional = {"tensors", "detail", "jetsight", "torch", "heads", "planners", "cameras", "state"}
     data = _replaced(place, REMOVE)
     if place[-1] in optional:
         manifest.parse(data)

@@ -184,6 +184,7 @@ FAULTS: dict[Reason, tuple[list[Shot], dict[str, dict[str, Any]], Mode]] = {
     ),
 }
 NOT_PUBLISHED = {  # they degrade the stream and leave each forecast valid; see the tests above
+    Reason.STATE_UNKNOWN,  # of models that read a state: tests/runtime/stream/test_fused.py
     Reason.OK,
     Reason.NOT_COMPUTED,
     Reason.FROZEN,

@@ -143,7 +143,7 @@ def test_the_shipped_recipe_is_readable() -> None:
 
 def test_the_card_says_what_heads_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "load_recording", lambda *_, **__: recording())
-    monkeypatch.setattr(windows, "check_metadata", lambda path, spec: None)
+    monkeypatch.setattr(windows, "check_metadata", lambda *_: None)
     monkeypatch.setattr(tracks_module, "read_recorded", lambda *_: {})
     run("--out", "run")
     text = {}

@@ -21,12 +21,12 @@ from jetsight_train.training import trainer
 def toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--data SEED` is the toy world of that seed; reading real recordings is tested elsewhere."""
 
-    def load(path: Path, most: int | None = None) -> Recording:
+    def load(path: Path, most: int | None = None, *_: object) -> Recording:
         return toy_recording(episodes=most or 6, seed=int(path.name))
 
     monkeypatch.setattr(windows, "load_recording", load)
-    monkeypatch.setattr(windows, "check_metadata", lambda path, spec: None)
-    monkeypatch.setattr(trainer, "check_training_data", lambda recipe, path: None)
+    monkeypatch.setattr(windows, "check_metadata", lambda *_: None)
+    monkeypatch.setattr(trainer, "check_training_data", lambda *_: None)
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.train.toy_world import toy_recipe, toy_recording
+from helpers.train.two_cameras import fused_recipe, fused_recording
 
 from jetsight.errors import CollapseError, DataError
 from jetsight_train.checkpoint import load
 from jetsight_train.evaluation import model_card
-from jetsight_train.evaluation.metrics import linear_probe_r2
+from jetsight_train.evaluation.metrics import linear_probe_r2, state_share
 from jetsight_train.evaluation.model_card import picture
 from jetsight_train.training.trainer import METRICS, Trainer
 
@@ -83,6 +84,32 @@ def test_probe_r2_is_one_for_linear_and_nothing_for_noise() -> None:
     assert linear_probe_r2(z, (z @ mix).numpy(), test, (test @ mix).numpy()).min() > 0.99
     noise, other = torch.randn(800, 2).numpy(), torch.randn(400, 2).numpy()
     assert linear_probe_r2(z, noise, test, other).max() < 0.1
+
+
+def test_state_share_is_one_for_a_latent_made_of_the_state_and_nothing_for_noise() -> None:
+    states, test = torch.randn(800, 3) * 50.0 + 900.0, torch.randn(400, 3) * 50.0 + 900.0
+    mix = torch.randn(3, 10)
+    share = state_share(states @ mix, states.numpy(), test @ mix, test.numpy())
+    assert share > 0.99
+    noise, other = torch.randn(800, 10), torch.randn(400, 10)
+    assert state_share(noise, states.numpy(), other, test.numpy()) < 0.05
+    half = [
+        torch.cat([s[:, :3] @ mix[:, :3] / 80.0, n[:, :3]], 1)
+        for s, n in ((states, noise), (test, other))
+    ]
+    assert 0.2 < state_share(half[0], states.numpy(), half[1], test.numpy()) < 0.9
+
+
+def test_a_fused_model_says_what_it_reads_and_how_much_is_the_state(tmp_path: Path) -> None:
+    about = load(Trainer(fused_recipe(), fused_recording(), tmp_path).run())
+    held_out, fit = fused_recording(first=50), fused_recording()
+    for recording in (held_out, fit):
+        recording.states[:, 2] += torch.randn(len(recording.states)).numpy()
+    card = model_card.measure(about[0], held_out, fit)
+    assert card.state_share is not None
+    text = model_card.markdown(card, about[1], 1)
+    assert "frames of 2 cameras (front, wrist) and 3 numbers of state" in text
+    assert f"explains {100 * card.state_share:.0f} % of the latents' variance" in text
 
 
 def test_missing_metrics_say_what_to_give(tmp_path: Path) -> None:

@@ -24,10 +24,10 @@ from jetsight.errors import (
     UsageError,
 )
 from jetsight_train.cli.collect import collect as command
-from jetsight_train.record import collect as recording
-from jetsight_train.record import dataset, environments, episode
-from jetsight_train.record.collect import collect, finished, staging_of
+from jetsight_train.record import dataset, environments
+from jetsight_train.record.collect import collect
 from jetsight_train.record.episode import RecordingRecipe, simulate
+from jetsight_train.record.staging import finished, locked, rows_path, staging_of, video_path
 
 RECIPE = RecordingRecipe(gym_factory.FADE, 4, 20, 7, "random", height_px=32, width_px=48)
 
@@ -125,8 +125,8 @@ def test_video_without_rows_is_no_episode(reference, tmp_path):
     target = tmp_path / "fade"
     with pytest.raises(KeyboardInterrupt):
         collect(RECIPE, target, progress=interrupt_after(2))
-    episode.rows_path(staging_of(target), 1).unlink()
-    episode.video_path(staging_of(target), 1).write_bytes(b"half a vid")
+    rows_path(staging_of(target), 1).unlink()
+    video_path(staging_of(target), 1).write_bytes(b"half a vid")
     assert collect(RECIPE, target, resume=True).resumed == 1
     assert digest(target) == digest(reference.path)
 
@@ -175,7 +175,7 @@ def test_resume_of_nothing_is_refused(tmp_path):
 def test_two_recordings_of_one_target_are_refused(tmp_path):
     target = interrupted(tmp_path)
     with (
-        recording._locked(staging_of(target)),
+        locked(staging_of(target)),
         pytest.raises(StorageError, match="another process"),
     ):
         collect(RECIPE, target, resume=True)

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from helpers.paths import RECORDED
 
-from jetsight.datasets.lerobot import Episode, LeRobotDataset
+from jetsight.datasets.dataset import Episode
+from jetsight.datasets.lerobot import LeRobotDataset
 
 PEER = Path(__file__).with_name("lerobot_peer.py")
 PYTHON = os.environ.get("JETSIGHT_LEROBOT")

@@ -44,8 +44,8 @@ def collect(env_id: str, out: str, **options: Any) -> None:
     An interrupted recording keeps its finished episodes in a hidden folder beside OUT; --resume
     continues it, with the same result as without interruption. OUT appears once complete.
     """
-    from jetsight_train.record.collect import finished
     from jetsight_train.record.episode import RecordingRecipe
+    from jetsight_train.record.staging import finished
 
     width, height = options["size"]
     recipe = RecordingRecipe(

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import click
 
+from jetsight.cli.dataset_options import dataset_options
+from jetsight.datasets.dataset import FeatureMap
+
 PATH = click.Path(path_type=Path)
 
 
 @click.command()
 @click.argument("checkpoint", metavar="CKPT", type=PATH)
 @click.option(
-    "--data", required=True, type=PATH, help="Held-out LeRobot dataset to measure the card on."
+    "--data", required=True, type=PATH, help="Held-out recorded dataset to measure the card on."
 )
+@dataset_options
 @click.option(
     "--probe-data",
     type=PATH,
@@ -43,6 +47,7 @@ PATH = click.Path(path_type=Path)
 def report(
     checkpoint: Path,
     data: Path,
+    features: FeatureMap,
     probe_data: Path | None,
     probe_episodes: int,
     run_folder: Path | None,
@@ -61,14 +66,15 @@ def report(
     model, about = load(checkpoint)
     for path in (data, probe_data):
         if path is not None:
-            check_metadata(path, model.recording_spec)
-    held_out, measured = load_recording(data), None
+            check_metadata(path, model.recording_spec, features)
+    held_out, measured = load_recording(data, None, model.recording_spec, features), None
     if probe_data is None:
         measured = range(1, len(held_out.starts) - 1, 2)  # the second half of `split`
         fit, held_out = split(held_out)
     else:
-        fit = load_recording(probe_data, most=probe_episodes)
-    recorded = read_recorded(data, about.heads.recipe.columns, measured) if about.heads else {}
+        fit = load_recording(probe_data, probe_episodes, model.recording_spec, features)
+    columns = about.heads.recipe.columns if about.heads else ()
+    recorded = read_recorded(data, columns, measured, model.recording_spec, features)
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
     run = (run_folder or folder.parent) / METRICS
     card = cards.measure(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from jetsight.cli.dataset_options import dataset_options
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.errors import StorageError, UsageError
 from jetsight.storage.strict_json import dump
 from jetsight_train.recipe import RECIPES, Recipe, load_recipe
@@ -17,7 +19,8 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("recipe", metavar="RECIPE")
-@click.option("--data", required=True, type=PATH, help="LeRobot dataset to train on.")
+@click.option("--data", required=True, type=PATH, help="Recorded dataset to train on.")
+@dataset_options
 @click.option("--out", type=PATH, help="Run folder.  [default: runs/RECIPE-NAME]")
 @click.option("--init", type=PATH, help="Start from the weights of this checkpoint.")
 @click.option(
@@ -38,6 +41,7 @@ PATH = click.Path(path_type=Path)
 def train(
     recipe: str,
     data: Path,
+    features: FeatureMap,
     out: Path | None,
     init: Path | None,
     probe: Path | None,
@@ -70,15 +74,15 @@ def train(
                 "--probe trains heads from scratch in one run; leave out --init, --resume and "
                 "--no-anti-collapse"
             )
-        train_probe(recipe, data, out, probe, steps, as_json)
+        train_probe(recipe, data, out, probe, steps, as_json=as_json, features=features)
         return
     _refuse_heads(recipe)
     plan = _adjusted(load_recipe(recipe), steps, no_anti_collapse)
     folder = out or Path("runs") / plan.name
     _refuse_used(folder, resume, CHECKPOINT)
     # Before the recording is decoded, which is long work.
-    check_training_data(plan, data)
-    trainer = Trainer(plan, load_recording(data), folder)
+    check_training_data(plan, data, features)
+    trainer = Trainer(plan, load_recording(data, None, plan.recording_spec, features), folder)
     if init:
         weights = load(init)[0]
         weights.heads = Heads()  # heads fit the latents of the old weights alone
@@ -92,7 +96,14 @@ def train(
 
 
 def train_probe(
-    recipe: str, data: Path, out: Path | None, frozen: Path, steps: int | None, as_json: bool
+    recipe: str,
+    data: Path,
+    out: Path | None,
+    frozen: Path,
+    steps: int | None,
+    *,
+    as_json: bool,
+    features: FeatureMap,
 ) -> None:
     """Train heads on a frozen checkpoint, and write it with its heads to `out/checkpoint`."""
     from jetsight_train import checkpoint
@@ -110,7 +121,8 @@ def train_probe(
     _refuse_used(folder, False, CHECKPOINT)
     model, about = checkpoint.load(frozen)
     had_heads = not model.heads.is_empty
-    heads = train_heads(model, about, encoded.read_tracks(model, data, plan.columns), plan)
+    tracks = encoded.read_tracks(model, data, plan.columns, features)
+    heads = train_heads(model, about, tracks, plan)
     target = folder / CHECKPOINT
     checkpoint.save(target, model, about.recipe, about.latent, about.trained, heads)
     scores = json.loads(dump(heads.scores))

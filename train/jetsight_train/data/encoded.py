@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jetsight.datasets import lerobot_meta
-from jetsight.datasets.fit import check_dataset_fits
-from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.datasets.dataset import Episode, FeatureMap
+from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
+from jetsight.datasets.open import open_dataset, open_for
 from jetsight.errors import DataError
-from jetsight_train.data.columns import FloatArray, check_known
+from jetsight_train.data.columns import FloatArray
 from jetsight_train.data.windows import FramesU8, Recording, check_metadata, read_episodes
 from jetsight_train.model.world_model import WorldModel
 
@@ -79,33 +79,41 @@ def tracks_of(
     return Tracks(replace(recording, frames_u8=no_frames), latents, columns)
 
 
-def read_tracks(model: WorldModel, path: Path, columns: Sequence[str]) -> Tracks:
-    """Decode and encode a LeRobot dataset, one episode in memory at a time.
+def read_tracks(
+    model: WorldModel, path: Path, columns: Sequence[str], features: FeatureMap | None = None
+) -> Tracks:
+    """Decode and encode a recorded dataset, one episode in memory at a time.
 
     Args:
         model: the frozen model.
         path: folder of the dataset.
         columns: names of the states or other recorded columns to read.
+        features: see `check_metadata`.
 
     Raises:
         DataError: unreadable, of another robot or camera, or without one of `columns`.
     """
-    dataset = check_metadata(path, model.recording_spec)
-    extra = read_recorded(path, columns)  # before the long work, so that a typo costs no time
+    dataset = check_metadata(path, model.recording_spec, features)
+    # Before the long work, so that a typo costs no time.
+    extra = read_recorded(path, columns, None, model.recording_spec, features)
     latents: list[Tensor] = []
-    model.eval()  # in training mode BatchNorm would take its statistics from these frames
+    wanted, columns_of = model.recording_spec.state_names, list(dataset.state_names)
+    places = [columns_of.index(name) for name in wanted]
 
-    @torch.no_grad()
-    def encode(_: int, frames_u8: FramesU8) -> None:
-        parts = torch.from_numpy(frames_u8).split(BATCH)
-        latents.append(torch.cat([model.encode(part) for part in parts]))
+    def encode(_: int, episode: Episode) -> None:
+        states = episode.states[:, places] if places else None
+        latents.append(encode_frames(model, episode.frames, states))
 
     recording = read_episodes(dataset, path.name, range(len(dataset)), encode, "encode")
     return Tracks(recording, torch.cat(latents), recording.columns | extra)
 
 
 def read_recorded(
-    path: Path, names: Sequence[str], episodes: Sequence[int] | None = None
+    path: Path,
+    names: Sequence[str],
+    episodes: Sequence[int] | None = None,
+    spec: RecordingSpec | None = None,
+    features: FeatureMap | None = None,
 ) -> dict[str, FloatArray]:
     """Read those of `names` that are columns of their own and not states: `[F]` each.
 
@@ -113,46 +121,24 @@ def read_recorded(
         path: folder of the dataset.
         names: names of states or columns.
         episodes: episodes to read; None for all.
+        spec: of the model, which names the cameras; None for a dataset of one camera.
+        features: see `check_metadata`.
 
     Raises:
         DataError: a name is neither a state nor a column of one number; the nearest is named.
     """
-    info = lerobot_meta.read_info(path)
-    dataset = LeRobotDataset.open(path)
-    single = [
-        key
-        for key, feature in info.features.items()
-        if isinstance(feature, dict) and feature.get("shape") == [1]
-    ]
-    for name in names:
-        check_known(name, [*dataset.state_names, *single], str(path))
-    names = [name for name in names if name not in dataset.state_names]
     if not names:
         return {}
-    video = info.features[dataset.camera_key]["dtype"] == "video"
-    places = lerobot_meta.places(path, info, dataset.camera_key, video=video)
-    chosen = range(len(places)) if episodes is None else episodes
-    parts = [_episode_columns(places[index], index, names) for index in chosen]
+    dataset = open_dataset(path, features) if spec is None else open_for(path, spec, features)
+    # A state is checked and read with the recording.
+    names = list(dict.fromkeys(name for name in names if name not in dataset.state_names))
+    if not names:
+        return {}
+    chosen = range(len(dataset)) if episodes is None else episodes
+    parts = [dataset.columns(index, names) for index in chosen]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
     _check_finite(str(path), columns)
     return columns
-
-
-def _episode_columns(
-    place: lerobot_meta.EpisodeLocation, index: int, names: Sequence[str]
-) -> dict[str, FloatArray]:
-    keys = ["episode_index", "frame_index", *names]
-    # Each column once: a recipe may name one of the two indices as well.
-    table = lerobot_meta.read_parquet(place.data_file, list(dict.fromkeys(keys)), index)
-    # A data file may hold several episodes, with their rows in any order.
-    rows = np.flatnonzero(table["episode_index"].to_numpy() == index)
-    order = rows[np.argsort(table["frame_index"].to_numpy()[rows])]
-    if len(order) != place.length:
-        raise DataError(
-            f"{place.data_file} has {len(order)} rows of episode {index}, expected "
-            f"{place.length}; copy the dataset again"
-        )
-    return {name: np.asarray(table[name].to_numpy()[order], np.float32) for name in names}
 
 
 def _check_finite(where: str, columns: Mapping[str, FloatArray]) -> None:
@@ -165,9 +151,24 @@ def _check_finite(where: str, columns: Mapping[str, FloatArray]) -> None:
             )
 
 
-@torch.no_grad()
 def encode_recording(model: WorldModel, recording: Recording, batch: int = BATCH) -> Tensor:
     """Encode every frame of a recording, in order: `[F, D]`; sets the model to evaluation mode."""
+    states = recording.states_of(model.recording_spec.state_names)
+    return encode_frames(model, recording.frames_u8, states, batch)
+
+
+@torch.no_grad()
+def encode_frames(
+    model: WorldModel, frames_u8: FramesU8, states: FloatArray | None, batch: int = BATCH
+) -> Tensor:
+    """Encode frames `[F, *frame]` and the states `[F, s]` the model reads: `[F, D]`.
+
+    Sets the model to evaluation mode: in training mode BatchNorm would take its statistics from
+    these frames.
+    """
     model.eval()
-    parts = torch.from_numpy(recording.frames_u8).split(batch)
-    return torch.cat([model.encode(part) for part in parts])
+    parts = torch.from_numpy(frames_u8).split(batch)
+    if states is None:
+        return torch.cat([model.encode(part) for part in parts])
+    beside = torch.from_numpy(np.ascontiguousarray(states, np.float32)).split(batch)
+    return torch.cat([model.encode(*pair) for pair in zip(parts, beside, strict=True)])

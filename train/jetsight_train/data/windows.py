@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from jetsight.datasets.dataset import Episode, FeatureMap, RecordedDataset
 from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
-from jetsight.datasets.lerobot import LeRobotDataset
-from jetsight.datasets.lerobot_meta import ACTION_KEY, unnamed
+from jetsight.datasets.names import ACTION_KEY, unnamed
+from jetsight.datasets.open import open_dataset, open_for, say_notes
 from jetsight.errors import DataError
 from jetsight_train.data.columns import FloatArray
 from jetsight_train.progress import progress
@@ -29,7 +30,7 @@ FramesU8 = npt.NDArray[np.uint8]
 class Recording:
     """Whole episodes, decoded and concatenated; `starts[i]:starts[i+1]` is episode i."""
 
-    frames_u8: FramesU8  # [F, h, w, 3]
+    frames_u8: FramesU8  # [F, h, w, 3], or [F, C, h, w, 3] of several cameras
     actions: FloatArray  # [F, action size]
     states: FloatArray  # [F, state size]
     starts: npt.NDArray[np.int64]  # [episodes + 1]
@@ -38,15 +39,28 @@ class Recording:
     state_names: tuple[str, ...]
     digest: str
     name: str
+    cameras: tuple[str, ...] = ()  # that the frames are of, in order
 
     @property
     def spec(self) -> RecordingSpec:
-        """Frame size, rate and actions, for comparison with a model."""
-        height, width = self.frames_u8.shape[1:3]
+        """Cameras, rate, actions and states, for comparison with a model."""
+        height, width = self.frames_u8.shape[-3:-1]
         size = self.actions.shape[1]
         named = len(self.action_names) == size
-        names = self.action_names if named else unnamed(ACTION_KEY, size)
-        return RecordingSpec(height, width, self.fps, names)
+        return RecordingSpec(
+            height,
+            width,
+            self.fps,
+            self.action_names if named else unnamed(ACTION_KEY, size),
+            cameras=self.cameras,
+            state_names=self.state_names,
+        )
+
+    def states_of(self, names: Sequence[str]) -> FloatArray | None:
+        """Select the states a model reads, in its order: `[F, s]`; None for a model without."""
+        if not names:
+            return None
+        return self.states[:, [self.state_names.index(name) for name in names]]
 
     @property
     def columns(self) -> dict[str, FloatArray]:
@@ -67,46 +81,65 @@ class Recording:
         return selected, rows
 
 
-def check_metadata(path: Path, spec: RecordingSpec) -> LeRobotDataset:
+def check_metadata(
+    path: Path, spec: RecordingSpec, features: FeatureMap | None = None
+) -> RecordedDataset:
     """Open a dataset, and refuse one that does not fit `spec` before anything is decoded.
 
+    Facts that a user must know, such as missing episodes, are logged as warnings.
+
+    Args:
+        path: folder or file of the dataset.
+        spec: of the model.
+        features: which features are actions, states and frames, where that is not clear.
+
     Raises:
-        DataError: unreadable, or of another camera, rate or robot.
+        DataError: unreadable, contradicting itself, or of other cameras, another rate or robot.
+        UsageError: a feature of `features` does not exist, or several could be meant.
     """
-    dataset = LeRobotDataset.open(path)
+    dataset = open_for(path, spec, features)
     check_dataset_fits(path, dataset.spec, spec)
+    dataset.verify()
+    say_notes(dataset)
     return dataset
 
 
-def load_recording(path: Path, most: int | None = None) -> Recording:
-    """Decode a LeRobot dataset into memory, episode by episode.
+def load_recording(
+    path: Path,
+    most: int | None = None,
+    spec: RecordingSpec | None = None,
+    features: FeatureMap | None = None,
+) -> Recording:
+    """Decode a recorded dataset into memory, episode by episode.
 
     Args:
         path: folder of the dataset.
         most: number of leading episodes to read; None for all.
+        spec: of the model that takes it, which names the cameras; None for the only camera.
+        features: see `check_metadata`.
 
     Raises:
         DataError: the dataset is unreadable, or holds no episode.
     """
-    dataset = LeRobotDataset.open(path)
+    dataset = open_dataset(path, features) if spec is None else open_for(path, spec, features)
     chosen = range(len(dataset))[:most]
     if not chosen:
         raise DataError(f"{path}: the dataset holds no episode; expected at least one")
     # One array made in advance: joining the episodes afterwards would need their memory twice.
     total = sum(dataset.episode_lengths[i] for i in chosen)
-    frames = np.empty((total, dataset.height, dataset.width, 3), dtype=np.uint8)
+    frames = np.empty((total, *dataset.frame_shape), dtype=np.uint8)
 
-    def keep(row: int, frames_u8: FramesU8) -> None:
-        frames[row : row + len(frames_u8)] = frames_u8
+    def keep(row: int, episode: Episode) -> None:
+        frames[row : row + len(episode.frames)] = episode.frames
 
     return replace(read_episodes(dataset, path.name, chosen, keep, "decode"), frames_u8=frames)
 
 
 def read_episodes(
-    dataset: LeRobotDataset,
+    dataset: RecordedDataset,
     name: str,
     episodes: Sequence[int],
-    use_frames: Callable[[int, FramesU8], None],
+    use: Callable[[int, Episode], None],
     verb: str,
 ) -> Recording:
     """Decode episodes one by one into a recording without frames.
@@ -115,7 +148,7 @@ def read_episodes(
         dataset: the opened dataset.
         name: name of the recording.
         episodes: indices of the episodes.
-        use_frames: called for each episode with its first row and its frames `[T, h, w, 3]`.
+        use: called for each episode with its first row and itself.
         verb: first word of the progress bar.
     """
     lengths = [dataset.episode_lengths[i] for i in episodes]
@@ -123,11 +156,11 @@ def read_episodes(
     actions, states = [], []
     for row, index in enumerate(progress(episodes, f"{verb} {name}", unit="episode")):
         episode = dataset.episode(index)
-        use_frames(int(starts[row]), episode.frames)
+        use(int(starts[row]), episode)
         actions.append(episode.actions)
         states.append(episode.states)
     return Recording(
-        frames_u8=np.empty((0, dataset.height, dataset.width, 3), dtype=np.uint8),
+        frames_u8=np.empty((0, *dataset.frame_shape), dtype=np.uint8),
         actions=np.concatenate(actions),
         states=np.concatenate(states),
         starts=starts,
@@ -136,6 +169,7 @@ def read_episodes(
         state_names=tuple(dataset.state_names),
         digest=dataset.digest(),
         name=name,
+        cameras=dataset.camera_keys,
     )
 
 

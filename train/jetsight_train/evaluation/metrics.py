@@ -61,6 +61,27 @@ def prediction_skill(
     )
 
 
+def state_share(
+    train_z: Tensor,
+    train_states: npt.NDArray[np.float32],
+    test_z: Tensor,
+    test_states: npt.NDArray[np.float32],
+) -> float:
+    """Compute the share of the latents' variance that the state explains linearly, held out.
+
+    Close to 1, the encoder reads little but the state, which is easier to predict than a picture.
+    """
+    inputs = [torch.from_numpy(np.ascontiguousarray(s)) for s in (train_states, test_states)]
+    # Standardised by the ridge's own side: units of a state must not weigh its columns.
+    mean, std = inputs[0].mean(0), inputs[0].std(0).clamp_min(1e-6)
+    train_x, test_x = ((each - mean) / std for each in inputs)
+    r2 = linear_probe_r2(train_x, train_z.numpy(), test_x, test_z.numpy())
+    variance = np.square(test_z.double().numpy() - test_z.double().numpy().mean(0)).mean(0)
+    # A dimension that never varies has no share, and no R².
+    explained = np.clip(np.nan_to_num(r2), 0.0, 1.0)
+    return float((explained * variance).sum() / max(variance.sum(), 1e-30))
+
+
 def linear_probe_r2(
     train_z: Tensor,
     train_y: npt.NDArray[np.float32],

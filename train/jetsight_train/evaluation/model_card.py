@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from jetsight.errors import DataError
 from jetsight.plan_report import style
@@ -23,7 +24,12 @@ from jetsight_train.data.columns import FloatArray, ProbeColumn
 from jetsight_train.data.columns import quantities as probe_quantities
 from jetsight_train.data.encoded import encode_recording, tracks_of
 from jetsight_train.data.windows import Recording
-from jetsight_train.evaluation.metrics import Skill, linear_probe_r2, prediction_skill
+from jetsight_train.evaluation.metrics import (
+    Skill,
+    linear_probe_r2,
+    prediction_skill,
+    state_share,
+)
 from jetsight_train.heads import metrics as head_metrics
 from jetsight_train.heads.spec import HeadsDescription, HeadsScores
 from jetsight_train.heads.summary import lines as head_lines
@@ -55,6 +61,7 @@ class Card:
     run: Curve | None
     control: Curve | None
     heads: HeadsScores | None = None
+    state_share: float | None = None  # of the latents' variance; None for a model without a state
 
     def as_dict(self) -> dict[str, Any]:
         """Return the card's numbers for `report.json`."""
@@ -76,6 +83,7 @@ class Card:
                 "effective_rank": control.effective_rank[-1],
             },
             "heads": self.heads and asdict(self.heads),
+            "state_share": None if self.state_share is None else round(self.state_share, 4),
         }
 
 
@@ -120,7 +128,18 @@ def measure(
         run=run,
         control=control,
         heads=head_scores,
+        state_share=_state_share(model, (z_fit, fit), (z, held_out)),
     )
+
+
+def _state_share(
+    model: WorldModel, fit: tuple[Tensor, Recording], held_out: tuple[Tensor, Recording]
+) -> float | None:
+    names = model.recording_spec.state_names
+    states = [recording.states_of(names) for _, recording in (fit, held_out)]
+    if states[0] is None or states[1] is None:
+        return None
+    return state_share(fit[0], states[0], held_out[0], states[1])
 
 
 def quantities(recording: Recording) -> tuple[tuple[str, ...], FloatArray]:
@@ -165,7 +184,7 @@ def markdown(card: Card, about: CheckpointDescription, parameters: int) -> str:
         "",
         f"An action-conditioned JEPA world model ({recipe.model.architecture}, "
         f"{parameters / 1e6:.2f} M parameters, licence {recipe.license}). It reads "
-        f"{about.frame.height_px} x {about.frame.width_px} camera frames at "
+        f"{about.frame.height_px} x {about.frame.width_px} camera frames{_inputs(about)} at "
         f"{about.timing.camera_hz:g} Hz, keeps {recipe.model.history} latents of "
         f"{recipe.model.latent_size} numbers, and imagines {recipe.model.horizon} action blocks "
         f"of {about.timing.action_block} actions ({block_s:g} s each). It predicts latents, not "
@@ -196,6 +215,7 @@ def markdown(card: Card, about: CheckpointDescription, parameters: int) -> str:
         f"Effective rank {card.health.effective_rank:.1f} of {recipe.model.latent_size}; mean "
         f"standard deviation {card.health.std_mean:.3f}; mean absolute correlation between "
         f"dimensions {card.health.correlation:.3f}.",
+        *_state_lines(card, about),
         *_control_lines(card),
         "",
         "## Training",
@@ -234,6 +254,24 @@ def _missing_lines(card: Card) -> list[str]:
     if not missing:
         return []
     return [f"A linear probe cannot read {', '.join(missing)} out of the latent.", ""]
+
+
+def _inputs(about: CheckpointDescription) -> str:
+    """Name the cameras, and say that there is a state, after "camera frames"."""
+    cameras = about.frame.cameras
+    seen = f" of {len(cameras)} cameras ({', '.join(cameras)})" if len(cameras) > 1 else ""
+    return seen if about.state is None else f"{seen} and {len(about.state.names)} numbers of state"
+
+
+def _state_lines(card: Card, about: CheckpointDescription) -> list[str]:
+    if card.state_share is None or about.state is None:
+        return []
+    return [
+        "",
+        f"Beside the frame the encoder reads {', '.join(about.state.names)}; a linear map of these "
+        f"explains {100 * card.state_share:.0f} % of the latents' variance. Near 100 % the model "
+        "would see little but its own state.",
+    ]
 
 
 def _control_lines(card: Card) -> list[str]:

@@ -109,7 +109,11 @@ class PredictorConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of a world model; exactly one of `conv` and `vit` is given."""
+    """Sizes of a world model; exactly one of `conv` and `vit` is given.
+
+    With several cameras, `shared_trunk` encodes all of them with the same weights; else each has
+    its own. It has no effect on one camera.
+    """
 
     latent_size: int
     history: int
@@ -117,6 +121,7 @@ class ModelConfig:
     predictor: PredictorConfig
     conv: ConvConfig | None = None
     vit: ViTConfig | None = None
+    shared_trunk: bool = True
 
     def __post_init__(self) -> None:
         """Refuse no or two encoders, and windows that cannot be rolled out."""

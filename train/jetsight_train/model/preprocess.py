@@ -1,4 +1,4 @@
-"""Preprocessing of camera frames, shared by training, every graph and every backend.
+"""Preprocessing of frames and states, shared by training, every graph and every backend.
 
 Camera pixels are cast first, then cropped, resized, and normalised. The resize is antialiased
 bilinear interpolation written as two products with constant matrices, `R_h @ x @ R_w^T`: any
@@ -10,24 +10,27 @@ Shapes: N frames, h w camera pixels, H W model pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from jetsight.bundle.model_spec import FrameSpec
+from jetsight.bundle.model_spec import FrameSpec, StateSpec
+from jetsight.datasets.resample import resize_matrix
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def whole_frame(camera_hw: Sequence[int], model_hw: Sequence[int]) -> FrameSpec:
+def whole_frame(
+    camera_hw: Sequence[int], model_hw: Sequence[int], cameras: Sequence[str] = ()
+) -> FrameSpec:
     """Describe a frame that is resized as a whole, with ImageNet's normalisation.
 
     Args:
         camera_hw: height and width of a camera frame, px.
         model_hw: height and width of the encoder's input, px.
+        cameras: names of the cameras in order; empty for one without a name.
 
     Raises:
         ArtefactError: a size is out of range.
@@ -35,28 +38,15 @@ def whole_frame(camera_hw: Sequence[int], model_hw: Sequence[int]) -> FrameSpec:
     height, width = camera_hw
     crop, resize = (0, 0, height, width), tuple(model_hw)
     return FrameSpec(
-        height, width, "rgb", crop=crop, resize=resize, mean=IMAGENET_MEAN, std=IMAGENET_STD
+        height,
+        width,
+        "rgb",
+        crop=crop,
+        resize=resize,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        cameras=tuple(cameras),
     )
-
-
-def resize_matrix(n_in: int, n_out: int) -> npt.NDArray[np.float32]:
-    """Make the matrix `[n_out, n_in]` of an antialiased bilinear resize along one axis.
-
-    A triangle filter, widened by the scale when shrinking, with its weights normalised over the
-    pixels that exist (the rule of Pillow and of PyTorch's antialias mode).
-    """
-    scale = n_in / n_out
-    support = max(scale, 1.0)
-    # In float64, rounded once at the end.
-    matrix = np.zeros((n_out, n_in), dtype=np.float64)
-    for row in range(n_out):
-        center = scale * (row + 0.5)  # pixel centres are at half-integers
-        first = max(int(center - support + 0.5), 0)
-        last = min(int(center + support + 0.5), n_in)
-        distance = np.abs(np.arange(first, last) - center + 0.5) / support
-        weights = np.clip(1.0 - distance, 0.0, None)
-        matrix[row, first:last] = weights / weights.sum()
-    return matrix.astype(np.float32)
 
 
 class Preprocess(nn.Module):
@@ -93,3 +83,30 @@ class Preprocess(nn.Module):
         if self._resizes:
             x = self.rows @ x @ self.columns.T
         return x * self.gain + self.offset
+
+
+class NormaliseState(nn.Module):
+    """States in the robot's units `[N, s]` to zero mean and unit spread.
+
+    Unlike the other normalisers it is stored with the weights, so that an encoder which trains on,
+    or stays frozen, on other data keeps the one it was trained behind.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: StateSpec) -> None:
+        super().__init__()
+        self._spec = spec
+        for name, values in (("mean", spec.mean), ("std", spec.std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
+
+    @property
+    def spec(self) -> StateSpec:
+        """The state spec, with the normaliser in use."""
+        mean, std = tuple(self.mean.tolist()), tuple(self.std.tolist())
+        return replace(self._spec, mean=mean, std=std)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Subtract the mean, divide by the spread."""
+        return (state - self.mean) / self.std

@@ -28,7 +28,7 @@ def of_values(values: NDArray[Any]) -> Stats:
 
 
 def histogram(frames_u8: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Count how often each value occurs per channel [3,256] in `frames_u8` [T,h,w,3]."""
+    """Count how often each value occurs per channel [3,256] in `frames_u8` [...,3]."""
     return np.stack(
         [np.bincount(frames_u8[..., c].ravel(), minlength=256) for c in range(3)]
     ).astype(np.int64)

@@ -1,4 +1,4 @@
-"""One recorded episode: simulated from its seed, kept as `.mp4` and `.npz` until assembly.
+"""One recorded episode: simulated from its seed, then staged until all are assembled.
 
 An episode is a function of its recipe and its index alone, so a recording that was resumed or
 spread over processes equals an uninterrupted one.
@@ -8,17 +8,15 @@ Shapes: T ticks, h, w frame size, s state size, a action size.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jetsight.errors import UsageError
-from jetsight.storage import atomic
-from jetsight_train.record import dataset_stats, video
+from jetsight_train.record import staging
+from jetsight_train.record.description import DONE_KEY, REWARD_KEY, DatasetDescription
 from jetsight_train.record.environments import PixelEnvironment, open_environment
 from jetsight_train.record.policies import make_policy
 
@@ -110,29 +108,11 @@ def _play(environment: PixelEnvironment, recipe: RecordingRecipe, index: int) ->
     return RecordedEpisode(*columns, np.array(rewards, dtype=np.float32), done)
 
 
-def video_path(folder: Path, index: int) -> Path:
-    """Return the path of the frames of episode `index` before assembly."""
-    return folder / f"episode-{index:06d}.mp4"
-
-
-def rows_path(folder: Path, index: int) -> Path:
-    """Return the path of the rows of episode `index`; it exists once the episode is complete."""
-    return folder / f"episode-{index:06d}.npz"
-
-
-def record(recipe: RecordingRecipe, index: int, folder: Path, fps: int) -> None:
-    """Simulate episode `index` and write it to `folder`."""
+def record(
+    recipe: RecordingRecipe, index: int, folder: Path, description: DatasetDescription
+) -> None:
+    """Simulate episode `index` and write it to the staging `folder`."""
     episode = simulate(recipe, index)
-    # The rows are written last: an interruption leaves a complete episode, or none.
-    atomic.write_file(video_path(folder, index), video.encode(episode.frames_u8, fps))
-    rows = io.BytesIO()
-    columns = {name: getattr(episode, name) for name in ("states", "actions", "rewards", "done")}
-    # Into memory first, so that the file takes its name in one step.
-    np.savez(rows, **columns, histogram=dataset_stats.histogram(episode.frames_u8))
-    atomic.write_file(rows_path(folder, index), rows.getvalue())
-
-
-def load_rows(folder: Path, index: int) -> dict[str, NDArray[Any]]:
-    """Load the rows of episode `index` that `record` wrote."""
-    with np.load(rows_path(folder, index), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    extra = {REWARD_KEY: episode.rewards, DONE_KEY: episode.done}
+    rows = staging.EpisodeRows(episode.actions, episode.states, extra)
+    staging.write_episode(folder, index, rows, episode.frames_u8, description)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from jetsight.bundle.model_spec import ActionSpec
+from jetsight.bundle.model_spec import ActionSpec, StateSpec
 from jetsight.clock import Clock, MonotonicClock
+from jetsight.datasets.dataset import FeatureMap
 from jetsight.datasets.fit import check_dataset_fits
 from jetsight.errors import ArtefactError, DataError, UsageError
 from jetsight.storage.atomic import write_file
@@ -30,12 +31,14 @@ from jetsight_train.collapse import CollapseMonitor, LatentHealth, latent_health
 from jetsight_train.data.columns import FloatArray, check_known, quantities
 from jetsight_train.data.encoded import encode_recording
 from jetsight_train.data.windows import Recording, WindowSampler, check_lengths, check_metadata
+from jetsight_train.model.config import ModelConfig
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.objectives import ObjectiveConfig, anchor_term, objective_terms
-from jetsight_train.recipe import OptimiserConfig, Recipe
+from jetsight_train.recipe import OptimiserConfig, Recipe, StateRecipe
 from jetsight_train.training.resume import RunState
 
 MIN_ACTION_STD = MIN_ANCHOR_STD = 1e-6
+MIN_STATE_STD = 1e-6  # of the mean; rounding of float32 is no motion
 CHECKPOINT = "checkpoint"
 METRICS = "metrics.jsonl"
 
@@ -58,11 +61,28 @@ class StepReport:
 
 
 def build_model(recipe: Recipe, recording: Recording) -> WorldModel:
-    """Make a fresh model whose action normaliser is measured on the recording."""
+    """Make a fresh model whose normalisers are measured on the recording."""
     # Before the layers are made, which draw their weights from this generator.
     torch.manual_seed(recipe.optimiser.seed)
     action = measured_action(recipe, recording.actions, recording.name)
-    return WorldModel(recipe.model, recipe.frame.spec, recipe.timing, action)
+    frame, timing = recipe.frame.spec, recipe.timing
+    if recipe.state is None:
+        return WorldModel(recipe.model, frame, timing, action)
+    state = measured_state(recipe.state, recording)
+    return WorldModel(
+        recipe.model, frame, timing, action, state=state, state_hidden=recipe.state.hidden
+    )
+
+
+def measured_state(recipe: StateRecipe, recording: Recording) -> StateSpec:
+    """Make the recipe's state spec with the normaliser of a recording."""
+    states = recording.states_of(recipe.names)
+    assert states is not None  # a recipe without names is refused
+    mean, std = states.mean(0, np.float64), states.std(0, np.float64)
+    # A number that never varied keeps the unit of the robot: divided by almost nothing, its first
+    # change would outweigh everything else.
+    still = std <= MIN_STATE_STD * np.maximum(np.abs(mean), 1.0)
+    return recipe.spec(tuple(mean.tolist()), tuple(np.where(still, 1.0, std).tolist()))
 
 
 def measured_action(recipe: Recipe, actions: FloatArray, where: object) -> ActionSpec:
@@ -84,14 +104,14 @@ def measured_action(recipe: Recipe, actions: FloatArray, where: object) -> Actio
         ) from None
 
 
-def check_training_data(recipe: Recipe, path: Path) -> None:
+def check_training_data(recipe: Recipe, path: Path, features: FeatureMap | None = None) -> None:
     """Refuse a dataset that does not fit the recipe, before a frame of it is decoded.
 
     Raises:
         DataError: another camera, rate or robot, episodes shorter than a window, no column that an
             anchor needs, or actions without a valid neutral one.
     """
-    dataset = check_metadata(path, recipe.recording_spec)
+    dataset = check_metadata(path, recipe.recording_spec, features)
     for entry in recipe.anchors:
         check_known(entry.column, dataset.state_names, str(path))
     check_lengths(dataset.episode_lengths, recipe.window, recipe.timing.action_block, path)
@@ -108,6 +128,15 @@ def _anchors(recipe: Recipe, recording: Recording) -> Tensor | None:
         check_known(entry.column, recording.state_names, recording.name)
     values = torch.from_numpy(quantities(recipe.anchors, recording.columns)[2])
     return (values - values.mean(0)) / values.std(0).clamp_min(MIN_ANCHOR_STD)
+
+
+def _inputs(model: WorldModel) -> tuple[object, ...]:
+    """Cameras and state that a model's encoder is made for, without the measured normaliser."""
+    encoder = model.state_encoder
+    if encoder is None:
+        return model.frame.cameras, None
+    spec = encoder.normalise.spec
+    return model.frame.cameras, (spec.names, spec.units, encoder.mlp.down.out_features)
 
 
 def learning_rate(config: OptimiserConfig, step: int) -> float:
@@ -149,6 +178,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             trained.parameters(), weight_decay=recipe.optimiser.weight_decay
         )
+        self.states = recording.states_of(self.model.recording_spec.state_names)
         self.sampler = WindowSampler(
             recording, recipe.window, recipe.timing.action_block, recipe.optimiser.seed
         )
@@ -181,20 +211,24 @@ class Trainer:
         if self.frozen:
             self._take_encoder(weights)
             return
-        if weights.config != self.recipe.model:
+        if weights.config != self.recipe.model or _inputs(weights) != _inputs(self.model):
             raise UsageError(
                 f"recipe {self.recipe.name!r} describes another model than the checkpoint to start "
-                "from; give both the same [model] section"
+                "from; give both the same [model] section, cameras and [state]"
             )
         self.model.load_state_dict(weights.state_dict())
 
     def _take_encoder(self, weights: WorldModel) -> None:
         own, theirs = self.recipe.model, weights.config
-        same = (own.conv, own.vit, own.latent_size) == (theirs.conv, theirs.vit, theirs.latent_size)
+
+        def encoder_of(config: ModelConfig) -> ModelConfig:
+            return replace(config, history=1, horizon=1, predictor=own.predictor)
+
+        same = encoder_of(own) == encoder_of(theirs) and _inputs(self.model) == _inputs(weights)
         if not same or self.model.frame != weights.frame:
             raise UsageError(
                 f"recipe {self.recipe.name!r} freezes an encoder that is another one than the "
-                "checkpoint's; give both the same frame, latent_size and encoder"
+                "checkpoint's; give both the same frame, state, latent_size and encoder"
             )
         self.model.encoder.load_state_dict(weights.encoder.state_dict())
 
@@ -268,8 +302,9 @@ class Trainer:
             return self.latents[torch.from_numpy(rows)]
         frames = torch.from_numpy(self.recording.frames_u8[rows])
         half = self.recipe.optimiser.compute == "bf16"
+        state = None if self.states is None else torch.from_numpy(self.states[rows]).flatten(0, 1)
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=half):
-            z = self.model.encode(frames.flatten(0, 1))
+            z = self.model.encode(frames.flatten(0, 1), state)
         # The objectives are computed in float32, whatever the encoder ran in.
         return z.float().view(*rows.shape, -1)
 

@@ -1,0 +1,1 @@
+"""Recordings as other projects write them, small ones."""

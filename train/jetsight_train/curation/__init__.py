@@ -1,0 +1,1 @@
+"""Check of recorded data before training; the way in is `survey.examine`."""
