@@ -18,7 +18,7 @@ FLOORS = {
         "errors clock signals histogram terminal version",
         "storage engine",
         "bundle machine datasets",
-        "tensorrt stream",
+        "tensorrt stream simulators",
         "backends planning cameras",
         "session doctor",
         "plan_report testing",

@@ -28,6 +28,14 @@ _PATH = click.Path(path_type=Path)
     "--env", "env_id", default="gym_pusht/PushT-v0", show_default=True, help="Gymnasium id."
 )
 @click.option(
+    "--camera",
+    "cameras",
+    multiple=True,
+    metavar="KEY",
+    help="Observation to take frames from, like pixels.top, or render; again for each further "
+    "camera. [default: those of the model, else the only picture, else the render]",
+)
+@click.option(
     "--success",
     metavar="FORMULA",
     help="What success is, like 'hypot(x - goal_x, y - goal_y) < 0.1', or MODULE:FUNCTION.  "

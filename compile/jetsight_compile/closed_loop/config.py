@@ -54,6 +54,7 @@ class EvalConfig:
         threads: CPU threads of every engine and of torch; more make results depend on the machine.
         workers: processes that share the episodes.
         films: number of first episodes whose pictures are kept.
+        cameras: observations to take frames from; see `EnvironmentSpec`.
         success: formula or `module:function`; None for the environment's own task.
         driver: policy that reaches the goals: scripted, random or `module:function`.
         goal_ticks: ticks from start to goal in the driver's episode.
@@ -78,6 +79,7 @@ class EvalConfig:
     threads: int = 1
     workers: int = 1
     films: int = 0
+    cameras: tuple[str, ...] = ()
     success: str | None = None
     driver: str = "scripted"
     goal_ticks: int = 25
@@ -112,6 +114,7 @@ class EvalConfig:
         region, use = self.region, self.use
         return {
             "env": self.env_id,
+            "cameras": list(self.cameras),
             "episodes": self.episodes,
             "seed": self.seed,
             "baselines": self.baselines,

@@ -14,9 +14,10 @@ import numpy as np
 
 from jetsight.engine import NDArray
 from jetsight.errors import UsageError
+from jetsight.simulators.environment import Environment
+from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.tasks.region import Region
 from jetsight_compile.closed_loop.tasks.task import Task
-from jetsight_train.record.environments import Observation, PixelEnvironment, PushT
 from jetsight_train.record.policies import make_policy
 
 _STREAM = 0x6A73_6576  # any number; it keeps these draws apart from those of `jetsight collect`
@@ -92,15 +93,8 @@ def random_stream(seed: int, number: int, purpose: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, number, _STREAM, purpose + 1]))
 
 
-def exact_bits(environment: PixelEnvironment, observation: Observation) -> bytes:
-    """Serialize the start shared by all arms: the whole physics if known, else the state."""
-    if isinstance(environment, PushT):
-        return environment.physics().tobytes()
-    return observation.state.tobytes()
-
-
 def draw_episode(
-    environment: PixelEnvironment, task: Task, rules: Rules, number: int
+    environment: Environment, task: Task, rules: Rules, number: int
 ) -> EvalEpisode | None:
     """Play the driver's episode `number` and choose a start in it.
 
@@ -139,14 +133,14 @@ class _Played:
 
 
 def _play(
-    environment: PixelEnvironment, rules: Rules, reset_seed: int, rng: np.random.Generator
+    environment: Environment, rules: Rules, reset_seed: int, rng: np.random.Generator
 ) -> _Played:
     played = _Played([], [], [])
     observation = environment.reset(reset_seed)
     policy = make_policy(rules.driver, environment, rng)
     for _ in range(rules.driver_ticks):
         played.observations.append(observation)
-        played.bits.append(exact_bits(environment, observation))
+        played.bits.append(environment.exact_state())
         played.actions.append(policy())
         observation, _, over = environment.step(played.actions[-1])
         if over:

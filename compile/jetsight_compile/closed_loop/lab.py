@@ -16,6 +16,8 @@ from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.manifest import Manifest
 from jetsight.errors import BundleError, UsageError
 from jetsight.session import Session
+from jetsight.simulators.environment import Environment
+from jetsight.simulators.spec import EnvironmentSpec
 from jetsight_compile.closed_loop import arms
 from jetsight_compile.closed_loop.agents import Agent, baselines
 from jetsight_compile.closed_loop.arms import TorchModel
@@ -27,7 +29,6 @@ from jetsight_compile.closed_loop.tasks.choose import choose_task
 from jetsight_compile.closed_loop.tasks.probe import ProbeReader
 from jetsight_compile.closed_loop.tasks.region import Region, RegionFrame
 from jetsight_compile.closed_loop.tasks.task import Task
-from jetsight_train.record.environments import PixelEnvironment, open_environment
 from jetsight_train.record.policies import make_policy
 
 _FEWEST_STARTS = 20  # ticks that a start is drawn from, in an episode that does not end early
@@ -65,7 +66,7 @@ class Lab:
 
     def __init__(
         self,
-        environment: PixelEnvironment,
+        environment: Environment,
         task: Task,
         rules: Rules,
         agents: Mapping[str, Agent],
@@ -118,16 +119,16 @@ def open_lab(settings: EvalConfig) -> Lab:
     reference = arms.load_reference(settings, manifest)
     rules = _rules(settings, manifest)
     probe = ProbeReader(bundle, settings.family, settings.backend)
-    environment = open_environment(
-        settings.env_id, rules.size_hw, rules.driver_ticks + rules.budget
-    )
+    environment = Environment.open(_environment_spec(settings, manifest, rules))
     with ExitStack() as opened:  # Ctrl-C while engines load must release the simulator as well
         opened.callback(environment.close)
+        environment.check_actions(manifest.action.names)
+        environment.probe()
         task = choose_task(settings.success, environment, probe, settings.region_columns)
         if settings.keep_out:
             task.region, region = _region(settings, task, environment, reference)
             rules = replace(rules, region=region)
-        _check_actions(environment, manifest)
+        _check_bounds(environment, manifest)
         make_policy(rules.driver, environment, np.random.default_rng(0))
         sessions, agents, use = _arms(settings, bundle, environment, reference, opened)
         facts = arms.bundle_facts(manifest, sessions[0], use)
@@ -140,7 +141,7 @@ def open_lab(settings: EvalConfig) -> Lab:
 def _arms(
     settings: EvalConfig,
     bundle: Bundle,
-    environment: PixelEnvironment,
+    environment: Environment,
     reference: TorchModel | None,
     opened: ExitStack,
 ) -> tuple[list[Session], dict[str, Agent], PlanOptions]:
@@ -168,6 +169,17 @@ def _check_hazard(settings: EvalConfig, manifest: Manifest) -> None:
         )
 
 
+def _environment_spec(settings: EvalConfig, manifest: Manifest, rules: Rules) -> EnvironmentSpec:
+    several = manifest.frame.cameras if len(manifest.frame.cameras) > 1 else ()
+    return EnvironmentSpec(
+        settings.env_id,
+        rules.size_hw,
+        cameras=settings.cameras or several,
+        hz=manifest.timing.camera_hz,
+        steps=rules.driver_ticks + rules.budget,
+    )
+
+
 def _rules(settings: EvalConfig, manifest: Manifest) -> Rules:
     block = manifest.timing.action_block
     # Long enough to fill the history, and never shorter than the default.
@@ -187,7 +199,7 @@ def _rules(settings: EvalConfig, manifest: Manifest) -> Rules:
 def _region(
     settings: EvalConfig,
     task: Task,
-    environment: PixelEnvironment,
+    environment: Environment,
     reference: TorchModel | None,
 ) -> tuple[RegionFrame, Region]:
     """Find the region and its columns: those given, else of a hazard that the checkpoint has."""
@@ -215,10 +227,10 @@ def _region(
     return RegionFrame.of(disc.columns, environment.state_names, where), region
 
 
-def _check_actions(environment: PixelEnvironment, manifest: Manifest) -> None:
+def _check_bounds(environment: Environment, manifest: Manifest) -> None:
     low, high = environment.action_low, environment.action_high
     action = manifest.action
-    if len(action.low) != len(low) or (low > action.low).any() or (high < action.high).any():
+    if (low > action.low).any() or (high < action.high).any():
         raise UsageError(
             f"environment {environment.env_id!r} takes actions from {low.tolist()} to "
             f"{high.tolist()}, but the model acts from {list(action.low)} to {list(action.high)}; "

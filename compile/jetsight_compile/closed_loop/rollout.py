@@ -13,10 +13,11 @@ import numpy as np
 
 from jetsight.engine import NDArray
 from jetsight.errors import DataError
+from jetsight.simulators.environment import Environment
+from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.agents import Agent, AgentView
-from jetsight_compile.closed_loop.episodes import EvalEpisode, Rules, exact_bits
+from jetsight_compile.closed_loop.episodes import EvalEpisode, Rules
 from jetsight_compile.closed_loop.tasks.task import Judgement, Task
-from jetsight_train.record.environments import Observation, PixelEnvironment
 
 _PLAN_VIEW = 64  # most future actions that an agent gets during the warm-up
 
@@ -58,7 +59,7 @@ class EpisodeTrace:
 
 
 def run_episode(
-    environment: PixelEnvironment,
+    environment: Environment,
     task: Task,
     arm: str,
     agent: Agent,
@@ -74,7 +75,7 @@ def run_episode(
     """
     observation = _replay(environment, agent, episode)
     # A replay that is off by one bit may diverge later, and arms would start from different states.
-    if exact_bits(environment, observation) != episode.start_bits:
+    if environment.exact_state() != episode.start_bits:
         raise DataError(
             f"environment {rules.env_id!r} is not repeatable: episode {episode.number} replayed "
             "to its start differs from the recorded one, so arms cannot be compared; use a "
@@ -104,7 +105,7 @@ def run_episode(
     )
 
 
-def _replay(environment: PixelEnvironment, agent: Agent, episode: EvalEpisode) -> Observation:
+def _replay(environment: Environment, agent: Agent, episode: EvalEpisode) -> Observation:
     """Replay the driver's actions from reset to start, while the agent watches."""
     observation = environment.reset(episode.reset_seed)
     agent.begin(episode)

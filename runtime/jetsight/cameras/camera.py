@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jetsight.cameras.gym import Policy
 
 _log = logging.getLogger("jetsight")
+_MOST_REJECTED = 300  # frames, none of them usable, before a recording or simulator is given up
 _JOIN_S = 0.5  # a reader that blocks for longer is abandoned; shutdown must stay under 1 s
 _NAP_NS = 50_000_000  # longest sleep of a pacing camera between two checks for `close`
 _BACKOFF_NS = (500_000_000, 5_000_000_000)  # first and longest wait before reconnecting
@@ -88,7 +89,7 @@ class Camera:
         clock: Clock | None = None,
         rate_hz: float | None = None,
         seed: int = 0,
-        policy: Policy | None = None,
+        policy: Policy | str | None = None,
         features: FeatureMap | None = None,
         state: Callable[[], NDArray] | None = None,
     ) -> Camera:
@@ -101,8 +102,10 @@ class Camera:
             clock: the session's clock.
             rate_hz: see `Camera`.
             seed: of a simulated environment.
-            policy: drives a simulated environment; random held actions by default.
-            features: which features of a dataset are actions, states and frames.
+            policy: drives a simulated environment: a function, or its name as `module:function`;
+                random held actions by default.
+            features: which features of a dataset are actions, states and frames; of a simulated
+                environment its `cameras` alone.
             state: see `Camera`.
 
         Raises:
@@ -281,7 +284,9 @@ class Camera:
             return  # the camera is faster than the model's: another frame is nearer to the tick
         # Counted also where the frame is rejected, so that the loop sees the gap.
         self._index += 1
-        why = reading.why or sources.defect(reading.image_hwc_u8, self._request)
+        why = reading.why or sources.defect(
+            reading.image_hwc_u8, self._request, simulated=self.info.simulated
+        )
         reading.state = self._state(reading)
         self._rejecting = why is not None
         if self._paced:
@@ -290,12 +295,27 @@ class Camera:
         if why is not None:
             self.rejected += 1
             self.last_defect = f"frame {self._index} {why}"
+            self._check_hope()
             return
         # After the wait too: a recorded frame is captured when it is delivered.
         stamp_ns = self._stamp_ns(reading)
         if self._detectors and reading.image_hwc_u8 is not None:
             self._frozen = self._any_frozen(reading.image_hwc_u8, stamp_ns)
         self._slot.put(reading, self._index, tick, stamp_ns)
+
+    def _check_hope(self) -> None:
+        """End a source, other than a real camera, that has had no usable frame for too long.
+
+        Raises:
+            CameraError: with the reason of the last one.
+        """
+        none_usable = self.rejected > self._index
+        if none_usable and self.rejected >= _MOST_REJECTED and not self.info.physical:
+            raise CameraError(
+                f"{self.info.label} had no frame the model can use among the first "
+                f"{self.rejected}: {self.last_defect}; check it with another program, or give "
+                "another source"
+            )
 
     def _state(self, reading: Reading) -> NDArray | None:
         """Return the state beside a reading, from the robot's function if there is one."""

@@ -94,6 +94,7 @@ class SourceInfo:
         fps: its own rate; None without one (a folder of images).
         physical: a real sensor: it paces itself, may be lost and reconnected, and its noise never
             repeats exactly the same pixels.
+        simulated: its frames are drawn, so a black one is a picture and no covered lens.
         cameras: number of cameras in a frame.
         has_state: its readings have the state that the request names.
     """
@@ -105,6 +106,7 @@ class SourceInfo:
     physical: bool = False
     cameras: int = 1
     has_state: bool = False
+    simulated: bool = False
 
 
 @dataclass(slots=True)
@@ -209,7 +211,7 @@ def _count(cameras: int) -> str:
     return "one camera" if cameras == 1 else f"{cameras} cameras"
 
 
-def defect(image: NDArray | None, request: StreamRequest) -> str | None:
+def defect(image: NDArray | None, request: StreamRequest, *, simulated: bool = False) -> str | None:
     """Describe why a frame must not reach the encoder; None for a valid one."""
     if image is None:
         return "could not be decoded"
@@ -220,7 +222,7 @@ def defect(image: NDArray | None, request: StreamRequest) -> str | None:
     # One after the other: the light of one camera must not hide that another is covered.
     for index, camera in enumerate(image if image.ndim == 4 else image[None]):
         # A maximum allocates nothing, and real darkness has noise.
-        if int(camera.max()) == 0:
+        if not simulated and int(camera.max()) == 0:
             where = f" of camera {request.cameras[index]!r}" if image.ndim == 4 else ""
             return f"is all black{where}, as from a covered lens or a lost cable"
     return None

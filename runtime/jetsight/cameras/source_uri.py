@@ -30,21 +30,27 @@ def open_source(
     clock: Clock,
     rate_hz: float | None = None,
     seed: int = 0,
-    policy: Policy | None = None,
+    policy: Policy | str | None = None,
     features: FeatureMap | None = None,
 ) -> Source:
     """Make the source of `src` without starting it; see `Camera.open`.
 
     Raises:
         CameraError: there is no such file, folder or device.
-        UsageError: `src` is of no known kind.
+        UsageError: `src` is of no known kind, or has nothing to drive or to choose.
     """
     src = os.fspath(src)
     scheme, _, rest = src.partition(":")
     if scheme == "gym":
         from jetsight.cameras.gym import GymSource
 
-        return GymSource(rest, seed=seed, policy=policy)
+        features = features or FeatureMap()
+        if features != FeatureMap(cameras=features.cameras):
+            raise UsageError(
+                f"{src} has no features to map; leave out --map, and choose with --camera KEY"
+            )
+        return GymSource(rest, seed=seed, policy=policy, cameras=features.cameras)
+    _only_simulated(src, policy)
     if scheme == "lerobot":
         return _episodes(rest, features)
     if scheme in ("rtsp", "rtsps"):
@@ -56,13 +62,20 @@ def open_source(
     return _path(src, clock, rate_hz, features)
 
 
+def _only_simulated(src: str, policy: object) -> None:
+    if policy is not None:
+        raise UsageError(
+            f"{src} is no simulated environment that --policy could drive; leave it out"
+        )
+
+
 def open_sources(
     src: str | Sequence[str] | Mapping[str, str],
     *,
     clock: Clock,
     rate_hz: float | None = None,
     seed: int = 0,
-    policy: Policy | None = None,
+    policy: Policy | str | None = None,
     features: FeatureMap | None = None,
 ) -> Source:
     """Make the source of `src`, or one of several cameras; see `Camera.open`.
@@ -76,6 +89,7 @@ def open_sources(
             src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy, features=features
         )
     texts = src.values() if isinstance(src, Mapping) else src
+    _only_simulated(", ".join(texts), policy)
     for text in texts:
         if os.fspath(text).startswith("gym:"):
             raise UsageError(

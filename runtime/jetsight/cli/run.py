@@ -19,6 +19,8 @@ from jetsight.stream.frames import Forecast
 from jetsight.terminal import TerminalLine
 
 _REFRESH_S = 0.2
+# The scripted drivers are those of `jetsight collect`.
+_POLICIES = {"random": None, "scripted": "jetsight_train.record.policies:ScriptedPolicy"}
 _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surprise")
 
 
@@ -46,6 +48,14 @@ _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surpris
 @click.option("--family", help="Graph family. [default: the first that can run here]")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all cores]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of a simulated environment.")
+@click.option(
+    "--policy",
+    default="random",
+    show_default=True,
+    metavar="NAME",
+    help="Drives a simulated environment: random, scripted, or your own as MODULE:FUNCTION or "
+    "FILE.py:FUNCTION, called as function(observation, rng).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def run(
     bundle: Path,
@@ -58,6 +68,7 @@ def run(
     family: str | None,
     threads: int | None,
     seed: int,
+    policy: str,
     as_json: bool,
 ) -> None:
     """Forecast every frame of a source with BUNDLE, and print a summary.
@@ -70,7 +81,13 @@ def run(
     from jetsight.session import Session
 
     source = ", ".join(sources)
-    camera = Camera.open(named_sources(sources), rate_hz=rate_hz, seed=seed, features=features)
+    camera = Camera.open(
+        named_sources(sources),
+        rate_hz=rate_hz,
+        seed=seed,
+        policy=_POLICIES.get(policy, policy),
+        features=features,
+    )
     with Session.open(bundle, backend, family, threads=threads) as session:
         stream = session.stream(camera, frames=frames)
         try:

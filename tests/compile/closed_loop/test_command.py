@@ -16,6 +16,8 @@ import pytest
 from helpers.compile.planning_bundle import BUDGET, PLANNER, SIDE, Compiled, in_torch, write_planner
 from helpers.compile.tiny_model import write_dataset
 from helpers.runtime import live_planner
+from helpers.runtime.bundle_factory import pusht_action
+from helpers.simulators.environments import odd
 from helpers.train.gym_factory import FADE, needs_pusht
 
 from jetsight import cli
@@ -93,7 +95,15 @@ def refused(command: Sequence[str], capfd: Capture) -> tuple[Any, str]:
         (["--episodes", "many"], 2, "'many' is not a valid integer"),
         (["--seed", "-1"], 2, "--seed is -1"),
         (["--env", "gym_pusht/Nowhere-v0"], 2, "cannot make environment 'gym_pusht/Nowhere-v0'"),
-        (["--env", FADE], 2, "does not say what success is"),
+        (["--env", FADE], 2, "runs at 5 steps per second"),
+        (["--env", odd("Odd")], 2, "does not say what success is"),
+        (["--env", odd("Choices")], 2, "only continuous numbers can be planned"),
+        (["--env", odd("TwoViews")], 2, "several observations are pictures"),
+        (["--env", odd("Odd"), "--camera", "front"], 2, "no one observation 'front'"),
+        (["--env", odd("Matrix")], 2, "takes 6 numbers as action"),
+        (["--env", odd("Rover")], 2, "takes the actions ['v', 'w'], but the model"),
+        (["--env", odd("OneStep")], 2, "ended 3 episodes of 3 after one step"),
+        (["--env", odd("BlackRender")], 2, "black or codes"),
         (["--planner", "imagine_cem_9x9"], 2, f"choose one of {PLANNER.graph}"),
         (["--replan-every", "5"], 2, "has 4 ticks"),
         (["--budget-ms", "5", "--iterations", "2"], 2, "exclude each other"),
@@ -161,7 +171,7 @@ def test_processes_share_the_episodes_and_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
 ) -> None:
     """On a bundle whose graphs run, so that a process needs nothing from this one."""
-    bundle = live_planner.make_planning_bundle(tmp_path / "live.jetsight")
+    bundle = live_planner.make_planning_bundle(tmp_path / "live.jetsight", action=pusht_action())
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     command = ["eval", str(bundle.path), "--episodes", "2", "--no-baselines", "--json"]
     command += ["--iterations", "1", "--seed", "4", "--backend", "onnxruntime"]

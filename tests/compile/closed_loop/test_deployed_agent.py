@@ -20,12 +20,12 @@ from helpers.train.gym_factory import needs_pusht
 
 from jetsight.bundle.planner_spec import HazardSpec, HeadSpec
 from jetsight.planning.plan import Plan
+from jetsight.simulators.spec import Observation
 from jetsight.stream.frames import Frame
 from jetsight_compile.closed_loop.agents import AgentView, Deployed, SimulatorCamera, TickClock
 from jetsight_compile.closed_loop.config import PlanOptions
 from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode
 from jetsight_compile.closed_loop.rollout import run_episode
-from jetsight_train.record.environments import Observation
 
 USE = PlanOptions(planner=GRAPH, iterations=3, replan_every=2, seed=5)
 

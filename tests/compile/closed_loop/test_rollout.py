@@ -8,11 +8,11 @@ from helpers.compile.eval_factory import PUSHING, Steady, pusht, short_rules
 from helpers.train.gym_factory import needs_pusht
 
 from jetsight.errors import DataError, UsageError
+from jetsight.simulators.registry import PUSHT
 from jetsight_compile.closed_loop.agents import baselines
 from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode, random_stream
 from jetsight_compile.closed_loop.rollout import run_episode
 from jetsight_compile.closed_loop.tasks.region import Region
-from jetsight_train.record.environments import PUSHT
 from jetsight_train.record.episode import RecordingRecipe, simulate
 
 pytestmark = needs_pusht

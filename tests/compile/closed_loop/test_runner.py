@@ -25,6 +25,7 @@ from helpers.train.gym_factory import needs_pusht
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import DataError, UsageError
 from jetsight.plan_report.nearest_frames import FrameIndex
+from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.agents import Deployed, baselines
 from jetsight_compile.closed_loop.config import EvalConfig, PlanOptions
 from jetsight_compile.closed_loop.lab import Lab
@@ -33,7 +34,6 @@ from jetsight_compile.closed_loop.rollout import EpisodeTrace
 from jetsight_compile.closed_loop.runner import _Here, run_all
 from jetsight_compile.closed_loop.tasks.region import Region
 from jetsight_compile.closed_loop.video import SIZE, Screen, chosen, encode, imagined_frames, views
-from jetsight_train.record.environments import Observation
 
 SETTINGS = EvalConfig("b.jetsight", "gym_pusht/PushT-v0", episodes=4, seed=3)
 

@@ -11,12 +11,14 @@ import numpy as np
 from jetsight.bundle.planner_spec import HeadSpec
 from jetsight.planning.imagine import Planning
 from jetsight.session import Session
+from jetsight.simulators.environment import Environment
+from jetsight.simulators.registry import PUSHT
+from jetsight.simulators.spec import EnvironmentSpec
 from jetsight.testing import FakeBackend, tiny_plan_spec, tiny_planner, tiny_spec
 from jetsight_compile.closed_loop.agents import EpisodeLog, TickClock
 from jetsight_compile.closed_loop.episodes import Rules
 from jetsight_compile.closed_loop.rollout import EpisodeResult
 from jetsight_compile.closed_loop.tasks.pusht import JOINT, MOVES, RESTS, PushingTask
-from jetsight_train.record.environments import PUSHT, PixelEnvironment, open_environment
 
 SPEC = tiny_spec(action_block=2, horizon=2)
 SIDE = SPEC.height_px
@@ -40,8 +42,8 @@ def short_rules(**changes: Any) -> Rules:
 
 
 @contextmanager
-def pusht() -> Iterator[PixelEnvironment]:
-    environment = open_environment(PUSHT, (SIDE, SIDE), 60)
+def pusht() -> Iterator[Environment]:
+    environment = Environment.open(EnvironmentSpec(PUSHT, (SIDE, SIDE), steps=60))
     try:
         yield environment
     finally:

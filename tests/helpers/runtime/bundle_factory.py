@@ -6,6 +6,7 @@ Its graphs are opaque bytes; tests that run one pass their own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ def make_manifest(**changes: Any) -> Manifest:
         ),
     }
     return Manifest(**{**fields, **changes})
+
+
+def pusht_action() -> ActionSpec:
+    """The actions of `make_manifest` under the names that PushT gives them."""
+    return replace(make_manifest().action, names=("target_x", "target_y"))
 
 
 def make_golden(manifest: Manifest, samples: int = 2) -> dict[str, np.ndarray[Any, Any]]:

@@ -120,7 +120,11 @@ def families(planner: PlannerSpec = PLANNER) -> tuple[Family, ...]:
 
 
 def make_planning_bundle(
-    target: Path, *planners: PlannerSpec, graph: bytes | None = None, reference: bool = True
+    target: Path,
+    *planners: PlannerSpec,
+    graph: bytes | None = None,
+    reference: bool = True,
+    **changes: Any,
 ) -> Bundle:
     """Write a live bundle with planners in `cpu-fp32`; `graph` replaces that of the first one."""
     planners = planners or (PLANNER,)
@@ -134,7 +138,8 @@ def make_planning_bundle(
         arrays.update(golden_problem(planners[0]))
     files["golden.npz"] = golden.dump(arrays)
     able = Family(first.name, first.opset, precision, first.targets, 10)
-    return live_bundle.make_live_bundle(target, files, planners=planners, families=(able, second))
+    changes |= {"planners": planners, "families": (able, second)}
+    return live_bundle.make_live_bundle(target, files, **changes)
 
 
 def golden_problem(planner: PlannerSpec) -> dict[str, NDArray]:

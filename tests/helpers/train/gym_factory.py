@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from jetsight.errors import JetsightError
-from jetsight_train.record.environments import PUSHT, open_environment
+from jetsight.simulators.environment import Environment
+from jetsight.simulators.registry import PUSHT
+from jetsight.simulators.spec import EnvironmentSpec
 
 FADE = "helpers.train.gym_factory:jetsight/Fade-v0"
 BROKEN = "helpers.train.gym_factory:jetsight/Broken-v0"
@@ -82,7 +84,7 @@ for kind in (Fade, Broken, Slow, Nameless):
 def why_no_pusht() -> str | None:
     """Return the reason why gym-pusht cannot run here (its OpenCV needs libGL), or None."""
     try:
-        open_environment(PUSHT, (16, 16), 1).close()
+        Environment.open(EnvironmentSpec(PUSHT, (16, 16))).close()
     except JetsightError as problem:
         return str(problem)
     return None

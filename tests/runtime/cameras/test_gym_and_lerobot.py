@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 from helpers.paths import RECORDED
 from helpers.runtime.camera_factory import readings
+from helpers.simulators.base import scene
+from helpers.simulators.environments import odd
 from helpers.train import gym_factory
 
 from jetsight.cameras import StreamRequest
 from jetsight.cameras.gym import GymSource, HeldRandom
 from jetsight.cameras.lerobot import EpisodeSource
+from jetsight.cameras.source import check_start
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.errors import CameraError, DataError, UsageError
 
@@ -146,6 +150,12 @@ def test_pusht_shows_pixels_of_the_size_that_was_asked_for() -> None:
     [
         (gym_factory.FADE, StreamRequest(32, 48, 5.0, 2, 6, 3), "model's actions are 3 numbers"),
         (gym_factory.FADE, StreamRequest(32, 48, 10.0, 2, 6, 2), "runs at 5 steps per second"),
+        (
+            odd("Rover"),
+            StreamRequest(32, 48, 10.0, 2, 6, 2, ("w", "v")),
+            r"but the model \['w', 'v'",
+        ),
+        (odd("OneStep"), StreamRequest(32, 48, 10.0, 2, 6, 2), "ended 3 episodes of 3"),
         ("CartPole-v1", FADE, "takes actions Discrete"),
         ("NoSuch-v0", FADE, "cannot make environment 'NoSuch-v0'"),
         ("no_such_package/Robot-v0", FADE, "cannot make environment 'no_such_package/Robot-v0'"),
@@ -158,3 +168,83 @@ def test_environment_that_does_not_fit_is_refused(
     with pytest.raises(CameraError, match=words):
         source.start(request_)
     source.close()
+
+
+ODD = StreamRequest(32, 48, 10.0, action_block=2, plan_ticks=6, step_size=2)
+
+
+def test_policy_by_name_knows_its_next_action_alone() -> None:
+    policy = "helpers.simulators.drivers:Remembers"
+    found = readings(GymSource(odd("Odd"), policy=policy), ODD, limit=6)
+    plans = [reading.plan for reading in found]
+    assert [plan.shape for plan in plans if plan is not None] == 6 * [(1, 2)]
+    assert [reading.actions is None for reading in found] == [True, *5 * [False]]
+    for before, reading in itertools.pairwise(found):
+        np.testing.assert_array_equal(reading.actions, before.plan)
+
+
+def test_policy_by_name_starts_anew_with_each_episode() -> None:
+    policy = "helpers.simulators.drivers:forward"
+    source = GymSource(gym_factory.FADE, seed=3, policy=policy)
+    found = readings(source, FADE, limit=2 * gym_factory.LAST_TICK)
+    turns = [float(reading.plan[0, 1]) for reading in found if reading.plan is not None]
+    again = readings(GymSource(gym_factory.FADE, seed=3, policy=policy), FADE, limit=len(found))
+    assert turns == [float(reading.plan[0, 1]) for reading in again if reading.plan is not None]
+    assert len(set(turns)) == len(turns)
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ("helpers.simulators.drivers:too_far", "expected -1 to 1"),
+        ("nowhere.py:act", "there is no file nowhere.py"),
+        (lambda environment, n: np.zeros(2), r"plan has shape \[2\], expected \[n, 2\]"),
+    ],
+)
+def test_policy_that_cannot_drive_is_refused_at_the_start(policy: Any, words: str) -> None:
+    source = GymSource(odd("Odd"), policy=policy)
+    with pytest.raises(CameraError, match=words):
+        source.start(ODD)
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "words"),
+    [
+        ("NanState", None, "step 3: state 'state_1' is nan"),
+        ("FailsLater", None, "failed in step 4"),
+        ("OneStepLater", None, "ended 10 episodes in a row after one step"),
+        ("GoesBlack", None, "black or codes"),
+        ("Odd", "helpers.simulators.drivers:nan_later", "action 'action_1' is nan"),
+    ],
+)
+def test_environment_that_fails_later_ends_with_the_reason(
+    name: str, policy: str | None, words: str
+) -> None:
+    with pytest.raises(CameraError, match=words):
+        readings(GymSource(odd(name), policy=policy), ODD)
+
+
+def test_several_cameras_are_one_frame() -> None:
+    source = GymSource(odd("TwoViews"), cameras=("pixels.top", "pixels.wrist"))
+    found = readings(source, ODD, limit=3)
+    assert {reading.image_hwc_u8.shape for reading in found} == {(2, 32, 48, 3)}  # type: ignore[union-attr]
+
+
+def test_a_model_names_its_cameras_and_the_numbers_it_reads() -> None:
+    request = replace(ODD, cameras=("wrist", "top"), state_names=("agent_pos_1", "agent_pos_0"))
+    source = GymSource(odd("TwoViews"))
+    info = source.start(request)
+    check_start(info, request)
+    source.close()
+    first, second = readings(GymSource(odd("TwoViews")), request, limit=2)
+    assert first.image_hwc_u8 is not None
+    assert np.array_equal(first.image_hwc_u8, np.stack([scene(0)[::-1], scene(0)]))
+    assert [reading.state.tolist() for reading in (first, second) if reading.state is not None] == [
+        [-1.0, 0.0],
+        [-1.0, 1.0],
+    ]
+    with pytest.raises(CameraError, match=r"has no height in its state \(agent_pos_0, agent_pos_1"):
+        GymSource(odd("TwoViews")).start(replace(request, state_names=("height",)))
+    with pytest.raises(CameraError, match=r"no one observation 'left'"):
+        GymSource(odd("TwoViews")).start(replace(request, cameras=("left", "top")))

@@ -17,7 +17,10 @@ import av
 import numpy as np
 import pytest
 from helpers.paths import RECORDED
+from helpers.runtime.bundle_factory import pusht_action
 from helpers.runtime.live_bundle import make_live_bundle
+from helpers.simulators.environments import odd
+from helpers.train.gym_factory import needs_pusht
 
 from jetsight import cli
 from jetsight.cli.run import StatusLine, describe, status_line
@@ -29,7 +32,8 @@ PUSHT = "gym:gym_pusht/PushT-v0"
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(make_live_bundle(tmp_path_factory.mktemp("bundle") / "tiny.jetsight").path)
+    target = tmp_path_factory.mktemp("bundle") / "tiny.jetsight"
+    return str(make_live_bundle(target, action=pusht_action()).path)
 
 
 @pytest.fixture
@@ -56,6 +60,31 @@ def test_summary_as_json(bundle: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert (summary["source"], summary["family"]) == (PUSHT, "cpu-fp32")
     for name in ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surprise"):
         assert 0 < summary[name]["p50"] <= summary[name]["p99"] <= summary[name]["max"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Odd", ["--policy", "helpers.simulators.drivers:forward"]),
+        ("TwoViews", ["--camera", "pixels.wrist"]),
+        ("WideRender", []),
+        ("BlackStart", []),
+    ],
+)
+def test_simulator_with_a_camera_and_a_driver_of_ones_own(
+    bundle: str, name: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", bundle, "--source", f"gym:{odd(name)}", "--frames", "30", "--rate", "0"]
+    assert cli.main([*command, "--json", *options]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["frames"], summary["valid"], summary["rejected"]) == (30, 26, 0)
+
+
+@needs_pusht
+def test_scripted_policy_drives_pusht(bundle: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", bundle, "--source", PUSHT, "--frames", "9", "--rate", "0", "--json"]
+    assert cli.main([*command, "--policy", "scripted"]) == 0
+    assert json.loads(capsys.readouterr().out)["valid"] == 5
 
 
 def test_summary_for_people(bundle: str, film: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +128,12 @@ def test_backend_family_threads_and_seed_are_passed_on(
         (["--source", PUSHT, "--backend", "abacus"], 2, "there is no backend 'abacus'"),
         (["--source", PUSHT, "--family", "cpu-int3"], 2, "no family 'cpu-int3'"),
         (["--source", PUSHT, "--frames", "0"], 2, "--frames"),
+        (["--source", f"gym:{odd('Choices')}"], 7, "only continuous numbers"),
+        (["--source", f"gym:{odd('TwoViews')}"], 7, "choose with --camera pixels.top"),
+        (["--source", f"gym:{odd('Odd')}", "--camera", "front"], 7, "no one observation 'front'"),
+        (["--source", f"gym:{odd('Odd')}", "--policy", "drive"], 7, "policy 'drive' is not usable"),
+        (["--source", f"gym:{odd('Odd')}", "--policy", "scripted"], 7, "no scripted policy"),
+        (["--source", str(RECORDED), "--policy", "a:b"], 2, "that --policy could drive"),
         (["--source", PUSHT, "--rate", "-1"], 2, "--rate"),
         ([], 2, "--source"),
         (["--source", PUSHT, "--frames", "3", "--out", "/proc/no/file.jsonl"], 8, "/proc/no"),

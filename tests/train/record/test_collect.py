@@ -23,8 +23,9 @@ from jetsight.errors import (
     StorageError,
     UsageError,
 )
+from jetsight.simulators import registry
 from jetsight_train.cli.collect import collect as command
-from jetsight_train.record import dataset, environments
+from jetsight_train.record import dataset
 from jetsight_train.record.collect import collect
 from jetsight_train.record.episode import RecordingRecipe, simulate
 from jetsight_train.record.staging import finished, locked, rows_path, staging_of, video_path
@@ -221,9 +222,9 @@ def test_missing_and_unloadable_packages_are_told_apart(tmp_path, monkeypatch):
         def refuse(name: str):
             raise problem
 
-        monkeypatch.setattr(environments.importlib, "import_module", refuse)
+        monkeypatch.setattr(registry.importlib, "import_module", refuse)
         with pytest.raises(JetsightError) as caught:
-            collect(replace(RECIPE, env_id=environments.PUSHT), tmp_path / "x")
+            collect(replace(RECIPE, env_id=registry.PUSHT), tmp_path / "x")
         return caught.value
 
     assert isinstance(without(ModuleNotFoundError("no", name="gymnasium")), MissingDependency)

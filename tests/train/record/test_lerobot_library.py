@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.paths import RECORDED
+from helpers.simulators.environments import odd
 
 from jetsight.datasets.dataset import Episode
 from jetsight.datasets.lerobot import LeRobotDataset
+from jetsight.storage.atomic import new_directory
+from jetsight_train.record.collect import describe
+from jetsight_train.record.dataset import assemble
+from jetsight_train.record.episode import RecordingRecipe, record
 
 PEER = Path(__file__).with_name("lerobot_peer.py")
 PYTHON = os.environ.get("JETSIGHT_LEROBOT")
@@ -76,3 +82,25 @@ def test_we_read_what_lerobot_records(tmp_path):
         # Two builds of swscale may round a pixel differently; a frame off differs by far more.
         assert np.abs(ours.frames.astype(int) - frames).max() <= 2
         assert np.abs(ours.frames[1:].astype(int) - frames[:-1]).max() > 20
+
+
+def test_lerobot_reads_two_cameras_at_a_rate_that_is_not_whole(tmp_path):
+    names, sizes = ("top", "wrist"), {"height_px": 64, "width_px": 96}
+    recipe = RecordingRecipe(odd("TwoViews"), 2, 9, 3, "random", cameras=names, **sizes)
+    about = replace(describe(recipe), fps=12.5)
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    for index in range(2):
+        record(recipe, index, staging, about)
+    with new_directory(tmp_path / "two") as folder:
+        assemble(folder, staging, range(2), about)
+    theirs = ask_lerobot("read", tmp_path / "two", tmp_path)
+    assert theirs["fps"] == 12.5
+    found = {}
+    for name in names:
+        ours = everything(LeRobotDataset.open(tmp_path / "two", f"observation.images.{name}"))
+        found[name] = theirs[f"frames observation.images.{name}"]
+        assert np.abs(found[name].astype(int) - ours.frames).max() <= 2
+        assert np.array_equal(theirs["actions"], ours.actions)
+        assert np.allclose(theirs["timestamps"], ours.timestamps_s, atol=1e-6)
+    assert np.abs(found["top"].astype(int) - found["wrist"]).max() > 100  # control

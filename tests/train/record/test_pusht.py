@@ -8,7 +8,9 @@ from helpers.train.gym_factory import needs_pusht
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetsight_train.record.environments import PUSHT, open_environment
+from jetsight.simulators.environment import Environment
+from jetsight.simulators.registry import PUSHT
+from jetsight.simulators.spec import EnvironmentSpec
 from jetsight_train.record.episode import RecordingRecipe, simulate
 from jetsight_train.record.policies import SmoothRandom
 from jetsight_train.record.pusht import (
@@ -97,7 +99,7 @@ def test_an_episode_is_a_function_of_its_seed():
 
 @needs_pusht
 def test_success_does_not_end_an_episode():
-    environment = open_environment(PUSHT, (16, 16), 5)
+    environment = Environment.open(EnvironmentSpec(PUSHT, (16, 16), steps=5))
     environment.reset(0)
     world = environment._env.unwrapped
     world.agent.position = (20.0, 20.0)

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from jetsight.clock import MonotonicClock
-from jetsight_train.record.policies import NAMES
 
 
 class Size(click.ParamType):
@@ -26,20 +25,79 @@ class Size(click.ParamType):
         return int(parts[0]), int(parts[1])
 
 
+class Names(click.ParamType):
+    """Names separated by commas."""
+
+    name = "A,B,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        """Convert `"v,w"` to ("v", "w"), and nothing to ()."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(part.strip() for part in str(value).split(",")) if value else ()
+
+
+_RECIPE = ("episodes", "steps", "seed", "policy", "fps", "cameras", "action_names")
+_RECIPE += ("action_units", "keep")
+
+
 @click.command()
 @click.argument("env_id")
 @click.option("--out", required=True, type=click.Path(), help="Dataset folder to create.")
 @click.option("--episodes", default=10, show_default=True, help="Number of episodes.")
 @click.option("--steps", default=200, show_default=True, help="Longest episode, in frames.")
 @click.option("--seed", default=0, show_default=True, help="Base seed of all randomness.")
-@click.option("--policy", type=click.Choice(NAMES), default="scripted", show_default=True)
+@click.option(
+    "--policy",
+    default="scripted",
+    show_default=True,
+    metavar="NAME",
+    help="scripted, random, or your own as MODULE:FUNCTION or FILE.py:FUNCTION, called as "
+    "function(observation, rng).",
+)
 @click.option("--size", type=Size(), default="96x96", show_default=True, help="Frame size.")
-@click.option("--fps", type=int, help="Frame rate to write; the environment's own by default.")
+@click.option(
+    "--fps",
+    type=click.FloatRange(min=0.01, max=1000),
+    help="Frame rate of an environment whose metadata declares none.",
+)
+@click.option(
+    "--camera",
+    "cameras",
+    multiple=True,
+    metavar="KEY",
+    help="Observation to take frames from, like pixels.top, or render; again for each further "
+    "camera. [default: the only picture, else the render]",
+)
+@click.option(
+    "--action-names",
+    type=Names(),
+    default="",
+    help="Of the action's dimensions, like v,w. [default: those of the environment's metadata]",
+)
+@click.option(
+    "--units",
+    "action_units",
+    type=Names(),
+    default="",
+    help="One per action name, like m/s,rad/s. [default: those of the metadata]",
+)
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="info.KEY",
+    help="Entry of info to keep as a column: a truth value or a number; again for each further.",
+)
 @click.option("--workers", default=1, show_default=True, help="Processes that record.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted recording.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def collect(env_id: str, out: str, **options: Any) -> None:
     """Record ENV_ID, any Gymnasium environment with pixels, as a LeRobot v3 dataset.
+
+    MODULE:ID or FILE.py:ID imports the module that registers the id first. Names, units and kept
+    info come from the environment's metadata (action_names, action_units, state_names,
+    state_units, keep), or from the options. Frames of another size than --size are resized by
+    area averaging, as in jetsight run and jetsight eval.
 
     An interrupted recording keeps its finished episodes in a hidden folder beside OUT; --resume
     continues it, with the same result as without interruption. OUT appears once complete.
@@ -52,7 +110,7 @@ def collect(env_id: str, out: str, **options: Any) -> None:
         env_id,
         height_px=height,
         width_px=width,
-        **{name: options[name] for name in ("episodes", "steps", "seed", "policy", "fps")},
+        **{name: options[name] for name in _RECIPE},
     )
     try:
         _run(recipe, out, options)
@@ -77,7 +135,7 @@ def _run(recipe: Any, out: str, options: dict[str, Any]) -> None:
         result = record(recipe, out, progress=bar.update, **how)
     took_s = (clock.now_ns() - start_ns) / 1e9
     if options["as_json"]:
-        digest = LeRobotDataset.open(result.path).digest()
+        digest = LeRobotDataset.open(result.path, result.cameras[0]).digest()
         row = asdict(result) | {"path": str(result.path), "seconds": took_s, "sha256": digest}
         click.echo(json.dumps(row))
         return

@@ -10,17 +10,22 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from jetsight.errors import DataError, JetsightError, StorageError, UsageError, first_line
+from jetsight.errors import DataError, JetsightError, UsageError
+from jetsight.simulators.environment import Environment
 from jetsight.storage import atomic
 from jetsight_train.record import dataset, episode
-from jetsight_train.record.description import DatasetDescription
-from jetsight_train.record.environments import open_environment
+from jetsight_train.record.description import (
+    CAMERA_KEY,
+    DONE_KEY,
+    REWARD_KEY,
+    DatasetDescription,
+)
 from jetsight_train.record.policies import make_policy
 from jetsight_train.record.pool import each_episode
 from jetsight_train.record.staging import hold, rows_path, staging_of
@@ -28,12 +33,13 @@ from jetsight_train.record.staging import hold, rows_path, staging_of
 
 @dataclass(frozen=True)
 class Collected:
-    """Result of `collect`: the dataset folder and how much is in it."""
+    """Result of `collect`: the dataset folder and what is in it."""
 
     path: Path
     episodes: int
     frames: int
     resumed: int  # episodes of an earlier, interrupted recording
+    cameras: tuple[str, ...]
 
 
 def collect(
@@ -81,34 +87,46 @@ def collect(
             frames = dataset.assemble(folder, staging, range(recipe.episodes), description)
         # After the dataset has its name: a kill in between costs disk space, not episodes.
         shutil.rmtree(staging)
-    return Collected(final, recipe.episodes, frames, recipe.episodes - len(missing))
+    kept = recipe.episodes - len(missing)
+    return Collected(final, recipe.episodes, frames, kept, description.cameras)
 
 
 def describe(recipe: episode.RecordingRecipe) -> DatasetDescription:
-    """Open the environment once, so that a bad argument fails before anything is written.
+    """Try the environment and the policy once, so that what is unusable fails before any work.
 
     Raises:
-        UsageError: see `open_environment` and `make_policy`; or the frame rate is unknown.
+        MissingDependency: the simulator is not installed.
+        UsageError: see `Environment.open`, `Environment.probe` and `make_policy`.
     """
-    environment = open_environment(recipe.env_id, recipe.size_hw, recipe.steps)
+    environment = Environment.open(recipe.environment)
     try:
+        environment.probe()
         environment.reset(0)
-        make_policy(recipe.policy, environment, np.random.default_rng(0))
-        fps = recipe.fps if recipe.fps is not None else environment.fps
-        if fps is None:
-            raise UsageError(
-                f"environment {recipe.env_id!r} has no known frame rate; give it with --fps"
-            )
-        return DatasetDescription(
-            task=f"{recipe.env_id}, {recipe.policy} policy",
-            robot_type=recipe.env_id,
-            fps=fps,
-            size_hw=recipe.size_hw,
-            state_names=environment.state_names,
-            action_names=environment.action_names,
-        )
+        policy = make_policy(recipe.policy, environment, np.random.default_rng(0))
+        environment.step(policy())
+    except DataError as problem:
+        raise UsageError(str(problem)) from problem
     finally:
         environment.close()
+    return DatasetDescription(
+        task=f"{recipe.env_id}, {recipe.policy} policy",
+        robot_type=recipe.env_id,
+        fps=environment.hz,
+        size_hw=recipe.size_hw,
+        state_names=environment.state_names,
+        action_names=environment.action_names,
+        cameras=_camera_keys(environment.cameras) if recipe.cameras else (CAMERA_KEY,),
+        state_units=environment.state_units,
+        action_units=environment.action_units,
+        extra=(REWARD_KEY, DONE_KEY, *environment.keep),
+    )
+
+
+def _camera_keys(names: Sequence[str]) -> tuple[str, ...]:
+    """Name the features of cameras by their last words where those differ."""
+    short = [name.rpartition(".")[2] for name in names]
+    chosen = short if len(set(short)) == len(short) else names
+    return tuple(f"observation.images.{name}" for name in chosen)
 
 
 def _attempt(
@@ -117,12 +135,10 @@ def _attempt(
     """Record one episode; returns an expected failure, because it may cross processes."""
     try:
         episode.record(recipe, index, staging, description)
-    except StorageError as problem:
-        return problem
-    except Exception as problem:  # an environment is foreign code and may raise anything
-        why = f"{type(problem).__name__}: {first_line(problem)}"
+    except DataError as problem:
         return DataError(
-            f"environment {recipe.env_id!r} failed in episode {index} ({why}); finished episodes "
-            "are kept: correct the environment and run again with --resume"
+            f"{problem} (episode {index}; finished episodes are kept: run again with --resume)"
         )
+    except JetsightError as problem:
+        return problem
     return None

@@ -11,6 +11,7 @@ Everything is in world pixels (0..512, y down), one call per control step of 0.1
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,14 @@ class Scene:
     agent: Vector
     block: Vector
     angle: float
+
+    @classmethod
+    def of(cls, simulator: Any) -> Scene:
+        """Read the poses of a PushT simulator, the unwrapped environment."""
+        agent, block = (
+            np.array(body.position, dtype=np.float64) for body in (simulator.agent, simulator.block)
+        )
+        return cls(agent, block, float(simulator.block.angle))
 
     def to_world(self, points: Vector) -> Vector:
         """Transform points [n,2] from the block's own frame to world pixels."""

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from jetsight.errors import UsageError, first_line
+from jetsight.simulators.environment import Environment
+from jetsight.simulators.registry import PUSHT
 from jetsight_compile.closed_loop.tasks.criteria import FormulaTask, FunctionTask
 from jetsight_compile.closed_loop.tasks.formula import GOAL, Formula
 from jetsight_compile.closed_loop.tasks.probe import ProbeReader
 from jetsight_compile.closed_loop.tasks.pusht import PushingTask
 from jetsight_compile.closed_loop.tasks.region import RegionFrame
 from jetsight_compile.closed_loop.tasks.task import Task
-from jetsight_train.record.environments import PUSHT, PixelEnvironment
 
 # No formula has a colon outside of quotes.
 _FUNCTION = re.compile(r"(?P<module>[\w./~-]+):(?P<name>[A-Za-z_][\w.]*)")
@@ -63,7 +64,7 @@ def parse_success(text: str | None) -> Formula | FunctionName | None:
 
 def choose_task(
     success: str | None,
-    environment: PixelEnvironment,
+    environment: Environment,
     probe: ProbeReader,
     region_columns: Sequence[str] = (),
 ) -> Task:
@@ -85,9 +86,7 @@ def choose_task(
     return task
 
 
-def _task(
-    success: str | None, environment: PixelEnvironment, probe: ProbeReader, where: str
-) -> Task:
+def _task(success: str | None, environment: Environment, probe: ProbeReader, where: str) -> Task:
     if success is None and environment.env_id == PUSHT:
         return PushingTask(environment.state_names, environment.env_id)
     if success is None:
@@ -106,7 +105,7 @@ def _task(
     )
 
 
-def _own(environment: PixelEnvironment, where: str) -> str:
+def _own(environment: Environment, where: str) -> str:
     """Return the formula that an environment states in its metadata."""
     metadata = getattr(environment.unwrapped, "metadata", None) or {}
     own = metadata.get(METADATA)

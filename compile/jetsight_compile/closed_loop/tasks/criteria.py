@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from jetsight.errors import DataError, JetsightError, first_line
+from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.tasks.formula import Formula
 from jetsight_compile.closed_loop.tasks.region import RegionFrame
 from jetsight_compile.closed_loop.tasks.task import Judgement, Measure, Task
-from jetsight_train.record.environments import Observation
 
 # Quantities that a probe reads out of a camera frame, by name.
 ReadFrame = Callable[[Observation], Mapping[str, float]]

@@ -17,7 +17,7 @@ from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
 from jetsight.engine import Engine
 from jetsight.errors import BundleError
-from jetsight_train.record.environments import Observation
+from jetsight.simulators.spec import Observation
 
 if TYPE_CHECKING:
     import onnx

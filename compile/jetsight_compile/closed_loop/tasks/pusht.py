@@ -13,9 +13,9 @@ import numpy as np
 
 from jetsight.engine import NDArray
 from jetsight.errors import UsageError
+from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.tasks.region import RegionFrame
 from jetsight_compile.closed_loop.tasks.task import Judgement, Measure, Task
-from jetsight_train.record.environments import Observation
 from jetsight_train.record.pusht import ARENA_PX
 
 MOVES, RESTS = "block moves", "block rests"

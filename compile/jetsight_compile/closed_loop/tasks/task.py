@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jetsight.engine import NDArray
+from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.tasks.region import RegionFrame
-from jetsight_train.record.environments import Observation
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from jetsight.errors import UsageError
+from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.tasks.pusht import MOVES, RESTS, PushingTask, Tolerance
 from jetsight_compile.closed_loop.tasks.region import Region
-from jetsight_train.record.environments import Observation
 
 NAMES = ["agent_x", "agent_y", "block_x", "block_y", "block_angle"]
 TASK = PushingTask(NAMES, "toy")
