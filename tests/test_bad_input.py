@@ -9,11 +9,14 @@ import os
 import pickle  # noqa: TID251 - to make the file that must be refused
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.bad_input import Capture, Case, Table, check, here, write_video
+from helpers.picture_factory import film
 from helpers.runtime.bundle_factory import make_bundle
 from helpers.runtime.live_bundle import make_live_bundle
 from helpers.simulators.environments import odd
+from PIL import Image
 
 from jetsight.bundle import manifest
 
@@ -104,7 +107,7 @@ def _run(source: str) -> tuple[str, ...]:
 @CASES.row(
     *("camera of another size", *_run("big.mp4")),
     code=7,
-    says=["big.mp4", "32x32", "the model takes 12x8", "convert"],
+    says=["big.mp4", "32x32", "the model takes 12x8", "jetsight compile CHECKPOINT --camera 32x32"],
 )
 def _wrong_size(folder: Path) -> None:
     make_live_bundle(folder / TINY)
@@ -118,6 +121,52 @@ def _cutvideo(folder: Path) -> None:
     make_live_bundle(folder / TINY)
     write_video(folder / "cut.mp4", 8, 12)
     os.truncate(folder / "cut.mp4", (folder / "cut.mp4").stat().st_size // 2)
+
+
+@CASES.row("video without time stamps", *_run("raw.h264"), code=7, says=["raw.h264", "--fps 30"])
+def _unstamped(folder: Path) -> None:
+    make_live_bundle(folder / TINY)
+    frames = [np.full((8, 12, 3), 90, np.uint8)] * 3
+    film(folder / "raw.h264", frames, form="h264")
+
+
+def _grey_images(folder: Path, name: str) -> None:
+    make_live_bundle(folder / TINY)
+    (folder / name).mkdir()
+    samples = np.linspace(0, 4095, 96).reshape(8, 12).astype(np.uint16)
+    Image.fromarray(samples).save(folder / name / "0.png")
+
+
+@CASES.row(
+    "16-bit images", *_run("dark"), code=4, says=["dark", "up to 4095", "12 bits", "--bits 12"]
+)
+def _sixteen_bits(folder: Path) -> None:
+    _grey_images(folder, "dark")
+
+
+@CASES.row(
+    *("depth as a camera", *_run("depth"), "--bits", "12"),
+    code=4,
+    says=["depth holds depth", "never used as a colour camera"],
+)
+def _depth(folder: Path) -> None:
+    _grey_images(folder, "depth")
+
+
+@CASES.row("transparent images", *_run("glass"), code=4, says=["glass", "transparent", "magick"])
+def _transparent(folder: Path) -> None:
+    make_live_bundle(folder / TINY)
+    (folder / "glass").mkdir()
+    Image.new("RGBA", (12, 8), (9, 9, 9, 0)).save(folder / "glass" / "0.png")
+
+
+@CASES.row(
+    *("rate of a live camera", *_run("/dev/video99"), "--fps", "30"),
+    code=2,
+    says=["/dev/video99", "paces itself", "--rate"],
+)
+def _live_rate(folder: Path) -> None:
+    make_live_bundle(folder / TINY)
 
 
 @CASES.row("text as video", *_run("text.mp4"), code=7, says=["text.mp4", "unknown format"])

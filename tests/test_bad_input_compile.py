@@ -35,6 +35,24 @@ def _edited(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 CASES.row("no calibration set", *_compile(), code=4, says=["ds", "info.json"])(_nothing)
+CASES.row(
+    *("a camera smaller than the frames of training", *_compile("--camera", "64x48")),
+    code=2,
+    says=["48x48", "smaller than the 96x96", "use a larger camera"],
+)(_nothing)
+CASES.row(
+    *("a camera that is no size", *_compile("--camera", "VGA")), code=2, says=["'VGA'", "640x480"]
+)(_nothing)
+CASES.row(
+    *("a crop outside of the camera", *_compile("--camera", "640x480", "--crop", "0,300,480,480")),
+    code=3,
+    says=["0, 300, 480, 480", "outside the 480x640 frame"],
+)(_nothing)
+CASES.row(
+    *("a crop without a camera", *_compile("--crop", "full")),
+    code=2,
+    says=["--crop full", "--camera 640x480"],
+)(_nothing)
 CASES.row("no --calib", "compile", MODEL, "--out", "x", code=2, says=["--calib"])(_nothing)
 CASES.row(
     *("a precision the target lacks", *_compile("--target", "orin-jp6", "--precision", "fp8")),
@@ -64,9 +82,9 @@ def _actions(folder: Path) -> None:
     _edited(folder, lambda info: info["features"]["action"].update(names=["a", "b"]))
 
 
-@CASES.row("calibration: other rate", *_compile(), code=4, says=["30 Hz", "10 Hz", "ds"])
+@CASES.row("calibration: other rate", *_compile(), code=4, says=["ds", "5 Hz", "length is 200"])
 def _rate(folder: Path) -> None:
-    _edited(folder, lambda info: info.update(fps=30))
+    _edited(folder, lambda info: info.update(fps=5))
 
 
 @CASES.row("calibration: truncated video", *_compile(), code=4, says=["file-000.mp4"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers.paths import RECORDED
+from helpers.train.fade_data import RECIPE, fade_data
 
 START_LIMIT_S, END_LIMIT_S = 120, 30
 
@@ -25,24 +26,33 @@ class Interruption:
         command: arguments after `jetsight`.
         working: glob of what shows that work has begun.
         final: what may only exist when the work is done.
+        says: part of the line, about how to go on.
     """
 
     command: Sequence[str]
     working: str
     final: str
+    says: str
 
 
 ROWS = {
     "collect": Interruption(
-        ["collect", "gym_pusht/PushT-v0", "--episodes", "500", "--out", "ds"], ".ds*/*", "ds"
+        ["collect", "gym_pusht/PushT-v0", "--episodes", "500", "--out", "ds", "--quiet"],
+        ".ds*/*",
+        "ds",
+        says="run the same command with --resume",
     ),
     "data convert": Interruption(
-        ["data", "convert", str(RECORDED), "ds", "--lossless"], ".ds*/*.npz", "ds"
+        ["data", "convert", str(RECORDED), "ds", "--lossless", "--quiet"],
+        ".ds*/*.npz",
+        "ds",
+        says="run the same command with --resume",
     ),
     "train": Interruption(
-        ["train", "pusht-nano-encoder", "--data", str(RECORDED), "--out", "run"],
-        "run/*",
+        ["train", "r.toml", "--data", "ds", "--out", "run", "--quiet", "--steps", "1000000"],
+        "run/state/step-*",
         "run/checkpoint",
+        says="the state is kept in run; run the same command with --resume",
     ),
 }
 
@@ -52,6 +62,7 @@ ROWS = {
     [
         ("collect", signal.SIGINT, 130),
         ("collect", signal.SIGTERM, 143),
+        ("train", signal.SIGINT, 130),
         ("data convert", signal.SIGINT, 130),
         ("data convert", signal.SIGTERM, 143),
         ("train", signal.SIGTERM, 143),
@@ -61,6 +72,9 @@ def test_interruption_is_one_line_and_leaves_no_final_name(
     tmp_path: Path, name: str, number: signal.Signals, code: int
 ) -> None:
     row = ROWS[name]
+    if name == "train":
+        fade_data(tmp_path / "ds")
+        (tmp_path / "r.toml").write_text(RECIPE)
     child = _start(row.command, tmp_path)
     _wait_for_work(child, tmp_path, row.working)
     child.send_signal(number)
@@ -68,6 +82,7 @@ def test_interruption_is_one_line_and_leaves_no_final_name(
     assert child.returncode == code, err
     assert err.startswith("jetsight: error: ")
     assert err.count("\n") == 1
+    assert row.says in err
     assert out == ""
     assert not (tmp_path / row.final).exists()
 

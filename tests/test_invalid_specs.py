@@ -24,7 +24,7 @@ from jetsight.errors import ArtefactError
 from jetsight_train import recipe as recipes
 from jetsight_train.heads.recipe import HeadsRecipe
 from jetsight_train.model.config import ConvConfig, ViTConfig
-from jetsight_train.training import trainer
+from jetsight_train.training import measured
 
 SHIPPED = ROOT / "train" / "jetsight_train" / "zoo" / "pusht-nano"
 RECIPE = recipes.RECIPES / "pusht-nano.toml"
@@ -197,7 +197,8 @@ def test_a_checkpoint_is_refused_by_its_own_facts(
         ("action.names", ["target_y", "target_x"], "in this order"),
         ("action.names", ["shoulder", "elbow"], "but the model takes ['shoulder', 'elbow']"),
         ("timing.action_block", 500, "no episode is long enough"),
-        ("action.low", [500.0, 500.0], "the mean of the recorded actions does not fit"),
+        ("action.low", [340.0, 340.0], "the mean of the recorded actions does not fit"),
+        ("action.low", [500.0, 500.0], "far outside of low 500 and high 512 in the recipe"),
     ],
 )
 def test_train_refuses_data_of_another_robot_before_it_decodes(
@@ -270,7 +271,7 @@ def test_a_rate_within_the_tolerance_is_the_same(slack: float) -> None:
     recipe = recipes.load_recipe("pusht-nano")
     hz = recipe.timing.camera_hz * (1 + slack)
     timing = type(recipe.timing)(hz, recipe.timing.action_block)
-    trainer.check_training_data(dataclasses.replace(recipe, timing=timing), RECORDED)
+    measured.check_training_data(dataclasses.replace(recipe, timing=timing), RECORDED)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@
     +-- CameraError (7)           a frame source cannot be opened, or has unusable frames
     +-- StorageError (8)          disk full, not writable, or a target that must not be overwritten
     +-- CollapseError (9)         training stopped because the representation collapsed
+    +-- DivergenceError (9)       training stopped because a number was no longer finite
     +-- EngineError (10)          a backend cannot load or run a graph
+    +-- Interrupted (130, 143)    Ctrl-C or SIGTERM, with what is kept and how to go on
 
 A message says what happened, to which file or device, what was expected, and what to do next.
 The runtime must stay importable without click: the command line maps `exit_code` at its edge.
@@ -40,7 +42,6 @@ EXTRA_OF = {
     "tomli": "train",
     "torch": "train",
     "torch_tensorrt": "torch-tensorrt",
-    "tqdm": "train",
 }
 
 
@@ -120,10 +121,31 @@ class CollapseError(JetsightError):
     exit_code = 9
 
 
+class DivergenceError(JetsightError):
+    """Training or measuring was stopped because a number was no longer finite."""
+
+    exit_code = 9
+
+
 class EngineError(JetsightError):
     """A backend cannot load or run a graph."""
 
     exit_code = 10
+
+
+class Interrupted(JetsightError):
+    """Ctrl-C or SIGTERM ended the work; the message says what is kept and how to go on.
+
+    Args:
+        message: one line.
+        exit_code: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
+    exit_code = 130
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def first_line(error: BaseException, most: int = 4) -> str:

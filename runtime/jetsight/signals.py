@@ -1,4 +1,4 @@
-"""Deferral of signals during calls into libraries that would lose them."""
+"""Ctrl-C and SIGTERM: deferral where they would be lost, and the advice they end a command with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,35 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+from jetsight.errors import Interrupted
+
+INTERRUPTED, TERMINATED = 130, 143  # exit codes
+
+
+class Terminated(SystemExit):
+    """Unwinding of the stack by SIGTERM, as `KeyboardInterrupt` is by Ctrl-C."""
+
+    def __init__(self) -> None:
+        super().__init__(TERMINATED)
+
+
+@contextlib.contextmanager
+def interruption_advice(advice: Callable[[], str]) -> Iterator[None]:
+    """Add what is kept, and how to go on, to the one line that an interrupted command ends with.
+
+    Args:
+        advice: makes the text after "interrupted; ", once it is known what is kept.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM ended the block.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; {advice()}", INTERRUPTED) from None
+    except Terminated:
+        raise Interrupted(f"terminated; {advice()}", TERMINATED) from None
 
 
 @contextlib.contextmanager

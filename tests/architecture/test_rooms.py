@@ -15,7 +15,7 @@ from helpers.source import PACKAGES, Sources, imported, sources
 # From the ground up. The facade, `jetsight/__init__.py`, is above every floor.
 FLOORS = {
     "jetsight": (
-        "errors clock signals histogram terminal version",
+        "errors clock signals histogram terminal progress version",
         "storage engine",
         "bundle machine datasets",
         "tensorrt stream simulators",
@@ -36,12 +36,13 @@ FLOORS = {
         "cli",
     ),
     "jetsight_train": (
-        "model objectives record progress",
+        "model objectives record",
         "data planning collapse conversion curation",
         "recipe",
         "heads",
         "checkpoint",
         "training evaluation",
+        "authoring",
         "cli",
     ),
 }

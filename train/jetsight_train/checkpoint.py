@@ -33,7 +33,7 @@ from jetsight_train.model.world_model import WorldModel
 from jetsight_train.recipe import Recipe
 
 FORMAT = "jetsight-checkpoint"
-VERSION = "1.2"  # 1.1 added heads, 1.2 cameras and a state
+VERSION = "1.2"  # 1.1 added heads, 1.2 cameras, a state and fixed actions
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 # PyTorch's zip container, and the pickle protocols 2 to 5 of everything older.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from jetsight.bundle.model_spec import within
-from jetsight.errors import CollapseError
+from jetsight.errors import CollapseError, DivergenceError
 from jetsight_train.objectives import off_diagonal
 
 _TINY = 1e-12  # against division by zero and log(0) for constant latents
@@ -41,7 +41,14 @@ class LatentHealth:
 
 @torch.no_grad()
 def latent_health(z: Tensor) -> LatentHealth:
-    """Measure latents `[N, D]`, N > 1."""
+    """Measure latents `[N, D]`, N > 1.
+
+    Raises:
+        DivergenceError: they are not finite.
+    """
+    # Before the decomposition, which raises an error of its own, or never ends.
+    if not torch.isfinite(z).all():
+        raise DivergenceError("the latents are not finite; lower optimiser.learning_rate")
     centred = (z - z.mean(dim=0)).double()
     std = centred.std(dim=0)
     correlation = (centred / (std + _TINY)).T @ (centred / (std + _TINY)) / (len(z) - 1)
@@ -62,9 +69,9 @@ class MonitorConfig:
     """Criterion of a collapsed run.
 
     Attributes:
-        warmup_steps: step before which checks are ignored.
-        every_steps: steps between checks.
-        patience: consecutive failed checks that stop the run.
+        warmup_steps (steps): step before which checks are ignored.
+        every_steps (steps): steps between checks.
+        patience (checks): consecutive failed checks that stop the run.
         min_std: smallest mean standard deviation; VICReg keeps it near 1.
         min_rank_share: smallest effective rank as a share of the latent size.
     """

@@ -94,10 +94,10 @@ class ObjectiveConfig:
         temporal: weight of the slowness prior, for either objective.
         slow_share: share of the dimensions that the slowness prior acts on.
         motion: weight of the motion term, which acts on the other dimensions.
-        rollout_steps: length of training rollouts; 2 is best for simulated robots (arXiv
+        rollout_steps (steps): length of training rollouts; 2 is best for simulated robots (arXiv
             2512.24497).
-        context: frames a rollout starts from, 0 for the model's K; with 1 and one rollout step, a
-            batch of the same cost holds several times as many scenes.
+        context (frames): frames a rollout starts from, 0 for the model's K; with 1 and one rollout
+            step, a batch of the same cost holds several times as many scenes.
         anchor: weight of the recipe's anchors, see `anchor_term`.
     """
 

@@ -45,10 +45,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class FrameRecipe:
-    """Camera frame `[height, width]` and model input `[height, width]`, in pixels.
+    """Camera frame and model input.
 
-    `cameras` names the cameras to see by, in order, as the dataset's features end; without names
-    the dataset has one.
+    Attributes:
+        camera (px): `[height, width]` of a camera frame as it is recorded.
+        resize (px): `[height, width]` of the encoder's input, to which the whole camera frame is
+            resized inside the graph; larger sees smaller things and costs more.
+        cameras: names of the cameras to see by, in order, as the dataset's features end; without
+            names the dataset has one.
     """
 
     camera: tuple[int, ...]
@@ -73,7 +77,7 @@ class StateRecipe:
 
     Attributes:
         names: columns of the dataset's state, in order.
-        units: of the columns.
+        units: unit of each column.
         hidden: width of the MLP that encodes them.
     """
 
@@ -94,9 +98,20 @@ class StateRecipe:
 
 @dataclass(frozen=True)
 class ActionRecipe:
-    """The robot's action, one value per dimension; the normaliser is measured on the training set.
+    """The robot's action of one camera tick, one value per dimension.
 
-    Without `neutral`, the mean of the training set is the neutral action.
+    The normaliser is measured on the training set.
+
+    Attributes:
+        names: name of each dimension, in the order of the dataset.
+        units: unit of each dimension, for tables and pictures.
+        low (units): smallest value the robot accepts; plans stay above.
+        high (units): largest value the robot accepts; plans stay below.
+        rate_limit_per_s (units/s): largest change per second; without it plans may jump.
+        neutral (units): action assumed where the executed one is unknown, and the start of plans;
+            zero for velocities; without it, the mean of the training set.
+        resample: rule by which the actions of a faster recording are brought to the model's rate:
+            `hold` takes the one in force (positions, targets), `mean` averages (velocities).
     """
 
     names: tuple[str, ...]
@@ -105,6 +120,7 @@ class ActionRecipe:
     high: tuple[float, ...]
     rate_limit_per_s: tuple[float, ...] | None = None
     neutral: tuple[float, ...] | None = None
+    resample: Literal["hold", "mean"] = "hold"
 
     def __post_init__(self) -> None:
         """Refuse what `ActionSpec` refuses, before there is a training set to measure."""
@@ -113,8 +129,15 @@ class ActionRecipe:
         middle = tuple((a + b) / 2 for a, b in zip(self.low, self.high, strict=False))
         self.spec(middle if len(middle) == len(ones) else ones, ones)
 
-    def spec(self, mean: tuple[float, ...], std: tuple[float, ...]) -> ActionSpec:
-        """Make the spec with the normaliser of a training set: `mean` and `std`, one per dimension.
+    def spec(
+        self, mean: tuple[float, ...], std: tuple[float, ...], fixed: tuple[str, ...] = ()
+    ) -> ActionSpec:
+        """Make the spec with the normaliser of a training set.
+
+        Args:
+            mean: one per dimension.
+            std: one per dimension.
+            fixed: names of the dimensions that never vary.
 
         Raises:
             ArtefactError: see `ActionSpec`; also without `neutral` for a `mean` outside the limits.
@@ -128,6 +151,8 @@ class ActionRecipe:
             neutral=mean if self.neutral is None else self.neutral,
             mean=mean,
             std=std,
+            resample=self.resample,
+            fixed=fixed,
         )
 
 
@@ -136,14 +161,14 @@ class OptimiserConfig:
     """AdamW with linear warm-up and cosine decay to zero.
 
     Attributes:
-        steps: length of the schedule.
-        batch: windows per step.
-        learning_rate: peak, after the warm-up.
+        steps (steps): length of the schedule.
+        batch (windows): windows per step.
+        learning_rate: peak, after the warm-up; lower it if training diverges.
         weight_decay: weight decay of AdamW.
-        warmup_steps: steps of the linear warm-up.
+        warmup_steps (steps): length of the linear warm-up.
         grad_clip: largest norm of the gradient.
         seed: seed of weights, batches and dropout.
-        stop_step: last step of a run that another recipe continues; None for `steps`.
+        stop_step (steps): last step of a run that another recipe continues; without it, `steps`.
         frozen_encoder: train the predictor alone, on latents that are encoded once, which makes
             long rollouts cheap; needs `--init`.
         compute: number format of the encoder in training; with AMX or on a GPU, bfloat16 is several
@@ -184,8 +209,20 @@ class OptimiserConfig:
 class Recipe:
     """Settings of a training run; with the data they determine its result.
 
-    `anchors` are state columns that supervise the first latent dimensions, standardised; an angle
-    takes two dimensions, its cosine and sine.
+    Attributes:
+        name: name of the run's folder, the checkpoint and the bundle.
+        license: license of the trained model, which the bundle carries.
+        model: sizes of the network.
+        frame: camera frame and model input.
+        timing: rate and length of a model step.
+        action: the robot's action.
+        objective: loss terms and their weights.
+        optimiser: training schedule.
+        monitor: criterion that stops a collapsed run.
+        anchors: state columns that supervise the first latent dimensions, standardised; an angle
+            takes two dimensions, its cosine and sine; needs a weight in objective.anchor.
+        state: state columns that the encoder reads beside the frame.
+        then: recipe to train next on this run's encoder, named when the run ends.
     """
 
     name: str
@@ -199,6 +236,7 @@ class Recipe:
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     anchors: tuple[ProbeColumn, ...] = ()
     state: StateRecipe | None = None
+    then: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse sizes that no bundle may have, and sections that contradict each other."""

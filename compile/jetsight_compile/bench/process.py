@@ -28,11 +28,12 @@ from jetsight import Frame, Session
 bundle, backend, family = sys.argv[1:]
 with Session.open(bundle, backend, family) as session:
     spec = session.spec
-    images = np.random.default_rng(0).integers(
-        0, 255, (2, spec.height_px, spec.width_px, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 255, (2, *spec.frame_shape), np.uint8)
+    state = np.zeros(len(spec.state_names), np.float32)
     action = np.zeros((1, spec.step_size), np.float32)
     for i in range(8 * spec.action_block * spec.history):
-        frame = Frame(images[i % 2], i, i, session.clock.now_ns(), action if i else None, action)
+        now_ns, before = session.clock.now_ns(), action if i else None
+        frame = Frame(images[i % 2], i, i, now_ns, before, action, state)
         forecast = session.step(frame)
     facts = dict(line.split(":", 1) for line in open("/proc/self/status"))
     heavy = [name for name in ("torch", "onnx") if name in sys.modules]

@@ -3,7 +3,9 @@
 The split is by episode and depends only on their order, so a compile can be repeated. A dataset
 that would make the calibration or the verdict worthless is refused: nothing or too little recorded,
 another camera, other actions, another rate, frames or actions that never change, and episodes that
-occur twice, which would put the same frames on both sides.
+occur twice, which would put the same frames on both sides. A recording at a higher rate than the
+model's is resampled by the model's rule; one of the size in training serves a model that was given
+a larger camera.
 
 Shapes: F frames, W windows, K history, H horizon, A action-block size, D latent size.
 """
@@ -11,7 +13,7 @@ Shapes: F frames, W windows, K history, H horizon, A action-block size, D latent
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,16 @@ import numpy.typing as npt
 import torch
 
 from jetsight.bundle.manifest import DataDigest
-from jetsight.datasets.dataset import FeatureMap
+from jetsight.bundle.model_spec import FrameSpec
+from jetsight.datasets.dataset import FeatureMap, RecordedDataset
+from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
+from jetsight.datasets.open import open_for, say_notes
+from jetsight.datasets.resampled import at_rate
 from jetsight.errors import DataError
-from jetsight_train.data.encoded import encode_recording
-from jetsight_train.data.windows import (
-    Recording,
-    WindowSampler,
-    check_metadata,
-    load_recording,
-    split,
-)
+from jetsight_compile.calibration.camera_frames import EmbeddedFrames, FrameRows
+from jetsight_train.data.columns import FloatArray
+from jetsight_train.data.encoded import encode_frames
+from jetsight_train.data.windows import Recording, WindowSampler, read_recording, split
 from jetsight_train.model.world_model import WorldModel
 
 NDArray = npt.NDArray[Any]
@@ -85,14 +87,14 @@ class Side:
     """One side of the split.
 
     Attributes:
-        frames_u8: `[F, *frame]` every frame of its episodes.
+        frames_u8: `[F, *frame]` every frame of its episodes, by row.
         z: `[F, D]` their latents by the float model.
         windows: every window of its episodes.
         digest: identity of its episodes, for the manifest.
         states: `[F, s]` the states that the model reads; None for a model without.
     """
 
-    frames_u8: npt.NDArray[np.uint8]
+    frames_u8: FrameRows
     z: F32
     windows: CalibrationWindows
     digest: DataDigest
@@ -112,16 +114,27 @@ class Episodes:
     held_out: Side
 
 
-def load_episodes(path: Path, model: WorldModel, features: FeatureMap | None = None) -> Episodes:
+def load_episodes(
+    path: Path,
+    model: WorldModel,
+    features: FeatureMap | None = None,
+    trained: FrameSpec | None = None,
+) -> Episodes:
     """Read, check, split and encode a recorded dataset.
+
+    Args:
+        path: of the dataset.
+        model: that it calibrates.
+        features: which features are actions, states and frames, where that is not clear.
+        trained: frame of training, of a model that was given a larger camera; recordings of that
+            size serve as well.
 
     Raises:
         DataError: the dataset cannot be read, does not fit the model, or is worthless for the
             reasons in the module's docstring.
     """
-    check_recording(path, model, features)
-    # After the metadata, so that a dataset that does not fit costs no decoding.
-    recording = load_recording(path, None, model.recording_spec, features)
+    # The metadata first, so that a dataset that does not fit costs no decoding.
+    recording = read_recording(open_recording(path, model, features, trained))
     _check_content(recording, path)
     halves, episodes = split(recording), len(recording.starts) - 1
     numbers = (tuple(range(0, episodes, 2)), tuple(range(1, episodes, 2)))
@@ -139,18 +152,35 @@ def spread(count: int, most: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def check_recording(path: Path, model: WorldModel, features: FeatureMap | None = None) -> None:
-    """Refuse a dataset that cannot calibrate this model, by its metadata alone.
+def open_recording(
+    path: Path,
+    model: WorldModel,
+    features: FeatureMap | None = None,
+    trained: FrameSpec | None = None,
+) -> RecordedDataset:
+    """Open a dataset at the model's rate; refuse one that cannot calibrate it, by its metadata.
 
     Raises:
-        DataError: unreadable, of another camera, rate or robot, or of fewer than two episodes.
+        DataError: unreadable, of another camera, too low a rate or another robot, or of fewer than
+            two episodes.
     """
-    dataset = check_metadata(path, model.recording_spec, features)
+    wanted = model.recording_spec
+    dataset = at_rate(open_for(path, wanted, features), wanted.hz, model.action.resample)
+    if trained is not None and _size(dataset.spec) == (trained.height_px, trained.width_px):
+        wanted = replace(wanted, height_px=trained.height_px, width_px=trained.width_px)
+    check_dataset_fits(path, dataset.spec, wanted)
+    dataset.verify()
+    say_notes(dataset)
     if len(dataset) < 2:
         raise DataError(
             f"{path}: {len(dataset)} episodes; compiling needs at least 2, one to calibrate with "
             "and one held out to judge by: record more with `jetsight collect`"
         )
+    return dataset
+
+
+def _size(spec: RecordingSpec) -> tuple[int, int]:
+    return spec.height_px, spec.width_px
 
 
 def _check_content(recording: Recording, path: Path) -> None:
@@ -229,9 +259,21 @@ def _side(half: Recording, numbers: tuple[int, ...], path: Path, model: WorldMod
             f"windows; each half of the split needs at least {FEWEST_FRAMES} and "
             f"{FEWEST_WINDOWS}: record more or longer episodes"
         )
-    with torch.inference_mode():
-        z = encode_recording(model, half, _ENCODE_BATCH).numpy()
+    states = half.states_of(model.recording_spec.state_names)
+    frames_u8: FrameRows = half.frames_u8
+    if _size(half.spec) != _size(model.recording_spec):
+        frames_u8 = EmbeddedFrames(half.frames_u8, model.frame)
+    z = _encoded(model, frames_u8, states)
     windows = CalibrationWindows(rows, z[rows], sampler.blocks(rows).numpy(), config.history)
     digest = DataDigest(half.digest, len(half.frames_u8), numbers, path.name)
-    states = half.states_of(model.recording_spec.state_names)
-    return Side(half.frames_u8, z, windows, digest, states)
+    return Side(frames_u8, z, windows, digest, states)
+
+
+@torch.inference_mode()
+def _encoded(model: WorldModel, frames_u8: FrameRows, states: FloatArray | None) -> F32:
+    parts = []
+    for start in range(0, len(frames_u8), _ENCODE_BATCH):
+        rows = slice(start, start + _ENCODE_BATCH)
+        beside = None if states is None else states[rows]
+        parts.append(encode_frames(model, frames_u8[rows], beside, _ENCODE_BATCH).numpy())
+    return np.concatenate(parts)

@@ -80,6 +80,7 @@ def _inputs(
     # As the runtime does, so that the mean itself is a candidate.
     noise[0] = 0.0
     far = state.width * unit * rng.standard_normal(shapes["mean"])
+    low, high = model.action.planned_range
     values: dict[str, npt.ArrayLike] = {
         "z_hist": state.z_hist,
         "a_hist": state.a_hist,
@@ -91,8 +92,8 @@ def _inputs(
         "incumbent": state.actions,
         "kept": state.actions,
         "temperature": 1.0,
-        "low": model.action.low,
-        "high": model.action.high,
+        "low": low,
+        "high": high,
         "rate": _NO_LIMIT,
         "weights": (1.0, 0.1, 0.0),
         "when": np.eye(len(state.actions))[-1],

@@ -11,7 +11,9 @@ from typing import Any
 import click
 
 from jetsight.cli.dataset_options import map_option
+from jetsight.cli.options import quiet_option
 from jetsight.errors import UsageError
+from jetsight.progress import StageLines
 from jetsight_compile.config.precision import METHODS
 
 _PATH = click.Path(path_type=Path)
@@ -82,27 +84,56 @@ _PLANNERS = ("planners", "no_planner", "planner_settings")
     type=_PATH,
     help="TOML file whose table [planner] sets elites, iterations, weights and so on.",
 )
+@click.option(
+    "--camera",
+    metavar="WxH",
+    help="Size of the camera's frames, like 640x480, where the model was trained on smaller ones: "
+    "the graph crops and resizes them.  [default: the frames of training]",
+)
+@click.option(
+    "--crop",
+    metavar="REGION",
+    help="Region of the --camera in use: center for the largest one of the aspect ratio of "
+    "training, full, or TOP,LEFT,HEIGHT,WIDTH.  [default: center]",
+)
 @click.option("--tar", is_flag=True, help="Write one .tar instead of a folder.")
 @click.option("--force", is_flag=True, help="Replace an older bundle of that name.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@quiet_option
 def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Compile CHECKPOINT, a folder that `jetsight train` wrote, into the bundle OUT.
 
     Graphs are exported, quantized if requested, and compared with the PyTorch model on held-out
     episodes; OUT appears only when every comparison passed.
     """
-    from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
+    from jetsight_compile.pipeline.compile import (
+        CompileRequest,
+        compile_checkpoint,
+        expected_stages,
+    )
 
+    options["camera"] = _camera(options["camera"], options.pop("crop"))
     presets, settings = _planners(**{name: options.pop(name) for name in _PLANNERS})
     options["methods"] = options["methods"] or METHODS
     request = CompileRequest(checkpoint, calib, out, **options, planners=presets, settings=settings)
-    compiled = compile_checkpoint(request, lambda stage: click.echo(f"  {stage}", err=True))
+    compiled = compile_checkpoint(request, StageLines(expected_stages(request)))
     if as_json:
         click.echo(json.dumps(_summary(compiled)))
         return
     for family, trials in compiled.trials.items():
         _print_trials(family, trials)
     _print_table(compiled.bundle)
+
+
+def _camera(size: str | None, crop: str | None) -> Any:
+    """Parse the camera to compile for; None for that of training."""
+    from jetsight_compile.pipeline.camera import CameraRequest
+
+    if size is None:
+        if crop is not None:
+            raise UsageError(f"--crop {crop} needs the size of the camera: --camera 640x480")
+        return None
+    return CameraRequest.parse(size, crop or "center")
 
 
 def _planners(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jetsight.cli.dataset_options import dataset_options
+from jetsight.cli.options import quiet_option
+from jetsight.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -95,6 +97,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--video", type=_PATH, help="MP4 of the first episodes.")
 @click.option("--out", type=_PATH, help="Results as a JSON file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+@quiet_option
 def eval_(video: Path | None, out: Path | None, **options: Any) -> None:
     """Let BUNDLE act in a live simulator: camera frames in, plans out, success counted.
 
@@ -169,16 +172,13 @@ def _settings(options: dict[str, Any], films: int) -> EvalConfig:
 
 @contextmanager
 def _progress(episodes: int) -> Iterator[Callable[[Sequence[EpisodeResult]], None]]:
-    """Show a bar with the successes so far, on a terminal only."""
-    from jetsight_train.progress import episode_bar
-
+    """Show the progress with the successes so far."""
     solved: dict[str, int] = {}
-    with episode_bar(episodes, "sim", "an evaluation") as bar:
+    with Progress("evaluate", episodes, "episode") as shown:
 
         def show(rows: Sequence[EpisodeResult]) -> None:
             for row in rows:
                 solved[row.arm] = solved.get(row.arm, 0) + row.success
-            bar.update()
-            bar.set_postfix(solved)
+            shown.update(notes=solved)
 
         yield show

@@ -22,7 +22,7 @@ def targets(as_json: bool) -> None:
 
     A precision that is not listed for a target is refused by `jetsight compile`; --json says why.
     """
-    from jetsight_compile.config.hardware import MODULES
+    from jetsight.machine.jetson_modules import MODULES
     from jetsight_compile.config.targets import TARGETS
 
     if as_json:
@@ -62,7 +62,7 @@ def _features() -> Iterator[str]:
 
 
 def _modules() -> Iterator[str]:
-    from jetsight_compile.config.hardware import MODULES
+    from jetsight.machine.jetson_modules import MODULES
 
     gpu, memory = ("SM", "CUDA/tensor cores", "INT8 TOPS", "FP16 TFLOPS"), ("memory", "bandwidth")
     rows = []

@@ -15,6 +15,7 @@ import numpy as np
 from jetsight.cameras.source import SourceInfo, StreamRequest
 from jetsight.clock import Clock, MonotonicClock
 from jetsight.engine import NDArray
+from jetsight.planning.goal import Goal
 from jetsight.session import Session
 from jetsight.stream.frames import Forecast, Frame
 from jetsight_compile.closed_loop.config import PlanOptions
@@ -56,15 +57,17 @@ class AgentView:
 
     Args:
         tick: ticks since the reset of the environment.
-        frame_hwc_u8: `[h,w,3]` camera frame.
+        frame_hwc_u8: `[h,w,3]` camera frame, or `[C,h,w,3]` of several.
         executed: `[a]` action of the tick before; None at the first one.
         upcoming: `[n,a]` fixed actions ahead (warm-up); None if the agent decides.
+        state: of the environment, by name; a model that reads a state takes its own out of it.
     """
 
     tick: int
     frame_hwc_u8: NDArray
     executed: NDArray | None
     upcoming: NDArray | None
+    state: Mapping[str, float] = field(default_factory=dict)
 
 
 class Agent(Protocol):
@@ -231,7 +234,9 @@ class Deployed:
         self.log = EpisodeLog()
         self._left, self._steps = None, 0
         self._acted = 0
-        self._goal = episode.goal_frame
+        reads = bool(self._session.spec.state_names)
+        state = self._state(episode.goal_state) if reads else None
+        self._goal = Goal.image(episode.goal_frame, state)
         self._seeds = random_stream(self._use.seed, episode.number, _PLAN_STREAM)
         self._camera = SimulatorCamera()
         self._stream = self._session.stream(self._camera)
@@ -270,12 +275,17 @@ class Deployed:
         if isinstance(clock, TickClock):
             clock.sleep_ns(self._session.spec.period_ns)
         executed = None if view.executed is None else view.executed[None]
-        self._camera.show(
-            Frame(view.frame_hwc_u8, view.tick, view.tick, clock.now_ns(), executed, plan)
-        )
+        frame, now_ns = view.frame_hwc_u8, clock.now_ns()
+        state = self._state(view.state)
+        self._camera.show(Frame(frame, view.tick, view.tick, now_ns, executed, plan, state=state))
         forecast = next(self._stream)
         # Only ticks on which the agent acted count, as for plans.
         self.log.surprises += forecast.surprising and view.upcoming is None
+
+    def _state(self, known: Mapping[str, float]) -> NDArray | None:
+        """Select what the model reads, in its order; None for a model that reads no state."""
+        names = self._session.spec.state_names
+        return np.array([known[name] for name in names], np.float32) if names else None
 
     def _arrive_ticks(self) -> int | None:
         """Return the ticks until the goal is due; None for the end of the horizon."""

@@ -8,6 +8,7 @@ Shapes: T ticks, h, w frame size, s state size, a action size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,11 +82,17 @@ class EvalEpisode:
     start_bits: bytes  # exact state of the simulator at the start
     goal: Observation
     kind: str = ""  # see `EvalTask.kind`
+    state_names: tuple[str, ...] = ()  # of the environment
 
     @property
     def goal_frame(self) -> NDArray:
-        """Camera frame of the goal `[h,w,3]` uint8."""
+        """Camera frame of the goal `[h,w,3]` uint8, or `[C,h,w,3]` of several cameras."""
         return self.goal.frame_hwc_u8
+
+    @property
+    def goal_state(self) -> Mapping[str, float]:
+        """State of the environment at the goal, by name."""
+        return dict(zip(self.state_names, self.goal.state.tolist(), strict=True))
 
 
 def random_stream(seed: int, number: int, purpose: int) -> np.random.Generator:
@@ -122,6 +129,7 @@ def draw_episode(
         start_bits=played.bits[start],
         goal=goal,
         kind=task.kind(first, goal.state),
+        state_names=tuple(environment.state_names),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.manifest import Manifest
-from jetsight.errors import BundleError, UsageError
+from jetsight.errors import BundleError, UsageError, did_you_mean
 from jetsight.session import Session
 from jetsight.simulators.environment import Environment
 from jetsight.simulators.spec import EnvironmentSpec
@@ -129,6 +129,7 @@ def open_lab(settings: EvalConfig) -> Lab:
         if settings.keep_out:
             task.region, region = _region(settings, task, environment, reference)
             rules = replace(rules, region=region)
+        _check_inputs(environment, manifest)
         _check_bounds(environment, manifest)
         make_policy(rules.driver, environment, np.random.default_rng(0))
         sessions, agents, use = _arms(settings, bundle, environment, reference, opened)
@@ -227,6 +228,24 @@ def _region(
     assert disc is not None
     where = f"environment {environment.env_id!r}"
     return RegionFrame.of(disc.columns, environment.state_names, where), region
+
+
+def _check_inputs(environment: Environment, manifest: Manifest) -> None:
+    """Refuse an environment that lacks a camera, or a state, that the model sees by."""
+    cameras = manifest.frame.cameras
+    shown = len(getattr(environment, "cameras", ())) or 1
+    if max(1, len(cameras)) != shown:
+        raise UsageError(
+            f"environment {environment.env_id!r} shows {shown} cameras, but the model takes "
+            f"{', '.join(cameras) or 'one'}; evaluate it in the environment it was trained for"
+        )
+    for name in () if manifest.state is None else manifest.state.names:
+        if name not in environment.state_names:
+            hint = did_you_mean(name, environment.state_names, "it has")
+            raise UsageError(
+                f"environment {environment.env_id!r} has no state {name!r}, which the model reads; "
+                f"{hint}"
+            )
 
 
 def _check_bounds(environment: Environment, manifest: Manifest) -> None:

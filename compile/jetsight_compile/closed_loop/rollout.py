@@ -84,7 +84,7 @@ def run_episode(
     observations, judgements = [observation], [task.judge(observation, episode.goal)]
     executed = episode.actions[episode.start - 1]
     for tick in range(episode.start, episode.start + rules.budget):
-        executed = agent.act(AgentView(tick, observation.frame_hwc_u8, executed, None))
+        executed = agent.act(_view(environment, tick, observation, executed, None))
         observation, _, over = environment.step(executed)
         observations.append(observation)
         judgements.append(task.judge(observation, episode.goal))
@@ -112,10 +112,21 @@ def _replay(environment: Environment, agent: Agent, episode: EvalEpisode) -> Obs
     executed = None
     for tick, action in enumerate(episode.actions[: episode.start]):
         upcoming = episode.actions[tick : min(tick + _PLAN_VIEW, episode.start)]
-        agent.watch(AgentView(tick, observation.frame_hwc_u8, executed, upcoming))
+        agent.watch(_view(environment, tick, observation, executed, upcoming))
         observation, _, _ = environment.step(action)
         executed = action
     return observation
+
+
+def _view(
+    environment: Environment,
+    tick: int,
+    observation: Observation,
+    executed: NDArray | None,
+    upcoming: NDArray | None,
+) -> AgentView:
+    state = dict(zip(environment.state_names, observation.state.tolist(), strict=True))
+    return AgentView(tick, observation.frame_hwc_u8, executed, upcoming, state)
 
 
 def _row(

@@ -1,1 +1,1 @@
-"""Compile options: targets, hardware modules and precisions."""
+"""Compile options: targets and precisions."""

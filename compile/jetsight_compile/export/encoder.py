@@ -126,7 +126,7 @@ class Pixels(Layer):
     def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
         self.top, self.left, self.height, self.width = preprocess.spec.crop
-        self.channels_last = preprocess.spec.resize == (self.height, self.width)
+        self.channels_last = not preprocess.spec.resizes
         self.register_buffer("rows", preprocess.rows.clone())
         self.register_buffer("columns", preprocess.columns.T.contiguous())
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle import manifest
 from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.manifest import GRAPHS
+from jetsight.bundle.model_spec import FrameSpec
 from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.datasets.dataset import FeatureMap
 from jetsight.errors import MissingDependency
@@ -22,6 +24,7 @@ from jetsight_compile.config.precision import AUTO, METHODS, QUANTIZED, WEIGHT_O
 from jetsight_compile.config.targets import FamilyPlan, check_planner, plan
 from jetsight_compile.export.layers import Compute
 from jetsight_compile.pipeline import pack
+from jetsight_compile.pipeline.camera import CameraRequest, camera_gate
 from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Options, check_form
 from jetsight_compile.pipeline.family_passes import (
     export_family,
@@ -63,6 +66,7 @@ class CompileRequest:
         force: True replaces an older bundle of that name.
         planners: each becomes one graph of every family; none if empty.
         settings: of the planners.
+        camera: camera of another size that the graphs take; None for that of training.
         features: which features of `calib` are actions, states and frames.
     """
 
@@ -78,6 +82,7 @@ class CompileRequest:
     force: bool = False
     planners: Sequence[PlannerPreset] = ()
     settings: PlannerSettings = field(default_factory=PlannerSettings)
+    camera: CameraRequest | None = None
     features: FeatureMap = field(default_factory=FeatureMap)
 
 
@@ -104,6 +109,7 @@ class Compilation:
         plans: the families to make (`check_request`).
         model: the float model (`load_checkpoint`).
         about: the checkpoint's description of it (`load_checkpoint`).
+        trained: frame of training, where the graphs take a larger one (`load_checkpoint`).
         planners: the planners that the bundle gets (`load_checkpoint`).
         episodes: data that calibrates and data that judges (`load_calibration`).
         builder: exports and quantizations that families share (`load_calibration`).
@@ -120,6 +126,7 @@ class Compilation:
     plans: list[FamilyPlan] = field(init=False)
     model: WorldModel = field(init=False)
     about: CheckpointDescription = field(init=False)
+    trained: FrameSpec | None = field(init=False, default=None)
     planners: tuple[PlannerSpec, ...] = field(init=False)
     episodes: Episodes = field(init=False)
     builder: FamilyBuilder = field(init=False)
@@ -162,6 +169,25 @@ def compile_checkpoint(request: CompileRequest, say: Say = lambda stage: None) -
     return Compiled(state.bundle, {f.plan.name: f.trials for f in state.families if f.trials})
 
 
+def expected_stages(request: CompileRequest) -> int:
+    """Count the stages that a compile announces, before blocks go back to float or are searched.
+
+    Raises:
+        UsageError: see `compile_checkpoint`.
+    """
+    families, planners = plan(request.targets, request.precisions, request.base), request.planners
+    graphs = len(GRAPHS) + len(planners)
+    # The float32 graphs of a style are exported for every family, others where they ship as such.
+    styles = {f.style.computing("fp32") for f in families} | {f.style for f in families}
+    quantized = sum(
+        f.precision.get(graph, f.precision["forecast"]) in (*QUANTIZED, AUTO)
+        for f in families
+        for graph in (*GRAPHS, *(["imagine"] * len(planners)))
+    )
+    gates = len(families) * (1 + len(planners))
+    return 2 + graphs * len(styles) + quantized + len(planners) + gates + 1
+
+
 def check_request(state: Compilation) -> None:
     """Refuse what no target, installed package or free name allows; plan the families."""
     request = state.request
@@ -182,6 +208,8 @@ def load_checkpoint(state: Compilation) -> None:
     request = state.request
     state.say(f"read {request.checkpoint}")
     state.model, state.about = checkpoint.load(request.checkpoint)
+    if request.camera is not None:
+        _take_camera(state, request.camera)
     for each in state.plans:
         check_form(each, state.model)
     state.planners = planners.specs(request.planners, state.model, request.settings)
@@ -191,7 +219,7 @@ def load_calibration(state: Compilation) -> None:
     """Read, split and encode the recorded episodes."""
     request = state.request
     state.say(f"read and encode {request.calib}")
-    state.episodes = load_episodes(request.calib, state.model, request.features)
+    state.episodes = load_episodes(request.calib, state.model, request.features, state.trained)
     options = Options(request.methods, request.keep_float)
     state.builder = FamilyBuilder(state.model, state.episodes, options, state.say, state.planners)
 
@@ -222,6 +250,11 @@ def gate_graphs(state: Compilation) -> None:
     for family in state.families:
         state.say(f"gate {family.plan.name}")
         state.gates[family.plan.name] = gate_family(family, state.expected)
+    if state.trained is not None:
+        # Of the float model, which every family is compared with, so the same for all of them.
+        gate_of_camera = camera_gate(state.model, state.trained, state.episodes.held_out)
+        for name, gates in state.gates.items():
+            gates.append(replace(gate_of_camera, family=name))
 
 
 def gate_planners(state: Compilation) -> None:
@@ -265,6 +298,15 @@ def write_bundle(state: Compilation) -> None:
         },
     )
     state.bundle = pack.write(request.out, contents, tar=request.tar, force=request.force)
+
+
+def _take_camera(state: Compilation, camera: CameraRequest) -> None:
+    """Give the model a larger camera; its weights stay as they are."""
+    trained = state.model.frame
+    frame = camera.frame(trained)
+    if frame != trained:
+        state.model.take_camera(frame)
+        state.about, state.trained = replace(state.about, frame=frame), trained
 
 
 def check_methods(family: FamilyPlan, methods: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 
 from jetsight.errors import EngineError, GateError, UsageError
-from jetsight_compile.config.hardware import MODULES, Module
+from jetsight.machine.jetson_modules import MODULES, Module
 from jetsight_compile.config.precision import QUANTIZED
 from jetsight_compile.export.onnx_graph import quantizable, work
 from jetsight_compile.quantize import qdq, schemes

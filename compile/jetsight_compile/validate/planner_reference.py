@@ -199,6 +199,7 @@ def _problem(
     z, blocks = torch.from_numpy(windows.z[index]), torch.from_numpy(windows.blocks[index])
     names = () if heads.probe_spec is None else heads.probe_spec.quantities
     rate = model.action.rate_limit_per_s
+    low, high = model.action.planned_range
     given: dict[str, Any] = {
         # Per tick, which is what the graph limits; a robot's limit is per second.
         "rate": [NO_LIMIT] * size if rate is None else [r / model.timing.camera_hz for r in rate],
@@ -207,8 +208,8 @@ def _problem(
         "probe_weight": [facts.probe_weight.get(name, 0.0) for name in names],
         "hazard_limit": [hazard.threshold for hazard in heads.hazards],
         "temperature": [facts.temperature],
-        "low": model.action.low,
-        "high": model.action.high,
+        "low": low,
+        "high": high,
         "weights": (facts.weights.terminal, facts.weights.running, facts.weights.support),
     }
     return Problem(

@@ -28,6 +28,11 @@ MEANINGS: dict[str, tuple[str, str]] = {
         for graph in ("encode", "forecast")
         for gate, what in _TAPS.items()
     },
+    "camera_path": (
+        "signal to error in dB of the model behind its larger camera, to the trained one behind "
+        "frames that PyTorch resized to 8 bits",
+        "frames moved by one pixel of training",
+    ),
     "rollout_drift": ("error added to forecasts, worst step, as a share of persistence's", _LAST),
     "history_age_steps": (
         "age of the history that forecast computes with, in steps",

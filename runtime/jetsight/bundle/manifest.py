@@ -189,7 +189,7 @@ class Manifest:
 
     `files` lists every other file, keyed by path with forward slashes; empty until
     `jetsight.bundle.bundle.write_bundle` fills it in. `heads` and `planners` came with version 1.2,
-    `frame.cameras` and `state` with version 1.3.
+    `frame.cameras`, `frame.via`, `action.resample`, `action.fixed` and `state` with version 1.3.
     """
 
     format: Literal["jetsight-bundle"] = "jetsight-bundle"

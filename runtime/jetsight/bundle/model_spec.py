@@ -22,6 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MOST_PX = 1 << 14
 MOST_LATENT, MOST_STEPS, MOST_ACTION = 1 << 16, 1 << 10, 1 << 12
 MOST_NAME = 64
+RESAMPLE_RULES = ("hold", "mean")
 MOST_CAMERAS, MOST_STATE = 16, 1 << 10
 
 
@@ -53,10 +54,12 @@ class FrameSpec:
         width_px: camera frame width.
         channel_order: order of the three colour channels.
         crop: `(top, left, height, width)` of the region in use, in camera pixels.
-        resize: `(height, width)` of the model's input, after the crop.
+        resize: `(height, width)` of the model's input, after the crop and `via`.
         mean: per channel, of values in 0..1.
         std: per channel, of values in 0..1.
         cameras: names of the cameras in order, all of this size; empty for one without a name.
+        via: `(height, width)` of the frames in training, to which the crop of a larger camera's
+            frame is resized first; None where that is the camera of training.
 
     Raises:
         ArtefactError: a size is out of range, the crop leaves the frame, a number is not finite, or
@@ -71,6 +74,7 @@ class FrameSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     cameras: tuple[str, ...] = ()
+    via: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.channel_order != "rgb":  # Python does not enforce `Literal` by itself
@@ -86,6 +90,8 @@ class FrameSpec:
                 f"{self.height_px}x{self.width_px} frame"
             )
         image_size("resize", self.resize)
+        if self.via is not None:
+            image_size("via", self.via)
         vector("mean", self.mean, 3)
         vector("std", self.std, 3, positive=True)
         camera_names(self.cameras)
@@ -94,6 +100,12 @@ class FrameSpec:
     def shape(self) -> tuple[int, ...]:
         """Shape of a frame: `(h, w, 3)`, or `(C, h, w, 3)` with C > 1 cameras."""
         return frame_shape(self.cameras, self.height_px, self.width_px)
+
+    @property
+    def resizes(self) -> bool:
+        """True if pixels are interpolated, and not only cropped."""
+        steps = (self.resize,) if self.via is None else (self.via, self.resize)
+        return any(tuple(step) != tuple(self.crop[2:]) for step in steps)
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,11 @@ class StateSpec:
 class TimingSpec:
     """Camera rate in Hz, and camera frames per model step (action block).
 
+    Attributes:
+        camera_hz (Hz): rate of the recorded frames and of the robot's actions; 0.01 to 1000.
+        action_block (frames): camera frames, and so actions, per model step; the model predicts
+            this far ahead at once, so half a second is a good start.
+
     Raises:
         ArtefactError: the rate is not a number from 0.01 to 1000, or the block not 1 to 1000.
     """
@@ -159,10 +176,15 @@ class ActionSpec:
         neutral: value assumed while the executed action is unknown, between `low` and `high`.
         mean: over the training set.
         std: over the training set, above 0.
+        resample: rule that reduces the actions of a faster recording to the model's rate: `hold`
+            takes the one in force at the tick, right for positions and targets, `mean` averages
+            over the tick, right for velocities.
+        fixed: names of the dimensions that never varied in training, whose effect the model does
+            not know; plans hold them at `neutral`.
 
     Raises:
-        ArtefactError: a name is unusable or repeated, lengths differ, a number is not finite, or
-            low, neutral and high are not in order.
+        ArtefactError: a name is unusable or repeated, lengths differ, a number is not finite, the
+            rule is unknown, low, neutral and high are not in order, or no dimension varied.
     """
 
     names: tuple[str, ...]
@@ -173,9 +195,15 @@ class ActionSpec:
     neutral: tuple[float, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resample: Literal["hold", "mean"] = "hold"
+    fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         size = len(self.names)
+        if self.resample not in RESAMPLE_RULES:
+            raise ArtefactError(
+                f"resample is {self.resample!r}, expected one of: {', '.join(RESAMPLE_RULES)}"
+            )
         within("number of action names", size, 1, 1 << 10)
         labels("names", self.names)
         length("units", self.units, size)
@@ -184,7 +212,36 @@ class ActionSpec:
         vector("std", self.std, size, positive=True)
         if self.rate_limit_per_s is not None:
             vector("rate_limit_per_s", self.rate_limit_per_s, size, positive=True)
+        self._check_fixed()
         self._check_order()
+
+    @property
+    def held(self) -> tuple[bool, ...]:
+        """True for each dimension that plans hold at `neutral`."""
+        return tuple(name in self.fixed for name in self.names)
+
+    @property
+    def planned_range(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Smallest and largest action of a plan: the limits, `neutral` where held."""
+        low, high = (
+            tuple(
+                at if held else limit
+                for limit, at, held in zip(limits, self.neutral, self.held, strict=True)
+            )
+            for limits in (self.low, self.high)
+        )
+        return low, high
+
+    def _check_fixed(self) -> None:
+        labels("fixed", self.fixed)
+        for name in self.fixed:
+            if name not in self.names:
+                raise ArtefactError(f"fixed has {name[:80]!r}, expected some of {list(self.names)}")
+        if len(self.fixed) == len(self.names):
+            raise ArtefactError(
+                "fixed has every dimension, but a model learns from actions that vary; record "
+                "the robot in motion"
+            )
 
     def _check_order(self) -> None:
         for i, name in enumerate(self.names):

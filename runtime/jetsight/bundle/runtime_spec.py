@@ -19,6 +19,8 @@ from jetsight.engine import NDArray
 if TYPE_CHECKING:
     from jetsight.bundle.manifest import Manifest
 
+_HELD_SHARE = 1e-3  # of the limits' range; wider than the noise that training took for no motion
+
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
@@ -37,8 +39,11 @@ class StreamSpec:
         surprise_scale: typical one-block prediction error in units of that spread.
         surprise_limit: normalised surprise that one held-out frame in a thousand exceeds.
         action_names: of the dimensions of one robot action; empty if not known.
+        resample: rule for the actions of a faster recording, see `ActionSpec.resample`.
         cameras: names of the cameras in the order of a frame; empty for one without a name.
         state_names: of the numbers that `encode` takes beside the frame; empty without a state.
+        held_within: `[a]` distance from `neutral` within which an action counts as held, infinite
+            for dimensions that varied in training; None if all did.
     """
 
     height_px: int
@@ -53,12 +58,17 @@ class StreamSpec:
     surprise_scale: float = 1.0
     surprise_limit: float = float("inf")
     action_names: tuple[str, ...] = ()
+    resample: str = "hold"
     cameras: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ()
+    held_within: NDArray | None = None
 
     @classmethod
     def from_manifest(cls, manifest: Manifest) -> StreamSpec:
         """Take the parameters of a stream from `manifest`."""
+        action = manifest.action
+        ranges = np.subtract(action.high, action.low)
+        within = np.where(action.held, _HELD_SHARE * ranges, np.inf).astype(np.float32)
         return cls(
             height_px=manifest.frame.height_px,
             width_px=manifest.frame.width_px,
@@ -67,13 +77,15 @@ class StreamSpec:
             horizon=manifest.model.horizon,
             action_block=manifest.timing.action_block,
             latent_size=manifest.model.latent_size,
-            neutral=np.asarray(manifest.action.neutral, np.float32),
+            neutral=np.asarray(action.neutral, np.float32),
             latent_std=np.asarray(manifest.latent.std, np.float32),
             surprise_scale=manifest.latent.surprise_scale,
             surprise_limit=manifest.latent.surprise_quantiles.p999,
-            action_names=manifest.action.names,
+            action_names=action.names,
+            resample=action.resample,
             cameras=manifest.frame.cameras,
             state_names=() if manifest.state is None else manifest.state.names,
+            held_within=within if action.fixed else None,
         )
 
     @property
@@ -100,6 +112,11 @@ class StreamSpec:
     def plan_ticks(self) -> int:
         """Ticks that one forecast predicts."""
         return self.horizon * self.action_block
+
+    def moves_held(self, actions: NDArray) -> bool:
+        """Check whether `actions [n, a]` move along a dimension that never varied in training."""
+        within = self.held_within
+        return within is not None and bool((np.abs(actions - self.neutral) > within).any())
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +159,12 @@ class PlanSpec:
             for planner in self.planners
         }
         object.__setattr__(self, "tensors", tensors)  # once: a load reads them several times
+
+    @property
+    def held(self) -> NDArray:
+        """`[a]` true for the dimensions that plans hold at the neutral action."""
+        within = self.stream.held_within
+        return np.zeros(len(self.low), bool) if within is None else np.isfinite(within)
 
     @classmethod
     def from_manifest(cls, manifest: Manifest, family: str | None = None) -> PlanSpec:

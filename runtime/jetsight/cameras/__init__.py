@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from jetsight.cameras.camera import Camera
-from jetsight.cameras.source import Reading, Source, SourceInfo, StreamRequest
+from jetsight.cameras.source import Reading, Source, SourceFormat, SourceInfo, StreamRequest
 
-__all__ = ["Camera", "Reading", "Source", "SourceInfo", "StreamRequest"]
+__all__ = ["Camera", "Reading", "Source", "SourceFormat", "SourceInfo", "StreamRequest"]

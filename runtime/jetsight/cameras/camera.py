@@ -12,7 +12,13 @@ import numpy as np
 
 from jetsight.cameras import source as sources
 from jetsight.cameras.latest_slot import LatestSlot
-from jetsight.cameras.source import Reading, Source, SourceInfo, StreamRequest
+from jetsight.cameras.source import (
+    Reading,
+    Source,
+    SourceFormat,
+    SourceInfo,
+    StreamRequest,
+)
 from jetsight.cameras.source_uri import open_sources
 from jetsight.cameras.tick_grid import TickGrid
 from jetsight.clock import Clock, MonotonicClock
@@ -91,6 +97,7 @@ class Camera:
         seed: int = 0,
         policy: Policy | str | None = None,
         features: FeatureMap | None = None,
+        declared: SourceFormat | None = None,
         state: Callable[[], NDArray] | None = None,
     ) -> Camera:
         """Open the camera of `src`; it starts when a session streams it.
@@ -102,6 +109,7 @@ class Camera:
             clock: the session's clock.
             rate_hz: see `Camera`.
             seed: of a simulated environment.
+            declared: rate, bits or channel order that a video or its images do not state.
             policy: drives a simulated environment: a function, or its name as `module:function`;
                 random held actions by default.
             features: which features of a dataset are actions, states and frames; of a simulated
@@ -114,7 +122,13 @@ class Camera:
         """
         clock = clock or MonotonicClock()
         source = open_sources(
-            src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy, features=features
+            src,
+            clock=clock,
+            rate_hz=rate_hz,
+            seed=seed,
+            policy=policy,
+            features=features,
+            declared=declared,
         )
         return cls(source, clock=clock, rate_hz=rate_hz, state=state)
 
@@ -140,7 +154,7 @@ class Camera:
             self._source.close()
             raise
         rate = self._rate_hz if rate_hz is None else rate_hz
-        self.info = info
+        self.info = info = sources.noting_rate(info, request)
         self._request = request
         self._paced = not info.physical and rate != 0
         native_hz = info.fps or request.camera_hz
@@ -157,6 +171,11 @@ class Camera:
         self._thread = threading.Thread(target=self._pump, name="jetsight-camera", daemon=True)
         self._thread.start()
         return info
+
+    @property
+    def source_hz(self) -> float | None:
+        """Rate of the source; None if it has none, like a folder of images."""
+        return self.info.fps
 
     @property
     def period_ns(self) -> int:

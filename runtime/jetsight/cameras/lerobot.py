@@ -15,6 +15,7 @@ from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
 from jetsight.datasets.dataset import FeatureMap, RecordedDataset
 from jetsight.datasets.fit import check_dataset_fits
 from jetsight.datasets.open import open_for, say_notes
+from jetsight.datasets.resampled import at_rate
 from jetsight.errors import CameraError, DataError
 
 _LOGGER = logging.getLogger("jetsight")
@@ -48,7 +49,8 @@ class EpisodeSource(ReadingsSource):
             UsageError: there is no such episode or feature, or several cameras.
         """
         wanted = request.recording_spec
-        data = open_for(self._folder, wanted, self._features)
+        recorded = open_for(self._folder, wanted, self._features)
+        data = at_rate(recorded, request.camera_hz, request.resample)
         if not data.action_names:  # streamed as a plain video: its forecasts are never valid
             wanted = replace(wanted, action_names=())
             reason = data.missing.get("action", "it has no actions")
@@ -61,11 +63,14 @@ class EpisodeSource(ReadingsSource):
         data.verify(None if self._episode is None else [self._episode])
         say_notes(data)
         self._readings = self._play(data, request)
+        resampled = data is not recorded and data.action_names
+        notes = (f"recorded actions are resampled by {request.resample}",) if resampled else ()
         return SourceInfo(
             self._label,
             data.height,
             data.width,
-            data.fps,
+            recorded.fps,
+            notes=notes,
             cameras=len(data.camera_keys),
             has_state=True,  # checked by name above
         )

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from jetsight.cameras.readings import ReadingsSource, pts_ns
-from jetsight.cameras.source import Reading, SourceInfo, StreamRequest
+from jetsight.cameras.source import Reading, SourceFormat, SourceInfo, StreamRequest
 from jetsight.clock import Clock
-from jetsight.datasets.pyav import import_av, rgb
+from jetsight.datasets.picture import PictureReader
+from jetsight.datasets.pyav import import_av
 from jetsight.errors import CameraError, first_line
 
 _PLAUSIBLE_NS = 1_000_000_000  # largest age of a driver stamp when its frame arrives
@@ -43,9 +44,11 @@ class DriverStamps:
 class _LiveSource(ReadingsSource, ABC):
     """Frames of one FFmpeg input that paces itself."""
 
-    def __init__(self, label: str, clock: Clock) -> None:
+    def __init__(self, label: str, clock: Clock, declared: SourceFormat | None) -> None:
         super().__init__(label)
         self._clock = clock
+        # A live source is stamped on arrival where it has no stamps: no rate has to be declared.
+        self._reader = PictureReader(label, declared.picture if declared else None)
 
     def _begin(self, open_input: Callable[[Any], Any], hint: str) -> SourceInfo:
         cannot = f"cannot open {self._label}"
@@ -78,7 +81,7 @@ class _LiveSource(ReadingsSource, ABC):
             yield Reading(None, self._clock.now_ns())
             return
         for picture in pictures:
-            image = None if picture.is_corrupt else rgb(picture)
+            image = None if picture.is_corrupt else self._reader.rgb(picture)
             yield self._reading(image, pts_ns(picture, stream))
 
     @abstractmethod
@@ -93,10 +96,18 @@ class DeviceSource(_LiveSource):
         path: e.g. `/dev/video0`.
         clock: the session's clock, to check the driver's stamps.
         rate_hz: frames per second to set; None for the model's.
+        declared: form of its pictures.
     """
 
-    def __init__(self, path: str, *, clock: Clock, rate_hz: float | None = None) -> None:
-        super().__init__(path, clock)
+    def __init__(
+        self,
+        path: str,
+        *,
+        clock: Clock,
+        rate_hz: float | None = None,
+        declared: SourceFormat | None = None,
+    ) -> None:
+        super().__init__(path, clock, declared)
         self._rate_hz = rate_hz
         self._stamps = DriverStamps(clock)
 
@@ -131,10 +142,11 @@ class RtspSource(_LiveSource):
     Args:
         url: `rtsp://...`.
         clock: the session's clock.
+        declared: form of its pictures.
     """
 
-    def __init__(self, url: str, *, clock: Clock) -> None:
-        super().__init__(url, clock)
+    def __init__(self, url: str, *, clock: Clock, declared: SourceFormat | None = None) -> None:
+        super().__init__(url, clock, declared)
         self._options = {
             "rtsp_transport": "tcp",
             "fflags": "nobuffer",

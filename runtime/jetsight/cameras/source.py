@@ -5,17 +5,18 @@ Shapes: h, w frame size; n steps; a size of one robot action.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from jetsight.bundle.model_spec import frame_shape
 from jetsight.bundle.runtime_spec import StreamSpec
-from jetsight.datasets.fit import RecordingSpec
+from jetsight.datasets.fit import RecordingSpec, camera_mend, rates_agree
 from jetsight.datasets.names import ACTION_KEY, unnamed
+from jetsight.datasets.picture import PictureFormat
 from jetsight.engine import NDArray
-from jetsight.errors import CameraError
+from jetsight.errors import CameraError, UsageError
 from jetsight.stream.loop import FrameFeed
 
 
@@ -31,6 +32,7 @@ class StreamRequest:
         plan_ticks: upcoming actions that a forecast uses.
         step_size: a, numbers in one robot action.
         action_names: of its dimensions; if empty, only their number is compared.
+        resample: rule for the actions of a faster recording, see `ActionSpec.resample`.
         cameras: names of the cameras of a frame, in order; empty for one without a name.
         state_names: of the numbers the model reads beside the frame; empty without a state.
     """
@@ -42,6 +44,7 @@ class StreamRequest:
     plan_ticks: int
     step_size: int
     action_names: tuple[str, ...] = ()
+    resample: str = "hold"
     cameras: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ()
 
@@ -56,6 +59,7 @@ class StreamRequest:
             plan_ticks=spec.plan_ticks,
             step_size=spec.step_size,
             action_names=spec.action_names,
+            resample=spec.resample,
             cameras=spec.cameras,
             state_names=spec.state_names,
         )
@@ -84,6 +88,26 @@ class StreamRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFormat:
+    """Declaration of the user about a source whose files do not say it.
+
+    Args:
+        fps: frames per second, evenly spaced; time stamps of the source are then not read.
+        picture: bits and channel order of its pictures.
+
+    Raises:
+        UsageError: that is no rate.
+    """
+
+    fps: float | None = None
+    picture: PictureFormat = field(default_factory=PictureFormat)
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not 0.01 <= self.fps <= 1000:
+            raise UsageError(f"fps is {self.fps:g}, expected 0.01 to 1000 frames per second")
+
+
+@dataclass(frozen=True, slots=True)
 class SourceInfo:
     """Description of a source that was started.
 
@@ -94,6 +118,7 @@ class SourceInfo:
         fps: its own rate; None without one (a folder of images).
         physical: a real sensor: it paces itself, may be lost and reconnected, and its noise never
             repeats exactly the same pixels.
+        notes: one line per fact that was assumed, for the summary.
         simulated: its frames are drawn, so a black one is a picture and no covered lens.
         cameras: number of cameras in a frame.
         has_state: its readings have the state that the request names.
@@ -104,6 +129,7 @@ class SourceInfo:
     width_px: int
     fps: float | None
     physical: bool = False
+    notes: tuple[str, ...] = ()
     cameras: int = 1
     has_state: bool = False
     simulated: bool = False
@@ -174,12 +200,13 @@ def check_start(info: SourceInfo, request: StreamRequest) -> None:
         CameraError: with both values and the next step.
     """
     _check_inputs(info, request)
-    if (info.height_px, info.width_px) != (request.height_px, request.width_px):
+    found, wanted = (info.height_px, info.width_px), (request.height_px, request.width_px)
+    if found != wanted:
+        mend = camera_mend(found, wanted)
         raise CameraError(
             f"{info.label} delivers {info.width_px}x{info.height_px} frames, but the model takes "
             f"{request.width_px}x{request.height_px} (width x height) and never resizes silently; "
-            "set the camera to that size, convert the recording with ffmpeg -vf scale="
-            f"{request.width_px}:{request.height_px}, or train for this camera"
+            f"set the camera to that size, or {mend}"
         )
     # A faster source is fine: the time grid takes the frame nearest to each tick.
     if info.fps is not None and info.fps < 0.95 * request.camera_hz:
@@ -188,6 +215,21 @@ def check_start(info: SourceInfo, request: StreamRequest) -> None:
             f"1/{request.camera_hz:g} s; use a source of at least {request.camera_hz:g} frames "
             "per second, or train for this rate"
         )
+
+
+def noting_rate(info: SourceInfo, request: StreamRequest) -> SourceInfo:
+    """Add a note to the description of a source that is faster than the model."""
+    if (
+        info.fps is None
+        or info.fps <= request.camera_hz
+        or rates_agree(info.fps, request.camera_hz)
+    ):
+        return info
+    note = (
+        f"{info.fps:.4g} frames per second on the model's {request.camera_hz:g} Hz: the one "
+        "nearest to each tick is used"
+    )
+    return replace(info, notes=(note, *info.notes))
 
 
 def _check_inputs(info: SourceInfo, request: StreamRequest) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jetsight.cameras.source import Source
+from jetsight.cameras.source import Source, SourceFormat
 from jetsight.clock import Clock
 from jetsight.datasets.dataset import FeatureMap
 from jetsight.datasets.open import detect_format
@@ -32,16 +32,18 @@ def open_source(
     seed: int = 0,
     policy: Policy | str | None = None,
     features: FeatureMap | None = None,
+    declared: SourceFormat | None = None,
 ) -> Source:
     """Make the source of `src` without starting it; see `Camera.open`.
 
     Raises:
         CameraError: there is no such file, folder or device.
-        UsageError: `src` is of no known kind, or has nothing to drive or to choose.
+        UsageError: `src` is of no known kind, or has nothing to declare, drive or choose.
     """
-    src = os.fspath(src)
+    src, declared = os.fspath(src), declared or SourceFormat()
     scheme, _, rest = src.partition(":")
     if scheme == "gym":
+        _has_its_own(src, declared)
         from jetsight.cameras.gym import GymSource
 
         features = features or FeatureMap()
@@ -52,14 +54,16 @@ def open_source(
         return GymSource(rest, seed=seed, policy=policy, cameras=features.cameras)
     _only_simulated(src, policy)
     if scheme == "lerobot":
+        _has_its_own(src, declared)
         return _episodes(rest, features)
     if scheme in ("rtsp", "rtsps"):
         from jetsight.cameras.physical import RtspSource
 
-        return RtspSource(src, clock=clock)
+        _paces_itself(src, declared)
+        return RtspSource(src, clock=clock, declared=declared)
     if "://" in src:
         raise UsageError(f"cannot stream {src!r}: {scheme}:// is not supported; give {_KINDS}")
-    return _path(src, clock, rate_hz, features)
+    return _path(src, clock, rate_hz, features, declared)
 
 
 def _only_simulated(src: str, policy: object) -> None:
@@ -77,6 +81,7 @@ def open_sources(
     seed: int = 0,
     policy: Policy | str | None = None,
     features: FeatureMap | None = None,
+    declared: SourceFormat | None = None,
 ) -> Source:
     """Make the source of `src`, or one of several cameras; see `Camera.open`.
 
@@ -86,7 +91,13 @@ def open_sources(
     """
     if isinstance(src, (str, os.PathLike)):
         return open_source(
-            src, clock=clock, rate_hz=rate_hz, seed=seed, policy=policy, features=features
+            src,
+            clock=clock,
+            rate_hz=rate_hz,
+            seed=seed,
+            policy=policy,
+            features=features,
+            declared=declared,
         )
     texts = src.values() if isinstance(src, Mapping) else src
     _only_simulated(", ".join(texts), policy)
@@ -98,7 +109,10 @@ def open_sources(
             )
     from jetsight.cameras.several import SeveralSources
 
-    opened = [open_source(each, clock=clock, rate_hz=rate_hz, features=features) for each in texts]
+    opened = [
+        open_source(each, clock=clock, rate_hz=rate_hz, features=features, declared=declared)
+        for each in texts
+    ]
     if isinstance(src, Mapping):
         return SeveralSources(dict(zip(src, opened, strict=True)), clock)
     return SeveralSources(opened, clock) if len(opened) > 1 else opened[0]
@@ -127,24 +141,32 @@ def named_sources(texts: Sequence[str]) -> str | Sequence[str] | Mapping[str, st
     return {part[1]: part[2] for part in parts if part is not None}
 
 
-def _path(src: str, clock: Clock, rate_hz: float | None, features: FeatureMap | None) -> Source:
+def _path(
+    src: str,
+    clock: Clock,
+    rate_hz: float | None,
+    features: FeatureMap | None,
+    declared: SourceFormat,
+) -> Source:
     if src.startswith("/dev/"):
         from jetsight.cameras.physical import DeviceSource
 
-        return DeviceSource(src, clock=clock, rate_hz=rate_hz)
+        _paces_itself(src, declared)
+        return DeviceSource(src, clock=clock, rate_hz=rate_hz, declared=declared)
     # From the right, because a folder's name may hold a # as well.
     path, (folder, _, episode) = Path(src), src.rpartition("#")
     # Before the plain folder: a dataset is one, too.
     if detect_format(path) or (episode.isdecimal() and detect_format(Path(folder))):
+        _has_its_own(src, declared)
         return _episodes(src, features)
     if path.is_dir():
         from jetsight.cameras.images import ImageFolderSource
 
-        return ImageFolderSource(path)
+        return ImageFolderSource(path, declared)
     if path.is_file():
         from jetsight.cameras.video import VideoSource
 
-        return VideoSource(path)
+        return VideoSource(path, declared)
     raise CameraError(f"there is no camera or file {src!r}; give {_KINDS}")
 
 
@@ -157,3 +179,19 @@ def _episodes(text: str, features: FeatureMap | None) -> Source:
     if not episode.isdecimal():
         raise UsageError(f"episode {episode!r} in {text!r} is not a number; write FOLDER#3")
     return EpisodeSource(Path(folder), int(episode), features)
+
+
+def _has_its_own(src: str, declared: SourceFormat) -> None:
+    if declared != SourceFormat():
+        raise UsageError(
+            f"{src} declares rate and pictures itself; leave out --fps, --bits and --channels, "
+            "which are for videos, images and live cameras"
+        )
+
+
+def _paces_itself(src: str, declared: SourceFormat) -> None:
+    if declared.fps is not None:
+        raise UsageError(
+            f"{src} is live and paces itself; leave out --fps, which is the rate of recorded "
+            "frames: --rate sets that of a camera"
+        )

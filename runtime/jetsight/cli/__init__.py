@@ -11,9 +11,9 @@ from types import FrameType
 from typing import Any
 
 from jetsight.errors import JetsightError
+from jetsight.signals import INTERRUPTED, TERMINATED, Terminated
 
 NO_PLAN = 11  # not an error: planning succeeded, with the result that there is no valid plan
-INTERRUPTED, TERMINATED = 130, 143
 
 # Handlers before ours. They are restored in a child that a library forks: it must end by its
 # signals as that library expects, without our message.
@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run(sys.argv[1:] if arguments is None else arguments)
         except KeyboardInterrupt:
             return _say("interrupted", INTERRUPTED)
+        except Terminated:
+            return _say("terminated", TERMINATED)
         except JetsightError as error:
             return _say(str(error), error.exit_code)
         except (ImportError, OSError) as error:
@@ -73,7 +75,7 @@ def _signals() -> Iterator[None]:
         _install(dict.fromkeys(handled, signal.SIG_DFL))
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(_say("terminated", TERMINATED))
+        raise Terminated
 
     _install(dict.fromkeys(handled, unwind))
     try:

@@ -22,7 +22,7 @@ Exit codes:
   6  a compiled graph failed its gate, no bundle was written
   7  a camera or other frame source failed
   8  disk full, not writable, or the target already exists
-  9  training stopped: the representation collapsed
+  9  training stopped: the representation collapsed, or a number was no longer finite
   10 a backend cannot load or run a graph
   11 imagine: there is no plan, for the reason printed
   12 data check: errors that block training, listed on the page
@@ -40,6 +40,7 @@ class _Lazy:
 COMMANDS = {
     "collect": _Lazy("jetsight_train.cli.collect:collect", "Record a robot into a dataset."),
     "data": _Lazy("jetsight_train.cli.data:data", "Check recorded data, or convert it."),
+    "recipe": _Lazy("jetsight_train.cli.recipe:recipe", "Write, check and explain recipes."),
     "train": _Lazy("jetsight_train.cli.train:train", "Train a world model from a recipe."),
     "report": _Lazy("jetsight_train.cli.report:report", "Write the model card of a checkpoint."),
     "targets": _Lazy("jetsight_compile.cli.targets:targets", "Show what can be compiled for."),

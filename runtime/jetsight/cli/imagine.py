@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from jetsight.cli.dataset_options import dataset_options
 from jetsight.cli.table import fields, table
 from jetsight.plan_report.report import PlanReport, as_json
 from jetsight.planning.plan import BROKEN_COST, PlanReason
+from jetsight.progress import Progress
 
 _SHOWN_ITERATIONS = 10
 _PARTS = ("goal", "noise", "result", "iterations")
@@ -118,12 +118,9 @@ def imagine(bundle: Path, picture: Path | None, json_wanted: bool, **options: An
 
 @contextmanager
 def _progress(frames: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar while a library is encoded, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    with click.progressbar(length=frames, label="encode library", file=sys.stderr) as bar:
-        yield bar.update
+    """Show the progress while a library is encoded."""
+    with Progress("encode library", frames, "frame") as shown:
+        yield shown.update
 
 
 def describe(report: PlanReport) -> Iterator[str]:

@@ -11,6 +11,7 @@ import click
 
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.gates import meaning
+from jetsight.bundle.golden import layout
 from jetsight.bundle.manifest import DataDigest, Manifest
 from jetsight.bundle.planner_spec import HeadSpec
 from jetsight.cli.table import fields, human_bytes, table
@@ -31,7 +32,13 @@ def inspect(bundle: Path, as_json: bool) -> None:
     opened.golden()  # its arrays are checked too, not only its digest
     if as_json:
         manifest = json.loads(strict_json.dump(opened.manifest))
-        click.echo(json.dumps({"path": str(bundle), "verified": True, "manifest": manifest}))
+        found = {
+            "path": str(bundle),
+            "verified": True,
+            "encode_inputs": _encode_inputs(opened.manifest),
+            "manifest": manifest,
+        }
+        click.echo(json.dumps(found))
         return
     for line in describe(opened.manifest):
         click.echo(line)
@@ -80,14 +87,30 @@ def _camera(facts: Manifest) -> Iterator[tuple[str, str]]:
     order = frame.channel_order
     hz = facts.timing.camera_hz
     yield "frame", f"{frame.height_px} x {frame.width_px} px, {order}, {hz:g} Hz"
-    yield "in graph", f"crop {height} x {width} at ({top}, {left}), resize {rows} x {columns}"
+    if frame.cameras:
+        yield "cameras", ", ".join(frame.cameras)
+    if facts.state is not None:
+        pairs = zip(facts.state.names, facts.state.units, strict=True)
+        yield "state", ", ".join(f"{name} [{unit}]" for name, unit in pairs)
+    inputs = [f"{name} {dtype} {shape}" for name, (dtype, shape) in _encode_inputs(facts).items()]
+    yield "encode takes", f"{', '.join(inputs)}; one frame per call"
+    via = "" if frame.via is None else f"resize {frame.via[0]} x {frame.via[1]} as in training, "
+    yield "in graph", f"crop {height} x {width} at ({top}, {left}), {via}resize {rows} x {columns}"
+
+
+def _encode_inputs(facts: Manifest) -> dict[str, tuple[str, list[int]]]:
+    """Return type and shape of each input of `encode`, which has no batch axis."""
+    arrays = layout(facts)
+    known = {name: arrays[name] for name in ("frame_hwc_u8", "state") if name in arrays}
+    return {name: (str(dtype), list(shape)) for name, (dtype, shape) in known.items()}
 
 
 def _actions(facts: Manifest) -> Iterator[str]:
     action = facts.action
     rates = action.rate_limit_per_s or ["none"] * len(action.names)
-    columns = (action.names, action.units, action.low, action.neutral, action.high, rates)
-    head = ("name", "unit", "low", "neutral", "high", "rate limit/s")
+    how = ["held: never varied in training" if held else "" for held in action.held]
+    columns = (action.names, action.units, action.low, action.neutral, action.high, rates, how)
+    head = ("name", "unit", "low", "neutral", "high", "rate limit/s", "")
     return table(head, [tuple(map(_plain, row)) for row in zip(*columns, strict=True)])
 
 

@@ -43,6 +43,23 @@ _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surpris
     help="Frames per second; 0 replays a recording as fast as possible and drops nothing. "
     "[default: the source's own]",
 )
+@click.option(
+    "--fps",
+    type=click.FloatRange(min=0.01, max=1000),
+    help="Frames per second of a video without time stamps, or of images. [default: images have "
+    "the model's]",
+)
+@click.option(
+    "--bits",
+    type=click.IntRange(8, 16),
+    help="Significant bits of each sample in 16-bit images, like 12 of a 12-bit camera.",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(("rgb", "bgr")),
+    default="rgb",
+    help="Order of the colour channels in the images or the video. [default: rgb]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write every forecast to this .jsonl.")
 @click.option("--backend", help="onnxruntime, openvino or tensorrt. [default: the fastest here]")
 @click.option("--family", help="Graph family. [default: the first that can run here]")
@@ -63,6 +80,9 @@ def run(
     features: FeatureMap,
     frames: int | None,
     rate_hz: float | None,
+    fps: float | None,
+    bits: int | None,
+    channels: str,
     out: Path | None,
     backend: str | None,
     family: str | None,
@@ -76,15 +96,17 @@ def run(
     The summary is printed at the end, also after Ctrl-C. The file of --out is complete only then;
     read it with jetsight.stream.jsonl.read.
     """
-    from jetsight.cameras import Camera
+    from jetsight.cameras import Camera, SourceFormat
     from jetsight.cameras.source_uri import named_sources
+    from jetsight.datasets.picture import PictureFormat
     from jetsight.session import Session
 
-    source = ", ".join(sources)
+    source, declared = ", ".join(sources), SourceFormat(fps, PictureFormat(bits, channels))
     camera = Camera.open(
         named_sources(sources),
         rate_hz=rate_hz,
         seed=seed,
+        declared=declared,
         policy=_POLICIES.get(policy, policy),
         features=features,
     )
@@ -101,6 +123,7 @@ def run(
                     "rejected": camera.rejected,
                     "last_defect": camera.last_defect,
                     "unpaired": dict(camera.unpaired),
+                    "notes": list(camera.info.notes),
                 }
                 summary = {"source": source, **session.summary(), **lost}
                 click.echo(json.dumps(summary) if as_json else "\n".join(describe(summary)))
@@ -123,6 +146,7 @@ def describe(summary: dict[str, Any]) -> Iterator[str]:
     )
     if summary["rejected"]:
         yield f"{summary['rejected']} rejected, the last because {summary['last_defect']}"
+    yield from summary["notes"]
     unpaired = [f"{name} {count}" for name, count in summary.get("unpaired", {}).items() if count]
     if unpaired:
         yield f"frames without a partner in time: {', '.join(unpaired)}"

@@ -83,8 +83,10 @@ def check_dataset_fits(where: object, found: RecordingSpec, wanted: RecordingSpe
 
 
 def _check_frames(where: object, found: RecordingSpec, wanted: RecordingSpec) -> None:
-    if (found.height_px, found.width_px) != (wanted.height_px, wanted.width_px):
-        mend = _mend(wanted, f"camera = [{found.height_px}, {found.width_px}]", "frame")
+    own_hw, wanted_hw = (found.height_px, found.width_px), (wanted.height_px, wanted.width_px)
+    if own_hw != wanted_hw:
+        mend = _mend(wanted, f"camera = {list(own_hw)}", "frame")
+        mend = mend if wanted.recipe else camera_mend(own_hw, wanted_hw)
         raise DataError(
             f"{where}: frames are {found.width_px}x{found.height_px}, but the model takes "
             f"{wanted.width_px}x{wanted.height_px} (width x height); "
@@ -94,7 +96,7 @@ def _check_frames(where: object, found: RecordingSpec, wanted: RecordingSpec) ->
         mend = _mend(wanted, f"camera_hz = {found.hz:g}", "timing")
         raise DataError(
             f"{where}: recorded at {found.hz:g} Hz, but the model steps at {wanted.hz:g} Hz; "
-            f"{_convert(where, f'--rate {wanted.hz:g}')}, or {mend}"
+            f"{_convert(where, f'--hz {wanted.hz:g}')}, or {mend}"
         )
 
 
@@ -129,6 +131,17 @@ def _mend(wanted: RecordingSpec, keys: str, table: str) -> str:
     if not wanted.recipe:
         return "train for this one"
     return f"set {keys} in [{table}] of recipe {wanted.recipe!r}"
+
+
+def camera_mend(found_hw: tuple[int, int], wanted_hw: tuple[int, int]) -> str:
+    """Say how a trained model takes frames of another size, as the end of a message."""
+    if found_hw[0] < wanted_hw[0] or found_hw[1] < wanted_hw[1]:
+        return "train for this camera"
+    # The checkpoint stays as it is: the graph gets the crop and the resize.
+    return (
+        "compile the model for this camera: jetsight compile CHECKPOINT --camera "
+        f"{found_hw[1]}x{found_hw[0]}"
+    )
 
 
 def _convert(where: object, options: str) -> str:

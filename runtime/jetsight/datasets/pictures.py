@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.datasets.pyav import import_av, rgb, whole_only
+from jetsight.datasets.picture import PictureReader
+from jetsight.datasets.pyav import import_av
 from jetsight.errors import DataError, first_line
 
 _AGAIN = "record it or copy the dataset again"
 
 
-def decode_picture(data: bytes, where: object) -> NDArray[np.uint8]:
-    """Decode one picture to RGB `[h, w, 3]`.
+def decode_picture(
+    data: bytes, where: object, reader: PictureReader | None = None
+) -> NDArray[np.uint8]:
+    """Decode one picture to an upright RGB frame `[h, w, 3]`.
 
     Args:
         data: a whole PNG, JPEG or other image file.
         where: its place, for messages.
+        reader: of the recording that it is part of; None for a picture of its own.
 
     Raises:
-        DataError: it is no picture, or damaged.
+        DataError: it is no picture, damaged, or nothing says what its samples mean.
         MissingDependency: PyAV is not installed.
     """
     av = import_av("decoding recorded pictures")
     try:
-        with av.open(io.BytesIO(data)) as container:
-            for stream in container.streams.video:
-                whole_only(stream)
-            return rgb(next(container.decode(video=0)))
-    except (av.error.FFmpegError, StopIteration, IndexError) as problem:
-        why = first_line(problem) if isinstance(problem, av.error.FFmpegError) else "no picture"
-        raise DataError(f"cannot decode {where} ({why}); {_AGAIN}") from problem
+        frame_hwc_u8 = (reader or PictureReader(str(where))).image(data)
+    except av.error.FFmpegError as problem:
+        raise DataError(f"cannot decode {where} ({first_line(problem)}); {_AGAIN}") from problem
+    if frame_hwc_u8 is None:
+        raise DataError(f"cannot decode {where} (no intact picture); {_AGAIN}")
+    return frame_hwc_u8
 
 
 def cell_bytes(cell: Any, folder: Path) -> bytes | None:

@@ -9,18 +9,18 @@ Shapes: T recorded rows, M ticks of the new rate, a action size, h w recorded an
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jetsight.bundle.model_spec import RESAMPLE_RULES
 from jetsight.datasets.fit import rates_agree
 from jetsight.errors import DataError, UsageError
 
-ResampleRule = Literal["hold", "mean"]
-RULES: tuple[ResampleRule, ...] = ("hold", "mean")
 Crop = tuple[int, int, int, int]  # top, left, height, width
 # Stamps are float32 in LeRobot rows: 8 us of rounding after two minutes, and never a hundredth of a
 # period of a camera.
@@ -45,6 +45,18 @@ def resize_matrix(n_in: int, n_out: int) -> NDArray[np.float32]:
         weights = np.clip(1.0 - distance, 0.0, None)
         matrix[row, first:last] = weights / weights.sum()
     return matrix.astype(np.float32)
+
+
+def resize_through(sizes: Sequence[int]) -> NDArray[np.float32]:
+    """Make the matrix of several resizes after one another along one axis, as one product.
+
+    Args:
+        sizes: pixels before, between and after them.
+    """
+    product = np.eye(sizes[0])
+    for before, after in itertools.pairwise(sizes):
+        product = resize_matrix(before, after) @ product  # in float64, rounded once
+    return product.astype(np.float32)
 
 
 def centred_crop(camera_hw: Sequence[int], size_hw: Sequence[int]) -> Crop:
@@ -123,9 +135,11 @@ class FrameResize:
         new_h, new_w = self.size_hw
         # Rows first: interleaved pixels `[h, w * 3]` are a matrix already.
         x = self._rows @ frame_u8.reshape(crop_h, crop_w * 3).astype(np.float32)
-        x = np.matmul(self._columns, x.reshape(new_h, crop_w, 3))
+        # One product of all rows and colours is several times as fast as one per row.
+        by_colour = x.reshape(new_h, crop_w, 3).swapaxes(1, 2).reshape(-1, crop_w)
+        y = by_colour @ self._columns.T
         # Weights sum to one, so only rounding of float32 can leave 0..255.
-        return np.clip(np.rint(x), 0, 255).reshape(new_h, new_w, 3)
+        return np.clip(np.rint(y), 0, 255).reshape(new_h, 3, new_w).swapaxes(1, 2)
 
 
 @dataclass(frozen=True)
@@ -237,6 +251,6 @@ class TickRows:
         Raises:
             UsageError: there is no such rule.
         """
-        if rule not in RULES:
-            raise UsageError(f"resample is {rule!r}, expected one of: {', '.join(RULES)}")
+        if rule not in RESAMPLE_RULES:
+            raise UsageError(f"resample is {rule!r}, expected one of: {', '.join(RESAMPLE_RULES)}")
         return np.asarray(self.mean(actions) if rule == "mean" else self.hold(actions))

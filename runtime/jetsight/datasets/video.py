@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jetsight.datasets.pyav import import_av, rgb
+from jetsight.datasets.picture import PictureReader
+from jetsight.datasets.pyav import has_no_timestamps, import_av
 from jetsight.errors import DataError, first_line
 
 AGAIN = "record it or copy the dataset again"
@@ -52,6 +53,8 @@ class VideoIndex:
             shown = [p for p in container.demux(stream) if p.size and not p.is_discard]
             # AVI files have decoding times alone, which are those of presentation there.
             stamps = [p.dts if p.pts is None else p.pts for p in shown]
+            if has_no_timestamps(container):  # FFmpeg invents them
+                stamps = [None]
             tick_s = float(stream.time_base)
         if not stamps or None in stamps:
             what = "no frames" if not stamps else "frames without time stamps"
@@ -79,14 +82,21 @@ class VideoIndex:
         """Mean rate; None of a single frame."""
         return (len(self) - 1) / float(self.times_s[-1]) if len(self) > 1 else None
 
-    def frames(self, first: int, count: int) -> Iterator[NDArray[np.uint8]]:
+    def frames(
+        self, first: int, count: int, reader: PictureReader | None = None
+    ) -> Iterator[NDArray[np.uint8]]:
         """Decode `count` frames from number `first` on, to RGB `[h, w, 3]`, each a new array.
+
+        Args:
+            first: number of the first one.
+            count: of frames.
+            reader: of what the dataset declares of its pictures; None if that is nothing.
 
         Raises:
             DataError: the file has fewer frames, or one of them is damaged.
             MissingDependency: PyAV is not installed.
         """
-        wanted = self.pts[first : first + count]
+        wanted, reader = self.pts[first : first + count], reader or PictureReader(str(self.path))
         done = 0
         with contextlib.closing(self._pictures(int(wanted[0]) if len(wanted) else 0)) as pictures:
             for due, picture in zip(wanted, pictures, strict=False):
@@ -97,7 +107,7 @@ class VideoIndex:
                         f"{self.path} has no intact frame at {due * self.tick_s:g} s (number "
                         f"{first + done}); the video is damaged: {AGAIN}"
                     )
-                yield rgb(picture)
+                yield reader.rgb(picture)
                 done += 1
         if done < count:
             raise DataError(

@@ -30,7 +30,7 @@ from jetsight.version import __version__
 
 Lookup = Callable[[str], "str | None"]
 
-_MODULES = (*sorted({*EXTRA_OF, "tensorrt"} - {"jinja2", "tomli", "tqdm"}),)
+_MODULES = (*sorted({*EXTRA_OF, "tensorrt"} - {"jinja2", "tomli"}),)
 _PC_ONLY = ("tensorrt_rtx", "torch_tensorrt")
 
 

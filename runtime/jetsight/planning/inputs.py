@@ -107,6 +107,7 @@ class PlannerInputs(dict[str, NDArray]):
         self.past_actions = past.reshape(-1, len(spec.low))
         # Bounds of 0 would turn every candidate of a warm-up into the same plan.
         self["low"][:], self["high"][:] = spec.low, spec.high
+        self._hold()
         defaults = {"rate": NO_LIMIT, "hazard_limit": NO_LIMIT, "weights": 1.0}
         for name, value in {**defaults, "temperature": planner.temperature}.items():
             if name in self:
@@ -170,6 +171,20 @@ class PlannerInputs(dict[str, NDArray]):
         _refuse(spec, low > high, "low", low, "is above high")
         _refuse(spec, low < spec.low, "low", low, "is below the robot's own")
         _refuse(spec, high > spec.high, "high", high, "is above the robot's own")
+        self._hold()
+
+    def _hold(self) -> None:
+        """Narrow the limits of dimensions that never varied in training to the neutral action.
+
+        Raises:
+            UsageError: the request's limits leave the neutral action out.
+        """
+        spec, low, high, held = self._spec, self["low"], self["high"], self._spec.held
+        neutral, why = spec.stream.neutral, "leaves out {:g}, where it never moved in training"
+        for key, limit, leaves in (("low", low, neutral < low), ("high", high, neutral > high)):
+            _refuse(spec, held & leaves, key, limit, why, neutral)
+        np.copyto(low, neutral, where=held)
+        np.copyto(high, neutral, where=held)
 
     def _set_rate(self, rate_per_s: Sequence[float] | NDArray | None, size: int) -> None:
         spec, rate = self._spec, self["rate"]
@@ -271,7 +286,15 @@ def _sized(name: str, values: Sequence[float] | NDArray, size: int) -> NDArray:
     return array
 
 
-def _refuse(spec: PlanSpec, wrong: NDArray, key: str, values: NDArray, why: str) -> None:
-    for name, is_wrong, value in zip(spec.names, wrong, values, strict=True):
+def _refuse(
+    spec: PlanSpec,
+    wrong: NDArray,
+    key: str,
+    values: NDArray,
+    why: str,
+    about: NDArray | None = None,
+) -> None:
+    about = values if about is None else about  # numbers that `why` may have a place for
+    for name, is_wrong, value, each in zip(spec.names, wrong, values, about, strict=True):
         if is_wrong:
-            raise UsageError(f"limits: {key} of {name!r} is {value:g}, which {why}")
+            raise UsageError(f"limits: {key} of {name!r} is {value:g}, which {why.format(each)}")

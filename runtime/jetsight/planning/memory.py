@@ -6,6 +6,7 @@ Shapes: T ticks of the horizon, a size of one robot action, Q kept elites.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -82,6 +83,7 @@ class ConvergenceTrace:
     Args:
         iterations: I.
         std_start: `[H, A]` standard deviation of the first iteration.
+        free: `[H, A]` true where plans may differ; the spread of the others is no measure.
 
     Attributes:
         cost: `[I]` best cost.
@@ -91,19 +93,20 @@ class ConvergenceTrace:
         spread: `[I]` the same as one number, a share of the first iteration's; see `note`.
     """
 
-    def __init__(self, iterations: int, std_start: NDArray) -> None:
+    def __init__(self, iterations: int, std_start: NDArray, free: NDArray | None = None) -> None:
         self.cost = np.zeros(iterations, np.float32)
         self.violation = np.zeros(iterations, np.float32)
         self.invalid = np.zeros(iterations, np.float32)
         self.std: NDArray = np.zeros((iterations, *std_start.shape), np.float32)
         self.spread = np.zeros(iterations, np.float32)
         self._start, self._share = std_start, np.zeros_like(std_start)
+        self._free: NDArray | Literal[True] = True if free is None else free
 
     def note(self, done: int, count: int) -> int:
         """Compute the spread of `count` iterations after `done`; returns the new total."""
         for iteration in range(done, done + count):
             np.divide(self.std[iteration], self._start, out=self._share)
-            self.spread[iteration] = self._share.mean()
+            self.spread[iteration] = self._share.mean(where=self._free)
         return done + count
 
     def has_converged(self, done: int) -> bool:

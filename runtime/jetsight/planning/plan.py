@@ -26,6 +26,7 @@ class PlanReason(str, Enum):
     WARMING_UP = "warming_up"  # fewer frames since the start or the last cut than are needed
     HISTORY_GAP = "history_gap"  # a frame of the evenly spaced history never arrived
     ACTIONS_UNKNOWN = "actions_unknown"  # the actions between those frames were not reported
+    ACTION_UNTRAINED = "action_untrained"  # the robot moved along what never varied in training
     FRAME_STALE = "frame_stale"  # the newest frame is too old to plan from
     STATE_UNKNOWN = "state_unknown"  # the model reads a state that the newest frame came without
     LATENT_NOT_FINITE = "latent_not_finite"
@@ -45,6 +46,7 @@ OF_HISTORY = {
     Reason.WARMING_UP: PlanReason.WARMING_UP,
     Reason.HISTORY_GAP: PlanReason.HISTORY_GAP,
     Reason.ACTIONS_UNKNOWN: PlanReason.ACTIONS_UNKNOWN,
+    Reason.ACTION_UNTRAINED: PlanReason.ACTION_UNTRAINED,
     Reason.STATE_UNKNOWN: PlanReason.STATE_UNKNOWN,
     Reason.LATENT_NOT_FINITE: PlanReason.LATENT_NOT_FINITE,
 }

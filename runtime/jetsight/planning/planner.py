@@ -66,7 +66,7 @@ class Planner:
         self._seen = [read_only(values) for values in answers]
         self._memory = PlanMemory(ticks, step, facts.kept, self.inputs)
         self._pace, self._after_ns = IterationTimer(), 0
-        self._trace = ConvergenceTrace(facts.iterations, self._std.reshape(self._shape))
+        self._trace = self._new_trace(facts.iterations)
         self._admission = LimitChecker(spec, self.inputs, ticks)
         self._noise.use(self._key(None))
 
@@ -95,7 +95,7 @@ class Planner:
         most = self.facts.iterations if iterations is None else int(iterations)
         # Only a request for more iterations than the planner's own allocates.
         if most > len(self._trace.cost):
-            self._trace = ConvergenceTrace(most, self._std.reshape(self._shape))
+            self._trace = self._new_trace(most)
         self._noise.use(self._key(seed))
         age = self._memory.age(tick) if warm else None
         plan = Plan(tick=tick, planner=self.facts.graph)
@@ -170,6 +170,12 @@ class Planner:
     def close(self) -> None:
         """Release the engines."""
         self._iterations.close()
+
+    def _new_trace(self, iterations: int) -> ConvergenceTrace:
+        held, std = self._spec.held, self._std
+        # Candidates never differ along held dimensions, which must not look like convergence.
+        free = np.broadcast_to(~held, std.shape).reshape(self._shape) if held.any() else None
+        return ConvergenceTrace(iterations, std.reshape(self._shape), free)
 
     def _key(self, seed: int | None) -> tuple[int, ...]:
         if seed is None:

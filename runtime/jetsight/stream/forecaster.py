@@ -134,6 +134,8 @@ class Forecaster:
             return Reason.FORECAST_NOT_FINITE
         if unknown:
             return Reason.ACTIONS_UNKNOWN
+        if self._spec.moves_held(self._past) or self._spec.moves_held(self._plan):
+            return Reason.ACTION_UNTRAINED
         # Only with known past actions: a forecast from assumed ones is no measure of the world.
         self._predicted.put(frame.tick + self._spec.action_block, self.z_future[0])
         # Also if the plan was assumed: `_expected` compares it with what was executed.
@@ -164,6 +166,8 @@ class Forecaster:
         reason = self._latents.history(tick, z_hist)
         if reason is None and self._actions.window(tick - len(a_hist), a_hist) > 0:
             reason = Reason.ACTIONS_UNKNOWN
+        if reason is None and self._spec.moves_held(a_hist):
+            reason = Reason.ACTION_UNTRAINED
         return reason, known
 
     def _expected(self, tick: int) -> NDArray | None:

@@ -20,6 +20,7 @@ class Reason(str, Enum):
     HISTORY_GAP = "history_gap"  # a frame of the evenly spaced history never arrived
     ACTIONS_UNKNOWN = "actions_unknown"  # executed actions not reported; neutral ones were assumed
     PLAN_UNKNOWN = "plan_unknown"  # planned actions not reported; neutral ones were assumed
+    ACTION_UNTRAINED = "action_untrained"  # along a dimension that never varied in training
     STATE_UNKNOWN = "state_unknown"  # the model reads a state that was not reported, or is NaN
     LATENT_NOT_FINITE = "latent_not_finite"
     FORECAST_NOT_FINITE = "forecast_not_finite"
@@ -101,6 +102,8 @@ class Forecast:
         reason: why not, or `Reason.OK`.
         mode: state of the stream, see `Mode`.
         drops: frames lost since the stream began.
+        source_hz: rate of the source; above the model's, the frame is the one nearest to its tick,
+            and recorded actions are resampled by the model's rule. None if it is not known.
     """
 
     frame_index: int = -1
@@ -118,6 +121,7 @@ class Forecast:
     reason: Reason = Reason.NOT_COMPUTED
     mode: Mode = Mode.OK
     drops: int = 0
+    source_hz: float | None = None
 
     def copy(self) -> Forecast:
         """Copy the forecast with arrays of its own, to keep beyond the next one."""

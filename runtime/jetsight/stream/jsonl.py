@@ -139,6 +139,7 @@ def to_line(forecast: Forecast, z: bytes | None, z_future: bytes | None) -> str:
                 "reason": str(forecast.reason),
                 "mode": str(forecast.mode),
                 "drops": forecast.drops,
+                "source_hz": forecast.source_hz,
                 "z": _text(z),
                 "z_future": _text(z_future),
             }

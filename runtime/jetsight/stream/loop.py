@@ -17,7 +17,9 @@ from jetsight.stream.summary import StreamSummary
 
 # Frames that wait for the loop are late only if the reader hangs.
 _UNPACED_PERIOD_NS = 1_000_000_000
-_COMPUTED = frozenset({Reason.OK, Reason.ACTIONS_UNKNOWN, Reason.PLAN_UNKNOWN})
+_COMPUTED = frozenset(
+    {Reason.OK, Reason.ACTIONS_UNKNOWN, Reason.PLAN_UNKNOWN, Reason.ACTION_UNTRAINED}
+)
 _NO_LATENT = frozenset({Reason.LATENT_NOT_FINITE, Reason.ENGINE_FAILED, Reason.STATE_UNKNOWN})
 _BROKEN = frozenset(
     {
@@ -37,6 +39,11 @@ class FrameFeed(Protocol):
     """
 
     stamps: str
+
+    @property
+    def source_hz(self) -> float | None:
+        """Frames per second that the source delivers; None if it has no rate."""
+        ...
 
     @property
     def period_ns(self) -> int:
@@ -136,6 +143,7 @@ class StreamLoop:
         """
         period_ns = camera.period_ns or _UNPACED_PERIOD_NS
         self._reset(period_ns)
+        self._source_hz = camera.source_hz
         try:
             while frames is None or self._summary.frames < frames:
                 frame = _next(camera, period_ns, idle)
@@ -227,6 +235,7 @@ class StreamLoop:
             reason=reason,
             mode=self.health.mode,
             drops=self.drops,
+            source_hz=self._source_hz,
         )
 
     def _stalled(self, rejecting: bool) -> Forecast | None:
@@ -245,6 +254,7 @@ class StreamLoop:
             reason=reason,
             mode=self.health.mode,
             drops=self.drops,
+            source_hz=self._source_hz,
         )
 
     def state(self, now_ns: int) -> StreamState:
@@ -262,6 +272,7 @@ class StreamLoop:
             "seconds": (ended_ns - self._started_ns) / 1e9,
             "mode": str(self.health.mode),
             "stamps": self._stamps,
+            "source_hz": self._source_hz,
         }
 
     def forget(self) -> None:
@@ -284,6 +295,7 @@ class StreamLoop:
         self._captured_ns = self._started_ns = self._clock.now_ns()
         self._ended_ns = 0
         self._stamps = "replay"
+        self._source_hz: float | None = None
 
 
 def _next(camera: FrameFeed, period_ns: int, idle: Callable[[], bool]) -> Frame | None:

@@ -80,6 +80,11 @@ class ScriptedCamera:
         self.closed = False
 
     @property
+    def source_hz(self) -> float:
+        """Rate of the script: that of the model."""
+        return 1e9 / self._period_ns
+
+    @property
     def period_ns(self) -> int:
         """One tick of the model."""
         return self._period_ns
@@ -92,7 +97,7 @@ class ScriptedCamera:
     def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:
         """Begin with the first shot."""
         self._start_ns = self._clock.now_ns()
-        hz = 1e9 / self._period_ns
+        hz = self.source_hz
         return SourceInfo("scripted", request.height_px, request.width_px, hz, physical=True)
 
     def next(self, timeout_ns: int) -> Frame | None:

@@ -41,7 +41,7 @@ BAD = {
     "too short": ([square_episode(s, length=9) for s in range(4)], {}, "18 frames and 2 windows"),
     "another camera": (TALL, {}, "frames are 32x32, but the model takes 24x24"),
     "another robot": (GOOD, {"names": ("dx", "dy")}, r"\['dx', 'dy'\].*\['dy', 'dx'\]"),
-    "another rate": (GOOD, {"fps": 20}, "recorded at 20 Hz, but the model steps at 10 Hz"),
+    "another rate": (GOOD, {"fps": 5}, "recorded at 5 Hz, but the model steps at 10 Hz"),
     "an episode twice": ([*GOOD, GOOD[1]], {}, "episodes 1 and 4 have the same content"),
     "still robot": ([still_robot(s) for s in range(4)], {}, "same in all 160 rows"),
 }

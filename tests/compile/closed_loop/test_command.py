@@ -182,7 +182,7 @@ def test_processes_share_the_episodes_and_change_nothing(
     assert all(row["valid_plans"] > 0 for row in rows_of(alone[1]))
 
 
-@pytest.mark.parametrize("module", ["scipy.stats", "gymnasium", "tqdm"])
+@pytest.mark.parametrize("module", ["scipy.stats", "gymnasium"])
 def test_a_missing_package_is_named_with_its_extra(
     compiled: Compiled, module: str, monkeypatch: pytest.MonkeyPatch, capfd: Capture
 ) -> None:

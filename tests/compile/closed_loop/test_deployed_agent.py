@@ -64,6 +64,39 @@ def test_it_plans_every_block_and_executes_what_was_planned() -> None:
     assert not agent.log.reasons
 
 
+def test_a_model_with_a_state_is_given_its_own_out_of_the_environments() -> None:
+    names = ("block_x", "agent_x", "agent_y")
+    session = fake_session(base=replace(SPEC, state_names=("agent_y", "block_x")))
+    seen: list[np.ndarray] = []
+    step, plan = session._loop.step, session.plan
+
+    def watched(frame: Frame, **facts: Any) -> Any:
+        assert frame.state is not None
+        seen.append(frame.state.copy())
+        return step(frame, **facts)
+
+    goals: list[Any] = []
+    session._loop.step = watched  # type: ignore[method-assign]
+    session.plan = lambda request: goals.append(request.goal) or plan(request)  # type: ignore
+    agent = Deployed(session, USE)
+    goal = Observation(np.full((SIDE, SIDE, 3), 200, np.uint8), np.array([7, 8, 9], np.float32))
+    actions = np.full((20, 2), 100, np.float32)
+    agent.begin(EvalEpisode(0, 1, 14, actions, goal.state, b"", goal, state_names=names))
+    executed = None
+    for tick in range(16):
+        frame = np.full((SIDE, SIDE, 3), 100 + tick % 2, np.uint8)
+        state = {"block_x": 1.0, "agent_x": 2.0, "agent_y": float(tick)}
+        upcoming = actions[tick:14] if tick < 14 else None
+        view = AgentView(tick, frame, executed, upcoming, state)
+        executed = actions[tick] if tick < 14 else agent.act(view)
+        if tick < 14:
+            agent.watch(view)
+    agent.end()
+    assert [each.tolist() for each in seen[:2]] == [[0.0, 1.0], [1.0, 1.0]]
+    assert goals[0].state.tolist() == [9.0, 7.0]
+    assert agent.log.valid == agent.log.plans > 0
+
+
 @pytest.mark.parametrize(("every", "plans"), [(1, 6), (4, 2)])
 def test_it_replans_every_n_ticks(every: int, plans: int) -> None:
     agent = Deployed(fake_session(), PlanOptions(GRAPH, 3, replan_every=every))

@@ -9,7 +9,7 @@ import pytest
 
 from jetsight.cli import main
 from jetsight.errors import UsageError
-from jetsight_compile.config.hardware import MODULES
+from jetsight.machine.jetson_modules import MODULES
 from jetsight_compile.config.precision import PRECISIONS
 from jetsight_compile.config.targets import TARGETS, plan
 

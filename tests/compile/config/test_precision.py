@@ -7,7 +7,7 @@ import doctest
 import pytest
 
 from jetsight.errors import UsageError
-from jetsight_compile.config import hardware
+from jetsight.machine import jetson_modules
 from jetsight_compile.config import precision as precisions
 from jetsight_compile.config.precision import (
     AUTO,
@@ -105,7 +105,7 @@ def test_names_tell_choices_apart() -> None:
     assert set(PRECISIONS) == {*FLOATS, *QUANTIZED}
 
 
-@pytest.mark.parametrize("module", [precisions, hardware, onnx_graph])
+@pytest.mark.parametrize("module", [precisions, jetson_modules, onnx_graph])
 def test_examples_of_the_docstrings_are_true(module) -> None:
     found = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
     assert found.attempted > 0

@@ -22,7 +22,11 @@ from jetsight.errors import CheckpointError, GateError, StorageError, UsageError
 from jetsight_compile.calibration.run import run_all
 from jetsight_compile.pipeline import family as families
 from jetsight_compile.pipeline import family_passes
-from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
+from jetsight_compile.pipeline.compile import (
+    CompileRequest,
+    compile_checkpoint,
+    expected_stages,
+)
 from jetsight_compile.planner_graph.settings import PlannerPreset, PlannerSettings
 from jetsight_compile.quantize import vendor
 from jetsight_compile.validate import gates as gate
@@ -152,7 +156,9 @@ def stages(inputs: Path, out: Path) -> list[str]:
 
 
 def test_interrupted_at_any_stage_it_leaves_nothing(inputs, tmp_path) -> None:
-    said = stages(inputs, tmp_path / "whole.jetsight")
+    out = tmp_path / "whole.jetsight"
+    said = stages(inputs, out)
+    assert len(said) == expected_stages(request(inputs, out, precisions=("fp32",)))
     assert len(said) == 6
     before = sorted(tmp_path.iterdir())
     for stop in said:

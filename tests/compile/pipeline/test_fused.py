@@ -67,6 +67,19 @@ def test_the_manifest_names_cameras_and_state(bundle: Bundle) -> None:
     assert details
 
 
+def test_inspect_shows_cameras_state_and_shapes(bundle: Bundle) -> None:
+    from click.testing import CliRunner
+
+    from jetsight.cli.inspect import inspect
+
+    text = CliRunner().invoke(inspect, [str(bundle.path)]).output
+    assert "front, wrist" in text
+    assert "x [px], speed [px/s], mode [1]" in text
+    assert "frame_hwc_u8 uint8 [2, 24, 24, 3], state float32 [3]; one frame per call" in text
+    found = json.loads(CliRunner().invoke(inspect, [str(bundle.path), "--json"]).output)
+    assert found["encode_inputs"]["state"] == ["float32", [3]]
+
+
 def test_a_reader_that_knows_neither_refuses_it(bundle: Bundle) -> None:
     """What an older reader sees: without the new keys, the golden data contradict the manifest."""
     plain = json.loads(manifest.dump(bundle.manifest))

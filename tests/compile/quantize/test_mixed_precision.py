@@ -10,7 +10,7 @@ from helpers.compile.probes import copy_of, graph_of, nodes_of, samples_of, wind
 from onnx import helper, numpy_helper
 
 from jetsight.errors import GateError, UsageError
-from jetsight_compile.config.hardware import MODULES, Module
+from jetsight.machine.jetson_modules import MODULES, Module
 from jetsight_compile.export.layers import Style
 from jetsight_compile.export.onnx_graph import block_of, blocks_of, quantizable, share
 from jetsight_compile.quantize import (

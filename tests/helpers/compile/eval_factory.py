@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jetsight.bundle.planner_spec import HeadSpec
+from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.planning.imagine import Planning
 from jetsight.session import Session
 from jetsight.simulators.environment import Environment
@@ -51,14 +52,16 @@ def pusht() -> Iterator[Environment]:
 
 
 def fake_session(
-    script: Mapping[str, Mapping[str, Any]] | None = None, heads: HeadSpec | None = None
+    script: Mapping[str, Mapping[str, Any]] | None = None,
+    heads: HeadSpec | None = None,
+    base: StreamSpec = SPEC,
 ) -> Session:
     """A model whose latent is the brightness of the picture, and CEM on top of it."""
     low, high = np.zeros(2, np.float32), np.full(2, 512, np.float32)
-    spec = tiny_plan_spec(SPEC, tiny_planner(), low=low, high=high, heads=heads or HeadSpec())
-    backend = FakeBackend(SPEC, script, spec)
+    spec = tiny_plan_spec(base, tiny_planner(), low=low, high=high, heads=heads or HeadSpec())
+    backend = FakeBackend(base, script, spec)
     return Session(
-        SPEC,
+        base,
         backend.load(b"encode"),
         backend.load(b"forecast"),
         clock=TickClock(),

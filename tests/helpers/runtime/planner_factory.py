@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jetsight.bundle.planner_spec import PlannerSpec
-from jetsight.bundle.runtime_spec import PlanSpec
+from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
 from jetsight.planning.imagine import Planning
 from jetsight.planning.iterations import HostIterations
 from jetsight.planning.noise import Noise
@@ -66,6 +66,7 @@ class Rig:
         planners: of the bundle; CEM if none.
         script: of the engines, by graph.
         frames: of the camera; 20 grey frames of a robot at rest by default.
+        stream: of the model.
         changes: of the `PlanSpec`.
     """
 
@@ -75,17 +76,18 @@ class Rig:
         script: Mapping[str, Mapping[str, Any]] | None = None,
         frames: list[Shot] | None = None,
         latency_ns: int = 0,
+        stream: StreamSpec = SPEC,
         **changes: Any,
     ) -> None:
         self.clock = FakeClock()
-        self.spec: PlanSpec = tiny_plan_spec(SPEC, *planners, **changes)
+        self.spec: PlanSpec = tiny_plan_spec(stream, *planners, **changes)
         timed = {
             p.graph: {"clock": self.clock, "latency_ns": latency_ns} for p in self.spec.planners
         }
         both = {name: {**timed.get(name, {}), **more} for name, more in (script or {}).items()}
-        self.backend = FakeBackend(SPEC, {**timed, **both}, self.spec)
+        self.backend = FakeBackend(stream, {**timed, **both}, self.spec)
         self.session = Session(
-            SPEC,
+            stream,
             self.backend.load(b"encode"),
             self.backend.load(b"forecast"),
             clock=self.clock,

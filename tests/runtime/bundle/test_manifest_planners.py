@@ -50,7 +50,7 @@ def changed(path: str, value: Any) -> bytes:
 def test_heads_and_planners_round_trip() -> None:
     parsed = manifest.parse(json.dumps(GOOD).encode())
     assert parsed == MANIFEST
-    assert parsed.version == "1.3"
+    assert parsed.version == manifest.VERSION
     assert parsed.planners == (WEIGHED,)
     assert parsed.heads == HEADS
 

@@ -147,6 +147,27 @@ def test_rejected_frames_are_counted_in_the_index_and_explained() -> None:
     assert camera.last_defect == "frame 2 is [8, 8, 3], expected [4, 6, 3]"
 
 
+@pytest.mark.parametrize(
+    ("fps", "notes"),
+    [
+        (
+            30.0,
+            ("30 frames per second on the model's 10 Hz: the one nearest to each tick is used",),
+        ),
+        (10.03, ()),
+        (9.6, ()),
+        (None, ()),
+    ],
+)
+def test_rate_of_the_source_and_resampling_are_reported(
+    fps: float | None, notes: tuple[str, ...]
+) -> None:
+    camera = Camera(Scripted([], fps=fps))
+    assert camera.start(REQUEST).notes == notes
+    assert camera.source_hz == fps
+    camera.close()
+
+
 def test_no_usable_frame_at_all_is_an_error() -> None:
     for steps, why in (([], "ended without"), ([Reading(None, 0)], "could not be decoded")):
         camera = Camera(Scripted(list(steps)), rate_hz=0)
@@ -158,7 +179,11 @@ def test_no_usable_frame_at_all_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (Scripted([], size=(480, 640)), ["640x480", "6x4", "scale=6:4"]),
+        (
+            Scripted([], size=(480, 640)),
+            ["640x480", "6x4", "jetsight compile CHECKPOINT --camera 640x480"],
+        ),
+        (Scripted([], size=(3, 640)), ["640x3", "6x4", "train for this camera"]),
         (Scripted([], fps=5.0), ["5 frames per second", "1/10 s"]),
     ],
 )

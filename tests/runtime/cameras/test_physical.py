@@ -42,9 +42,8 @@ class _FakeContainer:
 
     def demux(self, stream: Any) -> Iterator[Any]:
         for i, stamp in enumerate(self._stamps_us):
-            decoded = SimpleNamespace(
-                pts=stamp, is_corrupt=False, to_ndarray=lambda format, i=i: picture(i)
-            )
+            decoded = av.VideoFrame.from_ndarray(picture(i), format="rgb24")
+            decoded.pts = stamp
             yield SimpleNamespace(decode=lambda decoded=decoded: [decoded])
         raise av.error.OSError(19, "No such device", "/dev/video0")
 

@@ -261,7 +261,7 @@ def test_rejected_frames_are_in_the_summary() -> None:
     summary = {
         **{"frames": 0, "seconds": 0.0, "source": "x", "backend": "b", "family": "f", "valid": 0},
         **{"reasons": {}, "drops": 3, "stalls": 0, "surprising": 0, "stamps": "driver"},
-        **{"rejected": 3, "last_defect": "frame 2 is all black"},
+        **{"rejected": 3, "notes": [], "last_defect": "frame 2 is all black"},
         **dict.fromkeys(measured, zero),
     }
     assert "3 rejected, the last because frame 2 is all black" in list(describe(summary))

@@ -14,7 +14,8 @@ from jetsight_train.cli import train as train_command
 from jetsight_train.data import windows
 from jetsight_train.data.windows import Recording
 from jetsight_train.recipe import load_recipe
-from jetsight_train.training import trainer
+from jetsight_train.training import measured
+from jetsight_train.training.measured import DataSummary
 
 
 @pytest.fixture
@@ -26,7 +27,8 @@ def toy_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(windows, "load_recording", load)
     monkeypatch.setattr(windows, "check_metadata", lambda *_: None)
-    monkeypatch.setattr(trainer, "check_training_data", lambda *_: None)
+    summary = DataSummary(toy_recipe().action.spec((0.0,) * 2, (1.0,) * 2), ())
+    monkeypatch.setattr(measured, "check_training_data", lambda *_: summary)
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def _unit(path: Path) -> None:
     disc.write(path, disc.with_actions(lambda a: 1000 * a))
 
 
-@defect("an absurd number", "huge", "error", "target_x", "e+2", beside=["limits"])
+@defect("an absurd number", "huge", "error", "target_x", "e+", beside=["limits"])
 def _huge(path: Path) -> None:
     disc.write(path, disc.with_actions(lambda a: 1e30 * a))
 

@@ -6,8 +6,8 @@ from torch.nn import functional
 
 from jetsight.bundle.model_spec import FrameSpec
 from jetsight.datasets.resample import FrameResize, centred_crop
-from jetsight.errors import ArtefactError
-from jetsight_train.model.preprocess import Preprocess, whole_frame
+from jetsight.errors import ArtefactError, UsageError
+from jetsight_train.model.preprocess import Preprocess, of_camera, whole_frame
 
 Crop = tuple[int, int, int, int]
 
@@ -76,3 +76,35 @@ def test_crop_is_taken_before_resize() -> None:
 def test_crop_outside_the_frame_is_refused() -> None:
     with pytest.raises(ArtefactError, match="outside the 50x60 frame"):
         frame_spec(50, 60, (20, 0, 40, 60), (20, 20), std=0.5)
+
+
+def test_two_resizes_of_a_larger_camera_are_one_product() -> None:
+    trained = frame_spec(96, 96, (0, 0, 96, 96), (64, 56), mean=0.0, std=1 / 255)
+    spec = of_camera(trained, (240, 320))
+    assert (spec.crop, spec.via) == ((0, 40, 240, 240), (96, 96))
+    frames = torch.randint(0, 256, (2, 3, 240, 320, 3), dtype=torch.uint8)
+    pixels = frames.flatten(0, 1).permute(0, 3, 1, 2)[..., 40:280].float()
+
+    def resized(*sizes: tuple[int, int]) -> torch.Tensor:
+        x = pixels
+        for size in sizes:
+            x = functional.interpolate(x, size, mode="bilinear", antialias=True)
+        return x.unflatten(0, (2, 3))
+
+    ours = Preprocess(spec)(frames)
+    torch.testing.assert_close(ours, resized((96, 96), (64, 56)), atol=2e-2, rtol=0)
+    assert (ours - resized((64, 56))).abs().max() > 5
+
+
+def test_a_camera_that_only_enlarges_again_is_no_identity() -> None:
+    trained = frame_spec(24, 24, (0, 0, 24, 24), (48, 48), std=1.0)
+    assert trained.resizes
+    spec = of_camera(trained, (48, 48))
+    assert spec.crop[2:] == spec.resize
+    assert spec.resizes
+    assert not frame_spec(24, 24, (0, 0, 24, 24), (24, 24), std=1.0).resizes
+
+
+def test_model_with_a_crop_of_its_own_takes_no_other_camera() -> None:
+    with pytest.raises(UsageError, match="crops its 60x50 frames itself"):
+        of_camera(frame_spec(50, 60, (5, 7, 40, 44), (20, 22), std=0.25), (480, 640))

@@ -254,7 +254,8 @@ def test_command_refuses_a_malformed_size(tmp_path):
 
 def test_interrupted_command_exits_130_and_says_how_to_go_on(tmp_path):
     target = tmp_path / "slow"
-    call = [sys.executable, "-c", "from jetsight_train.cli.collect import collect; collect()"]
+    code = "import sys; from jetsight.cli import main; sys.exit(main(sys.argv[1:]))"
+    call = [sys.executable, "-c", code, "collect"]
     call += [gym_factory.SLOW, *ARGS[1:], "--episodes", "50", "--out", str(target)]
     process = subprocess.Popen(
         call, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, stderr=subprocess.PIPE

@@ -15,9 +15,12 @@ import pytest
 from helpers.paths import RECORDED
 from helpers.simulators.environments import odd
 
-from jetsight.datasets.dataset import Episode
+from jetsight.datasets.dataset import Episode, FeatureMap
 from jetsight.datasets.lerobot import LeRobotDataset
 from jetsight.storage.atomic import new_directory
+from jetsight_train.conversion.convert import convert
+from jetsight_train.conversion.plan import plan_conversion
+from jetsight_train.conversion.recipe import ConversionOptions
 from jetsight_train.record.collect import describe
 from jetsight_train.record.dataset import assemble
 from jetsight_train.record.episode import RecordingRecipe, record
@@ -68,6 +71,26 @@ def test_lerobot_reads_what_we_record(tmp_path):
     # Statistics are of what was encoded, so they differ from the decoded by what the codec did.
     assert np.allclose(theirs["image_mean"], ours.frames.mean(axis=(0, 1, 2)) / 255, atol=2e-3)
     assert np.allclose(theirs["state_std"], ours.states.std(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_lerobot_reads_what_we_convert(tmp_path, lossless):
+    options = ConversionOptions(
+        FeatureMap(), hz=5.0, size_hw=(64, 48), episodes="0:3", lossless=lossless
+    )
+    made = convert(plan_conversion(RECORDED, options), tmp_path / "made")[0].path
+    theirs = ask_lerobot("read", made, tmp_path)
+    ours = everything(LeRobotDataset.open(made))
+    frames = theirs["frames observation.images.top"]
+    assert np.array_equal(frames, ours.frames)
+    assert not np.array_equal(frames[1:], ours.frames[:-1])  # control: a frame off is seen
+    assert np.array_equal(theirs["actions"], ours.actions)
+    assert np.array_equal(theirs["states"], ours.states)
+    assert np.allclose(theirs["timestamps"], ours.timestamps_s)
+    assert np.array_equal(theirs["episode_index"], np.repeat(np.arange(3), 100))
+    assert theirs["tasks"].tolist() == ["gym_pusht/PushT-v0, scripted policy"]
+    assert theirs["fps"] == 5
+    assert np.allclose(theirs["image_mean"], ours.frames.mean(axis=(0, 1, 2)) / 255, atol=2e-3)
 
 
 def test_we_read_what_lerobot_records(tmp_path):

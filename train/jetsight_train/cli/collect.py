@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from typing import Any
 
 import click
 
+from jetsight.cli.options import quiet_option
 from jetsight.clock import MonotonicClock
+from jetsight.progress import Progress
+from jetsight.signals import interruption_advice
 
 
 class Size(click.ParamType):
@@ -91,6 +93,7 @@ _RECIPE += ("action_units", "keep")
 @click.option("--workers", default=1, show_default=True, help="Processes that record.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted recording.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@quiet_option
 def collect(env_id: str, out: str, **options: Any) -> None:
     """Record ENV_ID, any Gymnasium environment with pixels, as a LeRobot v3 dataset.
 
@@ -112,27 +115,28 @@ def collect(env_id: str, out: str, **options: Any) -> None:
         width_px=width,
         **{name: options[name] for name in _RECIPE},
     )
-    try:
-        _run(recipe, out, options)
-    except KeyboardInterrupt:
-        click.echo(
-            f"jetsight: error: interrupted; {finished(out)} of {recipe.episodes} episodes are kept;"
-            " run the same command with --resume to continue",
-            err=True,
+
+    def advice() -> str:
+        return (
+            f"{finished(out)} of {recipe.episodes} episodes are kept; run the same command with "
+            "--resume to continue"
         )
-        sys.exit(130)
+
+    with interruption_advice(advice):
+        _run(recipe, out, options)
 
 
 def _run(recipe: Any, out: str, options: dict[str, Any]) -> None:
     from jetsight.datasets.lerobot import LeRobotDataset
-    from jetsight_train.progress import episode_bar
     from jetsight_train.record.collect import collect as record
+    from jetsight_train.record.staging import finished
 
     clock = MonotonicClock()
     start_ns = clock.now_ns()
-    with episode_bar(recipe.episodes, "train", "recording") as bar:
+    kept = finished(out) if options["resume"] else 0
+    with Progress("record", recipe.episodes, "episode", initial=kept) as shown:
         how = {name: options[name] for name in ("workers", "resume")}
-        result = record(recipe, out, progress=bar.update, **how)
+        result = record(recipe, out, progress=shown.update, **how)
     took_s = (clock.now_ns() - start_ns) / 1e9
     if options["as_json"]:
         digest = LeRobotDataset.open(result.path, result.cameras[0]).digest()

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jetsight.cli.options import quiet_option
 from jetsight.clock import MonotonicClock
 from jetsight.errors import UsageError
+from jetsight.progress import Progress
+from jetsight.signals import interruption_advice
 from jetsight_train.cli.collect import Size
 
 if TYPE_CHECKING:
@@ -95,15 +98,8 @@ def _recipe_findings(survey: DatasetSurvey, name: str | None) -> list[Finding]:
 
 @contextlib.contextmanager
 def _frame_bar() -> Iterator[Callable[[int, int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(desc="decoding", unit="frame", disable=None, leave=False) as bar:
-
-        def update(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield update
+    with Progress("decode", None, "frame") as shown:
+        yield shown.reach
 
 
 @data.command()
@@ -199,6 +195,7 @@ def check(path: Path, **options: Any) -> None:
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1))
 @click.option("--resume", is_flag=True, help="Continue an interrupted conversion.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@quiet_option
 def convert(source: Path, target: Path, **options: Any) -> None:
     """Convert SRC, recorded data of any format, into DST, a clean LeRobot v3 dataset.
 
@@ -208,15 +205,13 @@ def convert(source: Path, target: Path, **options: Any) -> None:
     """
     from jetsight_train.record.staging import finished
 
-    try:
-        _convert(source, target, options)
-    except KeyboardInterrupt:
-        click.echo(
-            f"jetsight: error: interrupted; {finished(target)} episodes are kept; "
-            "run the same command with --resume to continue",
-            err=True,
+    def advice() -> str:
+        return (
+            f"{finished(target)} episodes are kept; run the same command with --resume to continue"
         )
-        sys.exit(130)
+
+    with interruption_advice(advice):
+        _convert(source, target, options)
 
 
 def _convert(source: Path, target: Path, options: dict[str, Any]) -> None:
@@ -225,7 +220,7 @@ def _convert(source: Path, target: Path, options: dict[str, Any]) -> None:
     from jetsight_train.conversion.convert import convert as run
     from jetsight_train.conversion.plan import check_space, plan_conversion
     from jetsight_train.conversion.recipe import ConversionOptions
-    from jetsight_train.progress import episode_bar
+    from jetsight_train.record.staging import finished
 
     if not options["resume"]:
         atomic.refuse_used(target)
@@ -243,9 +238,10 @@ def _convert(source: Path, target: Path, options: dict[str, Any]) -> None:
     plan = plan_conversion(source, wanted)
     check_space(plan, target)
     total = len(plan.recipe.episodes) + len(plan.held_out)
-    with episode_bar(total, "train", "converting a dataset") as bar:
+    kept = finished(target) if options["resume"] else 0
+    with Progress("convert", total, "episode", initial=kept) as shown:
         how = {key: options[key] for key in ("workers", "resume")}
-        results = run(plan, target, progress=bar.update, **how)
+        results = run(plan, target, progress=shown.update, **how)
     seconds = (clock.now_ns() - start_ns) / 1e9
     if options["as_json"]:
         rows = [asdict(result) | {"path": str(result.path)} for result in results]

@@ -4,17 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from jetsight.cli.dataset_options import dataset_options
+from jetsight.cli.options import quiet_option
 from jetsight.datasets.dataset import FeatureMap
-from jetsight.errors import StorageError, UsageError
+from jetsight.errors import DivergenceError, StorageError, UsageError
+from jetsight.progress import Progress
+from jetsight.signals import interruption_advice
 from jetsight.storage.strict_json import dump
 from jetsight_train.recipe import RECIPES, Recipe, load_recipe
 
+if TYPE_CHECKING:
+    from jetsight_train.heads.recipe import HeadsRecipe
+    from jetsight_train.training.trainer import StepReport
+
 PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Folder and states of a run, and the features of its data.
+
+    Args:
+        folder: of the run.
+        save_every: steps between saved states.
+        resume: go on from the newest state.
+        features: which features of the dataset are actions, states and frames.
+    """
+
+    folder: Path
+    save_every: int
+    resume: bool
+    features: FeatureMap
 
 
 @click.command()
@@ -38,6 +66,7 @@ PATH = click.Path(path_type=Path)
     help="Control run on the prediction error alone; it collapses and ends with exit code 9.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@quiet_option
 def train(
     recipe: str,
     data: Path,
@@ -61,68 +90,117 @@ def train(
     """
     import torch
 
-    from jetsight_train.checkpoint import load
-    from jetsight_train.data.windows import load_recording
-    from jetsight_train.model.heads import Heads
-    from jetsight_train.training.trainer import CHECKPOINT, Trainer, check_training_data
+    from jetsight_train.training.trainer import CHECKPOINT
 
     if threads:
         torch.set_num_threads(threads)
     if probe is not None:
-        if init or resume or no_anti_collapse:
+        if init or no_anti_collapse:
             raise UsageError(
-                "--probe trains heads from scratch in one run; leave out --init, --resume and "
-                "--no-anti-collapse"
+                "--probe trains heads for a frozen model; leave out --init and --no-anti-collapse"
             )
-        train_probe(recipe, data, out, probe, steps, as_json=as_json, features=features)
+        heads_plan = _heads_plan(recipe, steps)
+        run = RunOptions(out or Path("runs") / heads_plan.name, save_every, resume, features)
+        train_probe(heads_plan, data, probe, run, as_json=as_json)
         return
     _refuse_heads(recipe)
     plan = _adjusted(load_recipe(recipe), steps, no_anti_collapse)
     folder = out or Path("runs") / plan.name
     _refuse_used(folder, resume, CHECKPOINT)
+    run = RunOptions(folder, save_every, resume, features)
+    trained, target = train_world_model(plan, data, init, run)
+    if as_json:
+        click.echo(json.dumps({"checkpoint": str(target), **trained}))
+        return
+    click.echo(f"{target}: {trained['steps']} steps\nnext: {_next(plan, recipe, data, target)}")
+
+
+def train_world_model(
+    plan: Recipe, data: Path, init: Path | None, run: RunOptions
+) -> tuple[dict[str, float], Path]:
+    """Train a world model in a run folder.
+
+    Args:
+        plan: settings of the run.
+        data: dataset to train on.
+        init: checkpoint to start from.
+        run: folder and states of the run.
+
+    Returns:
+        Steps and seconds of the run, and the folder of the checkpoint.
+    """
+    from jetsight_train.checkpoint import load
+    from jetsight_train.data.windows import load_recording
+    from jetsight_train.model.heads import Heads
+    from jetsight_train.training.measured import check_training_data
+    from jetsight_train.training.trainer import Trainer
+
     # Before the recording is decoded, which is long work.
-    check_training_data(plan, data, features)
-    trainer = Trainer(plan, load_recording(data, None, plan.recording_spec, features), folder)
-    if init:
-        weights = load(init)[0]
-        weights.heads = Heads()  # heads fit the latents of the old weights alone
-        trainer.start_from(weights)
-    if resume:
-        # After --init: a saved state replaces the weights that the run began with.
-        trainer.resume()
-    target = trainer.run(save_every, _Bar(plan.optimiser.last_step, trainer.step).update)
-    result = {"checkpoint": str(target), "steps": trainer.step, "wall_s": round(trainer.wall_s, 1)}
-    click.echo(json.dumps(result) if as_json else f"{target}: {trainer.step} steps")
+    for line in check_training_data(plan, data, run.features).warnings:
+        click.echo(f"jetsight: warning: {line}", err=True)
+    with _kept(run.folder):
+        recording = load_recording(data, None, plan.recording_spec, run.features)
+        trainer = Trainer(plan, recording, run.folder)
+        if init:
+            weights = load(init)[0]
+            weights.heads = Heads()  # heads fit the latents of the old weights alone
+            trainer.start_from(weights)
+        if run.resume:
+            # After --init: a saved state replaces the weights that the run began with.
+            trainer.resume()
+        notes: dict[str, str] = {}
+        with Progress("train", plan.optimiser.last_step, "step", initial=trainer.step) as shown:
+            target = trainer.run(run.save_every, lambda report: _show(shown, notes, report))
+    return {"steps": trainer.step, "wall_s": round(trainer.wall_s, 1)}, target
 
 
-def train_probe(
-    recipe: str,
-    data: Path,
-    out: Path | None,
-    frozen: Path,
-    steps: int | None,
-    *,
-    as_json: bool,
-    features: FeatureMap,
-) -> None:
-    """Train heads on a frozen checkpoint, and write it with its heads to `out/checkpoint`."""
-    from jetsight_train import checkpoint
-    from jetsight_train.data import encoded
+def _next(plan: Recipe, recipe: str, data: Path, target: Path) -> str:
+    """Name the command that usually follows."""
+    if plan.then is None:
+        return f"jetsight report {target} --data HELD_OUT --run {target.parent}"
+    beside = Path(recipe).with_name(plan.then)  # a shipped recipe is named without a folder
+    then = beside if beside.is_file() else Path(plan.then)
+    return f"jetsight train {then} --init {target} --data {data}"
+
+
+def _heads_plan(recipe: str, steps: int | None) -> HeadsRecipe:
     from jetsight_train.heads.recipe import load_heads_recipe
-    from jetsight_train.heads.summary import lines
-    from jetsight_train.training.train_heads import train_heads
-    from jetsight_train.training.trainer import CHECKPOINT
 
     plan = load_heads_recipe(recipe)
     if steps:
         optimiser = dataclasses.replace(plan.optimiser, steps=steps)
         plan = dataclasses.replace(plan, optimiser=optimiser)
-    folder = out or Path("runs") / plan.name
-    _refuse_used(folder, False, CHECKPOINT)
+    return plan
+
+
+def train_probe(
+    plan: HeadsRecipe, data: Path, frozen: Path, run: RunOptions, *, as_json: bool
+) -> None:
+    """Train heads on a frozen checkpoint, and write it with its heads to the run's folder.
+
+    Args:
+        plan: settings of the heads.
+        data: dataset to train on.
+        frozen: the checkpoint.
+        run: folder and states of the run.
+        as_json: print the scores as one JSON object.
+    """
+    from jetsight_train import checkpoint
+    from jetsight_train.data import encoded
+    from jetsight_train.heads.summary import lines
+    from jetsight_train.training.heads_state import HeadsRun, HeadsState
+    from jetsight_train.training.train_heads import train_heads
+    from jetsight_train.training.trainer import CHECKPOINT
+
+    folder = run.folder
+    _refuse_used(folder, run.resume, CHECKPOINT)
     model, about = checkpoint.load(frozen)
     had_heads = not model.heads.is_empty
-    tracks = encoded.read_tracks(model, data, plan.columns, features)
-    heads = train_heads(model, about, tracks, plan)
+    with _kept(folder):
+        tracks = encoded.read_tracks(model, data, plan.columns, run.features)
+        identity = HeadsRun(plan, tracks.recording.digest, about.weights.sha256)
+        state = HeadsState(folder, identity, run.save_every, run.resume)
+        heads = train_heads(model, about, tracks, plan, state=state)
     target = folder / CHECKPOINT
     checkpoint.save(target, model, about.recipe, about.latent, about.trained, heads)
     scores = json.loads(dump(heads.scores))
@@ -164,22 +242,35 @@ def _refuse_used(folder: Path, resume: bool, checkpoint: str) -> None:
         )
 
 
-class _Bar:
-    """Progress bar with the loss and the measures of collapse."""
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Say at an interruption or a divergence what is kept of the run, and how to go on."""
 
-    def __init__(self, steps: int, first: int) -> None:
-        from jetsight_train.progress import progress
+    def advice() -> str:
+        if _has_state(folder):
+            return f"the state is kept in {folder}; run the same command with --resume to go on"
+        return "no step was finished, so there is nothing to resume; run the same command again"
 
-        self.bar = progress(range(steps), "train", unit="step", initial=first, total=steps)
-        self.shown: dict[str, str] = {}
+    try:
+        with interruption_advice(advice):
+            yield
+    except DivergenceError as error:
+        if not _has_state(folder):
+            raise
+        raise DivergenceError(
+            f"{error}; the last good state is kept in {folder}: correct the recipe and run the "
+            "same command with --resume"
+        ) from error
 
-    def update(self, report: object) -> None:
-        from jetsight_train.training.trainer import StepReport
 
-        assert isinstance(report, StepReport)
-        self.shown["loss"] = f"{report.loss:.3f}"
-        if report.health:
-            self.shown["rank"] = f"{report.health.effective_rank:.0f}"
-            self.shown["std"] = f"{report.health.std_mean:.2f}"
-        self.bar.set_postfix(self.shown, refresh=False)  # type: ignore[attr-defined]
-        self.bar.update()  # type: ignore[attr-defined]
+def _has_state(folder: Path) -> bool:
+    return (folder / "state").is_dir() and any((folder / "state").iterdir())
+
+
+def _show(shown: Progress, notes: dict[str, str], report: StepReport) -> None:
+    """Show a step with its loss and the newest measures of collapse, which `notes` keep."""
+    notes["loss"] = f"{report.loss:.3f}"
+    if report.health:
+        notes["rank"] = f"{report.health.effective_rank:.0f}"
+        notes["std"] = f"{report.health.std_mean:.2f}"
+    shown.update(notes=notes)

@@ -71,7 +71,7 @@ def convert(
         target: folder that must not exist or be empty.
         workers: processes that decode and encode.
         resume: continue an interrupted conversion of the same plan.
-        progress: called with the number of newly available episodes.
+        progress: called with the number of newly converted episodes.
 
     Returns:
         The dataset at `target`, and the held-out one if there is one.
@@ -107,7 +107,6 @@ def _convert_missing(
     """Convert the episodes that `folder` lacks; returns those that it had."""
     every = sorted((*plan.recipe.episodes, *plan.held_out))
     kept = {episode for episode in every if is_complete(folder, episode)}
-    progress(len(kept))
     attempt = functools.partial(_attempt, plan.path, plan.recipe, plan.description, folder)
     missing = [episode for episode in every if episode not in kept]
     for _ in each_episode(attempt, missing, workers, f"converting {plan.path}"):

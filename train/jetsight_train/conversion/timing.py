@@ -48,7 +48,8 @@ def survey_timing(stamps_s: Mapping[int, NDArray[np.float64]], declared_hz: floa
     """
     steps = {i: np.diff(stamps) for i, stamps in stamps_s.items() if len(stamps) > 1}
     backward = tuple(i for i, step in steps.items() if not (step > 0).all())
-    joined = np.concatenate([step for i, step in steps.items() if i not in backward] or [[]])
+    ascending = [step for i, step in steps.items() if i not in backward]
+    joined = np.concatenate([np.zeros(0), *ascending])
     if not len(joined):
         return TimingSurvey(declared_hz, None, 0.0, (), backward)
     # The median, because a single pause would shift a mean.

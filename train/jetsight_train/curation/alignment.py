@@ -124,7 +124,7 @@ def action_lag(
     if not moved:
         return None
     gain = np.mean(moved, axis=0)
-    return ActionLag(int(np.argmax(gain)) - most, tuple(np.round(gain, 4).tolist()))
+    return ActionLag(int(np.argmax(gain)) - most, tuple(round(float(each), 4) for each in gain))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from jetsight_train.curation.findings import LEVELS, Finding
 from jetsight_train.curation.survey import DatasetSurvey
 from jetsight_train.curation.vectors import DimensionSurvey
 
-_MOST_ROWS = 32
+_MOST_ROWS, _WIDTH = 32, 100
 _TITLES = {"error": "errors", "warning": "warnings", "note": "notes"}
 
 
@@ -31,8 +32,12 @@ def page(
     """
     yield f"{survey.path}"
     yield from fields(_facts(survey, picture))
+    same = [d.name for d in survey.actions] == [d.name for d in survey.states]
+    if same and survey.actions:
+        yield ""
+        yield from _ranges("action and state", survey.actions, survey.states)
     for name, dimensions in (("action", survey.actions), ("state", survey.states)):
-        if dimensions:
+        if dimensions and not same:
             yield ""
             yield from _ranges(name, dimensions)
     for level in LEVELS:
@@ -41,9 +46,9 @@ def page(
             yield ""
             yield _TITLES[level]
         for finding in chosen:
-            yield f"  {finding.text}"
+            yield from _wrapped(finding.text, "  ", "  ")
             if finding.advice:
-                yield f"    -> {finding.advice}"
+                yield from _wrapped(finding.advice, "    -> ", "       ")
     yield ""
     yield "what to do" if any(f.level == "error" for f in findings) else "next"
     for number, step in enumerate(steps, 1):
@@ -122,22 +127,38 @@ def _lengths(lengths: Sequence[int]) -> dict[str, float]:
     }
 
 
-def _ranges(name: str, dimensions: Sequence[DimensionSurvey]) -> Iterator[str]:
+def _ranges(
+    name: str, dimensions: Sequence[DimensionSurvey], states: Sequence[DimensionSurvey] = ()
+) -> Iterator[str]:
+    """Format a table of ranges; `states` of the same names are shown beside the actions."""
     shown = dimensions[:_MOST_ROWS]
     limited = any(d.limits for d in shown)
-    head = [f"{name} ({len(dimensions)})", "min", "1 %", "99 %", "max", *(["limits"] * limited), ""]
-    rows = [
-        [
-            f"  {d.name}",
-            *(f"{value:.4g}" for value in (d.low, d.q01, d.q99, d.high)),
-            *([f"{d.limits[0]:g} to {d.limits[1]:g}" if d.limits else ""] * limited),
-            _remark(d),
-        ]
-        for d in shown
-    ]
+    beside = ["state min", "state max"] if states else []
+    ends = ["limits"] if limited else []
+    head = [f"{name} ({len(dimensions)})", "min", "1 %", "99 %", "max", *ends, *beside, ""]
+    rows = []
+    for i, d in enumerate(shown):
+        row = [f"  {d.name}", *(f"{value:.4g}" for value in (d.low, d.q01, d.q99, d.high))]
+        if limited:
+            row.append(f"{d.limits[0]:g} to {d.limits[1]:g}" if d.limits else "")
+        if states:
+            row += [f"{value:.4g}" for value in (states[i].low, states[i].high)]
+        rows.append([*row, _remark(d)])
     yield from table(head, rows)
     if len(dimensions) > len(shown):
         yield f"  and {len(dimensions) - len(shown)} more; --json has all"
+
+
+def _wrapped(text: str, first: str, rest: str) -> list[str]:
+    # Neither paths nor options are broken, so that they can be copied.
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _remark(dimension: DimensionSurvey) -> str:

@@ -198,7 +198,7 @@ def _quiet(
 ) -> list[NDArray[np.bool_]]:
     """Find the frames `[T-1]` that differ from the one before by far less than the motion says."""
     pairs = list(zip(tracks, speeds, _moving(speeds), strict=True))
-    ratios = np.concatenate([t.change[m] / speed[m] for t, speed, m in pairs] or [[]])
+    ratios = np.concatenate([np.zeros(0), *(t.change[m] / speed[m] for t, speed, m in pairs)])
     # The upper quartile: with every second frame repeated the median would be of repeats.
     usual = float(np.quantile(ratios, 0.75)) if len(ratios) else 0.0
     return [

@@ -199,7 +199,7 @@ def _sample(lengths: Sequence[int], options: CheckOptions, readable: list[int]) 
 
 def _shown(length: int) -> list[int]:
     ticks = np.linspace(0, length - 1, min(SHOWN_TICKS, length))
-    return np.unique(np.round(ticks).astype(int)).tolist()
+    return [int(tick) for tick in np.unique(np.round(ticks))]
 
 
 def _sheet(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # A switch such as a gripper that is open or closed has few levels and is at an end all the time.
-_SWITCH_LEVELS, _SWITCH_SHARE = 8, 0.5
+_SWITCH_LEVELS, _SWITCH_SHARE = 8, 0.8
 _SATURATED_SHARE, _FEWEST_STAYS = 0.02, 3
 _END = 1e-5  # share of the range: float32 rounding of a value that was clipped
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from jetsight_train.data.encoded import Tracks
+from jetsight.progress import progress
+from jetsight_train.data.encoded import Tracks, finite
 from jetsight_train.data.windows import WindowSampler
 from jetsight_train.model.world_model import WorldModel
-from jetsight_train.progress import progress
 
 IntArray = npt.NDArray[np.int64]
 ROLLOUTS_AT_ONCE = 512  # windows of one forward pass
@@ -73,12 +73,12 @@ def imagined_blocks(
     rows = window_rows(model, tracks, most, seed, context)
     sampler = _sampler(model, tracks, context)
     parts = []
-    for first in progress(range(0, len(rows), ROLLOUTS_AT_ONCE), "imagine", unit="batch"):
+    for first in progress(range(0, len(rows), ROLLOUTS_AT_ONCE), "imagine", "batch"):
         batch = rows[first : first + ROLLOUTS_AT_ONCE]
         z, a = tracks.latents[torch.from_numpy(batch[:, :context])], sampler.blocks(batch)
         future = model.rollout(z, a[:, : context - 1], a[:, context - 1 :])
         parts.append(torch.cat([z[:, -1:], future], dim=1))
-    z = torch.cat(parts)
+    z = finite(torch.cat(parts), "imagined", tracks.recording.name)
     actions = sampler.blocks(rows)[:, context - 1 :]
     return Blocks(
         z[:, :-1].flatten(0, 1),

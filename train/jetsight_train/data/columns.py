@@ -16,7 +16,12 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ProbeColumn:
-    """A recorded column to predict; an angle in `rad` or `deg` gives its cosine and sine."""
+    """A recorded column to predict; an angle in `rad` or `deg` gives its cosine and sine.
+
+    Attributes:
+        column: name of a state or of another recorded number per tick.
+        unit: its unit; `rad` or `deg` for an angle that repeats after a turn.
+    """
 
     column: str
     unit: str

@@ -18,7 +18,7 @@ from torch import Tensor
 from jetsight.datasets.dataset import Episode, FeatureMap
 from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
 from jetsight.datasets.open import open_dataset, open_for
-from jetsight.errors import DataError
+from jetsight.errors import DataError, DivergenceError
 from jetsight_train.data.columns import FloatArray
 from jetsight_train.data.windows import FramesU8, Recording, check_metadata, read_episodes
 from jetsight_train.model.world_model import WorldModel
@@ -102,7 +102,7 @@ def read_tracks(
 
     def encode(_: int, episode: Episode) -> None:
         states = episode.states[:, places] if places else None
-        latents.append(encode_frames(model, episode.frames, states))
+        latents.append(finite(encode_frames(model, episode.frames, states), "encoded", path))
 
     recording = read_episodes(dataset, path.name, range(len(dataset)), encode, "encode")
     return Tracks(recording, torch.cat(latents), recording.columns | extra)
@@ -172,3 +172,23 @@ def encode_frames(
         return torch.cat([model.encode(part) for part in parts])
     beside = torch.from_numpy(np.ascontiguousarray(states, np.float32)).split(batch)
     return torch.cat([model.encode(*pair) for pair in zip(parts, beside, strict=True)])
+
+
+def finite(latents: Tensor, how: str, where: object) -> Tensor:
+    """Return the latents `[..., D]` of a recording if they are finite.
+
+    Args:
+        latents: to check.
+        how: "encoded" or "imagined".
+        where: the recording, first words of the message.
+
+    Raises:
+        DivergenceError: one of them is not, so that nothing can be learned or measured.
+    """
+    broken = (~torch.isfinite(latents)).any(-1)
+    if broken.any():
+        raise DivergenceError(
+            f"{where}: {int(broken.sum())} of {broken.numel()} {how} latents are not finite; the "
+            "model diverged, use an earlier state or train with a lower optimiser.learning_rate"
+        )
+    return latents

@@ -20,8 +20,8 @@ from jetsight.datasets.fit import RecordingSpec, check_dataset_fits
 from jetsight.datasets.names import ACTION_KEY, unnamed
 from jetsight.datasets.open import open_dataset, open_for, say_notes
 from jetsight.errors import DataError
+from jetsight.progress import progress
 from jetsight_train.data.columns import FloatArray
-from jetsight_train.progress import progress
 
 FramesU8 = npt.NDArray[np.uint8]
 
@@ -121,7 +121,17 @@ def load_recording(
     Raises:
         DataError: the dataset is unreadable, or holds no episode.
     """
-    dataset = open_dataset(path, features) if spec is None else open_for(path, spec, features)
+    opened = open_dataset(path, features) if spec is None else open_for(path, spec, features)
+    return read_recording(opened, most)
+
+
+def read_recording(dataset: RecordedDataset, most: int | None = None) -> Recording:
+    """Decode an open dataset into memory, see `load_recording`.
+
+    Raises:
+        DataError: a file is damaged, or the dataset holds no episode.
+    """
+    path = dataset.path
     chosen = range(len(dataset))[:most]
     if not chosen:
         raise DataError(f"{path}: the dataset holds no episode; expected at least one")
@@ -154,7 +164,7 @@ def read_episodes(
     lengths = [dataset.episode_lengths[i] for i in episodes]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     actions, states = [], []
-    for row, index in enumerate(progress(episodes, f"{verb} {name}", unit="episode")):
+    for row, index in enumerate(progress(episodes, f"{verb} {name}", "episode")):
         episode = dataset.episode(index)
         use(int(starts[row]), episode)
         actions.append(episode.actions)

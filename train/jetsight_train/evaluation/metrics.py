@@ -12,10 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from jetsight.errors import DataError
+from jetsight_train.data.encoded import finite
+from jetsight_train.data.normaliser import is_still
 from jetsight_train.data.windows import Recording, WindowSampler
 from jetsight_train.model.world_model import WorldModel
 
 FloatArray = npt.NDArray[np.float64]
+_TINY = 1e-12
 RIDGE = 1e-3  # share of the mean squared feature; makes near-dependent latents solvable
 
 
@@ -45,6 +49,10 @@ def prediction_skill(
         recording: held-out episodes.
         latents: `[F, D]` latents of its frames, from `encode_recording`.
         stride: spacing of the windows, in window starts.
+
+    Raises:
+        DataError: the latents never change, so that there is nothing to predict.
+        DivergenceError: the predicted ones are not finite.
     """
     model.eval()
     history, horizon = model.config.history, model.config.horizon
@@ -54,11 +62,17 @@ def prediction_skill(
     blocks = sampler.blocks(rows)
     z = latents[torch.from_numpy(rows)]
     predicted = model.rollout(z[:, :history], blocks[:, : history - 1], blocks[:, history - 1 :])
+    finite(predicted, "imagined", recording.name)
     truth, last = z[:, history:], z[:, history - 1 : history]
-    return Skill(
-        (predicted - truth).square().sum(-1).mean(0).double().numpy(),
-        (last - truth).square().sum(-1).mean(0).double().numpy(),
+    errors, moved = (
+        (other - truth).square().sum(-1).mean(0).double().numpy() for other in (predicted, last)
     )
+    if not (moved > 0.0).all():
+        raise DataError(
+            f"{recording.name}: the latents of its frames never change, so there is nothing to "
+            "predict; measure on episodes in motion, with a model that has not collapsed"
+        )
+    return Skill(errors, moved)
 
 
 def state_share(
@@ -97,16 +111,19 @@ def linear_probe_r2(
         test_y: `[M, S]` held-out quantities.
 
     Returns:
-        `[S]` coefficients of determination; 1 is perfect, 0 is the mean.
+        `[S]` coefficients of determination; 1 is perfect, 0 is the mean, NaN for a quantity that
+        never varies on the held-out episodes.
     """
     x, y = train_z.double().numpy(), train_y.astype(np.float64)
     x_mean, y_mean = x.mean(0), y.mean(0)
     x = x - x_mean
     # In float64, since the normal equations square the condition number.
     gram = x.T @ x
-    gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+    # The second term is for latents that never vary, whose normal equations have no solution.
+    gram += (RIDGE * np.trace(gram) / len(gram) + _TINY) * np.eye(len(gram))
     weights = np.linalg.solve(gram, x.T @ (y - y_mean))
     predicted = (test_z.double().numpy() - x_mean) @ weights + y_mean
     residual = np.square(test_y - predicted).sum(0)
     total = np.square(test_y - test_y.mean(0)).sum(0)
-    return np.asarray(1.0 - residual / total)
+    unknown = np.full(total.shape, np.nan)
+    return np.asarray(1.0 - np.divide(residual, total, out=unknown, where=~is_still(test_y)))

@@ -121,7 +121,12 @@ def measure(
     return Card(
         skill=prediction_skill(model, held_out, z),
         health=latent_health(z),
-        probe_r2=dict(zip(names, scores.tolist(), strict=True)),
+        # Without the quantities that never vary here, which no probe can be judged by.
+        probe_r2={
+            name: score
+            for name, score in zip(names, scores.tolist(), strict=True)
+            if np.isfinite(score)
+        },
         held_out_name=held_out.name,
         held_out_episodes=len(held_out.starts) - 1,
         held_out_frames=len(held_out.frames_u8),

@@ -18,7 +18,15 @@ HEAD_RECIPES = RECIPES / "heads"
 
 @dataclass(frozen=True)
 class HazardRecipe:
-    """A hazard to learn: name, exactly one rule, and the largest share of blocks to miss."""
+    """A hazard to learn, with exactly one of the rules `disc`, `box` and `recorded`.
+
+    Attributes:
+        name: name of the hazard in plans and bundles.
+        disc: region around a point.
+        box: region between limits.
+        recorded: recorded number or boolean that is the label.
+        miss_rate: largest share of hazardous blocks that may be missed.
+    """
 
     name: str
     disc: Disc | None = None
@@ -40,7 +48,12 @@ class HazardRecipe:
 
 @dataclass(frozen=True)
 class SplitRecipe:
-    """Shares of the episodes held out from training: for thresholds, and for the scores."""
+    """Shares of the episodes held out from training.
+
+    Attributes:
+        calibration: share that sets thresholds and the scale of the support.
+        report: share that the scores are measured on.
+    """
 
     calibration: float = 0.15
     report: float = 0.10
@@ -56,7 +69,15 @@ class SplitRecipe:
 
 @dataclass(frozen=True)
 class HeadOptimiserConfig:
-    """AdamW with cosine decay to zero, for the probe and for the hazard head alike."""
+    """AdamW with cosine decay to zero, for the probe and for the hazard head alike.
+
+    Attributes:
+        steps (steps): length of the schedule.
+        batch (latents): latents per step, half of them encoded and half imagined.
+        learning_rate: peak, at the first step.
+        weight_decay: weight decay of AdamW.
+        seed: seed of weights, batches and the split.
+    """
 
     steps: int = 4000
     batch: int = 1024
@@ -78,10 +99,10 @@ class HeadsRecipe:
         name: name of the recipe.
         probe: columns to predict; empty for no probe.
         hazard: hazards to learn; empty for no hazard head.
-        support: whether to fit the support head.
+        support: fit the support head, which measures the distance from the training data.
         hidden: sizes of the hidden layers of probe and hazard head.
-        windows: most rollouts to imagine for training.
-        context: latents that rollouts start from; 0 for those of the model's training.
+        windows (windows): most rollouts to imagine for training.
+        context (latents): latents that rollouts start from; 0 for those of the model's training.
         split: shares of the episodes held out.
         optimiser: training of each head.
     """

@@ -12,10 +12,14 @@ MOST_WIDTH = 1 << 16  # of a layer; wider ones are typing errors at the sizes of
 
 @dataclass(frozen=True)
 class ConvConfig:
-    """Strided convolutions, then one hidden layer; one entry per layer in the first three.
+    """Strided convolutions, then one hidden layer.
 
-    With `points`, the last map is reduced by a spatial softmax of that many channels, else
-    flattened; with `hidden` 0, one linear layer maps the result to the latent.
+    Attributes:
+        widths (channels): of each convolution.
+        kernels (px): size of each convolution.
+        strides (px): stride of each convolution.
+        hidden: width of the hidden layer; 0 for one linear layer to the latent.
+        points: positions that a spatial softmax reads from the last map; 0 flattens the map.
     """
 
     widths: tuple[int, ...] = (32, 64, 128, 128)
@@ -53,7 +57,17 @@ class ConvConfig:
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """Vision transformer; the defaults are ViT-tiny as LeWorldModel uses it."""
+    """Vision transformer; the defaults are ViT-tiny as LeWorldModel uses it.
+
+    Attributes:
+        width: numbers per token; a multiple of `heads`.
+        depth: transformer blocks.
+        heads: attention heads.
+        mlp: hidden width of a block's MLP.
+        patch (px): side of the square patch of a token.
+        projector: hidden width of the MLP from class token to latent.
+        norm_eps: epsilon of the layer norms.
+    """
 
     width: int = 192
     depth: int = 12
@@ -87,7 +101,14 @@ class ViTConfig:
 class PredictorConfig:
     """Windowed autoregressive transformer; the defaults are LeWorldModel's predictor.
 
-    `projector` is the hidden size of the output MLP; 0 makes the output one linear layer.
+    Attributes:
+        depth: transformer blocks.
+        heads: attention heads.
+        head_size: numbers per head.
+        mlp: hidden width of a block's MLP.
+        action_hidden: hidden width of the MLP that embeds an action block.
+        projector: hidden width of the output MLP; 0 makes the output one linear layer.
+        dropout: share of activations dropped in training.
     """
 
     depth: int = 6
@@ -111,8 +132,14 @@ class PredictorConfig:
 class ModelConfig:
     """Sizes of a world model; exactly one of `conv` and `vit` is given.
 
-    With several cameras, `shared_trunk` encodes all of them with the same weights; else each has
-    its own. It has no effect on one camera.
+    Attributes:
+        latent_size: numbers in a latent, D; effective rank near D means that more would help.
+        history (steps): latents that the predictor sees, K.
+        horizon (steps): model steps that a forecast and a plan reach, H.
+        predictor: transformer that predicts the next latent.
+        conv: convolutional encoder, fast on CPUs and Jetsons.
+        vit: vision transformer as encoder.
+        shared_trunk: encode all cameras with the same weights; else each camera has its own.
     """
 
     latent_size: int

@@ -19,7 +19,13 @@ Labels = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Disc:
-    """Region within `radius` of `center` for the point made of `columns`, in their unit."""
+    """Region within `radius` of `center` for the point made of `columns`, in their unit.
+
+    Attributes:
+        columns: recorded columns that make the point.
+        center (units): of the region, one number per column.
+        radius (units): of the region.
+    """
 
     columns: tuple[str, ...]
     center: tuple[float, ...]
@@ -47,7 +53,13 @@ class Disc:
 
 @dataclass(frozen=True)
 class Box:
-    """Region in which each of `columns` is between `low` and `high`, limits included."""
+    """Region in which each of `columns` is between `low` and `high`, limits included.
+
+    Attributes:
+        columns: recorded columns.
+        low (units): smallest value of each column in the region.
+        high (units): largest value of each column in the region.
+    """
 
     columns: tuple[str, ...]
     low: tuple[float, ...]
@@ -75,6 +87,10 @@ class ColumnRule:
     """Ticks at which a recorded number is above `above`, or a recorded boolean is true.
 
     A LeRobot column `next.NAME` (such as `next.reward`) describes the tick after its row.
+
+    Attributes:
+        column: recorded column.
+        above (units): value above which the tick is hazardous.
     """
 
     column: str

@@ -62,6 +62,14 @@ class WorldModel(nn.Module):
         """Architecture, parameter count and sizes, as in a bundle's manifest."""
         return self.config.spec(self.action_size, sum(p.numel() for p in self.parameters()))
 
+    def take_camera(self, frame: FrameSpec) -> None:
+        """Take frames of another camera, which `frame` brings to those of training.
+
+        Args:
+            frame: made by `preprocess.of_camera`.
+        """
+        self.frame, self.preprocess = frame, Preprocess(frame)
+
     @property
     def recording_spec(self) -> RecordingSpec:
         """Cameras, rate, actions and state of the recordings that fit this model."""

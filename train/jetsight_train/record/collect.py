@@ -58,7 +58,7 @@ def collect(
         target: folder that must not exist or be empty.
         workers: processes that simulate and encode.
         resume: continue an interrupted recording of the same recipe.
-        progress: called with the number of newly available episodes.
+        progress: called with the number of newly recorded episodes.
 
     Raises:
         StorageError: `target` is not empty, the disk is full, or there is an interrupted recording
@@ -79,7 +79,6 @@ def collect(
     plan = json.dumps(asdict(recipe), indent=2, sort_keys=True) + "\n"
     with hold(staging_of(final), plan, resume=resume) as staging:
         missing = [i for i in range(recipe.episodes) if not rows_path(staging, i).exists()]
-        progress(recipe.episodes - len(missing))
         attempt = functools.partial(_attempt, recipe, staging=staging, description=description)
         for _ in each_episode(attempt, missing, workers, f"recording {recipe.env_id!r}"):
             progress(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -37,7 +38,7 @@ def each_episode(
         return
     # spawn: simulators keep threads and display handles that do not survive a fork.
     pool = ProcessPoolExecutor(
-        min(workers, len(indices)), multiprocessing.get_context("spawn"), _end_on_interrupt
+        min(workers, len(indices)), multiprocessing.get_context("spawn"), _begin_worker
     )
     try:
         for future in as_completed([pool.submit(attempt, i) for i in indices]):
@@ -52,11 +53,21 @@ def each_episode(
         pool.shutdown(cancel_futures=True)  # episodes in progress end and are kept
 
 
-def _end_on_interrupt() -> None:
-    """Initialise a worker: on Ctrl-C, which reaches every process, only the parent reports."""
+def _begin_worker() -> None:
+    """Initialise a worker: it ends with its parent, and leaves the report to it."""
+    # Ctrl-C reaches every process.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # A worker per core, so more threads would compete.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # The pool's queues stay open in every worker, so a killed parent is not noticed there.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _raise(problem: JetsightError | None) -> None:

@@ -7,14 +7,14 @@ JSON.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from jetsight.errors import CheckpointError, UsageError
 from jetsight.storage.atomic import new_directory, sweep
@@ -63,7 +63,7 @@ class RunState:
         if target.exists():  # saved already, and a state is a function of its step
             return
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-        tensors |= _moments(model, optimiser)
+        tensors |= moments(model, optimiser)
         description = StateDescription(step, wall_s, bad_checks, self.recipe, self.data_sha256)
         with new_directory(target) as folder:
             (folder / "state.safetensors").write_bytes(
@@ -97,19 +97,28 @@ class RunState:
                 "resume from the state before it"
             ) from error
         # Only equal recipe and data make a resumed run equal to an uninterrupted one.
-        if (about.recipe, about.data_sha256) != (self.recipe, self.data_sha256):
+        own = _without_rates(self.recipe), self.data_sha256
+        if (_without_rates(about.recipe), about.data_sha256) != own:
             raise UsageError(
                 f"{self.folder.parent}: this run was started with another recipe or other data; "
-                "resume with the same ones, or choose a new --out"
+                "resume with the same ones (only optimiser.learning_rate, weight_decay and "
+                "grad_clip may change), or choose a new --out"
             )
         model.load_state_dict(
             {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
         )
-        _restore_moments(model, optimiser, tensors)
+        restore_moments(model, optimiser, tensors)
         return about.step, about.wall_s, about.bad_checks
 
 
-def _moments(model: WorldModel, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _without_rates(recipe: Recipe) -> Recipe:
+    """Return the recipe without what may be changed to go on after a divergence."""
+    optimiser = replace(recipe.optimiser, learning_rate=1.0, weight_decay=0.0, grad_clip=1.0)
+    return replace(recipe, optimiser=optimiser)
+
+
+def moments(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Name the moments of an optimiser by the parameters of its model."""
     return {
         f"optimiser.{key}.{name}": value
         for name, parameter in model.named_parameters()
@@ -117,14 +126,15 @@ def _moments(model: WorldModel, optimiser: torch.optim.Optimizer) -> dict[str, T
     }
 
 
-def _restore_moments(
-    model: WorldModel, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
+def restore_moments(
+    model: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
 ) -> None:
+    """Put the moments that `moments` named back into an optimiser."""
     for name, parameter in model.named_parameters():
-        moments = {
+        found = {
             key: tensors[f"optimiser.{key}.{name}"]
             for key in ("step", "exp_avg", "exp_avg_sq")
             if f"optimiser.{key}.{name}" in tensors
         }
-        if moments:  # absent for a parameter that was not trained
-            optimiser.state[parameter] = moments
+        if found:  # absent for a parameter that was not trained
+            optimiser.state[parameter] = found

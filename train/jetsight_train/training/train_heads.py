@@ -21,6 +21,7 @@ from jetsight_train.checkpoint import CheckpointDescription
 from jetsight_train.data.action_blocks import Blocks, encoded_blocks, imagined_blocks, window_rows
 from jetsight_train.data.columns import quantities
 from jetsight_train.data.encoded import Tracks
+from jetsight_train.data.normaliser import check_range, measure
 from jetsight_train.heads import conformal, metrics
 from jetsight_train.heads.labels import block_hazards, check_columns
 from jetsight_train.heads.recipe import HeadsRecipe, SplitRecipe
@@ -35,6 +36,8 @@ from jetsight_train.model.heads import (
 )
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.training import fit_heads
+from jetsight_train.training.fit_heads import HeadFit
+from jetsight_train.training.heads_state import HeadsState
 
 PARTS = ("training", "calibration", "report")
 
@@ -45,6 +48,7 @@ def train_heads(
     tracks: Tracks,
     recipe: HeadsRecipe,
     clock: Clock | None = None,
+    state: HeadsState | None = None,
 ) -> HeadsDescription:
     """Train heads and put them into the model, in place of any it has.
 
@@ -54,6 +58,7 @@ def train_heads(
         tracks: episodes encoded by it.
         recipe: settings of the heads.
         clock: clock that measures the training time.
+        state: where states are kept to resume from; None for none.
 
     Returns:
         The description to store with the weights.
@@ -62,6 +67,7 @@ def train_heads(
         DataError: a column is missing or never varies, there are too few or too short episodes, or
             too few hazardous blocks for the miss rate.
         UsageError: the recipe starts rollouts from more latents than the model keeps.
+        DivergenceError: a loss, gradient or weight is not finite; earlier states are kept.
     """
     clock = clock or MonotonicClock()
     began_ns = clock.now_ns()
@@ -74,7 +80,8 @@ def train_heads(
     # A fork, so that the caller's random numbers do not change.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.optimiser.seed)  # for the initial weights
-        heads, counts = _fitted(model, recipe, train, calibration)
+        fit = HeadFit(recipe.optimiser, state)
+        heads, counts = _fitted(model, recipe, (train, calibration), fit)
     model.heads = heads.eval().requires_grad_(False)
     measured = metrics.measure(model, recipe, held_out)
     trained = HeadsTrained(
@@ -124,11 +131,12 @@ def split(tracks: Tracks, shares: SplitRecipe, seed: int) -> tuple[Tracks, Track
 
 
 def _fitted(
-    model: WorldModel, recipe: HeadsRecipe, train: Tracks, calibration: Tracks
+    model: WorldModel, recipe: HeadsRecipe, parts: tuple[Tracks, Tracks], fit: HeadFit
 ) -> tuple[Heads, tuple[int, ...]]:
     """Train heads; also returns the number of hazardous blocks behind each threshold."""
-    size, plan = model.config.latent_size, recipe.optimiser
-    imagined = imagined_blocks(model, train, recipe.windows, plan.seed, recipe.context)
+    (train, calibration), size = parts, model.config.latent_size
+    seed = recipe.optimiser.seed
+    imagined = imagined_blocks(model, train, recipe.windows, seed, recipe.context)
     probe = spec = hazard = support = None
     hazards: tuple[HazardHeadSpec, ...] = ()
     counts: tuple[int, ...] = ()
@@ -136,12 +144,12 @@ def _fitted(
         spec, values = _probe_targets(recipe, train)
         probe = ProbeHead(size, len(spec.quantities), recipe.hidden)
         later = values[torch.from_numpy(imagined.rows + model.timing.action_block)]
-        fit_heads.fit_probe(probe, (train.latents, values), (imagined.after, later), plan)
+        fit_heads.fit_probe(probe, (train.latents, values), (imagined.after, later), fit)
     if recipe.hazard:
         hazard = HazardHead(size, model.action_size, len(recipe.hazard), recipe.hidden)
         encoded = encoded_blocks(model, train)
-        parts = [(part, _labels(model, recipe, train, part)) for part in (encoded, imagined)]
-        fit_heads.fit_hazard(hazard, parts[0], parts[1], plan)
+        first, second = ((b, _labels(model, recipe, train, b)) for b in (encoded, imagined))
+        fit_heads.fit_hazard(hazard, first, second, fit, model.action_std)
         hazards, counts = _calibrated(model, hazard, recipe, calibration)
     if recipe.support:
         support = SupportHead(size)
@@ -151,14 +159,14 @@ def _fitted(
 
 def _probe_targets(recipe: HeadsRecipe, tracks: Tracks) -> tuple[ProbeHeadSpec, Tensor]:
     names, units, values = quantities(recipe.probe, tracks.columns)
-    scale = values.std(0)
-    for name, std in zip(names, scale, strict=True):
-        if std < fit_heads.MIN_STD:
-            raise DataError(
-                f"{tracks.recording.name}: {name!r} never varies, so a probe cannot learn it; "
-                "leave its column out of the recipe or record more"
-            )
-    return ProbeHeadSpec(names, units, tuple(scale.tolist())), torch.from_numpy(values)
+    check_range(values, names, tracks.recording.name)
+    scale = measure(values, names)
+    if scale.fixed:
+        raise DataError(
+            f"{tracks.recording.name}: {scale.fixed[0]!r} never varies, so a probe cannot learn "
+            "it; leave its column out of the recipe or record more"
+        )
+    return ProbeHeadSpec(names, units, scale.std), torch.from_numpy(values)
 
 
 def _labels(model: WorldModel, recipe: HeadsRecipe, tracks: Tracks, blocks: Blocks) -> Tensor:

@@ -14,31 +14,34 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from jetsight.bundle.model_spec import ActionSpec, StateSpec
 from jetsight.clock import Clock, MonotonicClock
-from jetsight.datasets.dataset import FeatureMap
 from jetsight.datasets.fit import check_dataset_fits
-from jetsight.errors import ArtefactError, DataError, UsageError
+from jetsight.errors import UsageError
+from jetsight.signals import Terminated, deferred_signals
 from jetsight.storage.atomic import write_file
 from jetsight_train import checkpoint
 from jetsight_train.collapse import CollapseMonitor, LatentHealth, latent_health
-from jetsight_train.data.columns import FloatArray, check_known, quantities
 from jetsight_train.data.encoded import encode_recording
-from jetsight_train.data.windows import Recording, WindowSampler, check_lengths, check_metadata
+from jetsight_train.data.windows import Recording, WindowSampler
 from jetsight_train.model.config import ModelConfig
 from jetsight_train.model.world_model import WorldModel
 from jetsight_train.objectives import ObjectiveConfig, anchor_term, objective_terms
-from jetsight_train.recipe import OptimiserConfig, Recipe, StateRecipe
+from jetsight_train.recipe import OptimiserConfig, Recipe
+from jetsight_train.training.divergence import (
+    finite_gradient,
+    finite_loss,
+    finite_weights,
+)
+from jetsight_train.training.measured import anchor_targets, measured_action, measured_state
 from jetsight_train.training.resume import RunState
 
-MIN_ACTION_STD = MIN_ANCHOR_STD = 1e-6
-MIN_STATE_STD = 1e-6  # of the mean; rounding of float32 is no motion
 CHECKPOINT = "checkpoint"
 METRICS = "metrics.jsonl"
 
@@ -72,62 +75,6 @@ def build_model(recipe: Recipe, recording: Recording) -> WorldModel:
     return WorldModel(
         recipe.model, frame, timing, action, state=state, state_hidden=recipe.state.hidden
     )
-
-
-def measured_state(recipe: StateRecipe, recording: Recording) -> StateSpec:
-    """Make the recipe's state spec with the normaliser of a recording."""
-    states = recording.states_of(recipe.names)
-    assert states is not None  # a recipe without names is refused
-    mean, std = states.mean(0, np.float64), states.std(0, np.float64)
-    # A number that never varied keeps the unit of the robot: divided by almost nothing, its first
-    # change would outweigh everything else.
-    still = std <= MIN_STATE_STD * np.maximum(np.abs(mean), 1.0)
-    return recipe.spec(tuple(mean.tolist()), tuple(np.where(still, 1.0, std).tolist()))
-
-
-def measured_action(recipe: Recipe, actions: FloatArray, where: object) -> ActionSpec:
-    """Make the recipe's action spec with the normaliser of `actions [F, a]`, recorded at `where`.
-
-    Raises:
-        DataError: actions are not finite, or the recipe names no neutral action and their mean is
-            outside the robot's limits.
-    """
-    mean = tuple(actions.mean(0).tolist())
-    # An action that never varies must not divide by zero.
-    std = tuple(actions.std(0).clip(MIN_ACTION_STD).tolist())
-    try:
-        return recipe.action.spec(mean, std)
-    except ArtefactError as error:
-        raise DataError(
-            f"{where}: the mean of the recorded actions does not fit recipe {recipe.name!r}: "
-            f"{error}; without `neutral` in the recipe the mean is taken"
-        ) from None
-
-
-def check_training_data(recipe: Recipe, path: Path, features: FeatureMap | None = None) -> None:
-    """Refuse a dataset that does not fit the recipe, before a frame of it is decoded.
-
-    Raises:
-        DataError: another camera, rate or robot, episodes shorter than a window, no column that an
-            anchor needs, or actions without a valid neutral one.
-    """
-    dataset = check_metadata(path, recipe.recording_spec, features)
-    for entry in recipe.anchors:
-        check_known(entry.column, dataset.state_names, str(path))
-    check_lengths(dataset.episode_lengths, recipe.window, recipe.timing.action_block, path)
-    # Actions are read without decoding a frame.
-    rows = [dataset.rows(index).actions for index in range(len(dataset))]
-    measured_action(recipe, np.concatenate(rows), path)
-
-
-def _anchors(recipe: Recipe, recording: Recording) -> Tensor | None:
-    """Make the targets of the first dimensions for every frame: `[F, P]`, standardised."""
-    if not (recipe.objective.anchor and recipe.anchors):
-        return None
-    for entry in recipe.anchors:
-        check_known(entry.column, recording.state_names, recording.name)
-    values = torch.from_numpy(quantities(recipe.anchors, recording.columns)[2])
-    return (values - values.mean(0)) / values.std(0).clamp_min(MIN_ANCHOR_STD)
 
 
 def _inputs(model: WorldModel) -> tuple[object, ...]:
@@ -186,12 +133,18 @@ class Trainer:
         self.state = RunState(folder, recipe, recording.digest)
         self.step = 0
         self.wall_s = 0.0
-        self.anchors = _anchors(recipe, recording)
+        self.anchors = anchor_targets(recipe, recording)
         self.initialised = False  # with trained weights
         self.latents: Tensor | None = None  # [F, D] of all frames, if the encoder is frozen
 
     def resume(self) -> None:
-        """Continue from the newest complete state of the run folder; at step 0 if there is none."""
+        """Continue from the newest complete state of the run folder; at step 0 if there is none.
+
+        Raises:
+            UsageError: the folder belongs to another recipe or another data set; only rates and
+                decays of the optimiser may differ, which help a run that diverged.
+            CheckpointError: the state is damaged.
+        """
         state = self.state.load(self.model, self.optimiser)
         if state is not None:
             self.initialised = True
@@ -237,9 +190,12 @@ class Trainer:
     ) -> Path:
         """Train to the recipe's last step and write the checkpoint; returns its folder.
 
+        Ctrl-C and SIGTERM take effect after the running step and leave a state to resume from.
+
         Raises:
             UsageError: the encoder is frozen, but no trained one was loaded.
             CollapseError: the monitor stopped the run.
+            DivergenceError: a loss, gradient or weight was not finite; earlier states are kept.
         """
         if self.frozen and not self.initialised:
             raise UsageError(
@@ -247,27 +203,55 @@ class Trainer:
                 "give its checkpoint with --init"
             )
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.frozen and self.latents is None:
+            # Here and not in the first step, which signals would have to wait for.
+            self.latents = encode_recording(self.model, self.recording)
         with (self.folder / METRICS).open("a", encoding="utf-8") as metrics:
-            while self.step < self.recipe.optimiser.last_step:
-                began_ns = self.clock.now_ns()
-                measured = self.train_step()
-                self.wall_s += (self.clock.now_ns() - began_ns) / 1e9
-                metrics.write(measured.as_line())
-                if report:
-                    report(measured)
-                if measured.health:
-                    metrics.flush()  # readable during the run, and complete if the monitor raises
-                    self.monitor.check(measured.step, measured.health)
-                if self.step % save_every == 0:
-                    # Before the state: resuming drops lines that are too many, but cannot restore
-                    # missing ones.
-                    metrics.flush()
-                    self.save_state()
+            if not self.state.steps():
+                self.save_state()  # so that a run that diverges at once leaves one
+            try:
+                while self.step < self.recipe.optimiser.last_step:
+                    # A signal inside a step would leave half of the weights updated.
+                    with deferred_signals() as stopping:
+                        self._advance(metrics, save_every, report)
+                        if stopping():
+                            self._keep(metrics)
+            except (KeyboardInterrupt, Terminated):
+                # After a divergence the newest state stays: the weights just before it are usually
+                # on their way already.
+                self._keep(metrics)
+                raise
         self.save_state()
         return self._finish()
 
+    def _advance(
+        self, metrics: TextIO, save_every: int, report: Callable[[StepReport], None] | None
+    ) -> None:
+        """Take a step, log and judge it; saves the state where it is due."""
+        began_ns = self.clock.now_ns()
+        measured = self.train_step()
+        self.wall_s += (self.clock.now_ns() - began_ns) / 1e9
+        metrics.write(measured.as_line())
+        if report:
+            report(measured)
+        if measured.health:
+            metrics.flush()  # readable during the run, and complete if the monitor raises
+            self.monitor.check(measured.step, measured.health)
+        if self.step % save_every == 0:
+            self._keep(metrics)
+
+    def _keep(self, metrics: TextIO) -> None:
+        """Save the state with the lines up to it."""
+        # Lines first: resuming drops those that are too many, but cannot restore missing ones.
+        metrics.flush()
+        self.save_state()
+
     def train_step(self) -> StepReport:
-        """Take one optimiser step."""
+        """Take one optimiser step.
+
+        Raises:
+            DivergenceError: its loss, gradient or weights are not finite.
+        """
         config, step = self.recipe.optimiser, self.step
         # For the dropout of this step; the shift keeps the steps of other seeds apart.
         torch.manual_seed((config.seed << 32) + step + 1)
@@ -276,22 +260,36 @@ class Trainer:
             # From the step alone, so that a resumed run needs no state of a scheduler.
             group["lr"] = learning_rate(config, step)
         rows = self.sampler.rows(self.sampler.draw(step, config.batch))
-        z, blocks = self._encoded(rows), self.sampler.blocks(rows)
-        terms = window_terms(self.model, z, blocks, self.recipe.objective)
-        if self.anchors is not None:
-            weight, targets = self.recipe.objective.anchor, self.anchors[torch.from_numpy(rows)]
-            terms["anchor"] = weight * anchor_term(z, targets)
+        z, terms = self._terms(rows)
         loss = torch.stack(list(terms.values())).sum()
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), config.grad_clip)
-        self.optimiser.step()
+        self._descend(loss)
         self.step += 1
         # A frozen encoder cannot collapse.
         checked = step % self.recipe.monitor.every_steps == 0 and not self.frozen
         health = latent_health(z.detach().flatten(0, 1)) if checked else None
         values = {name: float(value.detach()) for name, value in terms.items()}
         return StepReport(step, float(loss.detach()), values, health)
+
+    def _terms(self, rows: npt.NDArray[np.int64]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute latents `[N, T, D]` of `rows [N, T]`, and the loss terms of them."""
+        z, blocks = self._encoded(rows), self.sampler.blocks(rows)
+        terms = window_terms(self.model, z, blocks, self.recipe.objective)
+        if self.anchors is not None:
+            weight, targets = self.recipe.objective.anchor, self.anchors[torch.from_numpy(rows)]
+            terms["anchor"] = weight * anchor_term(z, targets)
+        return z, terms
+
+    def _descend(self, loss: Tensor) -> None:
+        """Update the weights; only finite numbers reach them."""
+        stage = "training of the predictor" if self.frozen else "training"
+        finite_loss(float(loss.detach()), stage, self.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = self.model.parameters()
+        norm = nn.utils.clip_grad_norm_(parameters, self.recipe.optimiser.grad_clip)
+        finite_gradient(float(norm), stage, self.step)
+        self.optimiser.step()
+        finite_weights(self.model, stage, self.step)
 
     def _encoded(self, rows: npt.NDArray[np.int64]) -> Tensor:
         """Encode the frames of `rows [N, T]`: `[N, T, D]`; with a frozen encoder, look them up."""

@@ -93,7 +93,7 @@ def _check_order(
 
 def place_clips(
     index: VideoIndex, clips: Sequence[EpisodeLocation], fps: float, *, declared: bool = True
-) -> tuple[dict[int, int], list[str]]:
+) -> tuple[dict[int, int], dict[str, str]]:
     """Find the first frame of each episode in a video.
 
     Args:
@@ -104,7 +104,7 @@ def place_clips(
             user gave it, and the times of the video are not compared.
 
     Returns:
-        Numbers of frames by the numbers of episodes, and notes.
+        Numbers of frames by the numbers of episodes, and notes by their kind.
 
     Raises:
         DataError: the video has too few frames, another rate, or its frames are elsewhere.
@@ -113,18 +113,21 @@ def place_clips(
     _check_count(index, clips, total)
     if declared:
         _check_rate(index, fps)
-    notes = []
+    notes = {}
     if abs(index.start_s) * fps > _HALF:
-        notes.append(
+        notes["late"] = (
             f"{index.path} begins at {index.start_s:.4g} s; times are counted from its first frame"
         )
     # With exactly as many frames as rows, the frames belong to the rows one by one.
     firsts = _by_count(clips) if len(index) == total else _by_time(index, clips)
     worst = _check_firsts(index, clips, firsts, fps, declared)
     if worst > 0.1:
-        notes.append(f"clips in {index.path} begin up to {worst:.2g} frames beside their frames")
+        notes["beside"] = (
+            f"clips in {index.path} begin up to {worst:.2g} frames beside their frames"
+        )
     if len(index) > total and clips[0].stop_s is None:
-        notes.append(f"{index.path} has {len(index) - total} frames more than rows; left unused")
+        more = len(index) - total
+        notes["more"] = f"{index.path} has {more} frames more than rows; left unused"
     return firsts, notes
 
 

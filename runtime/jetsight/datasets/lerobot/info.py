@@ -14,11 +14,13 @@ from typing import Any, Literal
 from jetsight.datasets.dataset import CameraFeature
 from jetsight.datasets.features import RecordedFeature
 from jetsight.datasets.names import flat_names
+from jetsight.datasets.picture import PictureFormat
 from jetsight.errors import DataError
 from jetsight.storage import strict_json
 
 INFO = "meta/info.json"
 EPISODES_V2, EPISODES_V3 = "meta/episodes.jsonl", "meta/episodes"
+DECLARE_BITS = 'write "bits": {bits} into "info" of the camera\'s feature in meta/info.json'
 Layout = Literal["v2", "v3"]
 _CHANNELS = (1, 3, 4)
 _AXES = {
@@ -128,6 +130,20 @@ def cameras(info: Info, folder: Path) -> tuple[list[CameraFeature], dict[str, st
 def is_video(info: Info, key: str) -> bool:
     """Return whether a camera is recorded as videos, not as pictures in the rows."""
     return bool(info.features[key].get("dtype") == "video")
+
+
+def picture_format(info: Info, key: str) -> PictureFormat:
+    """Read what a camera declares of its pictures: significant bits, and BGR by its names.
+
+    Raises:
+        UsageError: no camera has that many bits.
+    """
+    feature = info.features[key]
+    facts, names = feature.get("info"), feature.get("names")
+    bits = facts.get("bits") if isinstance(facts, dict) else None
+    text = [str(name).lower() for name in names] if isinstance(names, list) else []
+    bgr = "bgr" in text or text[-3:] == ["b", "g", "r"]
+    return PictureFormat(bits if type(bits) is int else None, "bgr" if bgr else "rgb")
 
 
 def frame_size(feature: Mapping[str, Any]) -> tuple[int, int, int] | None:

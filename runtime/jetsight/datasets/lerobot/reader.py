@@ -28,6 +28,7 @@ from jetsight.datasets.lerobot.labels import read_labels
 from jetsight.datasets.lerobot.parquet import check_finite, read_table, to_matrix, unlisted_columns
 from jetsight.datasets.lerobot.stamps import check_stamps
 from jetsight.datasets.names import ACTION_KEY, unnamed
+from jetsight.datasets.picture import PictureReader
 from jetsight.datasets.pictures import cell_bytes, decode_picture
 from jetsight.datasets.video import AGAIN, VideoIndex
 from jetsight.errors import DataError, UsageError, did_you_mean
@@ -57,6 +58,7 @@ class LeRobotDataset(RecordedDataset):
         self._choose_vectors(features, missing)
         self.missing = missing
         self._newest: tuple[tuple[object, ...], Any] | None = None
+        self._of_videos: dict[str, list[str]] = {}
         self._videos: dict[Path, tuple[VideoIndex, dict[int, int]]] = {}
 
     @classmethod
@@ -96,6 +98,15 @@ class LeRobotDataset(RecordedDataset):
         return self.camera_keys[0]
 
     @property
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override]  # opened videos add to them
+        """Facts that a user must know; of many videos alike the first one."""
+        others = [
+            texts[0] + (f"; {len(texts) - 1} more videos likewise" if len(texts) > 1 else "")
+            for texts in self._of_videos.values()
+        ]
+        return (*self._facts, *others)
+
+    @property
     def episode_numbers(self) -> list[int]:
         """The dataset's own number of each episode."""
         return [place.number for place in self._places]
@@ -108,7 +119,8 @@ class LeRobotDataset(RecordedDataset):
             frames = self._embedded(cells, place.data_file)
         else:
             video, firsts = self._video(place.video_file)
-            frames = video.frames(firsts[place.number], place.length)
+            reader = self._pictures(place.video_file)
+            frames = video.frames(firsts[place.number], place.length, reader)
         return self._sized(frames, place)
 
     def rows(self, index: int) -> Rows:
@@ -174,7 +186,7 @@ class LeRobotDataset(RecordedDataset):
             missing["camera"] = reason
         chosen = [camera for camera in found if camera.key in self.camera_keys]
         self.height, self.width = (chosen[0].height, chosen[0].width) if chosen else (0, 0)
-        self.notes = tuple(f"not used: {reason}" for reason in unusable.values())
+        self._facts = [f"not used: {reason}" for reason in unusable.values()]
 
     def _find_episodes(self) -> None:
         """Find the files of all episodes, and leave out those without."""
@@ -195,7 +207,7 @@ class LeRobotDataset(RecordedDataset):
         for named, found in self._finder.elsewhere.items():
             notes.append(f"files are in {found} although meta/info.json says {named}")
         self.episode_lengths = [place.length for place in self._places]
-        self.notes += (*left_out, *notes)
+        self._facts += [*left_out, *notes]
 
     def _choose_vectors(self, features: FeatureMap, missing: dict[str, str]) -> None:
         found, known = lerobot_info.vectors(self._info), list(self._info.features)
@@ -211,7 +223,7 @@ class LeRobotDataset(RecordedDataset):
         self._actions, self._states = choices["action"], choices["state"]
         self.action_names = list(self._actions.names)
         if self.action_names and self.action_names == unnamed(ACTION_KEY, len(self.action_names)):
-            self.notes += ("its actions have no names, so their order cannot be checked",)
+            self._facts.append("its actions have no names, so their order cannot be checked")
         self.state_names = list(self._states.names)
 
     def _place(self, index: int) -> EpisodeLocation:
@@ -225,7 +237,8 @@ class LeRobotDataset(RecordedDataset):
             firsts, notes = clips.place_clips(
                 index, self._clips[path], self.fps, declared=self._declared
             )
-            self.notes += tuple(notes)
+            for kind, note in notes.items():
+                self._of_videos.setdefault(kind, []).append(note)
             self._videos[path] = index, firsts
         return self._videos[path]
 
@@ -276,11 +289,16 @@ class LeRobotDataset(RecordedDataset):
         return check_stamps(stamps.astype(np.float64), self.fps, _where(place))
 
     def _embedded(self, cells: Sequence[Any], file: Path) -> Iterator[NDArray[np.uint8]]:
+        reader = self._pictures(file)
         for row, cell in enumerate(cells):
             data = cell_bytes(cell, self.path)
             if data is None:
                 raise DataError(f"{file} has no embedded picture in row {row}; {AGAIN}")
-            yield decode_picture(data, f"{file} row {row}")
+            yield decode_picture(data, f"{file} row {row}", reader)
+
+    def _pictures(self, file: Path) -> PictureReader:
+        form = lerobot_info.picture_format(self._info, self.camera_key)
+        return PictureReader(str(file), form, lerobot_info.DECLARE_BITS)
 
     def _sized(
         self, frames: Iterator[NDArray[np.uint8]], place: EpisodeLocation
