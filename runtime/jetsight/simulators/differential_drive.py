@@ -52,8 +52,8 @@ class Pose:
     def advanced(self, v: float, w: float, seconds: float) -> Pose:
         """Follow the arc of constant `v` (m/s) and `w` (rad/s), through everything."""
         turn = w * seconds
-        # The chord of an arc is shorter than the arc by sin(turn / 2) / (turn / 2), and lies at
-        # half the turn; np.sinc takes its argument in units of pi.
+        # The chord of an arc is shorter than the arc by sin(turn / 2) / (turn / 2), and points
+        # along half the turn; np.sinc takes its argument in units of pi.
         chord = v * seconds * float(np.sinc(turn / (2.0 * math.pi)))
         along = self.heading + turn / 2.0
         return Pose(
