@@ -98,7 +98,7 @@ def camera_gate(model: WorldModel, trained: FrameSpec, held_out: Side) -> Gate:
     rows = spread(len(held_out.frames_u8), _FRAMES)
     states = None if held_out.states is None else torch.from_numpy(held_out.states[rows])
     frames = torch.from_numpy(held_out.frames_u8[rows])
-    levels = torch.cat([_resized(part, model.frame) for part in frames.split(_BATCH)])
+    levels = torch.cat([_resized(part, model.frame) for part in torch.split(frames, _BATCH)])
 
     def encoded(preprocess: Preprocess, pixels: Tensor) -> F32:
         return _encoded(model, preprocess, pixels, states)
@@ -142,8 +142,10 @@ def _encoded(
 ) -> F32:
     own, model.preprocess = model.preprocess, preprocess
     try:
-        parts = pixels.split(_BATCH)
-        beside = [()] * len(parts) if states is None else [(s,) for s in states.split(_BATCH)]
+        parts = torch.split(pixels, _BATCH)
+        beside = (
+            [()] * len(parts) if states is None else [(s,) for s in torch.split(states, _BATCH)]
+        )
         z = [model.encode(part, *state) for part, state in zip(parts, beside, strict=True)]
     finally:
         model.preprocess = own

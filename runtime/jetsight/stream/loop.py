@@ -39,11 +39,6 @@ class FrameFeed(Protocol):
     stamps: str
 
     @property
-    def source_hz(self) -> float | None:
-        """Frames per second that the source delivers; None if it has no rate."""
-        ...
-
-    @property
     def period_ns(self) -> int:
         """Time between frames; 0 when they wait for the loop."""
         ...
@@ -116,6 +111,7 @@ class StreamLoop:
     ) -> None:
         self._spec, self._clock = spec, clock
         self._encode, self._forecast = encode, forecast
+        self._source_hz: float | None = None
         self._limits = limits or HealthLimits()
         self._summary = StreamSummary()
         self._index = self._tick = -1
@@ -141,7 +137,8 @@ class StreamLoop:
         """
         period_ns = camera.period_ns or _UNPACED_PERIOD_NS
         self._reset(period_ns)
-        self._source_hz = camera.source_hz
+        # Optional: a camera of the user's own need not know its rate.
+        self._source_hz = getattr(camera, "source_hz", None)
         try:
             while frames is None or self._summary.frames < frames:
                 frame = _next(camera, period_ns, idle)
@@ -293,7 +290,7 @@ class StreamLoop:
         self._captured_ns = self._started_ns = self._clock.now_ns()
         self._ended_ns = 0
         self._stamps = "replay"
-        self._source_hz: float | None = None
+        self._source_hz = None
 
 
 def _next(camera: FrameFeed, period_ns: int, idle: Callable[[], bool]) -> Frame | None:
