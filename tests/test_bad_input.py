@@ -232,7 +232,7 @@ def _no_dataset(folder: Path) -> None:
 @CASES.row(
     *("dataset that is not there", "train", "pusht-nano", "--data", "ds"),
     code=4,
-    says=["ds/meta/info.json", "expected the folder of a LeRobot v3 dataset"],
+    says=["ds does not exist", "expected a folder with meta/info.json (LeRobot)"],
 )
 @CASES.row(
     *("unknown recipe", "train", "pusht-nan", "--data", "ds"),
