@@ -18,7 +18,7 @@ from jetsight.errors import UsageError
 from jetsight.simulators.environment import Environment
 from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.tasks.region import Region
-from jetsight_compile.closed_loop.tasks.task import Task
+from jetsight_compile.closed_loop.tasks.task import EvalTask
 from jetsight_train.record.policies import make_policy
 
 _STREAM = 0x6A73_6576  # any number; it keeps these draws apart from those of `jetsight collect`
@@ -81,7 +81,7 @@ class EvalEpisode:
     start_state: NDArray  # [s]
     start_bits: bytes  # exact state of the simulator at the start
     goal: Observation
-    kind: str = ""  # see `Task.kind`
+    kind: str = ""  # see `EvalTask.kind`
     state_names: tuple[str, ...] = ()  # of the environment
 
     @property
@@ -101,7 +101,7 @@ def random_stream(seed: int, number: int, purpose: int) -> np.random.Generator:
 
 
 def draw_episode(
-    environment: Environment, task: Task, rules: Rules, number: int
+    environment: Environment, task: EvalTask, rules: Rules, number: int
 ) -> EvalEpisode | None:
     """Play the driver's episode `number` and choose a start in it.
 
@@ -157,7 +157,7 @@ def _play(
 
 
 def _choose_start(
-    played: _Played, task: Task, rules: Rules, rng: np.random.Generator
+    played: _Played, task: EvalTask, rules: Rules, rng: np.random.Generator
 ) -> int | None:
     """Draw a start with enough ticks around it; with a region, one with the region in the way."""
     region = rules.region

@@ -25,10 +25,10 @@ from jetsight_compile.closed_loop.config import EvalConfig, PlanOptions
 from jetsight_compile.closed_loop.episodes import DRIVER_TICKS, Rules, draw_episode
 from jetsight_compile.closed_loop.results import BUNDLE, FREE
 from jetsight_compile.closed_loop.rollout import EpisodeTrace, run_episode
-from jetsight_compile.closed_loop.tasks.choose import choose_task
+from jetsight_compile.closed_loop.tasks.choose import choose_task, needed_info
 from jetsight_compile.closed_loop.tasks.probe import ProbeReader
 from jetsight_compile.closed_loop.tasks.region import Region, RegionFrame
-from jetsight_compile.closed_loop.tasks.task import Task
+from jetsight_compile.closed_loop.tasks.task import EvalTask
 from jetsight_train.record.policies import make_policy
 
 _FEWEST_STARTS = 20  # ticks that a start is drawn from, in an episode that does not end early
@@ -49,7 +49,7 @@ class Artefacts:
     bundle: Mapping[str, Any]
     against: Mapping[str, Any] | None
     rules: Rules
-    task: Task | None = None
+    task: EvalTask | None = None
 
 
 class Lab:
@@ -67,7 +67,7 @@ class Lab:
     def __init__(
         self,
         environment: Environment,
-        task: Task,
+        task: EvalTask,
         rules: Rules,
         agents: Mapping[str, Agent],
         closing: Sequence[Closing] = (),
@@ -125,6 +125,7 @@ def open_lab(settings: EvalConfig) -> Lab:
         environment.check_actions(manifest.action.names)
         environment.probe()
         task = choose_task(settings.success, environment, probe, settings.region_columns)
+        task.check(environment.observation)
         if settings.keep_out:
             task.region, region = _region(settings, task, environment, reference)
             rules = replace(rules, region=region)
@@ -176,6 +177,7 @@ def _environment_spec(settings: EvalConfig, manifest: Manifest, rules: Rules) ->
         settings.env_id,
         rules.size_hw,
         cameras=settings.cameras or several,
+        keep=needed_info(settings.success),
         hz=manifest.timing.camera_hz,
         steps=rules.driver_ticks + rules.budget,
     )
@@ -199,7 +201,7 @@ def _rules(settings: EvalConfig, manifest: Manifest) -> Rules:
 
 def _region(
     settings: EvalConfig,
-    task: Task,
+    task: EvalTask,
     environment: Environment,
     reference: TorchModel | None,
 ) -> tuple[RegionFrame, Region]:

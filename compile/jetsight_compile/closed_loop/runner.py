@@ -20,7 +20,7 @@ from jetsight_compile.closed_loop.results import FORMAT, VERSION, EvalResults, s
 from jetsight_compile.closed_loop.rollout import EpisodeResult, EpisodeTrace
 from jetsight_compile.closed_loop.statistics import check_scipy
 from jetsight_compile.closed_loop.tasks.region import Region
-from jetsight_compile.closed_loop.tasks.task import Task
+from jetsight_compile.closed_loop.tasks.task import EvalTask
 from jetsight_compile.pipeline.environment import machine_spec, versions
 
 # Libraries whose version can change the rows.
@@ -35,7 +35,7 @@ class Evaluated:
 
     results: EvalResults
     films: list[list[EpisodeTrace]]
-    task: Task
+    task: EvalTask
     region: Region | None
 
 
@@ -207,7 +207,7 @@ def _results(
     return Evaluated(results, films[: settings.films], task, region)
 
 
-def task_facts(task: Task, region: Region | None) -> dict[str, Any]:
+def task_facts(task: EvalTask, region: Region | None) -> dict[str, Any]:
     """Describe a task for the results."""
     return {
         "name": task.name,

@@ -33,7 +33,7 @@ from jetsight_compile.closed_loop.report import format_measure, shown_unit
 from jetsight_compile.closed_loop.results import BUNDLE, FREE
 from jetsight_compile.closed_loop.rollout import EpisodeResult, EpisodeTrace
 from jetsight_compile.closed_loop.tasks.region import Region
-from jetsight_compile.closed_loop.tasks.task import Judgement, Task
+from jetsight_compile.closed_loop.tasks.task import EvalTask, Judgement
 from jetsight_compile.pipeline.shipped import find_data
 
 _PURPOSE = "the video of an evaluation"
@@ -90,7 +90,7 @@ class Studio:
         return cls(bundle, settings.family, settings.backend, dataset, target)
 
     def publish(
-        self, films: Sequence[Sequence[EpisodeTrace]], task: Task, region: Region | None
+        self, films: Sequence[Sequence[EpisodeTrace]], task: EvalTask, region: Region | None
     ) -> None:
         """Write the video.
 
@@ -217,7 +217,7 @@ class Screen:
         region: keep-out region, drawn over camera frame and goal if the task knows where.
     """
 
-    def __init__(self, title: str, task: Task, region: Region | None = None) -> None:
+    def __init__(self, title: str, task: EvalTask, region: Region | None = None) -> None:
         self._title, self._task, self._region = title, task, region
         self._image, self._draw, self._font = _pillow()
         self._fonts = {size: self._font.load_default(size) for size in (15, 18, 26)}

@@ -52,8 +52,8 @@ class Pose:
     def advanced(self, v: float, w: float, seconds: float) -> Pose:
         """Follow the arc of constant `v` (m/s) and `w` (rad/s), through everything."""
         turn = w * seconds
-        # The chord of an arc is shorter than the arc by sin(turn / 2) / (turn / 2), and lies at
-        # half the turn; np.sinc takes its argument in units of pi.
+        # The chord of an arc is shorter than the arc by sin(turn / 2) / (turn / 2), and points
+        # along half the turn; np.sinc takes its argument in units of pi.
         chord = v * seconds * float(np.sinc(turn / (2.0 * math.pi)))
         along = self.heading + turn / 2.0
         return Pose(
@@ -124,7 +124,7 @@ def draw(pose: Pose, size_px: int = SIZE_PX) -> Picture:
     _paint(patch, disc, _BODY)
     _paint(patch, np.minimum(disc, _covered(-ahead, pixel_m)), _FRONT)
     _paint(patch, np.minimum(disc, _covered(wheels, pixel_m)), _WHEEL)
-    return np.rint(picture).astype(np.uint8)
+    return np.asarray(np.rint(picture), np.uint8)
 
 
 def _around(centre_m: float, pixel_m: float) -> slice:
@@ -139,7 +139,7 @@ def _around(centre_m: float, pixel_m: float) -> slice:
 def _pixels(size_px: int) -> tuple[Vector, Vector, float]:
     """Return x and y of the pixels' centres in m, and the side of a pixel."""
     pixel_m = ARENA_M / size_px
-    centres = (np.arange(size_px) + 0.5) * pixel_m
+    centres = np.asarray((np.arange(size_px) + 0.5) * pixel_m, np.float64)
     return centres[None, :], (ARENA_M - centres)[:, None], pixel_m
 
 

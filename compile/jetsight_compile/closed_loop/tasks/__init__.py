@@ -1,1 +1,1 @@
-"""Tasks of an evaluation: what success is, in which units a miss is told, where a region lies."""
+"""Tasks of an evaluation: success, distances to the goal, and columns of a keep-out region."""

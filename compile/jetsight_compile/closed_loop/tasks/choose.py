@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jetsight.errors import UsageError, first_line
+from jetsight.errors import UsageError, did_you_mean
 from jetsight.simulators.environment import Environment
-from jetsight.simulators.registry import PUSHT
+from jetsight.simulators.registry import PUSHT, load_module
 from jetsight_compile.closed_loop.tasks.criteria import FormulaTask, FunctionTask
 from jetsight_compile.closed_loop.tasks.formula import GOAL, Formula
 from jetsight_compile.closed_loop.tasks.probe import ProbeReader
 from jetsight_compile.closed_loop.tasks.pusht import PushingTask
 from jetsight_compile.closed_loop.tasks.region import RegionFrame
-from jetsight_compile.closed_loop.tasks.task import Task
+from jetsight_compile.closed_loop.tasks.task import EvalTask
 
-# No formula has a colon outside of quotes.
+# No formula has a colon outside of quotes. A file may stand for a module, as `envs/my_robot.py:ok`.
 _FUNCTION = re.compile(r"(?P<module>[\w./~-]+):(?P<name>[A-Za-z_][\w.]*)")
 METADATA = "success"  # key under which an environment states its own formula
 
@@ -37,18 +36,16 @@ class FunctionName:
         """
         match = _FUNCTION.fullmatch(self.text)
         assert match is not None
-        try:
-            found: Any = importlib.import_module(match["module"])
-            for part in match["name"].split("."):
-                found = getattr(found, part)
-        except Exception as problem:  # its top level is foreign code and may raise anything
-            raise UsageError(
-                f"--success {self.text!r} cannot be imported ({type(problem).__name__}: "
-                f"{first_line(problem)}); expected MODULE:FUNCTION of an installed module"
-            ) from problem
+        found: Any = load_module(match["module"], f"--success {self.text!r}")
+        for part in match["name"].split("."):
+            if not hasattr(found, part):
+                hint = did_you_mean(part, [name for name in dir(found) if name[0] != "_"], "it has")
+                raise UsageError(f"--success {self.text!r}: there is no {part!r}; {hint}")
+            found = getattr(found, part)
         if not callable(found):
-            raise UsageError(f"--success {self.text!r} is {found!r}, expected a function")
-        return found  # type: ignore[no-any-return]  # callable, as checked
+            raise UsageError(f"--success {self.text!r} is {str(found)[:60]!r}, expected a function")
+        function: Callable[..., Any] = found
+        return function
 
 
 def parse_success(text: str | None) -> Formula | FunctionName | None:
@@ -62,12 +59,18 @@ def parse_success(text: str | None) -> Formula | FunctionName | None:
     return FunctionName(text) if _FUNCTION.fullmatch(text) else Formula.parse(text)
 
 
+def needed_info(success: str | None) -> tuple[str, ...]:
+    """Return the entries of info that a formula reads, which an environment has to keep."""
+    parsed = parse_success(success)
+    return parsed.info_names if isinstance(parsed, Formula) else ()
+
+
 def choose_task(
     success: str | None,
     environment: Environment,
     probe: ProbeReader,
     region_columns: Sequence[str] = (),
-) -> Task:
+) -> EvalTask:
     """Make the task of an evaluation.
 
     Args:
@@ -86,7 +89,9 @@ def choose_task(
     return task
 
 
-def _task(success: str | None, environment: Environment, probe: ProbeReader, where: str) -> Task:
+def _task(
+    success: str | None, environment: Environment, probe: ProbeReader, where: str
+) -> EvalTask:
     if success is None and environment.env_id == PUSHT:
         return PushingTask(environment.state_names, environment.env_id)
     if success is None:
@@ -95,11 +100,15 @@ def _task(success: str | None, environment: Environment, probe: ProbeReader, whe
     if isinstance(parsed, FunctionName):
         return FunctionTask(parsed.text, parsed.load())
     assert parsed is not None
+    for name in parsed.info_names:
+        if name not in environment.keep:  # of a formula of the environment's own
+            hint = did_you_mean(name, environment.keep, "it keeps")
+            raise UsageError(f"--success: {where} does not keep {name!r} of its info; {hint}")
     return FormulaTask(
         parsed,
         environment.state_names,
         where,
-        units=getattr(environment, "state_units", ()),
+        units=environment.state_units,
         probed=probe.names,
         read=probe,
     )

@@ -12,13 +12,13 @@ from jetsight.errors import DataError, JetsightError, first_line
 from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.tasks.formula import Formula
 from jetsight_compile.closed_loop.tasks.region import RegionFrame
-from jetsight_compile.closed_loop.tasks.task import Judgement, Measure, Task
+from jetsight_compile.closed_loop.tasks.task import EvalTask, Judgement, Measure
 
 # Quantities that a probe reads out of a camera frame, by name.
 ReadFrame = Callable[[Observation], Mapping[str, float]]
 
 
-class FormulaTask(Task):
+class FormulaTask(EvalTask):
     """Success as a formula over the state, `info`, and what a probe reads out of camera frames.
 
     Args:
@@ -28,7 +28,7 @@ class FormulaTask(Task):
         units: of the state, one per name, or empty.
         probed: names that a probe reads; those of the state come first.
         read: probe; not called unless the formula needs one of `probed`.
-        region: see `Task`.
+        region: see `EvalTask`.
 
     Raises:
         UsageError: a name is unknown.
@@ -65,7 +65,7 @@ class FormulaTask(Task):
         if self._goal[0] is not goal:  # read once per episode: a probe runs a network
             self._goal = goal, self._values(goal)
         here, there = self._values(now), self._goal[1]
-        success = self._bound(here, there, getattr(now, "kept", {}))
+        success = self._bound(here, there, now.kept)
         off = {
             measure.key: _distance(here[name], there[name], turn)
             for name, turn, measure in self._compared
@@ -78,7 +78,7 @@ class FormulaTask(Task):
         return {**read, **state}
 
 
-class FunctionTask(Task):
+class FunctionTask(EvalTask):
     """Success as a function of the user: `function(state, goal_state, info) -> bool`.
 
     State and goal state are `float32 [s]` in the order of the environment's state names; `info` is
@@ -87,7 +87,7 @@ class FunctionTask(Task):
     Args:
         text: `module:function`, for messages.
         function: of the user.
-        region: see `Task`.
+        region: see `EvalTask`.
     """
 
     name = "function"
@@ -97,13 +97,17 @@ class FunctionTask(Task):
     ) -> None:
         self.criterion, self._function, self.region = text, function, region
 
+    def check(self, observation: Observation) -> None:
+        """Call the function once."""
+        self.judge(observation, observation)
+
     def judge(self, now: Observation, goal: Observation) -> Judgement:
         """Judge one tick.
 
         Raises:
             DataError: the function failed, or returned neither True nor False.
         """
-        info = getattr(now, "info", {})
+        info = now.info
         try:
             # Copies, so that a function that changes its arguments changes no episode.
             found = self._function(now.state.copy(), goal.state.copy(), info)

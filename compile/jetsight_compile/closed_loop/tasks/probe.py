@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _COS, _SIN = "cos ", "sin "
 _GOAL, _TARGET = "z_goal", "probe_target"  # tensors of a planner's graph, see `planner_tensors`
-READ = "read"
 
 
 def probed_names(quantities: Sequence[str]) -> tuple[str, ...]:
@@ -62,7 +61,9 @@ class ProbeReader:
         encode.run()
         probe.inputs[_GOAL].write(encode.outputs["z"].read())
         probe.run()
-        values = map(float, probe.outputs[READ].read().ravel())
+        # By place: a backend that folds the last layer away keeps the name of the one before.
+        (output,) = probe.outputs.values()
+        values = map(float, output.read().ravel())
         found = dict(zip(self._quantities, values, strict=True))
         for name in self.names[len(self._quantities) :]:
             found[name] = math.atan2(found[_SIN + name], found[_COS + name])
@@ -86,7 +87,7 @@ class ProbeReader:
 
 
 def probe_graph(planner: bytes, where: str) -> bytes:
-    """Cut the probe out of a planner's graph: `z_goal [D] -> read [P]`.
+    """Cut the probe out of a planner's graph: `z_goal [D]` to one output `[1,P]`.
 
     Args:
         planner: ONNX of one iteration.
@@ -111,10 +112,6 @@ def probe_graph(planner: bytes, where: str) -> bytes:
     shaped = {each.name: each for each in onnx.shape_inference.infer_shapes(whole).graph.value_info}
     output = onnx.ValueInfoProto()
     output.CopyFrom(shaped[read])
-    output.name = READ
-    # Renamed where it is made: OpenVINO drops a node that only renames, and the name with it.
-    last = nodes[-1]
-    last.output[list(last.output).index(read)] = READ
     graph = onnx.helper.make_graph(
         nodes,
         "probe",

@@ -15,7 +15,7 @@ from jetsight.engine import NDArray
 from jetsight.errors import UsageError
 from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.tasks.region import RegionFrame
-from jetsight_compile.closed_loop.tasks.task import Judgement, Measure, Task
+from jetsight_compile.closed_loop.tasks.task import EvalTask, Judgement, Measure
 from jetsight_train.record.pusht import ARENA_PX
 
 MOVES, RESTS = "block moves", "block rests"
@@ -60,7 +60,7 @@ class Miss:
         return self.joint_px < tolerance.position_px and self.angle_rad < tolerance.angle_rad
 
 
-class PushingTask(Task):
+class PushingTask(EvalTask):
     """Agent and block at the goal's pose: the task of gym_pusht/PushT-v0.
 
     Args:

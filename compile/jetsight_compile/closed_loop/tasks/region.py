@@ -71,7 +71,7 @@ ToPicture = Callable[[NDArray], NDArray]
 
 @dataclass(frozen=True)
 class RegionFrame:
-    """Where regions of a task are measured.
+    """State columns in which regions of a task are measured.
 
     Args:
         columns: names of the state's columns that hold the position.

@@ -49,7 +49,7 @@ class Judgement:
         return self.success and all(self.also.values())
 
 
-class Task(ABC):
+class EvalTask(ABC):
     """Success in one environment.
 
     Attributes:
@@ -75,6 +75,14 @@ class Task(ABC):
         Raises:
             DataError: a function of the user failed.
         """
+
+    def check(self, observation: Observation) -> None:
+        """Refuse now what would fail in the first episode, at the cost of no time.
+
+        Raises:
+            DataError: a function of the user failed.
+        """
+        del observation
 
     def kind(self, start: NDArray, goal: NDArray) -> str:
         """Name the kind of an episode that leads from state `start [s]` to `goal [s]`."""

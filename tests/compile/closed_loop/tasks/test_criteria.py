@@ -12,7 +12,12 @@ import pytest
 
 from jetsight.errors import DataError, UsageError
 from jetsight.simulators.registry import PUSHT
-from jetsight_compile.closed_loop.tasks.choose import FunctionName, choose_task, parse_success
+from jetsight_compile.closed_loop.tasks.choose import (
+    FunctionName,
+    choose_task,
+    needed_info,
+    parse_success,
+)
 from jetsight_compile.closed_loop.tasks.criteria import FormulaTask, FunctionTask
 from jetsight_compile.closed_loop.tasks.formula import Formula
 from jetsight_compile.closed_loop.tasks.pusht import PushingTask
@@ -136,7 +141,11 @@ def test_a_function_that_fails_is_refused_in_one_line(function: Any, says: str) 
 def toy(names: tuple[str, ...] = NAMES, env_id: str = "toy-v0", **metadata: Any) -> Any:
     unwrapped = SimpleNamespace(metadata=metadata)
     return SimpleNamespace(
-        env_id=env_id, state_names=list(names), state_units=[], unwrapped=unwrapped
+        env_id=env_id,
+        state_names=list(names),
+        state_units=[],
+        keep=tuple(metadata.get("keep", ())),
+        unwrapped=unwrapped,
     )
 
 
@@ -178,13 +187,29 @@ def test_an_environment_without_success_says_what_to_type(names: Any, says: str)
     ("text", "says"),
     [
         ("nowhere_at_all:f", "cannot be imported"),
-        ("math:nothing", "cannot be imported"),
+        ("./nowhere.py:f", "cannot be imported"),
+        ("math:hypott", "there is no 'hypott'; did you mean 'hypot'?"),
         ("math:pi", "expected a function"),
     ],
 )
 def test_a_function_that_is_none_is_refused(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         chosen(text, toy())
+
+
+def test_info_that_an_environment_does_not_keep_is_refused() -> None:
+    own = toy(success="x < 1 and not info.hit", keep=("info.hit",))
+    assert chosen(None, own).criterion == "x < 1 and not info.hit"
+    assert needed_info("x < 1 and not info.hit") == ("info.hit",)
+    assert needed_info(None) == needed_info("m:f") == ()
+    with pytest.raises(UsageError, match=r"does not keep 'info.hitt'.*did you mean 'info.hit'"):
+        chosen("not info.hitt", own)
+
+
+def test_a_function_is_called_once_before_any_work() -> None:
+    with pytest.raises(DataError, match="returned 'None'"):
+        FunctionTask("m:forgetful", forgetful).check(seen(1, 1, 1))
+    task_of(AT_GOAL).check(seen(1, 1, 1))
 
 
 def test_a_formula_is_not_taken_for_a_function() -> None:
