@@ -17,7 +17,7 @@ from jetsight.simulators.environment import Environment
 from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.agents import Agent, AgentView
 from jetsight_compile.closed_loop.episodes import EvalEpisode, Rules
-from jetsight_compile.closed_loop.tasks.task import Judgement, EvalTask
+from jetsight_compile.closed_loop.tasks.task import EvalTask, Judgement
 
 _PLAN_VIEW = 64  # most future actions that an agent gets during the warm-up
 

@@ -33,7 +33,7 @@ from jetsight_compile.closed_loop.report import format_measure, shown_unit
 from jetsight_compile.closed_loop.results import BUNDLE, FREE
 from jetsight_compile.closed_loop.rollout import EpisodeResult, EpisodeTrace
 from jetsight_compile.closed_loop.tasks.region import Region
-from jetsight_compile.closed_loop.tasks.task import Judgement, EvalTask
+from jetsight_compile.closed_loop.tasks.task import EvalTask, Judgement
 from jetsight_compile.pipeline.shipped import find_data
 
 _PURPOSE = "the video of an evaluation"

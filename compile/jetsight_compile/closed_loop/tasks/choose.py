@@ -89,7 +89,9 @@ def choose_task(
     return task
 
 
-def _task(success: str | None, environment: Environment, probe: ProbeReader, where: str) -> EvalTask:
+def _task(
+    success: str | None, environment: Environment, probe: ProbeReader, where: str
+) -> EvalTask:
     if success is None and environment.env_id == PUSHT:
         return PushingTask(environment.state_names, environment.env_id)
     if success is None:

@@ -12,7 +12,7 @@ from jetsight.errors import DataError, JetsightError, first_line
 from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.tasks.formula import Formula
 from jetsight_compile.closed_loop.tasks.region import RegionFrame
-from jetsight_compile.closed_loop.tasks.task import Judgement, Measure, EvalTask
+from jetsight_compile.closed_loop.tasks.task import EvalTask, Judgement, Measure
 
 # Quantities that a probe reads out of a camera frame, by name.
 ReadFrame = Callable[[Observation], Mapping[str, float]]

@@ -15,7 +15,7 @@ from jetsight.engine import NDArray
 from jetsight.errors import UsageError
 from jetsight.simulators.spec import Observation
 from jetsight_compile.closed_loop.tasks.region import RegionFrame
-from jetsight_compile.closed_loop.tasks.task import Judgement, Measure, EvalTask
+from jetsight_compile.closed_loop.tasks.task import EvalTask, Judgement, Measure
 from jetsight_train.record.pusht import ARENA_PX
 
 MOVES, RESTS = "block moves", "block rests"

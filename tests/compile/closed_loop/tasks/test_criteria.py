@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from jetsight_train.record.environments import PUSHT
 
 from jetsight.errors import DataError, UsageError
 from jetsight.simulators.registry import PUSHT
