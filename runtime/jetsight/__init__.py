@@ -36,6 +36,8 @@ from jetsight.version import __version__
 if TYPE_CHECKING:
     from jetsight.bundle.bundle import Bundle
     from jetsight.cameras import Camera
+    from jetsight.control.action import Action, ActionSource
+    from jetsight.control.options import ControlOptions
     from jetsight.datasets.lerobot import LeRobotDataset
     from jetsight.planning.goal import Goal
     from jetsight.planning.limits import Limits
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from jetsight.stream.frames import Forecast, Frame
 
 __all__ = [
+    "Action",
+    "ActionSource",
     "ArtefactError",
     "Bundle",
     "BundleError",
@@ -51,6 +55,7 @@ __all__ = [
     "CameraError",
     "CheckpointError",
     "CollapseError",
+    "ControlOptions",
     "DataError",
     "EngineError",
     "Forecast",
@@ -70,8 +75,11 @@ __all__ = [
 ]
 
 _HOME = {
+    "Action": "jetsight.control.action",
+    "ActionSource": "jetsight.control.action",
     "Bundle": "jetsight.bundle.bundle",
     "Camera": "jetsight.cameras",
+    "ControlOptions": "jetsight.control.options",
     "Forecast": "jetsight.stream.frames",
     "Frame": "jetsight.stream.frames",
     "Goal": "jetsight.planning.goal",

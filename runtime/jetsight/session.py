@@ -10,22 +10,25 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from jetsight.backends import loading
-from jetsight.backends.loading import Loaded
+from jetsight.backends.planners import planning_of
 from jetsight.bundle.bundle import Bundle
-from jetsight.bundle.manifest import graph_path
 from jetsight.bundle.planner_spec import PlannerSpec
-from jetsight.bundle.runtime_spec import PlanSpec, StreamSpec
+from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.cameras.source import FrameStream, StreamRequest
 from jetsight.clock import Clock, MonotonicClock
-from jetsight.engine import Engine
+from jetsight.control.action import Action
+from jetsight.control.loop import ControlLoop, ControlParts
+from jetsight.control.options import ControlOptions
+from jetsight.engine import Engine, NDArray
 from jetsight.planning.goal import Goal, GoalLike, PlanRequest
 from jetsight.planning.imagine import PlannerPool, Planning
 from jetsight.planning.limits import Limits
 from jetsight.planning.plan import Plan
-from jetsight.planning.time_budget import PlannerChoice, TimesFile, measured_on
+from jetsight.planning.time_budget import PlannerChoice
+from jetsight.stream.assumption import ActionAssumption, ActionsOption
 from jetsight.stream.frames import Forecast, Frame
 from jetsight.stream.health import HealthLimits, HealthMonitor
-from jetsight.stream.loop import StreamLoop
+from jetsight.stream.loop import StreamLoop, frames_of
 
 
 class Session:
@@ -72,6 +75,7 @@ class Session:
         self._encode, self._forecast = encode, forecast
         self._pool = PlannerPool(planning, encode, self.clock)
         self._loop = StreamLoop(spec, encode, forecast, self.clock, limits)
+        self._control: ControlLoop | None = None
 
     @property
     def health(self) -> HealthMonitor:
@@ -113,7 +117,7 @@ class Session:
         loaded = loading.load(opened, backend, family, threads)
         try:
             spec = StreamSpec.from_manifest(opened.manifest)
-            planning = _planning(opened, loaded)
+            planning = planning_of(opened, loaded)
             session = cls(spec, loaded.encode, loaded.forecast, clock=clock, planning=planning)
             # Before the session is handed out: an engine that does not compute what PyTorch did
             # never runs.
@@ -127,17 +131,24 @@ class Session:
         return session
 
     def stream(
-        self, camera: FrameStream, rate_hz: float | None = None, frames: int | None = None
+        self,
+        camera: FrameStream,
+        rate_hz: float | None = None,
+        frames: int | None = None,
+        actions: ActionsOption | None = None,
     ) -> Generator[Forecast, None, None]:
         """Forecast every frame until the camera ends; closes the camera.
 
-        Without a usable frame, an invalid forecast with its growing age is published once per
-        period, so that a consumer never waits for the camera.
+        Without a usable frame, an invalid forecast with its growing age comes once per period.
 
         Args:
             camera: not started yet.
             rate_hz: overrides the rate the camera was opened with; see `Camera`.
             frames: stop after this many frames; None for all.
+            actions: of a source that reports none: `"neutral"` declares that the robot executes
+                the neutral action, so that forecasts and plans hold for that; `"unknown"` leaves
+                them invalid. None assumes neutral ones for forecasts, which say so in `assumed`,
+                and never for plans.
 
         Yields:
             One forecast per frame, in order of capture.
@@ -150,7 +161,12 @@ class Session:
         self.camera_info = camera.start(StreamRequest.of(self.spec), rate_hz)
         # Plans of the last stream say nothing about this one.
         self._pool.forget()
-        yield from self._loop.run(camera, frames, idle=self._pool.prepare)
+        self._control = None
+        silent = not self.camera_info.reports_actions
+        assumption = ActionAssumption(
+            self.spec, active=silent and actions != "unknown", declared=actions == "neutral"
+        )
+        yield from self._loop.run(camera, frames, self._pool.prepare, assumption)
 
     def step(self, frame: Frame, *, frozen: bool = False) -> Forecast | None:
         """Forecast one frame; for robots that bring their own loop.
@@ -166,6 +182,90 @@ class Session:
             EngineError: an engine failed several times in a row.
         """
         return self._loop.step(frame, frozen=frozen)
+
+    def act(
+        self,
+        frame: Frame | NDArray | None,
+        goal: GoalLike | None = None,
+        *,
+        executed: NDArray | None = None,
+        arrive_ticks: int | None = None,
+        options: ControlOptions | None = None,
+    ) -> Action:
+        """Do one tick of control: see the frame, plan with the time left, return one action.
+
+        The action may always be sent: finite, inside the bounds, no faster than allowed. Without a
+        history it follows `options.warm_up`; without a plan in time it is the next one of the plan
+        before, then `options.rest`. Only wrong calls raise.
+
+        Args:
+            frame: image `uint8 [h, w, 3]` of now, or a `Frame` with its own tick and stamp; None
+                for a tick without one.
+            goal: as in `imagine`; None to rest.
+            executed: `[a]` action that the robot executed since the last call; None if it was the
+                one returned then.
+            arrive_ticks: when to be at the goal, and to stay from then on, counted down from the
+                first call with this goal and this number; None for one horizon, 0 for the end of
+                every plan, which never comes.
+            options: of the loop; None for those of the call before.
+
+        Raises:
+            UsageError: the call is wrong, or the bundle has no planner.
+            EngineError: the planner's graph cannot be loaded, or an engine failed several times in
+                a row.
+
+        Example:
+            >>> while robot.running:
+            ...     action = session.act(robot.camera(), {"x": 0.4, "y": 0.1}, arrive_ticks=25)
+            ...     robot.send(action.values)
+        """
+        if self._control is None:
+            self._control = self._begin_control(options or ControlOptions())
+        elif options is not None and options is not self._control.options:
+            self._control.use(options)
+        return self._control.act(frame, goal, executed, arrive_ticks)
+
+    def restart(self, *, realtime: bool = True) -> None:
+        """Begin another stream for `step` and `act`: no history, plan, goal or action goes on.
+
+        Args:
+            realtime: False for a world that waits, whose frames are never too old.
+        """
+        self._control = None
+        self._pool.forget()
+        self._loop.restart(self.spec.period_ns if realtime else None)
+
+    def frames(
+        self, camera: FrameStream, rate_hz: float | None = None
+    ) -> Generator[Frame | None, None, None]:
+        """Yield a camera's frames for `act`, and None for a period without one; closes the camera.
+
+        Args:
+            camera: not started yet.
+            rate_hz: overrides the rate the camera was opened with; see `Camera`.
+
+        Raises:
+            CameraError: the camera cannot start, or ended before its time.
+
+        Example:
+            >>> for frame in session.frames(Camera.open("/dev/video0")):
+            ...     robot.send(session.act(frame, goal).values)
+        """
+        self.camera_info = camera.start(StreamRequest.of(self.spec), rate_hz)
+        self.restart()
+        yield from frames_of(camera, self.spec.period_ns)
+
+    def _begin_control(self, options: ControlOptions) -> ControlLoop:
+        if not options.realtime and self._loop.state(0).tick < 0:
+            self._loop.restart()  # a world that waits is never stale
+        parts = ControlParts(
+            spec=self._pool.spec,
+            stream=self._loop,
+            plan=self.plan,
+            planner=lambda name, budget_ms: self._pool.planner(name, budget_ms).facts,
+            clock=self.clock,
+        )
+        return ControlLoop(parts, options)
 
     @property
     def planners(self) -> tuple[PlannerSpec, ...]:
@@ -262,11 +362,7 @@ class Session:
         return self._pool.tune(budget_ms)
 
     def prepare(self) -> bool:
-        """Draw a piece of the next plan's noise; for robots with their own loop, while they wait.
-
-        Returns:
-            False when it is complete.
-        """
+        """Draw a piece of the next plan's noise while a robot's own loop waits; False when done."""
         return self._pool.prepare()
 
     def summary(self) -> dict[str, Any]:
@@ -278,6 +374,7 @@ class Session:
         """
         return {
             **self._loop.summary(),
+            "actions": {} if self._control is None else self._control.summary(),
             "backend": self.backend,
             "family": self.family,
             "precision": dict(self.precision),
@@ -299,22 +396,3 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _planning(bundle: Bundle, loaded: Loaded) -> Planning:
-    """Describe planners of the same family and backend, each loaded when it is first used."""
-    family = loaded.family.name
-    spec = PlanSpec.from_manifest(bundle.manifest, family)
-
-    def times() -> TimesFile:
-        files = bundle.manifest.files
-        graphs = {p.graph: files[graph_path(family, p.graph)].sha256 for p in spec.planners}
-        return TimesFile(measured_on(graphs, loaded.backend, loaded.version, loaded.threads))
-
-    return Planning(
-        spec=spec,
-        backend=loaded.maker,
-        graph=lambda graph: loading.read_graph(bundle, family, graph),
-        prove=lambda graph, engine: loading.prove_planner(bundle, loaded, graph, engine),
-        times=times,
-    )

@@ -168,6 +168,8 @@ def test_every_runtime_module_imports_without_torch_onnx_and_every_extra() -> No
 
 def test_public_names_are_pinned() -> None:
     assert sorted(jetsight.__all__) == [
+        "Action",
+        "ActionSource",
         "ArtefactError",
         "Bundle",
         "BundleError",
@@ -175,6 +177,7 @@ def test_public_names_are_pinned() -> None:
         "CameraError",
         "CheckpointError",
         "CollapseError",
+        "ControlOptions",
         "DataError",
         "EngineError",
         "Forecast",

@@ -19,7 +19,7 @@ FLOORS = {
         "storage engine",
         "bundle machine datasets",
         "tensorrt stream simulators",
-        "backends planning cameras",
+        "backends planning cameras control",
         "session doctor",
         "plan_report testing",
         "cli",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,8 +106,35 @@ def test_surprise_is_in_units_of_spread_and_scale() -> None:
     assert surprises[40] == pytest.approx(60 / 2 / 3, rel=1e-3)
 
 
-def test_unknown_actions_are_never_valid() -> None:
-    published = run(world(40, told=False))
+def run_silent(actions: Any = None, script: list[Shot] | None = None) -> list[Forecast]:
+    """Everything published for a camera that reports no actions."""
+    session, _, clock = open_session()
+    camera = ScriptedCamera(SPEC, script or world(40, told=False), clock)
+    return [each.copy() for each in session.stream(camera, actions=actions)]
+
+
+def test_without_actions_the_neutral_one_is_assumed_and_every_forecast_says_so() -> None:
+    still = shots(40, action=None, plan=None)
+    for actions in (None, "neutral"):
+        published = run_silent(actions, still)
+        assert {f.reason for f in published[SPAN:]} == {Reason.OK}
+        assert {f.assumed for f in published} == {"neutral"}
+        assert all(f.surprise is not None and f.surprise < 2 for f in published[SPAN + B :])
+    moved = run_silent()  # the control: a robot that moves is no surprise only if it says so
+    assert max(f.surprise or 0.0 for f in moved) > 2
+    assert {f.assumed for f in run(world(40))} == {None}
+
+
+def test_an_assumption_ends_with_the_first_reported_action() -> None:
+    script = [*shots(20, action=None, plan=None), *shots(10), *shots(20, action=None, plan=None)]
+    published = run_silent(None, script)
+    assert {f.assumed for f in published[:20]} == {"neutral"}
+    assert {f.assumed for f in published[20:]} == {None}
+    assert published[-1].reason is Reason.ACTIONS_UNKNOWN, "a robot that acts is never assumed"
+
+
+def test_declared_unknown_actions_are_never_valid() -> None:
+    published = run_silent("unknown")
     assert {f.reason for f in published[SPAN:]} == {Reason.ACTIONS_UNKNOWN}
     assert not any(f.valid for f in published)
     assert all(f.surprise is None for f in published)

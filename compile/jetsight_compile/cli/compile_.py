@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from jetsight.cli import INCOMPLETE
 from jetsight.cli.dataset_options import map_option
 from jetsight.cli.options import quiet_option
 from jetsight.errors import UsageError
@@ -98,13 +99,20 @@ _PLANNERS = ("planners", "no_planner", "planner_settings")
 )
 @click.option("--tar", is_flag=True, help="Write one .tar instead of a folder.")
 @click.option("--force", is_flag=True, help="Replace an older bundle of that name.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Write nothing if any gate fails, instead of what passed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @quiet_option
 def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options: Any) -> None:
     """Compile CHECKPOINT, a folder that `jetsight train` wrote, into the bundle OUT.
 
     Graphs are exported, quantized if requested, and compared with the PyTorch model on held-out
-    episodes; OUT appears only when every comparison passed.
+    episodes. What fails a comparison goes back to float, block by block, until it passes; what
+    never passes is left out. OUT holds what passed, its manifest says what else was requested, and
+    the exit code is 12 if it is not all there. If nothing passes, nothing is written.
     """
     from jetsight_compile.pipeline.compile import (
         CompileRequest,
@@ -119,10 +127,12 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
     compiled = compile_checkpoint(request, StageLines(expected_stages(request)))
     if as_json:
         click.echo(json.dumps(_summary(compiled)))
-        return
-    for family, trials in compiled.trials.items():
-        _print_trials(family, trials)
-    _print_table(compiled.bundle)
+    else:
+        for family, trials in compiled.trials.items():
+            _print_trials(family, trials)
+        _print_table(compiled.bundle)
+    if not compiled.complete:
+        click.get_current_context().exit(INCOMPLETE)
 
 
 def _camera(size: str | None, crop: str | None) -> Any:
@@ -168,6 +178,8 @@ def _summary(compiled: Any) -> dict[str, Any]:
             }
             for family in facts.families
         ],
+        "complete": compiled.complete,
+        "fallbacks": [dataclasses.asdict(each) for each in facts.fallbacks],
         "search": {
             family: [dataclasses.asdict(trial) for trial in trials]
             for family, trials in compiled.trials.items()
@@ -223,6 +235,8 @@ def _print_table(bundle: Any) -> None:
             first = ("", "", "", "")
     for line in table(head, rows):
         click.echo(line)
+    for each in facts.fallbacks:
+        click.echo(each.text())
     then = f"next: jetsight run {bundle.path} --source SRC"
     if all(family.name.startswith("trt-") for family in facts.families):
         then = f"next, on the robot: jetsight build {bundle.path}"

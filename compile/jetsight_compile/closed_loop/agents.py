@@ -6,18 +6,20 @@ Shapes: a size of one robot action, H horizon, D latent, B action block.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from jetsight.cameras.source import SourceInfo, StreamRequest
 from jetsight.clock import Clock, MonotonicClock
+from jetsight.control.action import ActionSource
+from jetsight.control.options import ControlOptions
 from jetsight.engine import NDArray
 from jetsight.planning.goal import Goal
+from jetsight.planning.plan import Plan
 from jetsight.session import Session
-from jetsight.stream.frames import Forecast, Frame
+from jetsight.stream.frames import Frame
 from jetsight_compile.closed_loop.config import PlanOptions
 from jetsight_compile.closed_loop.episodes import EvalEpisode, random_stream
 from jetsight_train.record.policies import SmoothRandom
@@ -178,40 +180,8 @@ class TickClock:
         self._now_ns += max(duration_ns, 0)
 
 
-class SimulatorCamera:
-    """A camera that returns each frame of `show` once."""
-
-    stamps = "replay"
-    period_ns = 0  # no pacing: the simulator waits for the loop
-    ended = False
-    frozen = False  # equal frames are no fault: a simulated scene may rest
-    rejecting = False
-
-    def __init__(self) -> None:
-        self._frame: Frame | None = None
-
-    def show(self, frame: Frame) -> None:
-        """Make `frame` the newest one."""
-        self._frame = frame
-
-    def start(self, request: StreamRequest, rate_hz: float | None = None) -> SourceInfo:
-        """Describe the source; the size was checked when the simulator was opened."""
-        return SourceInfo("simulator", request.height_px, request.width_px, request.camera_hz)
-
-    def next(self, timeout_ns: int) -> Frame | None:
-        """Return the newest frame, once."""
-        frame, self._frame = self._frame, None
-        return frame
-
-    def raise_for_error(self) -> None:
-        """Do nothing: a simulator has no camera faults."""
-
-    def close(self) -> None:
-        """Do nothing: the camera owns no resources."""
-
-
 class Deployed:
-    """An agent that drives a session.
+    """An agent that drives a session by `Session.act`.
 
     Args:
         session: open, with planners; on a `TickClock` unless plans have a deadline.
@@ -223,100 +193,78 @@ class Deployed:
         self.log = EpisodeLog()
         self._session, self._use = session, use
         self._clock = clock or MonotonicClock()
-        self._stream: Generator[Forecast, None, None] | None = None
-        self._left: NDArray | None = None  # actions of the running plan, not yet executed
-        self._steps = 0  # actions to execute before the next plan is due
-        self._acted = 0  # ticks since the warm-up
+        self._options = ControlOptions(
+            realtime=False,  # the simulator waits
+            rest="hold",
+            continue_ticks=0,
+            replan_every=use.replan_every,
+            deadline_ms=use.budget_ms,
+            planner=use.planner,
+            iterations=use.iterations,
+            constrain=use.constrain,
+            seed=self._seed,
+        )
+        self._plan_start_ns = 0
 
     def begin(self, episode: EvalEpisode) -> None:
         """Start a new stream, with empty histories."""
-        self.end()
         self.log = EpisodeLog()
-        self._left, self._steps = None, 0
-        self._acted = 0
         reads = bool(self._session.spec.state_names)
         state = self._state(episode.goal_state) if reads else None
         self._goal = Goal.image(episode.goal_frame, state)
         self._seeds = random_stream(self._use.seed, episode.number, _PLAN_STREAM)
-        self._camera = SimulatorCamera()
-        self._stream = self._session.stream(self._camera)
+        self._session.restart(realtime=False)
 
     def watch(self, view: AgentView) -> None:
         """Pass a frame of the warm-up to the stream."""
-        self._see(view, view.upcoming)
+        self._session.step(self._frame(view))
 
     def act(self, view: AgentView) -> NDArray:
         """Process a frame, replan if due, and return the plan's action or hold the last one."""
         assert view.executed is not None
-        held = view.executed[None]
-        self._see(view, held if self._left is None else self._left)
-        if self._steps == 0:
-            self._plan(view.tick)
-        self._acted += 1
-        if self._left is None:
-            self.log.held += 1
-            return np.asarray(view.executed)
-        action, self._left = self._left[0], self._left[1:]
-        self._steps -= 1
-        if len(self._left) == 0:
-            self._left, self._steps = None, 0
-        return np.asarray(action)
+        frame, log = self._frame(view), self.log
+        action = self._session.act(
+            frame, self._goal, arrive_ticks=self._use.arrive, options=self._options
+        )
+        log.surprises += action.forecast is not None and action.forecast.surprising
+        log.held += action.source not in (ActionSource.PLANNED, ActionSource.CONTINUED)
+        if action.plan is not None:
+            log.plan_ms.append((self._clock.now_ns() - self._plan_start_ns) / 1e6)
+            self._note(view.tick, action.plan)
+        return action.values
 
     def end(self) -> None:
-        """End the stream; the session belongs to the caller."""
-        if self._stream is not None:
-            self._stream.close()
-        self._stream = None
+        """Do nothing: the session belongs to the caller."""
 
-    def _see(self, view: AgentView, plan: NDArray | None) -> None:
-        assert self._stream is not None, "begin() has to be called first"
+    def _frame(self, view: AgentView) -> Frame:
         clock = self._session.clock
         # Before the frame is stamped: one period per frame, however long planning took.
         if isinstance(clock, TickClock):
             clock.sleep_ns(self._session.spec.period_ns)
         executed = None if view.executed is None else view.executed[None]
-        frame, now_ns = view.frame_hwc_u8, clock.now_ns()
+        tick, now_ns = view.tick, clock.now_ns()
         state = self._state(view.state)
-        self._camera.show(Frame(frame, view.tick, view.tick, now_ns, executed, plan, state=state))
-        forecast = next(self._stream)
-        # Only ticks on which the agent acted count, as for plans.
-        self.log.surprises += forecast.surprising and view.upcoming is None
+        image = view.frame_hwc_u8
+        return Frame(image, tick, tick, now_ns, executed, view.upcoming, state=state)
 
     def _state(self, known: Mapping[str, float]) -> NDArray | None:
         """Select what the model reads, in its order; None for a model that reads no state."""
         names = self._session.spec.state_names
         return np.array([known[name] for name in names], np.float32) if names else None
 
-    def _arrive_ticks(self) -> int | None:
-        """Return the ticks until the goal is due; None for the end of the horizon."""
-        if self._use.arrive == 0:
-            return None
-        return max(self._use.arrive - self._acted, 1)
+    def _seed(self) -> int:
+        """Draw one seed per plan from the episode's stream, so that arms draw equal noise."""
+        # Simulated time stands still during a plan, and this is drawn when one begins.
+        self._plan_start_ns = self._clock.now_ns()
+        return int(self._seeds.integers(1 << 31))
 
-    def _plan(self, tick: int) -> None:
-        use, log = self._use, self.log
-        # One seed per plan from the episode's stream, so that arms draw equal noise.
-        seed = int(self._seeds.integers(1 << 31))
-        start_ns = self._clock.now_ns()
-        plan = self._session.imagine(
-            self._goal,
-            use.budget_ms,
-            planner=use.planner,
-            iterations=use.iterations,
-            constrain=use.constrain,
-            seed=seed,
-            arrive_ticks=self._arrive_ticks(),
-        )
-        log.plan_ms.append((self._clock.now_ns() - start_ns) / 1e6)
+    def _note(self, tick: int, plan: Plan) -> None:
+        log = self.log
         log.plans += 1
-        if not plan.valid or plan.actions is None:
+        if not plan.valid:
             log.reasons[str(plan.reason)] += 1
-            self._left, self._steps = None, 0
             return
         log.valid += 1
         log.costs.append((tick, plan.cost))
         if plan.z_future is not None:
             log.futures.append((tick, plan.z_future.copy()))
-        # A plan's arrays are views of the planner's buffers, valid until the next plan.
-        self._left = plan.actions.copy()
-        self._steps = min(use.replan_every, len(self._left))

@@ -1,24 +1,26 @@
 """`jetsight compile` as a function: a list of passes from a checkpoint to a bundle.
 
 `compile_checkpoint` runs the passes in the order in which they stand below. What the user got wrong
-is refused before any long work, and nothing is written before every gate has passed.
+is refused before any long work. What fails a gate goes back to float or is left out (`settle`), so
+that only what passed is written.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle import manifest
 from jetsight.bundle.bundle import Bundle
+from jetsight.bundle.fallbacks import Fallback
 from jetsight.bundle.manifest import GRAPHS
 from jetsight.bundle.model_spec import FrameSpec
 from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.datasets.dataset import FeatureMap
-from jetsight.errors import MissingDependency
+from jetsight.errors import GateError, MissingDependency
 from jetsight_compile.calibration.data import Episodes, load_episodes
 from jetsight_compile.config.precision import AUTO, METHODS, QUANTIZED, WEIGHT_ONLY
 from jetsight_compile.config.targets import FamilyPlan, check_planner, plan
@@ -26,11 +28,14 @@ from jetsight_compile.export.layers import Compute
 from jetsight_compile.pipeline import pack
 from jetsight_compile.pipeline.camera import CameraRequest, camera_gate
 from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Options, check_form
-from jetsight_compile.pipeline.family_passes import (
-    export_family,
-    gate_family,
-    quantize_family,
+from jetsight_compile.pipeline.family_passes import export_family, gate_family, quantize_family
+from jetsight_compile.pipeline.outcome import renamed
+from jetsight_compile.pipeline.settle import (
+    SettledFamily,
+    fallbacks_of,
+    settle_graphs,
     settle_planner,
+    without_planner,
 )
 from jetsight_compile.planner_graph import settings as planners
 from jetsight_compile.planner_graph.settings import PlannerPreset, PlannerSettings
@@ -68,6 +73,7 @@ class CompileRequest:
         settings: of the planners.
         camera: camera of another size that the graphs take; None for that of training.
         features: which features of `calib` are actions, states and frames.
+        strict: True refuses a bundle from which anything would be left out.
     """
 
     checkpoint: Path
@@ -84,6 +90,7 @@ class CompileRequest:
     settings: PlannerSettings = field(default_factory=PlannerSettings)
     camera: CameraRequest | None = None
     features: FeatureMap = field(default_factory=FeatureMap)
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,11 @@ class Compiled:
 
     bundle: Bundle
     trials: dict[str, tuple[PrecisionTrial, ...]]
+
+    @property
+    def complete(self) -> bool:
+        """Everything is in the bundle in the number format that was requested."""
+        return all(each.partial for each in self.bundle.manifest.fallbacks)
 
 
 @dataclass
@@ -113,11 +125,13 @@ class Compilation:
         planners: the planners that the bundle gets (`load_checkpoint`).
         episodes: data that calibrates and data that judges (`load_calibration`).
         builder: exports and quantizations that families share (`load_calibration`).
-        families: exported, then quantized, then with blocks back in float (`export_graphs`,
-            `quantize_graphs`, `gate_planners`).
+        families: exported, then quantized, then with graphs back in float, then those that passed
+            (`export_graphs`, `quantize_graphs`, `gate_graphs`, `gate_planners`, `require_gates`).
+        requested: precision of each graph before the gates, by family (`quantize_graphs`).
         expected: answers of the float model on held-out episodes (`run_float_model`).
         plans_expected: plans of the float planners, by graph (`run_float_model`).
         gates: passed or not, by family (`gate_graphs`, `gate_planners`).
+        fallbacks: what failed its gates cost (every pass from `quantize_graphs` on).
         bundle: opened (`write_bundle`).
     """
 
@@ -131,10 +145,17 @@ class Compilation:
     episodes: Episodes = field(init=False)
     builder: FamilyBuilder = field(init=False)
     families: list[FamilyGraphs] = field(init=False)
+    requested: dict[str, Mapping[str, str]] = field(init=False)
     expected: FloatReference = field(init=False)
     plans_expected: dict[str, Truth] = field(init=False)
     gates: dict[str, list[manifest.Gate]] = field(init=False)
+    fallbacks: list[Fallback] = field(default_factory=list)
     bundle: Bundle = field(init=False)
+
+    def leave_out(self, family: FamilyPlan, graph: str, reason: str) -> None:
+        """Note that a planner's graph, or a family where `graph` is empty, is not written."""
+        self.fallbacks.append(Fallback(family.name, graph, "left_out", "", reason))
+        self.say(f"{family.name} {graph}".rstrip() + ": left out")
 
 
 def compile_checkpoint(request: CompileRequest, say: Say = lambda stage: None) -> Compiled:
@@ -149,7 +170,8 @@ def compile_checkpoint(request: CompileRequest, say: Say = lambda stage: None) -
         CheckpointError, DataError: an input is unusable.
         MissingDependency: a package of the extra `compile` or `quantize` is not installed.
         EngineError: a graph cannot be run, or a quantizer did nothing.
-        GateError: a compiled graph does not do what the float model does.
+        GateError: no family does what the float model does, or a negative control passed; with
+            `strict`, any gate failed.
         StorageError: the bundle cannot be written.
     """
     state = Compilation(request, say)
@@ -163,6 +185,7 @@ def compile_checkpoint(request: CompileRequest, say: Say = lambda stage: None) -
         gate_graphs,
         gate_planners,
         require_gates,
+        name_families,
         write_bundle,
     ):
         run(state)
@@ -231,7 +254,16 @@ def export_graphs(state: Compilation) -> None:
 
 def quantize_graphs(state: Compilation) -> None:
     """Give every graph its precision, and write the graphs that ship."""
-    state.families = [quantize_family(state.builder, each) for each in state.families]
+    exported, state.families = state.families, []
+    for each in exported:
+        try:
+            state.families.append(quantize_family(state.builder, each))
+        except GateError as error:
+            # A search that found nothing; the last family has nothing to be left out of.
+            if state.request.strict or (each is exported[-1] and not state.families):
+                raise
+            state.leave_out(each.plan, "", str(error))
+    state.requested = {each.plan.name: each.precision for each in state.families}
 
 
 def run_float_model(state: Compilation) -> None:
@@ -247,37 +279,77 @@ def run_float_model(state: Compilation) -> None:
 def gate_graphs(state: Compilation) -> None:
     """Measure every gate of `encode` and `forecast`, each beside its negative control."""
     state.gates = {}
-    for family in state.families:
+    for index, family in enumerate(state.families):
         state.say(f"gate {family.plan.name}")
-        state.gates[family.plan.name] = gate_family(family, state.expected)
+        if state.request.strict:
+            settled = SettledFamily(family, gate_family(family, state.expected))
+        else:
+            settled = settle_graphs(state.builder, family, state.expected)
+        state.families[index] = settled.family
+        state.gates[family.plan.name] = settled.gates
+        state.fallbacks += fallbacks_of(settled.family, settled.reasons)
     if state.trained is not None:
         # Of the float model, which every family is compared with, so the same for all of them.
         gate_of_camera = camera_gate(state.model, state.trained, state.episodes.held_out)
         for name, gates in state.gates.items():
             gates.append(replace(gate_of_camera, family=name))
+    gate.require_controls([each for gates in state.gates.values() for each in gates])
 
 
 def gate_planners(state: Compilation) -> None:
-    """Measure every gate of the planners; blocks of one that fails go back to float."""
+    """Measure every gate of the planners; one that fails goes back to float, or is left out."""
+    strict = state.request.strict
     for index, family in enumerate(state.families):
-        results = []
+        name, results = family.plan.name, []
+        if not strict and not all(each.passed for each in state.gates[name]):
+            continue  # a family that is left out needs no planner
         for truth in state.plans_expected.values():
-            family, result = settle_planner(state.builder, family, truth)
-            results.append(result)
+            settled = settle_planner(state.builder, family, truth, whole=not strict)
+            gate.require_controls(settled.result.gates(name))
+            if strict or settled.result.passed:
+                family = settled.family
+                results.append(settled.result)
+                state.fallbacks += fallbacks_of(family, settled.reasons)
+            else:
+                state.leave_out(family.plan, truth.facts.graph, settled.verdict)
+                family = without_planner(family, truth.facts.graph)
         state.families[index] = family
-        state.gates[family.plan.name] += planner_gates.gates(family.plan.name, results)
+        state.gates[name] += planner_gates.gates(name, results)
 
 
 def require_gates(state: Compilation) -> None:
-    """Stop unless every gate passed and every negative control failed."""
-    # All families at once: one cause often fails several, and the message names them together.
-    gate.require([each for gates in state.gates.values() for each in gates])
+    """Leave out the families with a failed gate; stop where that leaves none.
+
+    With `strict`, stop unless every gate passed.
+    """
+    kept, every = [], [each for gates in state.gates.values() for each in gates]
+    for family in state.families:
+        if failed := [each for each in state.gates[family.plan.name] if not each.passed]:
+            state.leave_out(family.plan, "", gate.verdicts(failed))
+        else:
+            kept.append(family)
+    if state.request.strict or not kept:
+        # All families at once: one cause often fails several, and the message names them together.
+        gate.require(every)
+    state.families = kept
+
+
+def name_families(state: Compilation) -> None:
+    """Name the families by what they ended with, and merge those that became equal."""
+    kept, found = renamed(state.families, state.requested)
+    state.fallbacks += found
+    state.families = list(kept.values())
+    state.gates = {
+        family.plan.name: [replace(each, family=family.plan.name) for each in state.gates[old]]
+        for old, family in kept.items()
+    }
 
 
 def write_bundle(state: Compilation) -> None:
     """Pack the graphs with what a robot must know about them, in one atomic write."""
     request, families = state.request, state.families
     state.say(f"write {request.out}")
+    carried = {graph for family in families for graph in family.graphs}
     contents = pack.Contents(
         model=state.model,
         about=state.about,
@@ -290,12 +362,14 @@ def write_bundle(state: Compilation) -> None:
         },
         gates=[each for gates in state.gates.values() for each in gates],
         notes={key: text for family in families for key, text in family.provenance()},
-        planners=state.planners,
+        planners=tuple(spec for spec in state.planners if spec.graph in carried),
         reference={
             key: array
-            for expected in state.plans_expected.values()
+            for graph, expected in state.plans_expected.items()
+            if graph in carried
             for key, array in golden_of(expected).items()
         },
+        fallbacks=tuple(state.fallbacks),
     )
     state.bundle = pack.write(request.out, contents, tar=request.tar, force=request.force)
 

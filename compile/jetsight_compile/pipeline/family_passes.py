@@ -1,15 +1,8 @@
-"""The passes over one family: export, quantize, gate, and give blocks back to float.
-
-Planners that a quantization misleads get blocks back to float until they plan as before. The block
-goes first whose return to float takes most of the error of the candidates' costs on the calibration
-episodes; the gates on held-out episodes decide when it is enough. Nothing else is ever changed to
-pass them.
-"""
+"""The passes over one family: export, quantize, gate; `settle` has what follows a failed gate."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from jetsight.backends.onnxruntime import OnnxRuntimeBackend
@@ -27,16 +20,11 @@ from jetsight_compile.pipeline.family import (
     searched,
 )
 from jetsight_compile.quantize import mixed_precision
-from jetsight_compile.quantize.float_fallback import fallbacks
 from jetsight_compile.quantize.mixed_precision import PrecisionTrial
 from jetsight_compile.quantize.quantized import Quantized, rebase
 from jetsight_compile.validate import gates as gate
-from jetsight_compile.validate import planner_gates
 from jetsight_compile.validate.metrics import FloatReference
 from jetsight_compile.validate.plan_agreement import question
-from jetsight_compile.validate.planner_gates import PlannerUnderTest
-from jetsight_compile.validate.planner_reference import Truth
-from jetsight_compile.validate.runner import GateResult
 
 
 def export_family(builder: FamilyBuilder, family: FamilyPlan) -> FamilyGraphs:
@@ -115,55 +103,17 @@ def gate_family(family: FamilyGraphs, expected: FloatReference) -> list[manifest
     under_test = gate.FamilyUnderTest(
         family.plan.name, family.precision, **pair, exact=family.exact
     )
-    return gate.judge(under_test, expected, _backends(family.plan))
+    return gate.judge(under_test, expected, judges(family.plan))
 
 
-def settle_planner(
-    builder: FamilyBuilder, family: FamilyGraphs, truth: Truth
-) -> tuple[FamilyGraphs, GateResult]:
-    """Keep as many blocks of a planner in float as its gates need; return their results too.
-
-    Raises:
-        EngineError: a backend cannot load a graph.
-    """
-    graph, backends = truth.facts.graph, _backends(family.plan)
-    builder.say(f"gate {family.plan.name} {graph}")
-    for tried in itertools.chain([family], _fewer_quantized(builder, family, graph)):
-        compiled, exact = tried.graphs[graph], tried.exact[graph]
-        planner = PlannerUnderTest(graph, tried.precision[graph], compiled, exact, truth)
-        result = planner_gates.judge(planner, backends)
-        if result.passed:
-            break
-    # The last one tried if none passed: its failing gates then stop the compile.
-    return tried, result
-
-
-def _fewer_quantized(
-    builder: FamilyBuilder, family: FamilyGraphs, graph: str
-) -> Iterator[FamilyGraphs]:
-    """Yield the family with one block of a planner in float, with two, and so on."""
-    if graph not in family.quantized:
-        return
-    whole, exact = family.quantized[graph], family.exact[graph]
-    base = builder.exported(graph, family.plan.style)
-    for made in fallbacks(whole, exact, builder.samples[graph], base):
-        builder.say(f"{family.plan.name} {graph}: {', '.join(made.kept)} in float")
-        shipped = finished(made.model, graph, builder.ports(graph))
-        yield replace(
-            family,
-            graphs={**family.graphs, graph: shipped},
-            quantized={**family.quantized, graph: made},
-        )
-
-
-def _backends(family: FamilyPlan) -> list[Backend]:
+def judges(family: FamilyPlan) -> list[Backend]:
     """List the gates' backends: those that would run it; for TensorRT the graph as written."""
     if family.backend != "cpu":
         # Its optimiser alters float16 and FP8 Q/DQ pairs; TensorRT gets the graph as written.
         return [OnnxRuntimeBackend(optimise=False)]
-    judges: list[Backend] = [OnnxRuntimeBackend()]
+    backends: list[Backend] = [OnnxRuntimeBackend()]
     if any(b.name == "openvino" and b.reason is None and b.runs(family.name) for b in available()):
         from jetsight.backends.openvino import OpenVinoBackend
 
-        judges.append(OpenVinoBackend())
-    return judges
+        backends.append(OpenVinoBackend())
+    return backends

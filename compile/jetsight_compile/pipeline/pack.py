@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from jetsight.bundle import golden
 from jetsight.bundle.bundle import Bundle, write_bundle
+from jetsight.bundle.fallbacks import Fallback
 from jetsight.bundle.manifest import (
     GOLDEN,
     Family,
@@ -59,6 +60,7 @@ class Contents:
         notes: tool versions and choices to add to the provenance.
         planners: of which the families have graphs.
         reference: one iteration of each float planner, for `golden.npz`.
+        fallbacks: what failed gates cost.
     """
 
     model: WorldModel
@@ -70,6 +72,7 @@ class Contents:
     notes: Mapping[str, str]
     planners: tuple[PlannerSpec, ...] = ()
     reference: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    fallbacks: tuple[Fallback, ...] = ()
 
 
 def write(target: Path, contents: Contents, *, tar: bool = False, force: bool = False) -> Bundle:
@@ -168,6 +171,7 @@ def _manifest(contents: Contents) -> Manifest:
         heads=head_spec(model),
         planners=contents.planners,
         state=about.state,
+        fallbacks=contents.fallbacks,
     )
 
 

@@ -76,5 +76,6 @@ def compile_model(
         force=True,
         planners=settings.DEFAULT[:1],
         features=features or FeatureMap(),
+        strict=True,  # the demo shows this one family with its planner
     )
     return compile_checkpoint(request, say).bundle

@@ -26,7 +26,7 @@ from jetsight.machine.jetson_modules import MODULES, Module
 from jetsight_compile.config.precision import QUANTIZED
 from jetsight_compile.export.onnx_graph import quantizable, work
 from jetsight_compile.quantize import qdq, schemes
-from jetsight_compile.quantize.float_fallback import fallbacks
+from jetsight_compile.quantize.float_fallback import BlockFallback
 from jetsight_compile.quantize.quantized import (
     Quantized,
     Sample,
@@ -237,7 +237,8 @@ def _quantized(
         # No layer has a form in it, or the quantizer found none worth it: another one is chosen.
         task.say(f"{task.graph} cannot be {precision}: {error}")
         return
-    for made in itertools.chain([whole], fallbacks(whole, judge.exact, task.samples)):
+    fewer = BlockFallback(whole, judge.exact, task.samples)
+    for made in itertools.chain([whole], iter(fewer.next, None)):
         trial = judge.trial(precision, made.model, made)
         yield trial, made
         # Every later one quantizes less and so costs more.

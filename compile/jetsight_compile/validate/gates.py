@@ -100,23 +100,47 @@ def require(gates: Sequence[Gate]) -> None:
     wrong = [gate for gate in gates if not (gate.passed and gate.control_failed)]
     if not wrong:
         return
-    text = "; ".join(_verdict(gate) for gate in wrong[:_SHOWN])
-    if len(wrong) > _SHOWN:
-        text += f"; and {len(wrong) - _SHOWN} more"
+    text = verdicts(wrong)
     first = wrong[0]
     knob = next_knob(first.family, first.name, layer_gates.worst_block(first, gates))
     raise GateError(f"no bundle was written: {text}; next: {knob}")
 
 
+def require_controls(gates: Sequence[Gate]) -> None:
+    """Stop if any negative control passed: what that gate says of any graph is worth nothing.
+
+    Raises:
+        GateError: one line with the first controls and their limits.
+    """
+    blind = [gate for gate in gates if not gate.control_failed]
+    if blind:
+        text = "; ".join(map(_blind, blind[:_SHOWN]))
+        raise GateError(
+            f"no bundle was written: {text}; next: report it with the checkpoint, because "
+            "the check does not see what it is for"
+        )
+
+
+def verdicts(wrong: Sequence[Gate]) -> str:
+    """Describe the first of the gates that went wrong, and count the others."""
+    text = "; ".join(map(_verdict, wrong[:_SHOWN]))
+    return f"{text}; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else text
+
+
 def _verdict(gate: Gate) -> str:
     side = "at least" if gate.direction == "min" else "at most"
     if gate.passed:
-        return (
-            f"{gate.family} {gate.name}: the negative control reached {gate.control_value:.4g} and "
-            f"should have failed the limit {side} {gate.limit:g}"
-        )
+        return _blind(gate)
     detail = f" ({gate.detail})" if gate.detail else ""
     return f"{gate.family} {gate.name} is {gate.value:.4g}, limit {side} {gate.limit:g}{detail}"
+
+
+def _blind(gate: Gate) -> str:
+    side = "at least" if gate.direction == "min" else "at most"
+    return (
+        f"{gate.family} {gate.name}: the negative control reached {gate.control_value:.4g} and "
+        f"should have failed the limit {side} {gate.limit:g}"
+    )
 
 
 def _values(

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from jetsight.bundle.fallbacks import Fallback
 from jetsight.bundle.model_spec import (
     ActionSpec,
     FrameSpec,
@@ -189,7 +190,8 @@ class Manifest:
 
     `files` lists every other file, keyed by path with forward slashes; empty until
     `jetsight.bundle.bundle.write_bundle` fills it in. `heads` and `planners` came with version 1.2,
-    `frame.cameras`, `frame.via`, `action.resample`, `action.fixed` and `state` with version 1.3.
+    `frame.cameras`, `frame.via`, `action.resample`, `action.fixed`, `state` and
+    `fallbacks`, what the gates of the compile cost, with version 1.3.
     """
 
     format: Literal["jetsight-bundle"] = "jetsight-bundle"
@@ -207,6 +209,7 @@ class Manifest:
     heads: HeadSpec | None = None
     planners: tuple[PlannerSpec, ...] = ()
     state: StateSpec | None = None
+    fallbacks: tuple[Fallback, ...] = ()
 
     def __post_init__(self) -> None:
         identifier("name", self.name)

@@ -85,6 +85,7 @@ class GymSource:
             simulated=True,
             cameras=len(self._env.cameras),
             has_state=True,  # checked by name above
+            reports_actions=True,
         )
 
     def read(self) -> Reading | None:

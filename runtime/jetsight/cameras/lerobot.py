@@ -51,7 +51,7 @@ class EpisodeSource(ReadingsSource):
         wanted = request.recording_spec
         recorded = open_for(self._folder, wanted, self._features)
         data = at_rate(recorded, request.camera_hz, request.resample)
-        if not data.action_names:  # streamed as a plain video: its forecasts are never valid
+        if not data.action_names:  # streamed as a plain video, whose actions are assumed
             wanted = replace(wanted, action_names=())
             reason = data.missing.get("action", "it has no actions")
             _LOGGER.warning("%s: streamed without actions: %s", self._folder, reason)
@@ -73,6 +73,7 @@ class EpisodeSource(ReadingsSource):
             notes=notes,
             cameras=len(data.camera_keys),
             has_state=True,  # checked by name above
+            reports_actions=bool(data.action_names),
         )
 
     def _play(self, data: RecordedDataset, request: StreamRequest) -> Iterator[Reading]:

@@ -122,6 +122,7 @@ class SourceInfo:
         simulated: its frames are drawn, so a black one is a picture and no covered lens.
         cameras: number of cameras in a frame.
         has_state: its readings have the state that the request names.
+        reports_actions: its readings carry the robot's actions; a video or a webcam has none.
     """
 
     label: str
@@ -133,6 +134,7 @@ class SourceInfo:
     cameras: int = 1
     has_state: bool = False
     simulated: bool = False
+    reports_actions: bool = False
 
 
 @dataclass(slots=True)

@@ -25,7 +25,8 @@ Exit codes:
   9  training stopped: the representation collapsed, or a number was no longer finite
   10 a backend cannot load or run a graph
   11 imagine: there is no plan, for the reason printed
-  12 data check: errors that block training, listed on the page
+  12 compile: written, but something failed a gate and was left out or is in float
+  13 data check: errors that block training, listed on the page
   130 interrupted (Ctrl-C), 143 terminated (SIGTERM)
 """
 

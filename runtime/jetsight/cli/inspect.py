@@ -56,6 +56,8 @@ def describe(facts: Manifest) -> Iterator[str]:
     if facts.planners:
         yield from _section("Planners", _planners(facts))
     yield from _section("Families", _families(facts))
+    if facts.fallbacks:
+        yield from _section("Not as requested", (each.text() for each in facts.fallbacks))
     yield from _section("Gates", _gates(facts))
     if known := list(_meanings(facts)):
         yield from _section("What the gates compare", fields(known))

@@ -60,6 +60,12 @@ _MEASURED = ("encode_ms", "forecast_ms", "overhead_ms", "frame_age_ms", "surpris
     default="rgb",
     help="Order of the colour channels in the images or the video. [default: rgb]",
 )
+@click.option(
+    "--actions",
+    type=click.Choice(("neutral", "unknown")),
+    help="Of a source that reports none, like a webcam: neutral says that the robot executes the "
+    "neutral action, unknown makes every forecast invalid.  [default: assume neutral, and say so]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write every forecast to this .jsonl.")
 @click.option("--backend", help="onnxruntime, openvino or tensorrt. [default: the fastest here]")
 @click.option("--family", help="Graph family. [default: the first that can run here]")
@@ -83,6 +89,7 @@ def run(
     fps: float | None,
     bits: int | None,
     channels: str,
+    actions: Any,
     out: Path | None,
     backend: str | None,
     family: str | None,
@@ -111,7 +118,7 @@ def run(
         features=features,
     )
     with Session.open(bundle, backend, family, threads=threads) as session:
-        stream = session.stream(camera, frames=frames)
+        stream = session.stream(camera, frames=frames, actions=actions)
         try:
             # Closing the stream closes the camera, also if `show` raises.
             with _outputs(out, wait=rate_hz == 0) as show, contextlib.closing(stream):
@@ -140,6 +147,11 @@ def describe(summary: dict[str, Any]) -> Iterator[str]:
     others = {k: n for k, n in summary["reasons"].items() if k != "ok"}
     why = f" (else {', '.join(f'{k} {n}' for k, n in others.items())})" if others else ""
     yield f"{summary['valid']} valid{why}"
+    if summary.get("assumed"):
+        yield (
+            "the source reports no actions: forecasts hold for a robot that executes the neutral "
+            "action (--actions unknown makes them invalid)"
+        )
     yield (
         f"{summary['drops']} dropped, {summary['stalls']} stalls, {summary['surprising']} "
         f"surprising, time stamps: {summary['stamps']}"

@@ -136,11 +136,11 @@ def _mend(wanted: RecordingSpec, keys: str, table: str) -> str:
 def camera_mend(found_hw: tuple[int, int], wanted_hw: tuple[int, int]) -> str:
     """Say how a trained model takes frames of another size, as the end of a message."""
     if found_hw[0] < wanted_hw[0] or found_hw[1] < wanted_hw[1]:
-        return "train for this camera"
+        return "train for this one"
     # The checkpoint stays as it is: the graph gets the crop and the resize.
     return (
         "compile the model for this camera: jetsight compile CHECKPOINT --camera "
-        f"{found_hw[1]}x{found_hw[0]}"
+        f"{found_hw[1]}x{found_hw[0]}, or train for this one"
     )
 
 

@@ -103,7 +103,8 @@ class FrameResize:
                 f"crop {list(self.crop)} (top, left, height, width) to {list(self.size_hw)} "
                 "(height, width) has no pixels; give sizes of at least 1"
             )
-        self._used = (slice(top, top + height), slice(left, left + width))
+        self._rows_used = slice(top, top + height)
+        self._columns_used = slice(left, left + width)
         self._identical = self.size_hw == (height, width)
         self._rows = resize_matrix(height, self.size_hw[0])
         self._columns = resize_matrix(width, self.size_hw[1])
@@ -121,7 +122,7 @@ class FrameResize:
                 f"crop {list(self.crop)} (top, left, height, width) is outside the {height}x"
                 f"{width} frames; give a crop inside of them"
             )
-        cropped = frames_u8[(..., *self._used, slice(None))]
+        cropped = frames_u8[..., self._rows_used, self._columns_used, :]
         if self._identical:
             return np.ascontiguousarray(cropped)
         out = np.empty((*frames_u8.shape[:-3], *self.size_hw, 3), np.uint8)
@@ -130,7 +131,7 @@ class FrameResize:
             out[index] = self._resized(cropped[index])
         return out
 
-    def _resized(self, frame_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _resized(self, frame_u8: NDArray[np.uint8]) -> NDArray[Any]:
         crop_h, crop_w = self.crop[2:]
         new_h, new_w = self.size_hw
         # Rows first: interleaved pixels `[h, w * 3]` are a matrix already.

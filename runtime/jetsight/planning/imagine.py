@@ -75,6 +75,15 @@ class PlannerPool:
         """Specifications of the planners."""
         return () if self._planning is None else self._planning.spec.planners
 
+    @property
+    def spec(self) -> PlanSpec:
+        """Model, robot and planners.
+
+        Raises:
+            UsageError: there is no planner.
+        """
+        return self._require().spec
+
     def imagine(self, request: PlanRequest, state: StreamState, start_ns: int) -> Plan:
         """Plan from the newest state of a stream.
 

@@ -133,6 +133,8 @@ class PlannerInputs(dict[str, NDArray]):
         """Write latents and actions up to the newest frame; the reason if they are not known."""
         if state.tick < 0:
             return PlanReason.WARMING_UP
+        if state.assumed:
+            return PlanReason.ACTIONS_UNKNOWN
         planner, last = self._planner, self["a_last"].reshape(1, -1)
         reason, known = state.forecaster.context(
             state.tick, self["z_hist"], self.past_actions, last

@@ -124,7 +124,7 @@ def draw(pose: Pose, size_px: int = SIZE_PX) -> Picture:
     _paint(patch, disc, _BODY)
     _paint(patch, np.minimum(disc, _covered(-ahead, pixel_m)), _FRONT)
     _paint(patch, np.minimum(disc, _covered(wheels, pixel_m)), _WHEEL)
-    return np.rint(picture).astype(np.uint8)
+    return np.asarray(np.rint(picture), np.uint8)
 
 
 def _around(centre_m: float, pixel_m: float) -> slice:

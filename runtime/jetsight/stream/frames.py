@@ -104,6 +104,8 @@ class Forecast:
         drops: frames lost since the stream began.
         source_hz: rate of the source; above the model's, the frame is the one nearest to its tick,
             and recorded actions are resampled by the model's rule. None if it is not known.
+        assumed: `"neutral"` if the source reports no actions, and the forecast holds for a robot
+            that executes the neutral one; None where actions are known, or nothing was assumed.
     """
 
     frame_index: int = -1
@@ -122,6 +124,7 @@ class Forecast:
     mode: Mode = Mode.OK
     drops: int = 0
     source_hz: float | None = None
+    assumed: str | None = None
 
     def copy(self) -> Forecast:
         """Copy the forecast with arrays of its own, to keep beyond the next one."""

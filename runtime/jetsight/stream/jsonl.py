@@ -140,6 +140,7 @@ def to_line(forecast: Forecast, z: bytes | None, z_future: bytes | None) -> str:
                 "mode": str(forecast.mode),
                 "drops": forecast.drops,
                 "source_hz": forecast.source_hz,
+                "assumed": forecast.assumed,
                 "z": _text(z),
                 "z_future": _text(z_future),
             }

@@ -10,6 +10,7 @@ from jetsight.bundle.runtime_spec import StreamSpec
 from jetsight.clock import Clock
 from jetsight.engine import Engine, read_only
 from jetsight.errors import EngineError
+from jetsight.stream.assumption import ActionAssumption, Assumed
 from jetsight.stream.forecaster import Forecaster
 from jetsight.stream.frames import Forecast, Frame, Mode, Reason
 from jetsight.stream.health import HealthLimits, HealthMonitor
@@ -86,11 +87,13 @@ class StreamState:
         forecaster: holds its histories.
         tick: of the newest frame; -1 before the first one.
         stale: that frame is too old to plan from.
+        assumed: its actions are assumed by default, which is too little to plan from.
     """
 
     forecaster: Forecaster
     tick: int
     stale: bool
+    assumed: bool = False
 
 
 class StreamLoop:
@@ -120,12 +123,18 @@ class StreamLoop:
         self._encode, self._forecast = encode, forecast
         self._limits = limits or HealthLimits()
         self._summary = StreamSummary()
+        self._source_hz: float | None = None
+        self._assumption: ActionAssumption | None = None
         self._index = self._tick = -1
         self._failures = 0
         self._reset(spec.period_ns)
 
     def run(
-        self, camera: FrameFeed, frames: int | None, idle: Callable[[], bool]
+        self,
+        camera: FrameFeed,
+        frames: int | None,
+        idle: Callable[[], bool],
+        assumption: ActionAssumption | None = None,
     ) -> Generator[Forecast, None, None]:
         """Forecast every frame of a started camera until it ends; closes the camera.
 
@@ -133,6 +142,7 @@ class StreamLoop:
             camera: started.
             frames: stop after this many frames; None for all.
             idle: does a piece of other work while there is no frame; False when none is left.
+            assumption: about the actions of a source that reports none; None for no assumption.
 
         Yields:
             One forecast per frame, and an invalid one per period without a usable frame.
@@ -144,6 +154,7 @@ class StreamLoop:
         period_ns = camera.period_ns or _UNPACED_PERIOD_NS
         self._reset(period_ns)
         self._source_hz = camera.source_hz
+        self._assumption = assumption
         try:
             while frames is None or self._summary.frames < frames:
                 frame = _next(camera, period_ns, idle)
@@ -151,7 +162,7 @@ class StreamLoop:
                 if forecast is None:
                     if camera.ended:
                         break
-                    forecast = self._stalled(camera.rejecting)
+                    forecast = self.stalled(camera.rejecting)
                 if forecast is not None:
                     yield forecast
         finally:
@@ -166,6 +177,8 @@ class StreamLoop:
     def step(self, frame: Frame, *, frozen: bool = False) -> Forecast | None:
         """Forecast one frame; see `Session.step`."""
         start_ns = self._clock.now_ns()
+        if self._assumption is not None:
+            frame = self._assumption.fill(frame)
         # 1. Time: count what was lost, refuse what is not newer, note what was done meanwhile.
         lost = max(0, frame.index - self._index - 1) if self._index >= 0 else 0
         # A frame out of order must not set the count back: the next one would count as a gap.
@@ -236,9 +249,27 @@ class StreamLoop:
             mode=self.health.mode,
             drops=self.drops,
             source_hz=self._source_hz,
+            assumed=self._assumed,
         )
 
-    def _stalled(self, rejecting: bool) -> Forecast | None:
+    @property
+    def _assumed(self) -> Assumed | None:
+        return None if self._assumption is None else self._assumption.assumed
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of the frames that the encoder takes."""
+        return self._encode.inputs["frame_hwc_u8"].shape
+
+    def restart(self, period_ns: int | None = None) -> None:
+        """Begin another stream for `step`, with empty histories.
+
+        Args:
+            period_ns: of the frames; None where the world waits for the loop.
+        """
+        self._reset(period_ns or _UNPACED_PERIOD_NS)
+
+    def stalled(self, rejecting: bool) -> Forecast | None:
         """Assemble the invalid forecast of a stalled stream; None while the last is recent."""
         age_ns = self._clock.now_ns() - self._captured_ns
         if not self.health.is_stale(age_ns):
@@ -260,7 +291,9 @@ class StreamLoop:
     def state(self, now_ns: int) -> StreamState:
         """Return the state to plan from at `now_ns`."""
         stale = self.health.is_stale(now_ns - self._captured_ns)
-        return StreamState(self._forecaster, self._tick, stale)
+        assumption = self._assumption
+        silent = assumption is not None and bool(assumption.assumed) and not assumption.declared
+        return StreamState(self._forecaster, self._tick, stale, silent)
 
     def summary(self) -> dict[str, Any]:
         """Count the last stream, with percentiles over every frame of it."""
@@ -273,6 +306,7 @@ class StreamLoop:
             "mode": str(self.health.mode),
             "stamps": self._stamps,
             "source_hz": self._source_hz,
+            "assumed": self._assumed,
         }
 
     def forget(self) -> None:
@@ -295,7 +329,24 @@ class StreamLoop:
         self._captured_ns = self._started_ns = self._clock.now_ns()
         self._ended_ns = 0
         self._stamps = "replay"
-        self._source_hz: float | None = None
+        self._source_hz = None
+        self._assumption = None
+
+
+def frames_of(camera: FrameFeed, period_ns: int) -> Generator[Frame | None, None, None]:
+    """Yield the frames of a started camera, and None for a period without one; closes it.
+
+    Raises:
+        CameraError: the camera ended before its time.
+    """
+    try:
+        while not camera.ended:
+            frame = camera.next(period_ns)
+            if frame is not None or not camera.ended:
+                yield frame
+    finally:
+        camera.close()
+    camera.raise_for_error()
 
 
 def _next(camera: FrameFeed, period_ns: int, idle: Callable[[], bool]) -> Frame | None:

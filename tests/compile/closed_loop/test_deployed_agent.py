@@ -19,10 +19,11 @@ from helpers.compile.eval_factory import (
 from helpers.train.gym_factory import needs_pusht
 
 from jetsight.bundle.planner_spec import HazardSpec, HeadSpec
+from jetsight.planning.goal import PlanRequest
 from jetsight.planning.plan import Plan
 from jetsight.simulators.spec import Observation
 from jetsight.stream.frames import Frame
-from jetsight_compile.closed_loop.agents import AgentView, Deployed, SimulatorCamera, TickClock
+from jetsight_compile.closed_loop.agents import AgentView, Deployed, TickClock
 from jetsight_compile.closed_loop.config import PlanOptions
 from jetsight_compile.closed_loop.episodes import EvalEpisode, draw_episode
 from jetsight_compile.closed_loop.rollout import run_episode
@@ -109,13 +110,13 @@ def test_the_goal_is_due_ever_sooner(
     arrive: int, due: list[int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, asked = fake_session(), []
-    imagine = session.imagine
+    plan = session.plan
 
-    def asking(*args: Any, **options: Any) -> Plan:
-        asked.append(options["arrive_ticks"])
-        return imagine(*args, **options)
+    def asking(request: PlanRequest) -> Plan:
+        asked.append(request.arrive_ticks)
+        return plan(request)
 
-    monkeypatch.setattr(session, "imagine", asking)
+    monkeypatch.setattr(session, "plan", asking)
     drive(Deployed(session, PlanOptions(GRAPH, 3, replan_every=1, arrive=arrive)))
     assert asked == due
 
@@ -176,13 +177,6 @@ def test_simulated_time_does_not_advance_during_computation() -> None:
     clock.sleep_ns(5)
     clock.sleep_ns(-3)
     assert clock.now_ns() == clock.now_ns() == 5
-
-
-def test_the_simulators_camera_shows_a_frame_once() -> None:
-    camera, frame = SimulatorCamera(), Frame(np.zeros((SIDE, SIDE, 3), np.uint8))
-    camera.show(frame)
-    assert camera.next(0) is frame
-    assert camera.next(0) is None
 
 
 @needs_pusht

@@ -14,7 +14,7 @@ from onnx import helper
 
 from jetsight_compile.config.targets import plan
 from jetsight_compile.export.onnx_graph import block_of
-from jetsight_compile.pipeline import family_passes
+from jetsight_compile.pipeline import settle
 from jetsight_compile.pipeline.family import FamilyGraphs
 from jetsight_compile.quantize import float_fallback, quantized, schemes
 from jetsight_compile.validate import planner_gates
@@ -73,19 +73,20 @@ class Case:
         )
         self.enough = 0
         patch.setattr(planner_gates, "judge", self._judge)
-        patch.setattr(family_passes, "finished", lambda model, graph, ports: model)
+        patch.setattr(settle, "finished", lambda model, graph, ports: model)
 
     def _judge(self, planner: Any, backends: Any) -> Any:
         products = [n for n in planner.compiled.graph.node if n.name.startswith("step0/")]
         kept = tuple(block_of(n.name) for n in products if n.op_type == "MatMul")
         self.judged.append(kept)
-        return SimpleNamespace(passed=len(kept) >= self.enough)
+        return SimpleNamespace(passed=len(kept) >= self.enough, gates=lambda family: [])
 
-    def settled(self, enough: int) -> tuple[FamilyGraphs, bool]:
+    def settled(self, enough: int, *, whole: bool = True) -> tuple[FamilyGraphs, bool]:
         self.enough = enough
         truth = cast(Any, SimpleNamespace(facts=SimpleNamespace(graph=GRAPH)))
-        made, result = family_passes.settle_planner(self.builder, self.made, truth)
-        return made, result.passed
+        settled = settle.settle_planner(self.builder, self.made, truth, whole=whole)
+        self.reasons = settled.reasons
+        return settled.family, settled.result.passed
 
 
 @pytest.fixture
@@ -103,10 +104,8 @@ def test_a_planner_that_passes_stays_as_it_is(case) -> None:
 
 def test_the_most_harmful_block_goes_back_first(case, exact, samples) -> None:
     made, passed = case.settled(1)
-    recipe = case.made.quantized[GRAPH].recipe
-    assert recipe is not None
     order = float_fallback.most_harmful(
-        exact, recipe, samples[3::4], quantized.outputs(exact, samples[3::4])
+        exact, case.made.quantized[GRAPH], samples[3::4], quantized.outputs(exact, samples[3::4])
     )
     assert passed
     assert made.quantized[GRAPH].kept == (order[0],)
@@ -116,17 +115,30 @@ def test_the_most_harmful_block_goes_back_first(case, exact, samples) -> None:
     assert case.said[-1] == f"cpu-int8 {GRAPH}: {order[0]} in float"
 
 
-def test_half_of_the_products_stay_quantized_or_it_fails(case) -> None:
+def test_half_of_the_products_stay_quantized_or_none(case, exact) -> None:
     made, passed = case.settled(3)
+    assert passed
+    assert [len(kept) for kept in case.judged] == [0, 1, 2, 4]
+    assert made.precision == {"encode": "int8", "forecast": "int8", GRAPH: "fp32"}
+    assert made.graphs[GRAPH] is exact
+    assert GRAPH not in made.quantized
+    assert case.said[-1] == f"cpu-int8 {GRAPH}: all in fp32"
+
+
+def test_strictly_it_fails_where_blocks_are_not_enough(case) -> None:
+    made, passed = case.settled(3, whole=False)
     assert not passed
     assert [len(kept) for kept in case.judged] == [0, 1, 2]
     assert made.quantized[GRAPH].share == 0.5
     assert len(made.quantized[GRAPH].kept) == 2
 
 
-def test_a_float_planner_has_nothing_to_give_back(case) -> None:
-    case.made = replace(case.made, quantized={}, graphs={GRAPH: case.made.exact[GRAPH]})
+def test_a_planner_that_fails_in_float32_has_nothing_to_give_back(case) -> None:
+    precision = {**case.made.precision, GRAPH: "fp32"}
+    graphs = {GRAPH: case.made.exact[GRAPH]}
+    case.made = replace(case.made, quantized={}, graphs=graphs, precision=precision)
     made, passed = case.settled(9)
     assert not passed
     assert made is case.made
     assert len(case.judged) == 1
+    assert not case.reasons

@@ -127,7 +127,7 @@ def test_layers_go_back_to_float_as_a_block(graph, made, samples) -> None:
     assert nodes_of(fewer.model)["two/MatMul"].op_type == "MatMul"
     right = outputs(graph, samples)
     assert error(outputs(fewer.model, samples), right) < made.error
-    order = float_fallback.most_harmful(graph, made.recipe, samples, right)
+    order = float_fallback.most_harmful(graph, made, samples, right)
     assert sorted(order) == ["one", "two"]
     each = {
         b: error(outputs(float_fallback.restore_float(made, graph, (b,)).model, samples), right)

@@ -1,19 +1,34 @@
 """A world that `FakeBackend` predicts exactly, to stream on a fake clock.
 
 The latent is the picture's brightness, and a unit of action makes it one brighter per tick. `world`
-films exactly that, so an honest forecast has no surprise.
+films exactly that, so an honest forecast has no surprise. A `BrightnessRobot` acts in it.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from jetsight.bundle.planner_spec import PlannerSpec
+from jetsight.control.action import Action
+from jetsight.control.options import ControlOptions
+from jetsight.planning.imagine import Planning
 from jetsight.session import Session
 from jetsight.stream.frames import Forecast
-from jetsight.testing import FakeBackend, FakeClock, ScriptedCamera, Shot, tiny_spec
+from jetsight.testing import (
+    FakeBackend,
+    FakeClock,
+    ScriptedCamera,
+    Shot,
+    tiny_plan_spec,
+    tiny_planner,
+    tiny_spec,
+)
+
+NDArray = np.ndarray[Any, Any]
 
 SPEC = tiny_spec()
 B, K = SPEC.action_block, SPEC.history
@@ -68,3 +83,83 @@ def drop(script: list[Shot], seed: int, share: float) -> tuple[list[Shot], set[i
         shot if t in kept else Shot(lost=True, action=shot.action) for t, shot in enumerate(script)
     ]
     return thinned, kept
+
+
+START = 100.0
+WARM_UP = SPEC.span_ticks  # ticks until the history is full
+GRAPH = tiny_planner().graph
+
+
+class BrightnessRobot:
+    """A session over fakes, and the robot that it controls.
+
+    Args:
+        planners: of the bundle; CEM if none.
+        script: of the engines, by graph.
+        latency_ns: of one planner iteration.
+        changes: of the `PlanSpec`.
+    """
+
+    def __init__(
+        self,
+        *planners: PlannerSpec,
+        script: Mapping[str, Mapping[str, Any]] | None = None,
+        latency_ns: int = 0,
+        **changes: Any,
+    ) -> None:
+        self.clock, self.brightness = FakeClock(), START
+        spec = tiny_plan_spec(SPEC, *planners, **changes)
+        timed = {
+            p.graph: {
+                "clock": self.clock,
+                "latency_ns": latency_ns,
+                **(script or {}).get(p.graph, {}),
+            }
+            for p in spec.planners
+        }
+        self.backend = FakeBackend(SPEC, {**(script or {}), **timed}, spec)
+        self.session = Session(
+            SPEC,
+            self.backend.load(b"encode"),
+            self.backend.load(b"forecast"),
+            clock=self.clock,
+            planning=Planning(spec, self.backend, str.encode),
+        )
+        self.sent: list[NDArray] = []
+        self.trace: list[float] = []
+
+    def image(self) -> NDArray:
+        """The picture of now; brightness is rounded as a camera does."""
+        return np.full((SPEC.height_px, SPEC.width_px, 3), round(self.brightness), np.uint8)
+
+    def tick(self, goal: Any, *, frame: Any = "image", **call: Any) -> Action:
+        """One period: see, act, execute."""
+        image = self.image() if isinstance(frame, str) else frame
+        action = self.session.act(image, goal, **call)
+        self.sent.append(action.values)
+        self.execute(float(action.values[0]))
+        return action
+
+    def execute(self, push: float) -> None:
+        """One period goes by."""
+        self.brightness += push
+        self.trace.append(self.brightness)
+        # To the next tick of the grid, however long acting took.
+        self.clock.sleep_ns(SPEC.period_ns - self.clock.now_ns() % SPEC.period_ns)
+
+    def miss(self, goal: float) -> float:
+        """Distance of the last ten ticks to a goal; the cost counts block ends alone, so single
+        actions wobble by up to 8."""
+        return abs(float(np.mean(self.trace[-10:])) - goal)
+
+    def run(self, goal: Any, ticks: int, **call: Any) -> list[Action]:
+        """Several periods."""
+        return [self.tick(goal, **call).copy() for _ in range(ticks)]
+
+
+def latent(value: float) -> NDArray:
+    """The latent of a picture of this brightness."""
+    return np.full(SPEC.latent_size, value, np.float32)
+
+
+WAITING = ControlOptions(realtime=False)

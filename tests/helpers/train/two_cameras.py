@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import json
-import shutil
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from jetsight.bundle.model_spec import TimingSpec
 from jetsight.storage.atomic import new_directory
@@ -23,7 +19,9 @@ from jetsight_train.recipe import (
     Recipe,
     StateRecipe,
 )
-from jetsight_train.record import dataset, dataset_stats, episode, video
+from jetsight_train.record.dataset import assemble
+from jetsight_train.record.description import DatasetDescription
+from jetsight_train.record.staging import EpisodeRows, write_episode
 
 SIDE, BLOCK, HISTORY, HORIZON, LATENT = 24, 2, 3, 2, 16
 NAMES, FPS = ("dy", "dx"), 10
@@ -107,52 +105,14 @@ def fused_dataset(target: Path, episodes: int = 4, length: int = 40) -> Path:
 
 
 def write_fused(target: Path, episodes: list[Fused]) -> Path:
-    """Write each camera as a dataset, and join the second one's video to the first."""
-    parts = [
-        _one_camera(target.with_name(f"{target.name}-{name}"), episodes, index)
-        for index, name in enumerate(CAMERAS)
-    ]
-    with new_directory(target) as folder:
-        shutil.copytree(parts[0], folder, dirs_exist_ok=True)
-        _join(folder, parts)
-    return target
-
-
-def _one_camera(target: Path, episodes: list[Fused], camera: int) -> Path:
+    """Write these episodes as a dataset with a video for each camera."""
     staging = target.with_name(f"{target.name}-staging")
     staging.mkdir(parents=True)
+    about = DatasetDescription(
+        "push", "fused", FPS, (SIDE, SIDE), COLUMNS, NAMES, cameras=KEYS, extra=()
+    )
     for index, (frames, actions, states) in enumerate(episodes):
-        seen = frames[:, camera]
-        episode.video_path(staging, index).write_bytes(video.encode(seen, FPS))
-        rows, length = io.BytesIO(), len(seen)
-        np.savez(
-            rows,
-            states=states,
-            actions=actions,
-            rewards=np.zeros(length, np.float32),
-            done=np.arange(length) == length - 1,
-            histogram=dataset_stats.histogram(seen),
-        )
-        episode.rows_path(staging, index).write_bytes(rows.getvalue())
-    size_hw = episodes[0][0].shape[2:4]
-    about = dataset.DatasetDescription("push", "fused", FPS, size_hw, list(COLUMNS), list(NAMES))
+        write_episode(staging, index, EpisodeRows(actions, states), frames, about)
     with new_directory(target) as folder:
-        dataset.assemble(folder, staging, len(episodes), about)
+        assemble(folder, staging, range(len(episodes)), about)
     return target
-
-
-def _join(folder: Path, parts: list[Path]) -> None:
-    one = dataset.CAMERA_KEY
-    shutil.rmtree(folder / "videos")
-    info = json.loads((folder / "meta/info.json").read_text())
-    feature = info["features"].pop(one)
-    table = pq.read_table(folder / dataset.EPISODES_PATH)
-    for key, part in zip(KEYS, parts, strict=True):
-        info["features"][key] = feature
-        shutil.copytree(part / "videos" / one, folder / "videos" / key)
-        theirs = pq.read_table(part / dataset.EPISODES_PATH)
-        for column in [name for name in theirs.column_names if name.startswith(f"videos/{one}/")]:
-            table = table.append_column(column.replace(one, key), theirs[column])
-    table = table.drop([name for name in table.column_names if f"/{one}/" in name])
-    pq.write_table(table, folder / dataset.EPISODES_PATH)
-    (folder / "meta/info.json").write_text(json.dumps(info))

@@ -183,7 +183,7 @@ def test_no_usable_frame_at_all_is_an_error() -> None:
             Scripted([], size=(480, 640)),
             ["640x480", "6x4", "jetsight compile CHECKPOINT --camera 640x480"],
         ),
-        (Scripted([], size=(3, 640)), ["640x3", "6x4", "train for this camera"]),
+        (Scripted([], size=(3, 640)), ["640x3", "6x4", "train for this one"]),
         (Scripted([], fps=5.0), ["5 frames per second", "1/10 s"]),
     ],
 )

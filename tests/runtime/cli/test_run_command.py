@@ -92,7 +92,12 @@ def test_summary_for_people(bundle: str, film: str, capsys: pytest.CaptureFixtur
     out, err = capsys.readouterr()
     assert err == ""  # no status line unless stderr is a terminal
     assert f"30 frames of {film}" in out
-    assert "0 valid (else warming_up 4, actions_unknown 26)" in out
+    assert "26 valid (else warming_up 4)" in out
+    assert "the source reports no actions: forecasts hold for a robot that executes the" in out
+    assert cli.main(["run", bundle, "--source", film, "--rate", "0", "--actions", "unknown"]) == 0
+    strict = capsys.readouterr().out
+    assert "0 valid (else warming_up 4, actions_unknown 26)" in strict
+    assert "reports no actions" not in strict
     assert any(line.split() == ["p50", "p99", "max"] for line in out.splitlines())
 
 
@@ -135,6 +140,7 @@ def test_backend_family_threads_and_seed_are_passed_on(
         (["--source", f"gym:{odd('Odd')}", "--policy", "scripted"], 7, "no scripted policy"),
         (["--source", str(RECORDED), "--policy", "a:b"], 2, "that --policy could drive"),
         (["--source", PUSHT, "--rate", "-1"], 2, "--rate"),
+        (["--source", PUSHT, "--actions", "guessed"], 2, "'guessed' is not one of"),
         ([], 2, "--source"),
         (["--source", PUSHT, "--frames", "3", "--out", "/proc/no/file.jsonl"], 8, "/proc/no"),
     ],

@@ -21,13 +21,14 @@ MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         {"height_px": 480, "width_px": 640},
         {},
         "frames are 640x480, but the model takes 128x96 .*"
-        "jetsight data convert data NEW --size 128x96",
+        "jetsight data convert data NEW --size 128x96, .*"
+        "jetsight compile CHECKPOINT --camera 640x480, or train for this one",
     ),
     "size swapped": ({"height_px": 128, "width_px": 96}, {}, "96x128, but the model takes 128x96"),
     "rate": (
         {"hz": 30.0},
         {},
-        "at 30 Hz, but the model steps at 10 Hz; .*jetsight data convert data NEW --rate 10",
+        "at 30 Hz, but the model steps at 10 Hz; .*jetsight data convert data NEW --hz 10",
     ),
     "rate just outside": ({"hz": 10.06}, {}, "10.06 Hz"),
     "names": ({"action_names": ["v", "w"]}, {}, r"--map action=FEATURE"),

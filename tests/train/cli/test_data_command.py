@@ -15,7 +15,7 @@ from helpers.train import disc_recordings as disc
 from jetsight.datasets.open import open_dataset
 from jetsight.datasets.pictures import decode_picture
 
-BLOCKED = 12
+BLOCKED = 13
 
 
 @pytest.fixture

@@ -78,8 +78,8 @@ WRONG = [
     (["--data", str(RECORDED), "--neutral", "1"], 2, "expected zero, mean, or 2 finite numbers"),
     (["--data", str(RECORDED), "--neutral", "zero", "--fit", "orim-nano"], 2, "did you mean"),
     (["--data", str(RECORDED), "--neutral", "zero", "--name", "my robot"], 2, "my robot"),
-    (["--data", str(RECORDED), "--names", "a"], 2, "2 dimensions"),
-    (["--data", str(RECORDED), "--names", "a,a", "--neutral", "zero"], 2, "repeat themselves"),
+    (["--data", str(RECORDED), "--action-names", "a"], 2, "2 dimensions"),
+    (["--data", str(RECORDED), "--action-names", "a,b", "--neutral", "zero"], 4, "in this order"),
     (["--data", str(RECORDED), "--minutes", "0"], 2, "--minutes"),
 ]
 

@@ -25,7 +25,8 @@ from jetsight_train import checkpoint
 from jetsight_train.data.encoded import encode_recording, read_tracks
 from jetsight_train.data.windows import load_recording
 from jetsight_train.recipe import FrameRecipe, StateRecipe
-from jetsight_train.training.trainer import Trainer, check_training_data, measured_state
+from jetsight_train.training.measured import check_training_data, measured_state
+from jetsight_train.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

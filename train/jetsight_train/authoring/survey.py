@@ -90,7 +90,7 @@ def survey_dataset(path: Path, features: FeatureMap, names: Sequence[str] = ()) 
         raise DataError(f"{path}: no actions, and a world model learns what they do: {reason}")
     if names and len(names) != len(dataset.action_names):
         raise UsageError(
-            f"--names has {len(names)} names, but the actions of {path} have "
+            f"--action-names has {len(names)} names, but the actions of {path} have "
             f"{len(dataset.action_names)} dimensions: {', '.join(dataset.action_names)}"
         )
     if names:
@@ -138,41 +138,50 @@ def _declared(limits: Sequence[tuple[float, float]]) -> tuple[FloatArray, FloatA
 
 
 def survey_environment(
-    env_id: str, size_hw: tuple[int, int], names: Sequence[str] = ()
+    env_id: str, size_hw: tuple[int, int], features: FeatureMap, names: Sequence[str] = ()
 ) -> DataSurvey:
     """Open an environment, and take its rate, names and limits.
 
-    Raises:
-        UsageError: there is no such environment, it has no pixels, rate or bounded actions.
-    """
-    from jetsight_train.record.environments import open_environment
+    Args:
+        env_id: Gymnasium id.
+        size_hw: height and width of a frame.
+        features: cameras to see by, and the rate where the environment declares none.
+        names: action names in place of the environment's; empty for these.
 
-    environment = open_environment(env_id, size_hw, 1)
+    Raises:
+        UsageError: there is no such environment, or it has no pixels, rate or bounded actions.
+    """
+    from jetsight.simulators.environment import Environment
+    from jetsight.simulators.spec import EnvironmentSpec
+
+    spec = EnvironmentSpec(
+        env_id, size_hw, features.cameras, action_names=tuple(names), hz=features.rate_hz, steps=2
+    )
+    environment = Environment.open(spec)
     try:
+        environment.probe()
         low, high = environment.action_low, environment.action_high
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise UsageError(
                 f"environment {env_id!r} has actions without limits; record it first, then: "
                 "jetsight recipe new --data DIR"
             )
-        if environment.fps is None:
-            raise UsageError(
-                f"environment {env_id!r} has no known frame rate; record it with `jetsight collect "
-                "--fps HZ`, then: jetsight recipe new --data DIR"
-            )
+        cameras, states = tuple(environment.cameras), tuple(environment.state_names)
         return DataSurvey(
             source=f"--env {env_id}",
-            name=env_id.rpartition("/")[2],
-            hz=float(environment.fps),
+            name=re.split(r"[/:]", env_id)[-1],
+            hz=float(environment.hz),
             camera_hw=size_hw,
-            cameras=(),
-            action_names=tuple(names or environment.action_names),
-            action_units=tuple(getattr(environment, "action_units", ())),
+            cameras=cameras if len(cameras) > 1 else (),
+            action_names=tuple(environment.action_names),
+            action_units=tuple(environment.action_units),
             declared=(low, high),
-            state_names=tuple(environment.state_names),
+            state_names=states,
             actions=np.zeros((0, len(low)), np.float32),
-            states=np.zeros((0, len(environment.state_names)), np.float32),
+            states=np.zeros((0, len(states)), np.float32),
             lengths=(),
+            notes=tuple(environment.notes),
+            state_units=tuple(environment.state_units),
         )
     finally:
         environment.close()

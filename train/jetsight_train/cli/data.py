@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jetsight_train.curation.findings import Finding
     from jetsight_train.curation.survey import CheckOptions, DatasetSurvey
 
-BLOCKED = 12
+BLOCKED = 13
 PATH = click.Path(path_type=Path)
 
 
@@ -124,7 +124,7 @@ def check(path: Path, **options: Any) -> None:
     """Check DIR, recorded data of any format, and print one page with what to do next.
 
     Decodes a sample of the frames, at most 6 episodes and 3000 frames unless one is longer; --all
-    decodes every one. Ends with exit code 12 if it finds errors, which block training or make a
+    decodes every one. Ends with exit code 13 if it finds errors, which block training or make a
     model learn something false.
     """
     from jetsight_train.curation import contact_sheet, findings, next_steps, page

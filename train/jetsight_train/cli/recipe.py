@@ -36,7 +36,7 @@ def recipe() -> None:
 @click.option("--license", default="unspecified", show_default=True, help="Of the trained model.")
 @dataset_options
 @click.option("--size", type=Size(), default="96x96", show_default=True, help="Frames of --env.")
-@click.option("--names", metavar="A,B", help="Action names.  [default: those of the data]")
+@click.option("--action-names", metavar="A,B", help="[default: those of the data]")
 @click.option("--units", metavar="A,B", help="Action units, like m/s,rad/s.")
 @click.option("--neutral", metavar="zero|mean|A,B", help="Action while nothing is known.")
 @click.option("--fit", default="cpu", show_default=True, help="Device, like orin-nano-8gb.")
@@ -132,10 +132,10 @@ def _survey(
 ) -> DataSurvey:
     from jetsight_train.authoring.survey import survey_dataset, survey_environment
 
-    names = _list(options["names"])
+    names = _list(options["action_names"])
     if env_id is not None:
         width, height = options["size"]
-        return survey_environment(env_id, (height, width), names)
+        return survey_environment(env_id, (height, width), features, names)
     assert data is not None
     return survey_dataset(data, features, names)
 

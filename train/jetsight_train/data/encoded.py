@@ -154,7 +154,8 @@ def _check_finite(where: str, columns: Mapping[str, FloatArray]) -> None:
 def encode_recording(model: WorldModel, recording: Recording, batch: int = BATCH) -> Tensor:
     """Encode every frame of a recording, in order: `[F, D]`; sets the model to evaluation mode."""
     states = recording.states_of(model.recording_spec.state_names)
-    return encode_frames(model, recording.frames_u8, states, batch)
+    z = encode_frames(model, recording.frames_u8, states, batch)
+    return finite(z, "encoded", recording.name)
 
 
 @torch.no_grad()

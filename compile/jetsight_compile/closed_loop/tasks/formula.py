@@ -179,7 +179,7 @@ class BoundFormula:
         """
         sources: dict[str, Mapping[str, Any]] = {"state": now, "goal": goal, "info": info}
         try:
-            values = {
+            values: dict[tuple[str, str], Any] = {
                 (written.source, written.name): _finite(sources[place.source].get(place.name))
                 for written, place in self.places.items()
             }

@@ -139,7 +139,7 @@ def numbers(content: Any) -> tuple[list[str], list[float]]:
         joint = isinstance(labels, (list, tuple)) and len(labels) == len(array) > 0
         if np.ndim(value) == 0:
             names.append(name)
-        elif joint:
+        elif joint and labels is not None:
             names += [f"{name}.{label}" for label in labels]
         else:
             names += [f"{name}.{i}" for i in range(len(array))]

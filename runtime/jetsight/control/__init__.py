@@ -1,0 +1,1 @@
+"""The control loop of a robot: one frame in, one action out, every tick."""
