@@ -252,7 +252,8 @@ def _check_bounds(environment: Environment, manifest: Manifest) -> None:
     low, high = environment.action_low, environment.action_high
     action = manifest.action
     # In the environment's float32, in which 0.7 is a little less than the manifest's 0.7.
-    if (low > np.float32(action.low)).any() or (high < np.float32(action.high)).any():
+    lowest, highest = np.array(action.low, np.float32), np.array(action.high, np.float32)
+    if (low > lowest).any() or (high < highest).any():
         raise UsageError(
             f"environment {environment.env_id!r} takes actions from {low.tolist()} to "
             f"{high.tolist()}, but the model acts from {list(action.low)} to {list(action.high)}; "
