@@ -98,7 +98,7 @@ def camera_gate(model: WorldModel, trained: FrameSpec, held_out: Side) -> Gate:
     rows = spread(len(held_out.frames_u8), _FRAMES)
     states = None if held_out.states is None else torch.from_numpy(held_out.states[rows])
     frames = torch.from_numpy(held_out.frames_u8[rows])
-    levels = torch.cat([_resized(part, model.frame) for part in frames.split(_BATCH)])
+    levels = torch.cat([_resized(part, model.frame) for part in torch.split(frames, _BATCH)])
 
     def encoded(preprocess: Preprocess, pixels: Tensor) -> F32:
         return _encoded(model, preprocess, pixels, states)
@@ -137,13 +137,19 @@ def _resized(frames_u8: Tensor, frame: FrameSpec) -> Tensor:
     return small.reshape(*cropped.shape[:-2], *small.shape[-2:]).movedim(-3, -1).clamp(0, 255)
 
 
+def _parts(values: Tensor) -> list[Tensor]:
+    return [values[i : i + _BATCH] for i in range(0, len(values), _BATCH)]
+
+
 def _encoded(
     model: WorldModel, preprocess: Preprocess, pixels: Tensor, states: Tensor | None
 ) -> F32:
     own, model.preprocess = model.preprocess, preprocess
     try:
-        parts = pixels.split(_BATCH)
-        beside = [()] * len(parts) if states is None else [(s,) for s in states.split(_BATCH)]
+        parts = torch.split(pixels, _BATCH)
+        beside = (
+            [()] * len(parts) if states is None else [(s,) for s in torch.split(states, _BATCH)]
+        )
         z = [model.encode(part, *state) for part, state in zip(parts, beside, strict=True)]
     finally:
         model.preprocess = own

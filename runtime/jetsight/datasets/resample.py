@@ -140,7 +140,8 @@ class FrameResize:
         by_colour = x.reshape(new_h, crop_w, 3).swapaxes(1, 2).reshape(-1, crop_w)
         y = by_colour @ self._columns.T
         # Weights sum to one, so only rounding of float32 can leave 0..255.
-        return np.clip(np.rint(y), 0, 255).reshape(new_h, 3, new_w).swapaxes(1, 2)
+        levels = np.clip(np.rint(y), 0, 255).reshape(new_h, 3, new_w)
+        return np.asarray(levels.swapaxes(1, 2))
 
 
 @dataclass(frozen=True)

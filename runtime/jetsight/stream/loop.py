@@ -42,11 +42,6 @@ class FrameFeed(Protocol):
     stamps: str
 
     @property
-    def source_hz(self) -> float | None:
-        """Frames per second that the source delivers; None if it has no rate."""
-        ...
-
-    @property
     def period_ns(self) -> int:
         """Time between frames; 0 when they wait for the loop."""
         ...
@@ -121,9 +116,9 @@ class StreamLoop:
     ) -> None:
         self._spec, self._clock = spec, clock
         self._encode, self._forecast = encode, forecast
+        self._source_hz: float | None = None
         self._limits = limits or HealthLimits()
         self._summary = StreamSummary()
-        self._source_hz: float | None = None
         self._assumption: ActionAssumption | None = None
         self._index = self._tick = -1
         self._failures = 0
@@ -153,7 +148,8 @@ class StreamLoop:
         """
         period_ns = camera.period_ns or _UNPACED_PERIOD_NS
         self._reset(period_ns)
-        self._source_hz = camera.source_hz
+        # Optional: a camera of the user's own need not know its rate.
+        self._source_hz = getattr(camera, "source_hz", None)
         self._assumption = assumption
         try:
             while frames is None or self._summary.frames < frames:
