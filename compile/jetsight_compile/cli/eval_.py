@@ -31,7 +31,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--camera",
-    "env_cameras",
+    "env_cameras",  # those of a dataset for --video are given with --map
     multiple=True,
     metavar="KEY",
     help="Observation to take frames from, like pixels.top, or render; again for each further "
@@ -162,6 +162,7 @@ def _settings(options: dict[str, Any], films: int) -> EvalConfig:
         plan["constrain"] = options["keep_out"]
     if plan["arrive"] is None:
         plan["arrive"] = options["goal_ticks"]
+    options["cameras"] = options.pop("env_cameras")
     columns = options.pop("region_columns")
     options["region_columns"] = (
         () if columns is None else tuple(name.strip() for name in columns.split(","))
