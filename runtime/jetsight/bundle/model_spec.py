@@ -22,7 +22,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MOST_PX = 1 << 14
 MOST_LATENT, MOST_STEPS, MOST_ACTION = 1 << 16, 1 << 10, 1 << 12
 MOST_NAME = 64
-RESAMPLE_RULES = ("hold", "mean")
+ResampleRule = Literal["hold", "mean"]
+RESAMPLE_RULES: tuple[ResampleRule, ...] = ("hold", "mean")
 MOST_CAMERAS, MOST_STATE = 16, 1 << 10
 
 
@@ -195,7 +196,7 @@ class ActionSpec:
     neutral: tuple[float, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    resample: Literal["hold", "mean"] = "hold"
+    resample: ResampleRule = "hold"
     fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -158,7 +158,7 @@ def test_value_of_a_wrong_type_is_refused_in_every_field(place: tuple[Any, ...])
 @pytest.mark.parametrize("place", [p for p in _places(GOOD) if isinstance(p[-1], str)], ids=str)
 def test_removed_key_is_refused_in_every_field(place: tuple[Any, ...]) -> None:
     optional = {"tensors", "detail", "jetsight", "torch", "heads", "planners", "cameras", "state"}
-    optional |= {"fixed"}
+    optional |= {"via", "resample", "fixed", "fallbacks"}
     data = _replaced(place, REMOVE)
     if place[-1] in optional:
         manifest.parse(data)

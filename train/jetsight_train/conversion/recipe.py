@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from jetsight.bundle.model_spec import ResampleRule
 from jetsight.datasets.dataset import FeatureMap
-from jetsight.datasets.resample import Crop, ResampleRule, TickRows
+from jetsight.datasets.resample import Crop, TickRows
 from jetsight.errors import UsageError
 from jetsight_train.record.description import DatasetDescription
 
