@@ -16,7 +16,6 @@ from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle import manifest
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.fallbacks import Fallback
-from jetsight.bundle.manifest import GRAPHS
 from jetsight.bundle.model_spec import FrameSpec
 from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.datasets.dataset import FeatureMap
@@ -190,25 +189,6 @@ def compile_checkpoint(request: CompileRequest, say: Say = lambda stage: None) -
     ):
         run(state)
     return Compiled(state.bundle, {f.plan.name: f.trials for f in state.families if f.trials})
-
-
-def expected_stages(request: CompileRequest) -> int:
-    """Count the stages that a compile announces, before blocks go back to float or are searched.
-
-    Raises:
-        UsageError: see `compile_checkpoint`.
-    """
-    families, planners = plan(request.targets, request.precisions, request.base), request.planners
-    graphs = len(GRAPHS) + len(planners)
-    # The float32 graphs of a style are exported for every family, others where they ship as such.
-    styles = {f.style.computing("fp32") for f in families} | {f.style for f in families}
-    quantized = sum(
-        f.precision.get(graph, f.precision["forecast"]) in (*QUANTIZED, AUTO)
-        for f in families
-        for graph in (*GRAPHS, *(["imagine"] * len(planners)))
-    )
-    gates = len(families) * (1 + len(planners))
-    return 2 + graphs * len(styles) + quantized + len(planners) + gates + 1
 
 
 def check_request(state: Compilation) -> None:
