@@ -49,7 +49,7 @@ class GoalClock:
 def _equal(one: Goal | None, other: Goal | None) -> bool:
     if one is None or other is None:
         return one is other
-    same = dict(one.targets) == dict(other.targets)
+    same = dict(one.targets) == dict(other.targets) and _same(one.state, other.state)
     return same and _same(one.image_hwc_u8, other.image_hwc_u8) and _same(one.z, other.z)
 
 
@@ -60,7 +60,8 @@ def _same(one: NDArray | None, other: NDArray | None) -> bool:
 
 
 def _owned(goal: Goal) -> Goal:
-    return Goal(_copied(goal.image_hwc_u8), _copied(goal.z), dict(goal.targets))
+    image, z, state = (_copied(each) for each in (goal.image_hwc_u8, goal.z, goal.state))
+    return Goal(image, z, dict(goal.targets), state)
 
 
 def _copied(values: NDArray | None) -> NDArray | None:
