@@ -233,11 +233,11 @@ def _region(
 def _check_inputs(environment: Environment, manifest: Manifest) -> None:
     """Refuse an environment that lacks a camera, or a state, that the model sees by."""
     cameras = manifest.frame.cameras
-    shown = len(getattr(environment, "cameras", ())) or 1
-    if max(1, len(cameras)) != shown:
+    if max(1, len(cameras)) != len(environment.cameras):
         raise UsageError(
-            f"environment {environment.env_id!r} shows {shown} cameras, but the model takes "
-            f"{', '.join(cameras) or 'one'}; evaluate it in the environment it was trained for"
+            f"environment {environment.env_id!r} shows {', '.join(environment.cameras)}, but the "
+            f"model takes {', '.join(cameras) or 'one camera'}; name its pictures in this order "
+            "with --camera, or evaluate the model in the environment it was trained for"
         )
     for name in () if manifest.state is None else manifest.state.names:
         if name not in environment.state_names:

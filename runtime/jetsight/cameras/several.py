@@ -162,7 +162,9 @@ class SeveralSources:
             request.width_px,
             min(rates, default=None),
             physical=self._physical,
+            notes=tuple(dict.fromkeys(note for info in infos for note in info.notes)),
             cameras=len(names),
+            reports_actions=infos[0].reports_actions,  # whose actions are passed on
         )
 
     def read(self) -> Reading | None:

@@ -147,7 +147,7 @@ class ControlLoop:
         if frame is None:
             return None, "frame_not_newer"
         # A covered lens or a lost cable; real darkness has noise.
-        if not frame.image_hwc_u8.any():
+        if _is_dark(frame.image_hwc_u8):
             return stream.stalled(rejecting=True), "frame_rejected"
         if frame.action_since is None:
             frame.action_since = self._track.known(tick)
@@ -256,3 +256,9 @@ class ControlLoop:
         return Action(
             values.copy(), choice.source, reason=choice.reason, limited=limited, tick=tick + late
         )
+
+
+def _is_dark(image_u8: NDArray) -> bool:
+    """Return whether a camera sees nothing; the light of another one must not hide that."""
+    cameras = image_u8 if image_u8.ndim == 4 else image_u8[None]
+    return not all(camera.any() for camera in cameras)
