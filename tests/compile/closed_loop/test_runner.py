@@ -32,7 +32,9 @@ from jetsight_compile.closed_loop.lab import Lab
 from jetsight_compile.closed_loop.results import BUNDLE
 from jetsight_compile.closed_loop.rollout import EpisodeTrace
 from jetsight_compile.closed_loop.runner import _Here, run_all
-from jetsight_compile.closed_loop.tasks.region import Region
+from jetsight_compile.closed_loop.tasks.criteria import FormulaTask
+from jetsight_compile.closed_loop.tasks.formula import Formula
+from jetsight_compile.closed_loop.tasks.region import Region, RegionFrame
 from jetsight_compile.closed_loop.video import SIZE, Screen, chosen, encode, imagined_frames, views
 
 SETTINGS = EvalConfig("b.jetsight", "gym_pusht/PushT-v0", episodes=4, seed=3)
@@ -155,6 +157,25 @@ def test_a_picture_has_camera_goal_future_and_region() -> None:
     assert plain[300, 200].tolist() == plain[300, 600].tolist() == [200, 200, 200]
     assert plain[600, 60].tolist() == [30, 30, 30]
     assert not np.array_equal(plain, marked)
+
+
+def test_a_picture_of_another_task_has_its_measures_and_its_region() -> None:
+    """x to the right and y up, as a robot has them; a task without a picture has no disc."""
+    formula = Formula.parse("hypot(x - goal_x, y - goal_y) < 0.1")
+    task = FormulaTask(formula, ("x", "y"), "it", units=("m", "m"))
+    judged = task.judge(*(Observation(film_of(0).goal_u8, np.float32([n, 1])) for n in (1, 2)))
+    (first, *_) = views(film_of(0), {}, 5, 10)
+    view = replace(first, judgement=judged)
+    nearer = replace(view, judgement=replace(judged, off={"x_m": 0.2, "y_m": None}))
+    region = Region(0.5, 0.5, 0.3)
+    plain = Screen("tiny", task).draw(view)
+    assert not np.array_equal(plain, Screen("tiny", task).draw(nearer)), "measures are shown"
+    task.region = RegionFrame(("x", "y"), (0, 1))
+    np.testing.assert_array_equal(plain, Screen("tiny", task, region).draw(view))
+    task.region = replace(task.region, to_picture=lambda at: np.array([0.5, -0.5]) * at + (0, 1))
+    rows, columns, _ = np.nonzero(Screen("tiny", task, region).draw(view) != plain)
+    assert (rows.min(), rows.max()) == pytest.approx((88 + 0.6 * 360, 88 + 0.9 * 360), abs=3)
+    assert columns.min() == pytest.approx(24 + 0.1 * 360, abs=3)
 
 
 def test_a_film_is_a_video_of_its_pictures() -> None:
