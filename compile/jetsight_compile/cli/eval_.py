@@ -162,7 +162,6 @@ def _settings(options: dict[str, Any], films: int) -> EvalConfig:
         plan["constrain"] = options["keep_out"]
     if plan["arrive"] is None:
         plan["arrive"] = options["goal_ticks"]
-    options["cameras"] = options.pop("env_cameras")
     columns = options.pop("region_columns")
     options["region_columns"] = (
         () if columns is None else tuple(name.strip() for name in columns.split(","))
