@@ -29,7 +29,10 @@ def printed_commands(text: str) -> list[str]:
 
 def test_the_page_shows_the_whole_way() -> None:
     lines = printed_commands(PAGE.read_text())
-    verbs = [" ".join(line.split()[1 : 3 if line.split()[1] in ("data", "recipe") else 2]) for line in lines]
+    verbs = [
+        " ".join(line.split()[1 : 3 if line.split()[1] in ("data", "recipe") else 2])
+        for line in lines
+    ]
     assert verbs == [
         *("data check", "data convert", "recipe new", "recipe check"),
         *("train", "train", "report", "compile", "run"),
