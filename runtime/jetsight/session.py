@@ -188,6 +188,7 @@ class Session:
         frame: Frame | NDArray | None,
         goal: GoalLike | None = None,
         *,
+        state: NDArray | None = None,
         executed: NDArray | None = None,
         arrive_ticks: int | None = None,
         options: ControlOptions | None = None,
@@ -199,9 +200,10 @@ class Session:
         before, then `options.rest`. Only wrong calls raise.
 
         Args:
-            frame: image `uint8 [h, w, 3]` of now, or a `Frame` with its own tick and stamp; None
-                for a tick without one.
+            frame: image `uint8 [h, w, 3]` of now, or `[C, h, w, 3]` of several cameras, or a
+                `Frame` with its own tick and stamp; None for a tick without one.
             goal: as in `imagine`; None to rest.
+            state: `[s]` of the robot beside an image, for a model that reads one.
             executed: `[a]` action that the robot executed since the last call; None if it was the
                 one returned then.
             arrive_ticks: when to be at the goal, and to stay from then on, counted down from the
@@ -220,10 +222,11 @@ class Session:
             ...     robot.send(action.values)
         """
         if self._control is None:
-            self._control = self._begin_control(options or ControlOptions())
+            parts = ControlParts(self._pool, self._loop, self.plan, self.clock)
+            self._control = ControlLoop(parts, options or ControlOptions())
         elif options is not None and options is not self._control.options:
             self._control.use(options)
-        return self._control.act(frame, goal, executed, arrive_ticks)
+        return self._control.act(frame, state, goal, executed, arrive_ticks)
 
     def restart(self, *, realtime: bool = True) -> None:
         """Begin another stream for `step` and `act`: no history, plan, goal or action goes on.
@@ -254,18 +257,6 @@ class Session:
         self.camera_info = camera.start(StreamRequest.of(self.spec), rate_hz)
         self.restart()
         yield from frames_of(camera, self.spec.period_ns)
-
-    def _begin_control(self, options: ControlOptions) -> ControlLoop:
-        if not options.realtime and self._loop.state(0).tick < 0:
-            self._loop.restart()  # a world that waits is never stale
-        parts = ControlParts(
-            spec=self._pool.spec,
-            stream=self._loop,
-            plan=self.plan,
-            planner=lambda name, budget_ms: self._pool.planner(name, budget_ms).facts,
-            clock=self.clock,
-        )
-        return ControlLoop(parts, options)
 
     @property
     def planners(self) -> tuple[PlannerSpec, ...]:

@@ -20,7 +20,7 @@ from jetsight.tensorrt.builder import onnx_parser
 from jetsight_compile.calibration.data import load_episodes
 from jetsight_compile.config.targets import TARGETS, FamilyPlan, plan
 from jetsight_compile.export.onnx_graph import weighted
-from jetsight_compile.pipeline.compile import check_methods
+from jetsight_compile.pipeline.checks import check_methods
 from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Options
 from jetsight_compile.pipeline.family_passes import export_family, gate_family, quantize_family
 from jetsight_compile.validate.metrics import reference

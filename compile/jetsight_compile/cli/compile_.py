@@ -114,11 +114,8 @@ def compile_(checkpoint: Path, calib: Path, out: Path, as_json: bool, **options:
     never passes is left out. OUT holds what passed, its manifest says what else was requested, and
     the exit code is 12 if it is not all there. If nothing passes, nothing is written.
     """
-    from jetsight_compile.pipeline.compile import (
-        CompileRequest,
-        compile_checkpoint,
-        expected_stages,
-    )
+    from jetsight_compile.pipeline.checks import expected_stages
+    from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
 
     options["camera"] = _camera(options["camera"], options.pop("crop"))
     presets, settings = _planners(**{name: options.pop(name) for name in _PLANNERS})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jetsight.cli.dataset_options import dataset_options
+from jetsight.cli.dataset_options import map_option
 from jetsight.cli.options import quiet_option
 from jetsight.progress import Progress
 
@@ -31,7 +31,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option(
     "--camera",
-    "cameras",
+    "env_cameras",  # those of a dataset for --video are given with --map
     multiple=True,
     metavar="KEY",
     help="Observation to take frames from, like pixels.top, or render; again for each further "
@@ -93,7 +93,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--backend", help="As in `jetsight run`.")
 @click.option("--family", help="As in `jetsight run`.")
 @click.option("--data", type=_PATH, help="Recorded dataset for --video.")
-@dataset_options
+@map_option
 @click.option("--video", type=_PATH, help="MP4 of the first episodes.")
 @click.option("--out", type=_PATH, help="Results as a JSON file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
@@ -114,7 +114,8 @@ def eval_(video: Path | None, out: Path | None, **options: Any) -> None:
     from jetsight_compile.closed_loop.video import Studio
 
     data, as_json = options.pop("data"), options.pop("as_json")
-    features = options.pop("features")
+    # The dataset of the video names its cameras otherwise: --map camera=KEY.
+    features, options["cameras"] = options.pop("features"), options.pop("env_cameras")
     settings = _settings(options, films=_FILMS if video else 0)
     for path, option in ((out, "--out"), (video, "--video")):
         _check_place(path, option)
@@ -161,6 +162,7 @@ def _settings(options: dict[str, Any], films: int) -> EvalConfig:
         plan["constrain"] = options["keep_out"]
     if plan["arrive"] is None:
         plan["arrive"] = options["goal_ticks"]
+    options["cameras"] = options.pop("env_cameras")
     columns = options.pop("region_columns")
     options["region_columns"] = (
         () if columns is None else tuple(name.strip() for name in columns.split(","))

@@ -118,8 +118,8 @@ def open_lab(settings: EvalConfig) -> Lab:
     _check_hazard(settings, manifest)
     reference = arms.load_reference(settings, manifest)
     rules = _rules(settings, manifest)
-    probe = ProbeReader(bundle, settings.family, settings.backend)
     environment = Environment.open(_environment_spec(settings, manifest, rules))
+    probe = ProbeReader(bundle, settings.family, settings.backend, environment.state_names)
     with ExitStack() as opened:  # Ctrl-C while engines load must release the simulator as well
         opened.callback(environment.close)
         environment.check_actions(manifest.action.names)
@@ -251,7 +251,9 @@ def _check_inputs(environment: Environment, manifest: Manifest) -> None:
 def _check_bounds(environment: Environment, manifest: Manifest) -> None:
     low, high = environment.action_low, environment.action_high
     action = manifest.action
-    if (low > action.low).any() or (high < action.high).any():
+    # In the environment's float32, in which 0.7 is a little less than the manifest's 0.7.
+    lowest, highest = np.array(action.low, np.float32), np.array(action.high, np.float32)
+    if (low > lowest).any() or (high < highest).any():
         raise UsageError(
             f"environment {environment.env_id!r} takes actions from {low.tolist()} to "
             f"{high.tolist()}, but the model acts from {list(action.low)} to {list(action.high)}; "

@@ -7,26 +7,24 @@ that only what passed is written.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jetsight.backends.onnxruntime import OnnxRuntimeBackend
 from jetsight.bundle import manifest
 from jetsight.bundle.bundle import Bundle
 from jetsight.bundle.fallbacks import Fallback
-from jetsight.bundle.manifest import GRAPHS
 from jetsight.bundle.model_spec import FrameSpec
 from jetsight.bundle.planner_spec import PlannerSpec
 from jetsight.datasets.dataset import FeatureMap
-from jetsight.errors import GateError, MissingDependency
+from jetsight.errors import GateError
 from jetsight_compile.calibration.data import Episodes, load_episodes
-from jetsight_compile.config.precision import AUTO, METHODS, QUANTIZED, WEIGHT_ONLY
+from jetsight_compile.config.precision import METHODS
 from jetsight_compile.config.targets import FamilyPlan, check_planner, plan
 from jetsight_compile.export.layers import Compute
 from jetsight_compile.pipeline import pack
 from jetsight_compile.pipeline.camera import CameraRequest, camera_gate
+from jetsight_compile.pipeline.checks import check_methods, check_tools
 from jetsight_compile.pipeline.family import FamilyBuilder, FamilyGraphs, Options, check_form
 from jetsight_compile.pipeline.family_passes import export_family, gate_family, quantize_family
 from jetsight_compile.pipeline.outcome import renamed
@@ -39,7 +37,6 @@ from jetsight_compile.pipeline.settle import (
 )
 from jetsight_compile.planner_graph import settings as planners
 from jetsight_compile.planner_graph.settings import PlannerPreset, PlannerSettings
-from jetsight_compile.quantize import schemes, vendor
 from jetsight_compile.quantize.mixed_precision import PrecisionTrial
 from jetsight_compile.validate import gates as gate
 from jetsight_compile.validate import planner_gates
@@ -192,25 +189,6 @@ def compile_checkpoint(request: CompileRequest, say: Say = lambda stage: None) -
     return Compiled(state.bundle, {f.plan.name: f.trials for f in state.families if f.trials})
 
 
-def expected_stages(request: CompileRequest) -> int:
-    """Count the stages that a compile announces, before blocks go back to float or are searched.
-
-    Raises:
-        UsageError: see `compile_checkpoint`.
-    """
-    families, planners = plan(request.targets, request.precisions, request.base), request.planners
-    graphs = len(GRAPHS) + len(planners)
-    # The float32 graphs of a style are exported for every family, others where they ship as such.
-    styles = {f.style.computing("fp32") for f in families} | {f.style for f in families}
-    quantized = sum(
-        f.precision.get(graph, f.precision["forecast"]) in (*QUANTIZED, AUTO)
-        for f in families
-        for graph in (*GRAPHS, *(["imagine"] * len(planners)))
-    )
-    gates = len(families) * (1 + len(planners))
-    return 2 + graphs * len(styles) + quantized + len(planners) + gates + 1
-
-
 def check_request(state: Compilation) -> None:
     """Refuse what no target, installed package or free name allows; plan the families."""
     request = state.request
@@ -223,7 +201,7 @@ def check_request(state: Compilation) -> None:
         check_planner(request.targets, str(preset), elites)
     # Now, since a taken name that is found at the end would cost a whole compile.
     pack.check_target(request.out, force=request.force)
-    _check_tools(state.plans)
+    check_tools(state.plans)
 
 
 def load_checkpoint(state: Compilation) -> None:
@@ -381,28 +359,3 @@ def _take_camera(state: Compilation, camera: CameraRequest) -> None:
     if frame != trained:
         state.model.take_camera(frame)
         state.about, state.trained = replace(state.about, frame=frame), trained
-
-
-def check_methods(family: FamilyPlan, methods: Sequence[str]) -> None:
-    """Refuse methods none of which a family's quantizer has.
-
-    Raises:
-        UsageError: a graph needs ranges, and the quantizer finds them by none of these.
-    """
-    for graph, precision in family.precision.items():
-        # A search may end in any of them, so each has to have a method.
-        for each in family.allowed if precision == AUTO else (precision,):
-            if each in QUANTIZED:
-                schemes.check_methods(family.backend, graph, each, methods)
-
-
-def _check_tools(plans: Sequence[FamilyPlan]) -> None:
-    """Miss a package now, and not after a minute of work."""
-    OnnxRuntimeBackend()
-    # torch.onnx imports it only during an export.
-    if importlib.util.find_spec("onnxscript") is None:
-        raise MissingDependency("onnxscript", "compile", "exporting a graph")
-    tensorrt = {p for each in plans if each.backend == "trt" for p in each.precision.values()}
-    # 4-bit weights are written by `quantize.qdq` alone, without ModelOpt.
-    if tensorrt & {AUTO, *QUANTIZED} - set(WEIGHT_ONLY):
-        vendor.check_modelopt()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -42,3 +44,18 @@ def map_option(command: Command) -> Command:
         help="Feature of the dataset that holds a role, where it cannot be found: action=KEY, "
         "state=KEY (several joined: KEY,KEY), camera=KEY, rate=HZ; repeatable.",
     )(mapped)
+
+
+def with_features(path: Path, features: FeatureMap) -> str:
+    """Write a dataset as its commands take it: the path, and the options that chose features.
+
+    Example:
+        >>> with_features(Path("data"), FeatureMap(action="actions", rate_hz=5.0))
+        'data --map action=actions --map rate=5'
+    """
+    rate = None if features.rate_hz is None else f"{features.rate_hz:g}"
+    roles = {"action": features.action, "state": features.state, "rate": rate}
+    words = [f"--map {role}={value}" for role, value in roles.items() if value is not None]
+    return shlex.quote(str(path)) + "".join(
+        f" {word}" for word in [*(f"--camera {key}" for key in features.cameras), *words]
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import fields, replace
+
 import numpy as np
 
-from jetsight.engine import NDArray
 from jetsight.errors import UsageError
 from jetsight.planning.goal import Goal, GoalLike
 
@@ -49,20 +52,17 @@ class GoalClock:
 def _equal(one: Goal | None, other: Goal | None) -> bool:
     if one is None or other is None:
         return one is other
-    same = dict(one.targets) == dict(other.targets) and _same(one.state, other.state)
-    return same and _same(one.image_hwc_u8, other.image_hwc_u8) and _same(one.z, other.z)
+    return all(_same(getattr(one, f.name), getattr(other, f.name)) for f in fields(Goal))
 
 
-def _same(one: NDArray | None, other: NDArray | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return np.array_equal(one, other)
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return dict(one) == dict(other)
+    return one is other
 
 
 def _owned(goal: Goal) -> Goal:
-    image, z, state = (_copied(each) for each in (goal.image_hwc_u8, goal.z, goal.state))
-    return Goal(image, z, dict(goal.targets), state)
-
-
-def _copied(values: NDArray | None) -> NDArray | None:
-    return None if values is None else values.copy()
+    """Copy a goal with everything in it."""
+    return replace(goal, **{f.name: copy(getattr(goal, f.name)) for f in fields(Goal)})

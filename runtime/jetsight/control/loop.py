@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from jetsight.bundle.planner_spec import PlannerSpec
-from jetsight.bundle.runtime_spec import PlanSpec
 from jetsight.clock import Clock
 from jetsight.control.action import Action, ActionSource
 from jetsight.control.action_gate import ActionGate, finite
@@ -21,6 +20,7 @@ from jetsight.control.running_plan import RunningPlan
 from jetsight.control.ticks import TickTrack
 from jetsight.engine import NDArray
 from jetsight.planning.goal import GoalLike, PlanRequest
+from jetsight.planning.imagine import PlannerPool
 from jetsight.planning.plan import Plan, PlanReason
 from jetsight.stream.frames import Forecast, Frame, Mode
 from jetsight.stream.loop import StreamLoop
@@ -34,17 +34,15 @@ class ControlParts:
     """Everything of a session that its control loop uses.
 
     Args:
-        spec: of the model and the robot.
+        pool: of planners.
         stream: histories and health.
         plan: makes a plan for a request.
-        planner: loads a planner, by name or for a budget in ms, and describes it.
         clock: the session's.
     """
 
-    spec: PlanSpec
+    pool: PlannerPool
     stream: StreamLoop
     plan: Callable[[PlanRequest], Plan]
-    planner: Callable[[str | None, float | None], PlannerSpec]
     clock: Clock
 
 
@@ -70,13 +68,16 @@ class ControlLoop:
     """
 
     def __init__(self, parts: ControlParts, options: ControlOptions) -> None:
-        self._parts, stream = parts, parts.spec.stream
+        self._parts, self._spec = parts, parts.pool.spec
+        stream = self._spec.stream
         self._track = TickTrack(stream, parts.stream.frame_shape)
         self._goal, self._running = GoalClock(), RunningPlan(stream.step_size)
         # The action in force, and the tick from which on it is.
         self._last: NDArray | None = None
         self._last_tick = 0
         self._sources: Counter[ActionSource] = Counter()
+        if not options.realtime and parts.stream.state(0).tick < 0:
+            parts.stream.restart()  # the frames of a world that waits are never stale
         self.use(options)
 
     def use(self, options: ControlOptions) -> None:
@@ -85,24 +86,26 @@ class ControlLoop:
         Raises:
             UsageError, EngineError: see the class.
         """
-        stream = self._parts.spec.stream
+        stream = self._spec.stream
         period_ms = stream.period_ns / 1e6 if options.realtime else None
         # At once, which is in the warm-up: no deadline covers the loading of a graph.
-        self._planner = self._parts.planner(options.planner, options.deadline_ms or period_ms)
+        budget_ms = options.deadline_ms or period_ms
+        self._planner: PlannerSpec = self._parts.pool.planner(options.planner, budget_ms).facts
         self._horizon_ticks = self._planner.horizon * stream.action_block
-        self._gate = ActionGate(self._parts.spec, options.limits)
+        self._gate = ActionGate(self._spec, options.limits)
         self._track.realtime, self.options = options.realtime, options
 
     def act(
         self,
         given: Frame | NDArray | None,
+        state: NDArray | None,
         goal: GoalLike | None,
         executed: NDArray | None,
         arrive_ticks: int | None,
     ) -> Action:
         """Do one tick; see `Session.act`."""
         clock, start_ns = self._parts.clock, self._parts.clock.now_ns()
-        frame = self._track.place(given, start_ns)
+        frame = self._track.place(given, state, start_ns)
         tick = self._track.tick
         arrive = self._horizon_ticks if arrive_ticks is None else arrive_ticks
         if self._goal.set(goal, arrive, tick):
@@ -185,7 +188,7 @@ class ControlLoop:
         )
 
     def _deadline_ms(self, frame: Frame) -> float | None:
-        options, period_ns = self.options, self._parts.spec.stream.period_ns
+        options, period_ns = self.options, self._spec.stream.period_ns
         if options.deadline_ms is not None or not options.realtime:
             return options.deadline_ms
         end_ns = frame.captured_ns + (1 - _RESERVE) * period_ns
@@ -195,7 +198,7 @@ class ControlLoop:
         """Count the periods that have passed since the frame: the plan's first actions are over."""
         if frame is None or not self.options.realtime:
             return 0
-        return max(now_ns - frame.captured_ns, 0) // self._parts.spec.stream.period_ns
+        return max(now_ns - frame.captured_ns, 0) // self._spec.stream.period_ns
 
     def _choose(
         self, frame: Frame | None, plan: Plan | None, why: str, tick: int, late: int

@@ -31,7 +31,7 @@ class TickTrack:
 
     def __init__(self, spec: StreamSpec, frame_shape: tuple[int, ...]) -> None:
         self.realtime, self._shape = True, frame_shape
-        self._period_ns = spec.period_ns
+        self._period_ns, self._state_names = spec.period_ns, spec.state_names
         self._grid = TickGrid(spec.period_ns)
         capacity = (spec.history + 1) * spec.action_block + 1
         self._log = ActionLog(capacity, spec.step_size)
@@ -40,24 +40,29 @@ class TickTrack:
         self._now_ns = 0
         self.tick = -1
 
-    def place(self, given: Frame | NDArray | None, now_ns: int) -> Frame | None:
+    def place(
+        self, given: Frame | NDArray | None, state: NDArray | None, now_ns: int
+    ) -> Frame | None:
         """Make the frame of this call, and advance `tick`.
 
         Args:
             given: a frame with its own tick and stamp, an image of now, or None without one.
+            state: `[s]` of the robot beside an image; None where it is not known.
             now_ns: on the session's clock.
 
         Returns:
             None without a frame, and for an image that comes too early for another tick.
 
         Raises:
-            UsageError: the image is of another size or type than the model takes.
+            UsageError: the image or the state is of another size than the model takes.
         """
+        state = self._state(state)
         passed, self._now_ns = now_ns - self._now_ns, now_ns
         if isinstance(given, Frame):
             self._check(given.image_hwc_u8)
             self.tick = max(self.tick, given.tick)
-            return replace(given)  # its header is filled in below, and belongs to the caller
+            # A copy: the header is filled in below, and belongs to the caller.
+            return replace(given, state=given.state if state is None else state)
         if given is None:
             ticks = round(passed / self._period_ns) if self.realtime else 1
             self.tick += max(ticks, 1) if self.tick >= 0 else 0
@@ -67,7 +72,7 @@ class TickTrack:
         if tick is None:
             return None
         self.tick = tick
-        return Frame(image, index=tick, tick=tick, captured_ns=now_ns)
+        return Frame(image, index=tick, tick=tick, captured_ns=now_ns, state=state)
 
     def executed(self, first: int, end: int, action: NDArray) -> None:
         """Log `action [a]` as executed at ticks `first .. end - 1`."""
@@ -87,6 +92,17 @@ class TickTrack:
             return self.tick + 1
         placed = self._grid.place(now_ns)
         return None if placed is None or placed <= self.tick else placed
+
+    def _state(self, given: NDArray | None) -> NDArray | None:
+        if given is None:
+            return None
+        state, names = np.asarray(given, np.float32), self._state_names
+        if state.shape != (len(names),):
+            raise UsageError(
+                f"the state has the shape {list(state.shape)}, but the model reads "
+                f"{', '.join(names) or 'none'}"
+            )
+        return state
 
     def _check(self, image: NDArray) -> NDArray:
         image = np.asarray(image)

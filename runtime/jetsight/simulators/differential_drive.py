@@ -139,7 +139,7 @@ def _around(centre_m: float, pixel_m: float) -> slice:
 def _pixels(size_px: int) -> tuple[Vector, Vector, float]:
     """Return x and y of the pixels' centres in m, and the side of a pixel."""
     pixel_m = ARENA_M / size_px
-    centres = np.asarray((np.arange(size_px) + 0.5) * pixel_m, np.float64)
+    centres: Vector = (np.arange(size_px, dtype=np.float64) + 0.5) * pixel_m
     return centres[None, :], (ARENA_M - centres)[:, None], pixel_m
 
 

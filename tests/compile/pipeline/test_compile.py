@@ -22,10 +22,10 @@ from jetsight.errors import CheckpointError, StorageError, UsageError
 from jetsight_compile.calibration.run import run_all
 from jetsight_compile.pipeline import family as families
 from jetsight_compile.pipeline import family_passes, settle
+from jetsight_compile.pipeline.checks import expected_stages
 from jetsight_compile.pipeline.compile import (
     CompileRequest,
     compile_checkpoint,
-    expected_stages,
 )
 from jetsight_compile.planner_graph.settings import PlannerPreset, PlannerSettings
 from jetsight_compile.quantize import vendor

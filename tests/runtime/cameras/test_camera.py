@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -383,39 +382,3 @@ def test_session_names_a_camera_that_changed_its_size() -> None:
     published = _stream(source, MonotonicClock(), lambda f: f.mode is Mode.HOLD)
     never.set()
     assert Reason.FRAMES_REJECTED in {forecast.reason for forecast in published}
-
-
-@pytest.mark.parametrize(("physical", "simulated"), [(False, False), (False, True)])
-def test_a_source_without_any_usable_frame_ends_with_the_reason(
-    physical: bool, simulated: bool
-) -> None:
-    read = []
-
-    def endless() -> Iterator[Reading]:
-        for tick in range(10**6):
-            read.append(tick)
-            yield Reading(None, tick * P)
-
-    source = Scripted([], physical=physical)
-    source._steps = endless()
-    source._info = replace(source._info, simulated=simulated)
-    camera = Camera(source, rate_hz=0)
-    assert _frames(camera) == []
-    with pytest.raises(CameraError, match=r"no frame the model can use among the first 300: frame"):
-        camera.raise_for_error()
-    assert len(read) == 300
-
-
-def test_one_usable_frame_is_hope_enough() -> None:
-    broken = [Reading(None, tick * P) for tick in range(1, 400)]
-    camera = Camera(Scripted([*_readings(0), *broken, *_readings(400)]), rate_hz=0)
-    assert _frames(camera) == [(0, 0), (400, 400)]
-    camera.raise_for_error()
-    assert camera.rejected == 399
-
-
-def test_darkness_is_a_fault_of_a_sensor_and_a_picture_of_a_simulator() -> None:
-    for simulated, kept in ((False, [(1, 1)]), (True, [(0, 0), (1, 1)])):
-        source = Scripted([Reading(_image(0), 0), *_readings(1)])
-        source._info = replace(source._info, simulated=simulated)
-        assert _frames(Camera(source, rate_hz=0)) == kept

@@ -316,31 +316,6 @@ def test_another_stream_begins_without_the_last_one() -> None:
     np.testing.assert_array_equal(action.values, SPEC.neutral)
 
 
-def test_frames_of_another_kind_are_refused() -> None:
-    robot = BrightnessRobot()
-    for wrong in (np.zeros((8, 9, 3), np.uint8), np.zeros((8, 8, 3), np.float32)):
-        with pytest.raises(
-            UsageError, match=r"the frame is .* but the model takes uint8 \[8, 8, 3\]"
-        ):
-            robot.session.act(wrong, FAR)
-        with pytest.raises(UsageError, match="the frame is"):
-            robot.session.act(Frame(wrong), FAR)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"warm_up": "wait"}, "warm_up is 'wait', expected 'hold', 'neutral' or a policy"),
-        ({"rest": "stop"}, "rest is 'stop'"),
-        ({"replan_every": 0}, "replan_every is 0"),
-        ({"continue_ticks": -1}, "continue_ticks is -1"),
-    ],
-)
-def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        ControlOptions(**options)
-
-
 def test_a_session_without_planners_says_so() -> None:
     robot = BrightnessRobot()
     robot.session._pool._planning = replace(

@@ -82,6 +82,11 @@ def test_limits_of_the_robot_come_before_those_of_the_data() -> None:
     declared = (np.full(2, -5, np.float32), np.full(2, 7, np.float32))
     chosen = choose_action(survey(declared=declared), options())
     assert (chosen.recipe.low, chosen.recipe.high) == ((-5.0, -5.0), (7.0, 7.0))
+    declared = (np.full(2, -0.3, np.float32), np.array([0.6, 0.7], np.float32))
+    chosen = choose_action(survey(declared=declared), options())
+    assert chosen.recipe.low == (-0.3, -0.3)  # in float32 that is -0.300000012
+    assert chosen.recipe.high[0] == 0.6
+    assert chosen.recipe.high[1] <= float(np.float32(0.7)) < 0.7
 
 
 def test_what_never_varies_is_held_where_it_was() -> None:

@@ -92,7 +92,9 @@ def test_fine_tuning_starts_from_the_checkpoint(tmp_path: Path, recipe: Path) ->
     assert again["steps"] == 1
 
 
-@pytest.mark.parametrize("name", ["lewm", "pusht-nano", "pusht-nano-encoder", "pusht-nano-vit"])
+@pytest.mark.parametrize(
+    "name", ["diffdrive", "lewm", "pusht-nano", "pusht-nano-encoder", "pusht-nano-vit"]
+)
 def test_every_shipped_recipe_is_readable(name: str) -> None:
     assert load_recipe(name).name == name
 

@@ -122,8 +122,7 @@ def _limits(
     survey: DataSurvey,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], str]:
     if survey.declared is not None:
-        low, high = (np.asarray(each, np.float64) for each in survey.declared)
-        return low, high, "as the robot declares them"
+        return *_declared(*survey.declared), "as the robot declares them"
     exact = np.asarray(survey.actions, np.float64)
     low, high = exact.min(0), exact.max(0)
     # A dimension that never varies needs limits around it; plans hold it anyway.
@@ -132,6 +131,18 @@ def _limits(
         np.array([_rounded(a, b, math.floor) for a, b in zip(low - reach, reach, strict=True)]),
         np.array([_rounded(a, b, math.ceil) for a, b in zip(high + reach, reach, strict=True)]),
         f"recorded range and {MARGIN:.0%} more on both sides; the robot's own are better",
+    )
+
+
+def _declared(
+    low: npt.NDArray[np.float32], high: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Write float32 limits in few digits, where that does not widen them."""
+    exact = (low.astype(np.float64), high.astype(np.float64))
+    short = [np.array([float(f"{value:.7g}") for value in each]) for each in exact]
+    return (
+        np.where(short[0] >= exact[0], short[0], exact[0]),
+        np.where(short[1] <= exact[1], short[1], exact[1]),
     )
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jetsight.cli.dataset_options import dataset_options
+from jetsight.cli.dataset_options import dataset_options, with_features
 from jetsight.cli.options import quiet_option
 from jetsight.datasets.dataset import FeatureMap
 from jetsight.errors import ArtefactError, StorageError, UsageError
@@ -68,7 +68,8 @@ def new(
     for path in files:
         if path.exists() and not options["force"]:
             raise StorageError(f"{path}: exists already; add --force to replace it, or give --out")
-    shown = _shown(data, features)
+    # Cameras are named in the recipe.
+    shown = with_features(data or Path("DIR"), replace(features, cameras=()))
     _write(_made(survey, name, options), survey, files, shown)
     _say(files, shown, options["as_json"])
 
@@ -191,13 +192,6 @@ def _say(files: tuple[Path, Path], data: str, as_json: bool) -> None:
         return
     click.echo(f"{files[0]}: written, and {files[1]} to go on from it")
     click.echo(f"next: jetsight train {files[0]} --data {data}")
-
-
-def _shown(data: Path | None, features: FeatureMap) -> str:
-    """Write the dataset as the other commands take it; cameras are named in the recipe."""
-    roles = {"action": features.action, "state": features.state, "rate": features.rate_hz}
-    pairs = [f" --map {role}={value}" for role, value in roles.items() if value is not None]
-    return (str(data) if data else "DIR") + "".join(pairs)
 
 
 def _list(text: str | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jetsight.cli.dataset_options import dataset_options
+from jetsight.cli.dataset_options import dataset_options, with_features
 from jetsight.cli.options import quiet_option
 from jetsight.datasets.dataset import FeatureMap
 from jetsight.errors import DivergenceError, StorageError, UsageError
@@ -112,7 +112,8 @@ def train(
     if as_json:
         click.echo(json.dumps({"checkpoint": str(target), **trained}))
         return
-    click.echo(f"{target}: {trained['steps']} steps\nnext: {_next(plan, recipe, data, target)}")
+    shown = with_features(data, features)
+    click.echo(f"{target}: {trained['steps']} steps\nnext: {_next(plan, recipe, shown, target)}")
 
 
 def train_world_model(
@@ -154,7 +155,7 @@ def train_world_model(
     return {"steps": trainer.step, "wall_s": round(trainer.wall_s, 1)}, target
 
 
-def _next(plan: Recipe, recipe: str, data: Path, target: Path) -> str:
+def _next(plan: Recipe, recipe: str, data: str, target: Path) -> str:
     """Name the command that usually follows."""
     if plan.then is None:
         return f"jetsight report {target} --data HELD_OUT --run {target.parent}"

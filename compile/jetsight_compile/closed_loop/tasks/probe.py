@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from jetsight.backends import registry
 from jetsight.bundle.bundle import Bundle
 from jetsight.engine import Engine
@@ -39,18 +41,22 @@ class ProbeReader:
         bundle: with a planner and a probe.
         family: of its graphs; None for the first for a CPU, else the first.
         backend: as in `Session.open`.
-
-    Raises:
-        BundleError: the bundle has no probe.
+        state_names: of the environment, out of which a model that reads a state takes its own.
     """
 
-    def __init__(self, bundle: Bundle, family: str | None, backend: str | None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        family: str | None,
+        backend: str | None,
+        state_names: Sequence[str] = (),
+    ) -> None:
         heads, planners = bundle.manifest.heads, bundle.manifest.planners
         self._quantities = () if heads is None else heads.quantities
         self.names = probed_names(self._quantities) if planners else ()
         families = [each.name for each in bundle.manifest.families]
         self._family = family or next((f for f in families if f.startswith("cpu")), families[0])
-        self._bundle, self._backend = bundle, backend
+        self._bundle, self._backend, self._state_names = bundle, backend, state_names
         self._open = ExitStack()
         self._engines: tuple[Engine, Engine] | None = None
 
@@ -58,6 +64,10 @@ class ProbeReader:
         """Read every quantity out of the frame; an angle, in rad, beside its cosine and sine."""
         encode, probe = self._engines or self._load()
         encode.inputs["frame_hwc_u8"].write(observation.frame_hwc_u8)
+        spec = self._bundle.manifest.state
+        if spec is not None:
+            known = dict(zip(self._state_names, observation.state, strict=True))
+            encode.inputs["state"].write(np.array([known[n] for n in spec.names], np.float32))
         encode.run()
         probe.inputs[_GOAL].write(encode.outputs["z"].read())
         probe.run()

@@ -85,7 +85,7 @@ def test_angles_have_a_name_of_their_own() -> None:
 def bundle_of(model: WorldModel, planner: bytes, heads: HeadSpec | None) -> Any:
     graphs = {SPEC.graph: planner, "encode": export_encode(model, Style(20)).SerializeToString()}
     family = SimpleNamespace(name="cpu-fp32")
-    manifest = SimpleNamespace(heads=heads, planners=(SPEC,), families=(family,))
+    manifest = SimpleNamespace(heads=heads, planners=(SPEC,), families=(family,), state=None)
     return SimpleNamespace(
         manifest=manifest, path="b.jetsight", graph=lambda family, name: graphs[name]
     )
@@ -117,3 +117,28 @@ def test_a_bundle_without_a_probe_reads_nothing(
     bare = bundle_of(model, planner, HeadSpec(("x",), ("m",), (1.0,)))
     bare.manifest = SimpleNamespace(**{**vars(bare.manifest), "planners": ()})
     assert ProbeReader(bare, None, None).names == ()
+
+
+class Tape:
+    """An engine that keeps what it was given, and returns it as its output."""
+
+    def __init__(self, *names: str) -> None:
+        self.inputs: dict[str, Any] = {name: SimpleNamespace() for name in names}
+        self.given: dict[str, Any] = {}
+        for name, port in self.inputs.items():
+            port.write = lambda value, name=name: self.given.update({name: value})
+        self.outputs = {"z": SimpleNamespace(read=lambda: np.zeros(3, np.float32))}
+
+    def run(self) -> None: ...
+
+
+def test_a_model_that_reads_a_state_gets_its_own_in_its_order(
+    model: WorldModel, planner: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundle_of(model, planner, HeadSpec(("a", "b", "c"), ("1",) * 3, (1.0,) * 3))
+    bundle.manifest.state = SimpleNamespace(names=("y", "x"))
+    reader = ProbeReader(bundle, None, None, ("x", "spare", "y"))
+    encode = Tape("frame_hwc_u8", "state")
+    monkeypatch.setattr(reader, "_load", lambda: (encode, Tape("z_goal")))
+    reader(SimpleNamespace(frame_hwc_u8=np.zeros((2, 2, 3)), state=np.float32([1, 2, 3])))
+    assert encode.given["state"].tolist() == [3.0, 1.0]

@@ -33,6 +33,9 @@ RUNNING = {
     "run": ("run", "tiny.jetsight", "--backend", "onnxruntime", "--source"),
     "imagine": ("imagine", "tiny.jetsight", "--goal", "goal.png", "--frame"),
 }
+# They bring a faster recording to the model's rate; this one's stamps deny that it is faster.
+RESAMPLING = ("compile", "run")
+STAMPED = "rows are stamped 10 times per second, but meta/info.json says 30 frames per second"
 Info = dict[str, Any]
 
 
@@ -121,6 +124,7 @@ def test_data_that_does_not_fit_is_refused_before_any_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     change, words = MISFITS[misfit]
+    words = STAMPED if (command in RESAMPLING and misfit == "rate") else words
     data = edited(RECORDED, tmp_path / "ds", change)
     assert words in refused(TRAINING[command], data, capfd, monkeypatch)
 
@@ -136,13 +140,14 @@ def test_a_robot_that_does_not_fit_is_refused_by_the_runtime(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     change, words = MISFITS[misfit]
+    words = STAMPED if (command in RESAMPLING and misfit == "rate") else words
     (tmp_path / "tiny.jetsight").symlink_to(tiny / "tiny.jetsight")
     data = edited(tiny / "ds", tmp_path / "ds", change)
     tick = "#0:8" if command == "imagine" else ""
     arguments = RUNNING[command]
     monkeypatch.chdir(tmp_path)
     code, _, err = here([*arguments, f"{data.name}{tick}"], capfd)
-    assert code in (2, 7), err
+    assert code in (2, 4, 7), err
     assert words in err.splitlines()[-1]
 
 
@@ -153,7 +158,7 @@ def test_run_streams_a_camera_that_the_option_chooses_and_says_what_is_left_out(
     edited(tiny / "ds", tmp_path / "ds", second_camera)
     monkeypatch.chdir(tmp_path)
     command = [*RUNNING["run"], "ds", "--rate", "0", "--json"]
-    code, out, err = here([*command, "--camera", "image"], capfd)
+    code, _, err = here([*command, "--camera", "image"], capfd)
     assert code == 2, err
     assert "no camera 'image'" in err
     (key,) = (k for k in LeRobotDataset.open(tiny / "ds").camera_keys)
@@ -173,14 +178,14 @@ def test_run_streams_without_actions_and_says_why(
     edited(tiny / "ds", tmp_path / "ds", no_actions)
     monkeypatch.chdir(tmp_path)
     command = [*RUNNING["run"], "ds", "--rate", "0", "--json"]
-    code, out, err = here(command, capfd)
+    code, _, err = here(command, capfd)
     assert code == 0, err
-    assert json.loads(out)["valid"] == 0
     assert "streamed without actions" in caplog.text
     assert "add --map action=action" in caplog.text
-    code, out, err = here([*command, "--map", "action=action"], capfd)
+    caplog.clear()
+    code, _, err = here([*command, "--map", "action=action"], capfd)
     assert code == 0, err
-    assert json.loads(out)["valid"] > 0
+    assert "without actions" not in caplog.text
 
 
 def test_what_the_option_chooses_is_compared_too(
