@@ -300,14 +300,18 @@ def require_gates(state: Compilation) -> None:
 
     With `strict`, stop unless every gate passed.
     """
-    kept, every = [], [each for gates in state.gates.values() for each in gates]
+    # All families at once: one cause often fails several, and the message names them together.
+    every = [each for gates in state.gates.values() for each in gates]
+    if state.request.strict:
+        gate.require(every)
+        return
+    kept = []
     for family in state.families:
         if failed := [each for each in state.gates[family.plan.name] if not each.passed]:
             state.leave_out(family.plan, "", gate.verdicts(failed))
         else:
             kept.append(family)
-    if state.request.strict or not kept:
-        # All families at once: one cause often fails several, and the message names them together.
+    if not kept:
         gate.require(every)
     state.families = kept
 

@@ -15,6 +15,7 @@ from jetsight.signals import INTERRUPTED, TERMINATED, Terminated
 
 NO_PLAN = 11  # not an error: planning succeeded, with the result that there is no valid plan
 INCOMPLETE = 12  # no error either: a bundle was written, without what failed its gates
+BLOCKED = 13  # no error either: recorded data was checked, and cannot be trained on
 
 # Handlers before ours. They are restored in a child that a library forks: it must end by its
 # signals as that library expects, without our message.

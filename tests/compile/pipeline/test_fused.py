@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +22,14 @@ from jetsight.bundle.manifest import GRAPHS
 from jetsight.datasets.dataset import FeatureMap
 from jetsight.datasets.open import open_dataset
 from jetsight.errors import BundleError, CameraError, DataError, UsageError
+from jetsight.plan_report.nearest_frames import build_library
+from jetsight.plan_report.tiles import side_by_side
 from jetsight.planning.goal import Goal
 from jetsight.stream.frames import Frame, Reason
 from jetsight_compile.calibration.data import load_episodes
+from jetsight_compile.demo.page import picture
+from jetsight_compile.demo.scenario import Replay
+from jetsight_compile.demo.watch import watch
 from jetsight_compile.pipeline.compile import CompileRequest, compile_checkpoint
 from jetsight_compile.planner_graph.settings import PlannerPreset
 from jetsight_compile.validate import gates as gate
@@ -220,16 +226,51 @@ def test_the_gates_see_a_graph_that_reads_one_camera_twice(judged) -> None:
     assert found["inputs_matter"].detail == "least by frame_hwc_u8[wrist]"
 
 
+def test_the_demo_streams_and_shows_every_camera(bundle: Bundle, folder: Path) -> None:
+    data = open_dataset(folder / "data", FeatureMap(cameras=CAMERAS))
+    with Session.open(bundle) as session:
+        replay = Replay.load(data, [0, 2], 30, session.spec)
+        watched = watch(session, replay, 0)
+        spec = session.spec
+    # Until the first history is full, and again after the announced start of an episode.
+    assert watched.valid.sum() >= 30 - 2 * spec.span_ticks
+    with closing(OnnxRuntimeBackend().load(bundle.graph("cpu-fp32", "encode"))) as encode:
+        index = build_library(
+            data, encode, spec.latent_std, among=[0], most=None, state_names=spec.state_names
+        )
+    # The library encodes frames with their states, as the stream did.
+    assert index.z.shape == (40, 16)
+    with Session.open(bundle) as session:
+        camera = Camera.open(f"{folder / 'data'}#0")
+        streamed = np.stack([f.z.copy() for f in session.stream(camera, rate_hz=0)])  # type: ignore[union-attr]
+    np.testing.assert_allclose(index.z, streamed, atol=1e-5)
+    shown = side_by_side(replay.frame(0))
+    assert shown.shape == (24, 24 + 2 + 24, 3)
+    np.testing.assert_array_equal(shown[:, :24], replay.frame(0)[0])
+    np.testing.assert_array_equal(shown[:, 26:], replay.frame(0)[1])
+    assert side_by_side(shown) is shown
+    assert picture(replay.frame(0)).startswith("data:image/png;base64,")
+
+
 @pytest.mark.slow
-def test_it_compiles_for_every_kind_of_target(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("target", "precisions", "families"),
+    [
+        ("cpu", ("int8",), {"cpu-int8"}),
+        ("orin-jp6", ("fp16", "int8"), {"trt-op20-fp16", "trt-op20-int8"}),
+    ],
+)
+def test_it_compiles_for_every_kind_of_target(
+    folder: Path, target: str, precisions: tuple[str, ...], families: set[str]
+) -> None:
     request = CompileRequest(
         checkpoint=folder / "ckpt",
         calib=folder / "data",
-        out=folder / "all.jetsight",
-        targets=("cpu", "orin-jp6"),
-        precisions=("int8", "fp16"),
+        out=folder / f"{target}.jetsight",
+        targets=(target,),
+        precisions=precisions,
         methods=("max",),
     )
     gates = compile_checkpoint(request).bundle.manifest.gates
-    assert {each.family for each in gates} >= {"cpu-int8", "trt-op20-fp16", "trt-op20-int8"}
+    assert {each.family for each in gates} == families
     assert all(each.passed and each.control_failed for each in gates)

@@ -122,8 +122,8 @@ def samples(recipe: str, name: str) -> list[dict[str, np.ndarray]]:
         "actions": (size.H, size.A),
     }
     if name == "encode":
-        frame = (size.h, size.w, 3)
-        return [{"frame_hwc_u8": rng.integers(0, 256, frame, dtype=np.uint8)} for _ in range(4)]
+        shape = size.frame
+        return [{"frame_hwc_u8": rng.integers(0, 256, shape, dtype=np.uint8)} for _ in range(4)]
     return [
         {k: rng.standard_normal(v).astype(np.float32) for k, v in shapes.items()} for _ in range(4)
     ]

@@ -184,6 +184,7 @@ FAULTS: dict[Reason, tuple[list[Shot], dict[str, dict[str, Any]], Mode]] = {
     ),
 }
 NOT_PUBLISHED = {  # they degrade the stream and leave each forecast valid; see the tests above
+    Reason.ACTION_UNTRAINED,  # of models with held dimensions: planning/test_held_actions.py
     Reason.STATE_UNKNOWN,  # of models that read a state: tests/runtime/stream/test_fused.py
     Reason.OK,
     Reason.NOT_COMPUTED,

@@ -81,7 +81,7 @@ def test_every_exit_code_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
     codes = {cls.exit_code for cls in _all_errors()}
-    codes |= {0, cli.NO_PLAN, cli.INCOMPLETE, cli.INTERRUPTED, cli.TERMINATED}
+    codes |= {0, cli.NO_PLAN, cli.INCOMPLETE, cli.BLOCKED, cli.INTERRUPTED, cli.TERMINATED}
     listed = {
         int(word) for line in text.splitlines() for word in line.split()[:1] if word.isdigit()
     }

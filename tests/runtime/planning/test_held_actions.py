@@ -111,4 +111,14 @@ def test_the_manifest_names_them() -> None:
 def test_marks_that_cannot_be_are_refused(fixed: tuple[str, ...], says: str) -> None:
     two = (0.0, 0.0)
     with pytest.raises(ArtefactError, match=says):
-        ActionSpec(("x", "y"), ("", ""), (-1.0,) * 2, (1.0,) * 2, None, two, two, (1.0,) * 2, fixed)
+        ActionSpec(
+            ("x", "y"),
+            ("", ""),
+            (-1.0,) * 2,
+            high=(1.0,) * 2,
+            rate_limit_per_s=None,
+            neutral=two,
+            mean=two,
+            std=(1.0,) * 2,
+            fixed=fixed,
+        )

@@ -12,10 +12,9 @@ import pytest
 from helpers.bad_input import here
 from helpers.train import disc_recordings as disc
 
+from jetsight.cli import BLOCKED
 from jetsight.datasets.open import open_dataset
 from jetsight.datasets.pictures import decode_picture
-
-BLOCKED = 13
 
 
 @pytest.fixture

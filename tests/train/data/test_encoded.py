@@ -108,7 +108,8 @@ def test_another_camera_robot_or_rate_is_told_before_decoding(
     model.frame, model.timing = frame, replace(timing, camera_hz=20.0)
     with pytest.raises(DataError, match="recorded at 10 Hz, but the model steps at 20 Hz"):
         read_tracks(model, copy, [])
-    one = {name: getattr(action, name)[:1] for name in vars(action) if getattr(action, name)}
+    vectors = ("names", "units", "low", "high", "neutral", "mean", "std")
+    one = {name: getattr(action, name)[:1] for name in vectors}
     model.timing, model.action = timing, ActionSpec(**one, rate_limit_per_s=None)
     with pytest.raises(
         DataError,

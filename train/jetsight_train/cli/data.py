@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jetsight.cli import BLOCKED
 from jetsight.cli.options import quiet_option
 from jetsight.clock import MonotonicClock
 from jetsight.errors import UsageError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from jetsight_train.curation.findings import Finding
     from jetsight_train.curation.survey import CheckOptions, DatasetSurvey
 
-BLOCKED = 13
 PATH = click.Path(path_type=Path)
 
 
