@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from helpers.paths import ROOT
+
+from jetsight.stream import jsonl
 
 PAGE = ROOT / "docs/bring-your-own-robot.md"
 DATASET = "unitree_g1_v21"
@@ -65,8 +66,7 @@ def test_the_lines_run_as_printed(tmp_path: Path) -> None:
         assert done.returncode == 0 or (" compile " in line and done.returncode == 12), (
             f"{line}\n{done.stdout}\n{done.stderr}"
         )
-    forecasts = [json.loads(line) for line in (tmp_path / "forecasts.jsonl").open()]
-    assert len(forecasts) > 60
+    assert len(list(jsonl.read(tmp_path / "forecasts.jsonl"))) > 60
 
 
 OTHERS = {
