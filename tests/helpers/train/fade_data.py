@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from functools import cache
@@ -67,11 +66,6 @@ def _recorded() -> Path:
     folder = Path(mkdtemp(prefix="fade-")) / "data"
     recipe = RecordingRecipe(FADE, EPISODES, LENGTH, 7, "random", height_px=32, width_px=48)
     collect(recipe, folder)
-    info = folder / "meta/info.json"
-    content = json.loads(info.read_text())
-    # Named, so that no command has a note about them.
-    content["features"]["action"]["names"] = ["action_0", "action_1"]
-    info.write_text(json.dumps(content))
     return folder
 
 
