@@ -4,34 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from helpers.train.pool_work import run_for_ever, touch
 
 from jetsight.errors import DataError
 from jetsight_train.record.pool import each_episode
 
 END_LIMIT_S = 60
-
-
-def touch(folder: Path, index: int) -> DataError | None:
-    """Leave a file named by the process; episode 3 fails."""
-    (folder / f"{index}-{os.getpid()}").touch()
-    return DataError("episode 3 is damaged") if index == 3 else None
-
-
-def wait_for_ever(folder: Path, index: int) -> None:
-    (folder / f"{index}-{os.getpid()}").touch()
-    signal.pause()
-
-
-def run_for_ever(folder: str) -> None:
-    for _ in each_episode(functools.partial(wait_for_ever, Path(folder)), [0, 1], 2, "waiting"):
-        pass
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -44,8 +28,8 @@ def test_every_episode_is_made_and_a_failure_raised(tmp_path, workers):
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
-    code = f"from {__name__} import run_for_ever; run_for_ever({str(tmp_path)!r})"
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    code = f"from {run_for_ever.__module__} import run_for_ever; run_for_ever({str(tmp_path)!r})"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         [sys.executable, "-c", code], env=env, stderr=subprocess.DEVNULL
     ) as parent:
