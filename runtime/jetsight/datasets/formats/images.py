@@ -42,6 +42,12 @@ def as_rgb(pixels: NDArray[np.generic], where: object) -> NDArray[np.uint8]:
             f"{where} is {image.dtype} {list(np.shape(pixels))}, expected uint8 pixels "
             "[height, width, 3]; convert the recording to 8 bits per channel"
         )
-    # Grey is repeated; alpha carries no light.
+    # As for image files: what is under a transparent pixel is not defined.
+    if image.shape[2] == 4 and int(image[..., 3].min()) < 255:
+        raise DataError(
+            f"{where} has transparent pixels, whose colour is not defined; convert the recording "
+            "to opaque pictures"
+        )
+    # Grey is repeated.
     image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image[..., :3]
     return np.ascontiguousarray(image)
